@@ -1,0 +1,119 @@
+"""Encoded images (PNG, JPEG, ...) to square uint8 RGB arrays, with errors that name the file."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from svdistill.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+READ_AT_ONCE: Final = 1000
+WIDE_GREY: Final = ("I;16", "I;16L", "I;16B", "I;16N")
+
+
+class EncodedPictures:
+    """The image column of a `datasets.Dataset`, decoded row by row.
+
+    Args:
+        table: rows whose image column gives ``{"bytes", "path"}``, that is, ``Image(decode=False)``.
+        column: the image column.
+        source: name of the data set, for error messages.
+        image_size: resize the shorter side to this (bilinear, antialiased) and cut out the middle
+            square. None takes the images as they are: square, and all of one size.
+    """
+
+    def __init__(self, table: Dataset, column: str, source: str, image_size: int | None) -> None:
+        self._column = table.select_columns([column])
+        self._name = column
+        self._source = source
+        self._image_size = image_size
+        first = self._decode(self._column[0][column], 0)
+        self.shape: tuple[int, ...] = first.shape
+        if first.shape[1] != first.shape[2]:
+            raise DataError(
+                self._place(self._column[0][column], 0),
+                expected="square images",
+                got=f"an image of height {first.shape[1]} and width {first.shape[2]}",
+                remedy="give image_size to resize and crop all images to one square size",
+            )
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Decode some rows.
+
+        Args:
+            rows: row numbers, int64 ``[n]``.
+
+        Returns:
+            The images, uint8 ``[n, 3, H, W]``.
+
+        Raises:
+            DataError: if an image is damaged, holds floats, or differs in size from the first one.
+        """
+        images = np.empty((len(rows), *self.shape), dtype=np.uint8)
+        for start in range(0, len(rows), READ_AT_ONCE):
+            some = rows[start : start + READ_AT_ONCE]
+            cells = self._column[some][self._name]
+            for place, (row, cell) in enumerate(zip(some, cells, strict=True), start):
+                image = self._decode(cell, int(row))
+                if image.shape != self.shape:
+                    raise DataError(
+                        self._place(cell, int(row)),
+                        expected=f"an image of {self.shape[1]}x{self.shape[2]} like the first one",
+                        got=f"one of {image.shape[1]}x{image.shape[2]}",
+                        remedy="give image_size to resize and crop all images to one square size",
+                    )
+                images[place] = image
+        return images
+
+    def _place(self, cell: dict[str, Any] | None, row: int) -> str:
+        path = (cell or {}).get("path")
+        return str(path) if path and Path(path).is_absolute() else f"{self._source}, row {row}"
+
+    def _decode(self, cell: dict[str, Any] | None, row: int) -> np.ndarray:
+        try:
+            if cell is None:
+                raise ValueError("an empty cell")
+            encoded = cell["bytes"]
+            with Image.open(cell["path"] if encoded is None else io.BytesIO(encoded)) as image:
+                return _to_array(image, self._image_size)
+        except (
+            OSError,
+            ValueError,
+            SyntaxError,
+            UnidentifiedImageError,
+            Image.DecompressionBombError,
+        ) as cause:
+            raise DataError(
+                self._place(cell, row),
+                expected="a whole image with 8 or 16 bits per channel",
+                got=str(cause).replace("<_io.BytesIO object", "<bytes"),
+                remedy="replace the image or remove it from the data set",
+            ) from cause
+
+
+def _to_array(image: Image.Image, image_size: int | None) -> np.ndarray:
+    """Turn an opened image into uint8 RGB ``[3, H, W]``, resized and cropped where a size is given."""
+    if image.mode == "F":
+        finite = np.isfinite(np.asarray(image)).all()
+        raise ValueError(f"a float image{'' if finite else ' with NaN or infinite pixels'}")
+    if image.mode == "I":
+        raise ValueError("an image with 32 bits per pixel")
+    if image.mode in WIDE_GREY:
+        # Pillow would clip 16 bits at 255, which turns almost every picture white.
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    image = ImageOps.exif_transpose(image).convert("RGB")
+    if image_size is not None and image.size != (image_size, image_size):
+        scale = image_size / min(image.size)
+        width, height = (max(image_size, round(side * scale)) for side in image.size)
+        # Pillow's bilinear filter widens with the scale, which is what antialiasing means.
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        left, top = (width - image_size) // 2, (height - image_size) // 2
+        image = image.crop((left, top, left + image_size, top + image_size))
+    return np.asarray(image).transpose(2, 0, 1)

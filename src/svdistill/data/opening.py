@@ -1,0 +1,135 @@
+"""From a spec such as ``parquet:PATH`` to labelled pictures with a training and a test part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from svdistill.data.decoding import EncodedPictures
+from svdistill.data.selection import Part, split_part
+from svdistill.data.splits import Pictures
+from svdistill.data.tables import Tables, read_folder, read_hub, read_parquet
+from svdistill.errors import ArgumentError, DataError, nearest, require_count
+
+SCHEMES: Final = ("digits", "folder:PATH", "hub:NAME", "parquet:PATH")
+SMALLEST_SIZE: Final = 8
+DIGITS_SIZE: Final = 16
+DIGITS_TRAIN_SHARE: Final = 0.6
+TRAIN_SHARE: Final = 0.8
+# Part of what the data set is, so no argument changes it.
+SPLIT_SEED: Final = 0
+
+
+class Opened(NamedTuple):
+    """A data set whose images are not decoded yet.
+
+    Attributes:
+        train: the training images.
+        test: the test images.
+        class_names: name of each class.
+    """
+
+    train: Part
+    test: Part
+    class_names: tuple[str, ...]
+
+
+class ArrayPictures:
+    """Pictures that are in memory already, uint8 ``[N, 3, H, W]``."""
+
+    def __init__(self, images: np.ndarray) -> None:
+        self._images = images
+        self.shape: tuple[int, ...] = images.shape[1:]
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Return the images of these rows, uint8 ``[n, 3, H, W]``."""
+        return self._images[rows]
+
+
+def open_images(spec: str, image_size: int | None) -> Opened:
+    """Find the data set that a spec names; see `load_images` for both arguments."""
+    if image_size is not None:
+        require_count("image_size", image_size, SMALLEST_SIZE)
+    scheme, _, place = spec.partition(":")
+    if spec == "digits":
+        return _open_digits(image_size or DIGITS_SIZE)
+    if place and scheme == "parquet":
+        return _open_tables(read_parquet(Path(place).expanduser()), image_size)
+    if place and scheme == "folder":
+        return _open_tables(read_folder(Path(place).expanduser()), image_size)
+    if place and scheme == "hub":
+        return _open_tables(read_hub(place), image_size)
+    kind = "folder" if Path(spec).is_dir() else "parquet"
+    raise ArgumentError(
+        "data",
+        expected="one of " + ", ".join(SCHEMES),
+        got=repr(spec),
+        remedy=f"write {kind}:{spec}" if Path(spec).exists() else nearest(spec, SCHEMES),
+    )
+
+
+def _open_digits(image_size: int) -> Opened:
+    # Imported here: scikit-learn takes a second, and no other data set needs it.
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    grey = torch.from_numpy(digits.images).float().unsqueeze(1) * (255 / 16)  # [N, 1, 8, 8]
+    size = (image_size, image_size)
+    grey = F.interpolate(grey, size=size, mode="bilinear", antialias=True)
+    images = grey.round().clamp(0, 255).byte().expand(-1, 3, -1, -1)
+    names = tuple(str(name) for name in digits.target_names)
+    everything = _part(ArrayPictures(images.numpy()), digits.target)
+    train, test = _split(everything, DIGITS_TRAIN_SHARE)
+    return Opened(train, test, names)
+
+
+def _open_tables(tables: Tables, image_size: int | None) -> Opened:
+    if len(tables.class_names) < 2:
+        raise DataError(
+            tables.source,
+            expected="at least 2 classes",
+            got=", ".join(tables.class_names) or "none",
+            remedy="use a data set whose images fall into several classes",
+        )
+    train_name, test_name = tables.train_name(), tables.test_name()
+    train = _table_part(tables, train_name, image_size)
+    shape = train.pictures.shape
+    if test_name is None:
+        return Opened(*_split(train, TRAIN_SHARE), tables.class_names)
+    test = _table_part(tables, test_name, image_size)
+    if test.pictures.shape != shape:
+        raise DataError(
+            tables.source,
+            expected=f"test images of {shape[1]}x{shape[2]} like the training images",
+            got="x".join(map(str, test.pictures.shape[1:])),
+            remedy="give image_size to resize and crop all images to one square size",
+        )
+    return Opened(train, test, tables.class_names)
+
+
+def _table_part(tables: Tables, split: str, image_size: int | None) -> Part:
+    labels = tables.labels(split)
+    wrong = np.flatnonzero((labels < 0) | (labels >= len(tables.class_names)))
+    if len(labels) == 0 or len(wrong):
+        row = f"label {labels[wrong[0]]} in row {wrong[0]}" if len(wrong) else "no images"
+        raise DataError(
+            f"{tables.source}, split {split!r}",
+            expected=f"images with labels 0 to {len(tables.class_names) - 1}",
+            got=row,
+            remedy="remove the images without a label, or add images",
+        )
+    source = f"{tables.source}, split {split!r}"
+    pictures = EncodedPictures(tables.splits[split], tables.image_column, source, image_size)
+    return _part(pictures, labels)
+
+
+def _part(pictures: Pictures, labels: np.ndarray) -> Part:
+    return Part(pictures, np.arange(len(labels)), labels.astype(np.int64))
+
+
+def _split(everything: Part, train_share: float) -> tuple[Part, Part]:
+    return split_part(everything, round(len(everything.rows) * train_share), SPLIT_SEED)

@@ -1,0 +1,202 @@
+"""The module that joins a frozen teacher, a student, their taps and a transfer loss."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from svdistill.errors import ArgumentError, TrainingError, TransferWarning, require_choice
+from svdistill.losses import TransferLoss
+from svdistill.multitask import CLIPS, GradientNorms, multitask_backward
+from svdistill.taps import FeatureTaps, Recording, TapPairs
+
+
+class DistillerOutput(NamedTuple):
+    """The student's logits [B, C] and the scalar transfer loss."""
+
+    logits: Tensor
+    transfer_loss: Tensor
+
+
+class Distiller(nn.Module):
+    """Teacher, student, taps and loss as one module for a training loop of your own.
+
+    The teacher is frozen for good: no gradients, and eval mode in every forward pass, whatever
+    `.train()` was called on. A transfer loss that is not finite or reaches no parameter raises; one
+    that stays zero for a whole epoch warns.
+
+    Args:
+        teacher: a trained network. Its parameters stop requiring gradients.
+        student: the network to train, with the same classes.
+        loss: what to transfer.
+        taps: module paths that both networks have, or `TapPairs(teacher=..., student=...)`.
+        clip: how the transfer gradient is bounded, see `multitask_backward`.
+        weight_decay: the optimizer's, see `multitask_backward`.
+
+    Raises:
+        ArgumentError: a tap that a network lacks, unpaired taps, one network for both, a bad clip.
+
+    Example:
+        >>> from svdistill.losses import SVDLoss
+        >>> def network():
+        ...     return nn.Sequential(
+        ...         nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8 * 4 * 4, 5)
+        ...     )
+        >>> teacher, student = network(), network()
+        >>> images, labels = torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 3])
+        >>> distiller = Distiller(teacher, student, SVDLoss(num_vectors=1), taps=["0", "1"])
+        >>> out = distiller(images)
+        >>> task_loss = nn.functional.cross_entropy(out.logits, labels)
+        >>> norms = distiller.backward(task_loss, out, progress=0)
+        >>> all(parameter.grad is not None for parameter in student.parameters())
+        True
+    """
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        student: nn.Module,
+        loss: TransferLoss,
+        *,
+        taps: TapPairs | Sequence[str],
+        clip: str = "norm",
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__()
+        require_choice("clip", clip, CLIPS)
+        if teacher is student:
+            raise ArgumentError(
+                "student",
+                expected="another network than the teacher",
+                got="the same object",
+                remedy="copy it with copy.deepcopy",
+            )
+        pairs = taps if isinstance(taps, TapPairs) else TapPairs(tuple(taps), tuple(taps))
+        if len(pairs.teacher) != len(pairs.student):
+            raise ArgumentError(
+                "taps",
+                expected="as many of the teacher as of the student",
+                got=f"{len(pairs.teacher)} and {len(pairs.student)}",
+                remedy="pair them one to one",
+            )
+        self.teacher = teacher.requires_grad_(False).eval()
+        self.student = student
+        self.loss = loss
+        self.clip = clip
+        self.weight_decay = weight_decay
+        self._teacher_taps = FeatureTaps(teacher, pairs.teacher)
+        self._student_taps = FeatureTaps(student, pairs.student)
+        self._watch = _ZeroWatch()
+
+    def forward(self, images: Tensor) -> DistillerOutput:
+        """Run teacher and student on a batch of images.
+
+        Args:
+            images: [B, ...], whatever both networks take.
+
+        Returns:
+            `DistillerOutput(logits, transfer_loss)`; the loss is 0 to rounding for equals.
+        """
+        teacher = self._run_teacher(images)
+        knowledge = self.loss.extract(teacher.features, teacher.output)
+        student = self._student_taps.run(images)
+        return DistillerOutput(
+            student.output, self.loss(student.features, student.output, knowledge)
+        )
+
+    def backward(
+        self, task_loss: Tensor, output: DistillerOutput, *, progress: float
+    ) -> GradientNorms:
+        """Fill the trainable parameters' `.grad` from both losses, the transfer's clipped.
+
+        Args:
+            task_loss: scalar, e.g. the cross-entropy of `output.logits`.
+            output: what the forward pass returned.
+            progress: the epoch, from 0; fractions are welcome.
+
+        Returns:
+            Norms of both gradients.
+
+        Raises:
+            TrainingError: the transfer loss is not finite, or reaches no parameter.
+        """
+        require_finite_transfer(output.transfer_loss)
+        norms = multitask_backward(
+            task_loss,
+            output.transfer_loss,
+            self.trainable_parameters(),
+            clip=self.clip,
+            progress=progress,
+            weight_decay=self.weight_decay,
+        )
+        self._watch.see(output.transfer_loss, norms.transfer, progress)
+        return norms
+
+    def end_epoch(self) -> None:
+        """Warn if the transfer taught nothing in this epoch; `backward` calls it between epochs."""
+        self._watch.end_epoch()
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the student and of the loss, where it has any."""
+        own = [*self.student.parameters(), *self.loss.parameters()]
+        return [parameter for parameter in own if parameter.requires_grad]
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the student's mode; the teacher stays in eval mode."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def _run_teacher(self, images: Tensor) -> Recording:
+        if any(module.training for module in self.teacher.modules()):
+            self.teacher.eval()
+        with torch.no_grad():
+            return self._teacher_taps.run(images)
+
+
+def require_finite_transfer(transfer_loss: Tensor) -> None:
+    """Raise `TrainingError` unless the transfer loss is finite."""
+    value = float(transfer_loss.detach())
+    if not math.isfinite(value):
+        raise TrainingError(
+            "transfer_loss",
+            expected="a finite number",
+            got=value,
+            remedy="look for NaN or inf in the images and in the tapped features; "
+            "lower the learning rate if training diverged",
+        )
+
+
+class _ZeroWatch:
+    """Notices an epoch in which the transfer loss, or its gradient, was zero in every step."""
+
+    ROUNDING = 1e-12
+
+    def __init__(self) -> None:
+        self.epoch: int | None = None
+        self.taught = False
+
+    def see(self, transfer_loss: Tensor, gradient_norm: Tensor, progress: float) -> None:
+        epoch = math.floor(progress)
+        if self.epoch is not None and epoch != self.epoch:
+            self.end_epoch()
+        self.epoch = epoch
+        if not self.taught:
+            self.taught = float(transfer_loss.detach()) > self.ROUNDING and float(gradient_norm) > 0
+
+    def end_epoch(self) -> None:
+        if self.epoch is not None and not self.taught:
+            warnings.warn(
+                f"the transfer loss or its gradient was zero in every step of epoch {self.epoch}: the "
+                "student learns nothing from its teacher. Is it a copy of the teacher, or does the "
+                "loss pass no gradient?",
+                TransferWarning,
+                stacklevel=4,
+            )
+        self.epoch = None
+        self.taught = False

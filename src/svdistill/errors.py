@@ -1,0 +1,102 @@
+"""Errors that a user can act on: each names the argument, what was expected, what came, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SVDistillError(Exception):
+    """Base of every error that svdistill raises on purpose.
+
+    The message reads ``argument: expected ..., got ...; remedy``.
+
+    Args:
+        argument: name of the argument, file, tap or option that is wrong.
+        expected: what would have been right.
+        got: what came instead.
+        remedy: what the user can do about it.
+
+    Example:
+        >>> print(ArgumentError("k", expected="1 to 4", got=5, remedy="lower k"))
+        k: expected 1 to 4, got 5; lower k
+    """
+
+    def __init__(self, argument: str, *, expected: str, got: object, remedy: str) -> None:
+        super().__init__(f"{argument}: expected {expected}, got {got}; {remedy}")
+        self.argument = argument
+
+
+class ArgumentError(SVDistillError, ValueError):
+    """An argument, option or configuration value is wrong."""
+
+
+class DataError(SVDistillError):
+    """A data set is missing, damaged, empty, or holds values that no image has."""
+
+
+class RunError(SVDistillError):
+    """A run directory, checkpoint or weights file is missing, finished, damaged or of another run."""
+
+
+class TrainingError(SVDistillError):
+    """Training cannot go on: a loss is not finite or reaches no parameter."""
+
+
+class TransferWarning(UserWarning):
+    """The transfer loss does not do what the user thinks it does."""
+
+
+def nearest(name: str, candidates: Iterable[str]) -> str:
+    """Phrase the candidates closest to a mistyped name, as a remedy.
+
+    Args:
+        name: what the user wrote.
+        candidates: the names that exist.
+
+    Returns:
+        ``"did you mean 'a' or 'b'?"``, or the list of all names where none is close.
+
+    Example:
+        >>> nearest("stage5", ["stage1", "stage2", "head"])
+        "did you mean 'stage2' or 'stage1'?"
+        >>> nearest("x", ["stage1", "head"])
+        "choose from 'head', 'stage1'"
+    """
+    names = sorted(set(candidates))
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    if close:
+        return "did you mean " + " or ".join(repr(match) for match in close) + "?"
+    shown = ", ".join(repr(candidate) for candidate in names[:12])
+    return f"choose from {shown}" + (", ..." if len(names) > 12 else "")
+
+
+def require_choice(argument: str, value: object, choices: Iterable[str]) -> None:
+    """Raise `ArgumentError` unless the value is one of the choices."""
+    names = list(choices)
+    if value not in names:
+        raise ArgumentError(
+            argument,
+            expected="one of " + ", ".join(repr(name) for name in names),
+            got=repr(value),
+            remedy=nearest(str(value), names),
+        )
+
+
+def require_positive(argument: str, value: float) -> None:
+    """Raise `ArgumentError` unless the value is a positive, finite number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+        raise ArgumentError(
+            argument, expected="a positive finite number", got=repr(value), remedy="choose a larger one"
+        )
+
+
+def require_count(argument: str, value: int, minimum: int = 1) -> None:
+    """Raise `ArgumentError` unless the value is an integer of at least `minimum`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise ArgumentError(
+            argument,
+            expected=f"an integer of at least {minimum}",
+            got=repr(value),
+            remedy=f"give {minimum} or more",
+        )

@@ -1,0 +1,23 @@
+"""Transfer losses, one method per file. A loss never sees a teacher: it sees its knowledge."""
+
+from svdistill.losses.dfv import dfv, dfv_distance
+from svdistill.losses.fsp import FSPKnowledge, FSPLoss
+from svdistill.losses.soft_target import SoftTargetKnowledge, SoftTargetLoss
+from svdistill.losses.sum import SumKnowledge, SumLoss
+from svdistill.losses.svd import SVDKnowledge, SVDLoss
+from svdistill.losses.transfer import Knowledge, TransferLoss
+
+__all__ = [
+    "FSPKnowledge",
+    "FSPLoss",
+    "Knowledge",
+    "SVDKnowledge",
+    "SVDLoss",
+    "SoftTargetKnowledge",
+    "SoftTargetLoss",
+    "SumKnowledge",
+    "SumLoss",
+    "TransferLoss",
+    "dfv",
+    "dfv_distance",
+]

@@ -1,0 +1,103 @@
+"""Flow of the solution procedure: Gram matrices between consecutive feature maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from svdistill.errors import ArgumentError
+from svdistill.linalg import full_precision, working_dtype
+from svdistill.losses.transfer import (
+    Knowledge,
+    TransferLoss,
+    as_matrices,
+    require_match,
+    require_taps,
+)
+
+
+@dataclass(frozen=True)
+class FSPKnowledge(Knowledge):
+    """Per pair of consecutive taps: the teacher's Gram matrix [B, D_F, D_B]."""
+
+    gram_matrices: tuple[Tensor, ...]
+
+
+class FSPLoss(TransferLoss):
+    """Distance of a student's FSP matrices from its teacher's.
+
+    ``G = F_1^T F_2 / (h w)`` of two consecutive maps, the larger max-pooled to the smaller, and::
+
+        loss = sum_pairs mean_images 1/2 ||G_T - G_S||^2 / sum_pairs D_i D_{i+1}
+
+    Raises:
+        ArgumentError: in use, for fewer than two taps, channels or images that differ from the
+            teacher's, or token sequences of different lengths.
+
+    Example:
+        >>> maps = [torch.rand(4, 8, 6, 6), torch.rand(4, 16, 3, 3)]
+        >>> loss = FSPLoss()
+        >>> knowledge = loss.extract(maps, torch.rand(4, 10))
+        >>> tuple(knowledge.gram_matrices[0].shape)
+        (4, 8, 16)
+
+    Source: Yim et al., "A Gift from Knowledge Distillation", CVPR 2017, equations 1 and 3.
+    """
+
+    @torch.no_grad()
+    def extract(self, features: Sequence[Tensor], logits: Tensor) -> FSPKnowledge:  # noqa: ARG002
+        """The Gram matrices of consecutive taps."""
+        return FSPKnowledge(_gram_matrices(features))
+
+    def forward(
+        self, features: Sequence[Tensor], logits: Tensor, knowledge: FSPKnowledge  # noqa: ARG002
+    ) -> Tensor:
+        """The loss of a student's features against a teacher's knowledge."""
+        students = _gram_matrices(features)
+        teachers = knowledge.gram_matrices
+        require_match("number of taps", len(students) + 1, len(teachers) + 1, "tap the same stages")
+        elements = 0
+        total = students[0].new_zeros(())
+        for pair, (student, teacher) in enumerate(zip(students, teachers, strict=True)):
+            require_match(f"images at tap {pair}", student.shape[0], teacher.shape[0], "use one batch for both")
+            require_match(
+                f"channels at taps {pair} and {pair + 1}",
+                tuple(student.shape[1:]),
+                tuple(teacher.shape[1:]),
+                "choose taps of equal width, or put a 1x1 adapter on the student's",
+            )
+            difference = student - teacher.to(student.dtype)
+            total = total + difference.square().sum() / (2 * student.shape[0])
+            elements += student.shape[1] * student.shape[2]
+        return total / elements
+
+
+def _gram_matrices(features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    require_taps(features)
+    return tuple(_gram_matrix(tap, front, back) for tap, (front, back) in enumerate(pairwise(features)))
+
+
+def _gram_matrix(tap: int, front: Tensor, back: Tensor) -> Tensor:
+    if front.ndim == 4 and back.ndim == 4:
+        size = (min(front.shape[2], back.shape[2]), min(front.shape[3], back.shape[3]))
+        front, back = (_pool(feature_map, size) for feature_map in (front, back))
+    front, back = as_matrices(front), as_matrices(back)
+    if front.shape[1] != back.shape[1]:
+        raise ArgumentError(
+            f"positions at taps {tap} and {tap + 1}",
+            expected="equal numbers, or two maps with height and width",
+            got=f"{front.shape[1]} and {back.shape[1]}",
+            remedy="tap blocks of one sequence length",
+        )
+    dtype = working_dtype(front.dtype)
+    with full_precision(front.device):
+        return front.to(dtype).mT @ back.to(dtype) / front.shape[1]
+
+
+def _pool(feature_map: Tensor, size: tuple[int, int]) -> Tensor:
+    return feature_map if feature_map.shape[2:] == size else F.adaptive_max_pool2d(feature_map, size)

@@ -1,0 +1,76 @@
+"""Several losses at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from svdistill.errors import ArgumentError
+from svdistill.losses.transfer import Knowledge, TransferLoss
+
+
+@dataclass(frozen=True)
+class SumKnowledge(Knowledge):
+    """The knowledge of each part."""
+
+    parts: tuple[Knowledge, ...]
+
+
+class SumLoss(TransferLoss):
+    """Weighted sum of transfer losses, ``sum_i weight_i loss_i``.
+
+    Args:
+        losses: the parts; all see the same taps.
+        weights: one finite number for each.
+
+    Raises:
+        ArgumentError: no losses, as many weights as there are not losses, or one not finite.
+
+    Example:
+        >>> from svdistill.losses.fsp import FSPLoss
+        >>> from svdistill.losses.soft_target import SoftTargetLoss
+        >>> both = SumLoss([FSPLoss(), SoftTargetLoss()], weights=[1.0, 0.9])
+        >>> maps, logits = [torch.rand(2, 4, 3, 3), torch.rand(2, 4, 3, 3)], torch.rand(2, 10)
+        >>> float(both(maps, logits, both.extract(maps, logits)))
+        0.0
+    """
+
+    def __init__(self, losses: Sequence[TransferLoss], weights: Sequence[float]) -> None:
+        super().__init__()
+        if not losses or len(losses) != len(weights):
+            raise ArgumentError(
+                "weights",
+                expected="at least one loss, and a weight for each",
+                got=f"{len(losses)} losses and {len(weights)} weights",
+                remedy="give as many weights as losses",
+            )
+        for weight in weights:
+            if not math.isfinite(weight):
+                raise ArgumentError(
+                    "weights", expected="finite numbers", got=weight, remedy="leave the loss out instead"
+                )
+        self.losses = nn.ModuleList(losses)
+        self.weights = tuple(float(weight) for weight in weights)
+
+    def extract(self, features: Sequence[Tensor], logits: Tensor) -> SumKnowledge:
+        """The knowledge of every part."""
+        return SumKnowledge(tuple(loss.extract(features, logits) for loss in self._parts()))
+
+    def forward(self, features: Sequence[Tensor], logits: Tensor, knowledge: SumKnowledge) -> Tensor:
+        """The weighted sum."""
+        terms = [
+            weight * loss(features, logits, part)
+            for loss, weight, part in zip(self._parts(), self.weights, knowledge.parts, strict=True)
+        ]
+        return torch.stack(terms).sum()
+
+    def _parts(self) -> list[TransferLoss]:
+        return [loss for loss in self.losses if isinstance(loss, TransferLoss)]
+
+    def extra_repr(self) -> str:
+        """The weights, for ``print(loss)``."""
+        return f"weights={self.weights}"

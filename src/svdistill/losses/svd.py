@@ -1,0 +1,183 @@
+"""The seed's loss: a student relates its singular vectors as its teacher relates its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from svdistill.errors import ArgumentError, require_choice, require_count, require_positive
+from svdistill.linalg import full_precision, truncated_svd, working_dtype
+from svdistill.linalg.gradients import GRADIENTS
+from svdistill.losses.dfv import dfv_distance
+from svdistill.losses.transfer import (
+    Knowledge,
+    TransferLoss,
+    as_matrices,
+    require_match,
+    require_taps,
+)
+
+REDUCTIONS = ("sum", "mean")
+
+
+@dataclass(frozen=True)
+class SVDKnowledge(Knowledge):
+    """Per tap: singular values [B, k] and right singular vectors [B, D, k] of the teacher."""
+
+    singular_values: tuple[Tensor, ...]
+    right_vectors: tuple[Tensor, ...]
+
+
+class SVDLoss(TransferLoss):
+    """Distance of a student's distillation feature vectors from its teacher's.
+
+    Each tapped map is a matrix of positions by channels, with right singular vectors ``v_i``. The
+    student's are put in the teacher's order and sign, and both are weighted with the teacher's
+    normalised singular values, ``f_i = sigma_i / ||sigma||_2 v_i``. Then, over consecutive taps::
+
+        loss = sum_{taps, images, m, n, l} (DFV_S[m, n, l] - DFV_T[m, n, l])^2
+        DFV[m, n, l] = exp(-(f_front[m, l] - f_back[n, l])^2 / beta)
+
+    Args:
+        num_vectors: singular vectors k that a teacher passes on per tap. The student offers one
+            more to choose from, where its map has one.
+        beta: width of the radial basis function.
+        gradient: `"exact"` or `"poster"`, see `truncated_svd`.
+        reduction: over images, `"sum"` as in the seed or `"mean"`.
+
+    Raises:
+        ArgumentError: at construction for a wrong option; in use for fewer than two taps, more
+            vectors than a map has, or channels or images that differ from the teacher's.
+
+    Example:
+        >>> loss = SVDLoss(num_vectors=2)
+        >>> maps = [torch.rand(4, 8, 6, 6), torch.rand(4, 16, 3, 3)]
+        >>> knowledge = loss.extract(maps, torch.rand(4, 10))
+        >>> [tuple(vectors.shape) for vectors in knowledge.right_vectors]
+        [(4, 8, 2), (4, 16, 2)]
+        >>> float(loss(maps, torch.rand(4, 10), knowledge))
+        0.0
+
+    Source: Lee, Kim, Song, ECCV 2018, section 3. Ours differs in the exact gradient, and in
+    computing the distance without its D_F x D_B tensor (`dfv_distance`).
+    """
+
+    def __init__(
+        self,
+        num_vectors: int = 1,
+        beta: float = 8.0,
+        gradient: str = "exact",
+        reduction: str = "sum",
+    ) -> None:
+        super().__init__()
+        require_count("num_vectors", num_vectors)
+        require_positive("beta", beta)
+        require_choice("gradient", gradient, GRADIENTS)
+        require_choice("reduction", reduction, REDUCTIONS)
+        self.num_vectors = num_vectors
+        self.beta = beta
+        self.gradient = gradient
+        self.reduction = reduction
+
+    @torch.no_grad()
+    def extract(self, features: Sequence[Tensor], logits: Tensor) -> SVDKnowledge:  # noqa: ARG002
+        """Singular values and vectors of every tap."""
+        require_taps(features)
+        matrices = [_matrices(feature_map) for feature_map in features]
+        for tap, matrix in enumerate(matrices):
+            self._require_vectors(tap, matrix)
+        svds = [truncated_svd(matrix, self.num_vectors) for matrix in matrices]
+        return SVDKnowledge(
+            tuple(svd.singular_values for svd in svds), tuple(svd.right_vectors for svd in svds)
+        )
+
+    def forward(
+        self, features: Sequence[Tensor], logits: Tensor, knowledge: SVDKnowledge  # noqa: ARG002
+    ) -> Tensor:
+        """The loss of a student's features against a teacher's knowledge."""
+        require_taps(features)
+        require_match("number of taps", len(features), len(knowledge.right_vectors), "tap the same stages")
+        students, teachers = [], []
+        for tap, feature_map in enumerate(features):
+            matrices = _matrices(feature_map)
+            sigma_T = knowledge.singular_values[tap].to(matrices.dtype)
+            V_T = knowledge.right_vectors[tap].to(matrices.dtype)
+            self._require_vectors(tap, matrices)
+            require_match(f"images at tap {tap}", matrices.shape[0], V_T.shape[0], "use one batch for both")
+            require_match(
+                f"channels at tap {tap}",
+                matrices.shape[2],
+                V_T.shape[1],
+                "choose taps of equal width, or put a 1x1 adapter on the student's",
+            )
+            candidates = min(self.num_vectors + 1, *matrices.shape[1:])
+            V_S = truncated_svd(matrices, candidates, gradient=self.gradient).right_vectors
+            weight = _normalise(sigma_T)[:, None, :]
+            students.append(weight * align(V_S, V_T))
+            teachers.append(weight * V_T)
+        distances = [
+            dfv_distance(*student_pair, *teacher_pair, self.beta)
+            for student_pair, teacher_pair in zip(pairwise(students), pairwise(teachers), strict=True)
+        ]
+        total = torch.stack(distances).sum()
+        return total if self.reduction == "sum" else total / features[0].shape[0]
+
+    def _require_vectors(self, tap: int, matrices: Tensor) -> None:
+        if min(matrices.shape[1:]) < self.num_vectors:
+            raise ArgumentError(
+                "num_vectors",
+                expected=f"at most {min(matrices.shape[1:])} at tap {tap}, a map of "
+                f"{matrices.shape[1]} positions and {matrices.shape[2]} channels",
+                got=self.num_vectors,
+                remedy="keep fewer vectors or tap a larger map",
+            )
+
+    def extra_repr(self) -> str:
+        """The options, for ``print(loss)``."""
+        return (
+            f"num_vectors={self.num_vectors}, beta={self.beta}, "
+            f"gradient={self.gradient!r}, reduction={self.reduction!r}"
+        )
+
+
+def align(student: Tensor, teacher: Tensor) -> Tensor:
+    """Put a student's singular vectors in its teacher's order and sign.
+
+    Teacher vector i takes student vector ``argmax_j |v_T,i . v_S,j|``, with the sign that makes the
+    cosine positive. Two teacher vectors may take the same one. The choice passes no gradient.
+
+    Args:
+        student: [B, D, k'], the candidates.
+        teacher: [B, D, k].
+
+    Returns:
+        [B, D, k], the chosen student vectors.
+
+    Example:
+        >>> teacher = torch.eye(3)[None, :, :2]
+        >>> align(-teacher.flip(-1), teacher).equal(teacher)
+        True
+
+    Source: Lee, Kim, Song, ECCV 2018, section 3.2.
+    """
+    with full_precision(student.device):
+        cosine = teacher.detach().mT @ student.detach()
+    choice = cosine.abs().argmax(dim=-1)
+    sign = torch.where(cosine.gather(-1, choice[..., None]) < 0, -1.0, 1.0).to(student.dtype)
+    index = choice[:, None, :].expand(-1, student.shape[1], -1)
+    return student.gather(-1, index) * sign.mT
+
+
+def _matrices(feature_map: Tensor) -> Tensor:
+    matrices = as_matrices(feature_map)
+    return matrices.to(working_dtype(matrices.dtype))
+
+
+def _normalise(singular_values: Tensor) -> Tensor:
+    """Each image's values over their norm; all-zero values stay zero."""
+    norm = torch.linalg.vector_norm(singular_values, dim=-1, keepdim=True)
+    return singular_values / torch.where(norm > 0, norm, 1.0)

@@ -1,0 +1,100 @@
+"""The two halves of every transfer loss, and the checks that several losses share."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from svdistill.errors import ArgumentError
+
+
+@dataclasses.dataclass(frozen=True)
+class Knowledge:
+    """What a loss keeps of a teacher for one batch: small, detached, batch first.
+
+    Children are frozen dataclasses whose fields are tensors, other knowledge, or tuples of either.
+    """
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All tensors, in the order of the fields."""
+        collected: list[Tensor] = []
+
+        def collect(tensor: Tensor) -> Tensor:
+            collected.append(tensor)
+            return tensor
+
+        self.map(collect)
+        return tuple(collected)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """The same knowledge with the function applied to every tensor."""
+        fields = dataclasses.fields(self)
+        return type(self)(*(_map(getattr(self, field.name), function) for field in fields))
+
+
+def _map(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_map(item, function) for item in value)
+    return value.map(function) if isinstance(value, Knowledge) else function(value)
+
+
+class TransferLoss(nn.Module, abc.ABC):
+    """A way to teach: what to keep of a teacher, and how far a student is from it.
+
+    `features` are the tapped maps in the order of the taps, each [B, D, H, W], [B, T, D] or
+    [B, D]; `logits` are [B, C]. A new method is one child of this class in a file of its own.
+    """
+
+    @abc.abstractmethod
+    def extract(self, features: Sequence[Tensor], logits: Tensor) -> Any:
+        """The teacher's half: its knowledge of one batch, detached from its graph."""
+
+    @abc.abstractmethod
+    def forward(self, features: Sequence[Tensor], logits: Tensor, knowledge: Any) -> Tensor:
+        """The student's half: a scalar, 0 where the student relates its maps as its teacher does."""
+
+
+def as_matrices(feature_map: Tensor) -> Tensor:
+    """A feature map as matrices [B, N, D], positions by channels.
+
+    Args:
+        feature_map: [B, D, H, W] maps, [B, T, D] tokens (returned as they are), or [B, D] vectors.
+
+    Example:
+        >>> import torch
+        >>> as_matrices(torch.zeros(2, 5, 3, 4)).shape
+        torch.Size([2, 12, 5])
+    """
+    if feature_map.ndim == 4:
+        return feature_map.flatten(2).mT
+    if feature_map.ndim == 3:
+        return feature_map
+    if feature_map.ndim == 2:
+        return feature_map[:, None, :]
+    raise ArgumentError(
+        "features",
+        expected="maps [B, D, H, W], tokens [B, T, D] or vectors [B, D]",
+        got=f"shape {tuple(feature_map.shape)}",
+        remedy="tap a module with such an output",
+    )
+
+
+def require_taps(features: Sequence[Tensor], at_least: int = 2) -> None:
+    """Raise unless there are as many taps as the loss relates."""
+    if len(features) < at_least:
+        raise ArgumentError(
+            "features",
+            expected=f"at least {at_least} feature maps, since neighbours are related",
+            got=len(features),
+            remedy="tap more modules",
+        )
+
+
+def require_match(what: str, student: object, teacher: object, remedy: str) -> None:
+    """Raise unless the student's count, channels or batch size equals the teacher's."""
+    if student != teacher:
+        raise ArgumentError(what, expected=f"the teacher's {teacher}", got=student, remedy=remedy)

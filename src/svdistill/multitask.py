@@ -1,0 +1,142 @@
+"""Two gradients in, one out: the transfer gradient is clipped against the task's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from svdistill.errors import ArgumentError, TrainingError, require_choice
+
+CLIPS = ("norm", "poster", "none")
+
+
+class GradientNorms(NamedTuple):
+    """Norms over all parameters, as scalars on their device: nothing waits for them.
+
+    `transfer` is before clipping, `clipped` after it.
+    """
+
+    task: Tensor
+    transfer: Tensor
+    clipped: Tensor
+
+
+def multitask_backward(
+    task_loss: Tensor,
+    transfer_loss: Tensor,
+    parameters: Iterable[nn.Parameter],
+    *,
+    clip: str = "norm",
+    progress: float = 0.0,
+    weight_decay: float = 0.0,
+) -> GradientNorms:
+    """Add the task's gradient and the clipped transfer gradient to every parameter's `.grad`.
+
+    Per parameter tensor, with the gradients g (the task's) and h (the transfer's)::
+
+        clip="norm":    g + h min(1, sigmoid(progress) |g| / |h|)
+        clip="poster":  g + h sigmoid(|g| / |h| - progress)   where |h| < |g|,  g + h elsewhere
+        clip="none":    g + h
+
+    A parameter that only the transfer loss reaches (an adapter's) takes h as it is.
+
+    Args:
+        task_loss: scalar with a graph.
+        transfer_loss: scalar with a graph.
+        parameters: those to train; without gradients required they are passed over.
+        clip: `"norm"` (the seed authors' code), `"poster"` (the paper's text) or `"none"`.
+        progress: the epoch, from 0; at 0 `"norm"` lets through half the task's norm.
+        weight_decay: where the optimizer adds ``weight_decay * parameter`` to the gradient, give it
+            here too, so that |g| counts it, as the authors' code does.
+
+    Returns:
+        `GradientNorms(task, transfer, clipped)` over all parameters.
+
+    Raises:
+        ArgumentError: a loss that is not a scalar, no parameters, or an unknown clip.
+        TrainingError: the transfer loss reaches no parameter.
+
+    Example:
+        >>> weight = nn.Parameter(torch.tensor([2.0]))
+        >>> norms = multitask_backward(weight.sum(), 10 * weight.sum(), [weight])
+        >>> weight.grad, float(norms.clipped)
+        (tensor([1.5000]), 0.5)
+
+    Source: Lee, Kim, Song, ECCV 2018, section 3.4 (`"poster"`), and their code (`"norm"`).
+    """
+    require_choice("clip", clip, CLIPS)
+    for name, loss in (("task_loss", task_loss), ("transfer_loss", transfer_loss)):
+        if loss.numel() != 1:
+            raise ArgumentError(
+                name, expected="a scalar", got=f"shape {tuple(loss.shape)}", remedy="reduce it first"
+            )
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    if not trained:
+        raise ArgumentError(
+            "parameters",
+            expected="at least one that requires a gradient",
+            got="none",
+            remedy="pass the student's parameters, as a list if they are iterated twice",
+        )
+    transfer = _gradients(transfer_loss, trained)
+    if all(gradient is None for gradient in transfer):
+        raise TrainingError(
+            "transfer_loss",
+            expected="a loss that reaches the parameters",
+            got="one that depends on none of them",
+            remedy="check that the taps lie in the student and carry a graph",
+        )
+    task = _gradients(task_loss, trained)
+
+    clipped: list[Tensor | None] = []
+    for parameter, g, h in zip(trained, task, transfer, strict=True):
+        if g is None or h is None or clip == "none":
+            clipped.append(h)
+        else:
+            decayed = g + weight_decay * parameter.detach() if weight_decay else g
+            clipped.append(h * clip_scale(_norm(decayed), _norm(h), clip, progress))
+    for parameter, g, h in zip(trained, task, clipped, strict=True):
+        _accumulate(parameter, g, h)
+    return GradientNorms(_total(task), _total(transfer), _total(clipped))
+
+
+def clip_scale(task_norm: Tensor, transfer_norm: Tensor, clip: str, progress: float) -> Tensor:
+    """The factor on a transfer gradient, from both norms; finite also where they are 0.
+
+    Example:
+        >>> clip_scale(torch.tensor(1.0), torch.tensor(4.0), "norm", progress=0.0)
+        tensor(0.1250)
+    """
+    positive = transfer_norm > 0
+    tau = task_norm / torch.where(positive, transfer_norm, 1.0)
+    if clip == "norm":
+        focus = torch.sigmoid(torch.as_tensor(progress, dtype=tau.dtype, device=tau.device))
+        return torch.where(positive, (focus * tau).clamp(max=1.0), 0.0)
+    return torch.where(transfer_norm < task_norm, torch.sigmoid(tau - progress), 1.0)
+
+
+def _gradients(loss: Tensor, parameters: list[nn.Parameter]) -> list[Tensor | None]:
+    """Gradients of a loss; None where it does not reach. The graph stays for the other loss."""
+    if not loss.requires_grad:
+        return [None] * len(parameters)
+    return list(torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True))
+
+
+def _norm(tensor: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(tensor, dtype=torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _total(gradients: list[Tensor | None]) -> Tensor:
+    norms = [_norm(gradient) for gradient in gradients if gradient is not None]
+    return _norm(torch.stack(norms)) if norms else torch.zeros(())
+
+
+def _accumulate(parameter: nn.Parameter, *gradients: Tensor | None) -> None:
+    present = [gradient for gradient in gradients if gradient is not None]
+    if not present:
+        return
+    total = present[0] if len(present) == 1 else present[0] + present[1]
+    parameter.grad = total.detach() if parameter.grad is None else parameter.grad + total

@@ -1,0 +1,67 @@
+"""Networks of the user's own, by `module:attr`."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from pathlib import Path
+
+from torch import nn
+
+from svdistill.errors import ArgumentError, nearest
+
+
+def import_network(spec: str, num_classes: int) -> nn.Module:
+    """Import a network, or a function that builds one, from the user's own code.
+
+    The current directory is searched first, as `python -m` does.
+
+    Args:
+        spec: `module:attr`, e.g. `"my_package.nets:resnet"`. The attribute is an `nn.Module`, or a
+            callable that returns one; it is given `num_classes` if it has such a parameter.
+        num_classes: the classes of the data.
+
+    Returns:
+        The network.
+
+    Raises:
+        ArgumentError: the module or attribute does not exist, fails, or is no network.
+
+    Example:
+        >>> import_network("torch.nn:Identity", num_classes=10)
+        Identity()
+    """
+    module_name, _, attribute = spec.partition(":")
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # the user's module may fail in any way
+        raise ArgumentError(
+            "teacher",
+            expected=f"a module {module_name!r} that can be imported",
+            got=f"{type(error).__name__}: {error}",
+            remedy="check the name, the current directory and PYTHONPATH",
+        ) from error
+    finally:
+        sys.path.remove(here)
+    if not hasattr(module, attribute):
+        raise ArgumentError(
+            "teacher",
+            expected=f"an attribute of module {module_name}",
+            got=repr(attribute),
+            remedy=nearest(attribute, (name for name in vars(module) if not name.startswith("_"))),
+        )
+    found = getattr(module, attribute)
+    if callable(found) and not isinstance(found, nn.Module):
+        takes_classes = "num_classes" in inspect.signature(found).parameters
+        found = found(num_classes=num_classes) if takes_classes else found()
+    if not isinstance(found, nn.Module):
+        raise ArgumentError(
+            "teacher",
+            expected="an nn.Module, or a function that returns one",
+            got=type(found).__name__,
+            remedy=f"let {spec} be one",
+        )
+    return found

@@ -1,0 +1,91 @@
+"""Count what a network costs on one image: parameters, FLOPs, shapes of its taps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from svdistill.errors import ArgumentError, require_count
+from svdistill.taps import FeatureTaps
+
+
+@dataclass(frozen=True)
+class NetworkProfile:
+    """What a network costs on one image.
+
+    Attributes:
+        parameters: number of learnable and frozen weights, shared ones counted once.
+        flops: floating point operations of one forward pass in evaluation mode, two per
+            multiply-add; as the seed does, only convolutions and matrix products count.
+        taps: path and shape, without the batch, of every feature map that was asked for.
+    """
+
+    parameters: int
+    flops: int
+    taps: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+
+def profile_network(
+    network: nn.Module,
+    image_shape: Sequence[int] = (3, 32, 32),
+    tap_paths: Sequence[str] = (),
+) -> NetworkProfile:
+    """Count parameters and FLOPs of a network on one image and record the shapes of its taps.
+
+    The network comes back as it was: every module's mode, its hooks and its batch statistics.
+    One on torch's ``meta`` device is profiled without computing anything.
+
+    Args:
+        network: any module that takes images [1, C, H, W].
+        image_shape: channels, height and width of the image, each at least 1.
+        tap_paths: paths of submodules, as in ``network.named_modules()``.
+
+    Returns:
+        The profile, its taps in the order of `tap_paths`.
+
+    Raises:
+        ArgumentError: the shape is not three positive integers, a path names no submodule or one
+            twice, or the submodule there did not run exactly once or gave no single tensor.
+
+    Example:
+        >>> profile_network(nn.Conv2d(3, 8, kernel_size=3, bias=False), (3, 4, 4))
+        NetworkProfile(parameters=216, flops=1728, taps=())
+    """
+    if len(image_shape) != 3:
+        raise ArgumentError(
+            "image_shape",
+            expected="channels, height and width",
+            got=tuple(image_shape),
+            remedy="leave the batch out: every profile is of one image",
+        )
+    for side in image_shape:
+        require_count("image_shape", side)
+    weight = next(network.parameters(), torch.empty(0))
+    image = torch.zeros(1, *image_shape, device=weight.device, dtype=weight.dtype)
+    with _evaluating(network), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        recording = FeatureTaps(network, tap_paths).run(image)
+    return NetworkProfile(
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        flops=counter.get_total_flops(),
+        taps=tuple(
+            (path, tuple(feature.shape[1:]))
+            for path, feature in zip(tap_paths, recording.features, strict=True)
+        ),
+    )
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """Put every module into evaluation mode, then each back into its own."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

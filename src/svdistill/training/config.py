@@ -1,0 +1,185 @@
+"""What a run is made of: plain dataclasses, the same for YAML, flags and Python."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from svdistill.errors import (
+    ArgumentError,
+    RunError,
+    require_choice,
+    require_count,
+    require_positive,
+)
+
+LossName = Literal["svd", "fsp", "soft_target", "svd+soft_target", "fsp+soft_target"]
+
+
+@dataclass(kw_only=True)
+class TrainConfig:
+    """Train a network on labelled images.
+
+    Args:
+        output: Run directory to make. A finished run is never overwritten.
+        data: Where images come from: `digits`, `parquet:PATH`, `folder:PATH` or `hub:NAME`.
+        network: Network to train, a name that `svdistill info` lists.
+        width: Factor on all channel counts of the network.
+        image_size: Side in pixels to which images are resized; empty keeps theirs.
+        classes_every: Keep every n-th class only.
+        train_size: Keep that many training images, the same share of each class; empty keeps all.
+        dev_fraction: Share of the training images held out to choose the best epoch on.
+        augmentation: `seed` (flip, rotation, crop), `crop_flip` or `none`.
+        epochs: Passes over the training images.
+        batch_size: Images in a step.
+        optimizer: `sgd` (Nesterov momentum 0.9) or `adamw`.
+        learning_rate: Its highest value.
+        weight_decay: Factor on the weights in their gradient (`sgd`), or decoupled (`adamw`).
+        schedule: `seed` (x0.1 at half the epochs, x0.01 at three quarters), `one_cycle`, `constant`.
+        max_grad_norm: Bound on the norm of the whole gradient; empty for none.
+        precision: `float32`, `bf16`, or `fp16` (CUDA only).
+        device: `auto`, `cpu` or `cuda`.
+        seed: Of initial weights, order, augmentation and dropout.
+        resume: Continue the run in `output` from its last whole epoch.
+    """
+
+    output: str
+    data: str = "digits"
+    network: str = "vgg_student"
+    width: float = 1.0
+    image_size: int | None = None
+    classes_every: int = 1
+    train_size: int | None = None
+    dev_fraction: float = 0.0
+    augmentation: Literal["seed", "crop_flip", "none"] = "seed"
+    epochs: int = 200
+    batch_size: int = 128
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = 0.01
+    weight_decay: float = 1e-4
+    schedule: Literal["seed", "one_cycle", "constant"] = "seed"
+    max_grad_norm: float | None = None
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    seed: int = 0
+    resume: bool = False
+
+    def check(self) -> None:
+        """Raise `ArgumentError` for the first value that no run can have."""
+        if not self.output:
+            raise ArgumentError(
+                "output", expected="a directory", got="nothing", remedy="give --output DIR"
+            )
+        for name, least in (("epochs", 1), ("batch_size", 1), ("classes_every", 1), ("seed", 0)):
+            require_count(name, getattr(self, name), least)
+        for name in ("width", "learning_rate"):
+            require_positive(name, getattr(self, name))
+        if not self.weight_decay >= 0:
+            raise ArgumentError(
+                "weight_decay", expected="0 or more", got=self.weight_decay, remedy="give 0 for none"
+            )
+        if self.max_grad_norm is not None:
+            require_positive("max_grad_norm", self.max_grad_norm)
+        require_choice("augmentation", self.augmentation, ("seed", "crop_flip", "none"))
+        require_choice("optimizer", self.optimizer, ("sgd", "adamw"))
+        require_choice("schedule", self.schedule, ("seed", "one_cycle", "constant"))
+        require_choice("precision", self.precision, ("float32", "bf16", "fp16"))
+        require_choice("device", self.device, ("auto", "cpu", "cuda"))
+
+
+@dataclass(kw_only=True)
+class DistillConfig(TrainConfig):
+    """Train a student network on labelled images and on what its teacher knows.
+
+    Args:
+        teacher: A run directory, a .safetensors file, or `module:attr` of your own code.
+        teacher_network: The network's name, for a .safetensors file that does not say it.
+        teacher_width: Likewise, the factor on its channel counts.
+        teacher_taps: Module paths of the teacher's taps; empty for a named network's own.
+        student_taps: Module paths of the student's taps, as many; empty for its own.
+        loss: What to transfer.
+        num_vectors: Singular vectors per tap (svd).
+        beta: Width of the radial basis function (svd).
+        gradient: `exact`, or the `poster`'s formula (svd).
+        temperature: Softening of the predictions (soft_target).
+        clip: Bound on the transfer gradient against the task's: `norm`, `poster` or `none`.
+        task_weight: Factor on the cross-entropy.
+        transfer_weight: Factor on the transfer loss.
+        soft_target_weight: Factor on the soft target where it is added to another loss.
+        transfer_epochs: In 2-stage training, epochs of transfer alone before `epochs` of the task
+            alone. 0 for 1-stage training: both at once.
+    """
+
+    teacher: str = ""
+    teacher_network: str | None = None
+    teacher_width: float = 1.0
+    teacher_taps: list[str] = field(default_factory=list)
+    student_taps: list[str] = field(default_factory=list)
+    loss: LossName = "svd"
+    num_vectors: int = 1
+    beta: float = 8.0
+    gradient: Literal["exact", "poster"] = "exact"
+    temperature: float = 4.0
+    clip: Literal["norm", "poster", "none"] = "norm"
+    task_weight: float = 1.0
+    transfer_weight: float = 1.0
+    soft_target_weight: float = 1.0
+    transfer_epochs: int = 0
+
+    def check(self) -> None:
+        """Raise `ArgumentError` for the first value that no run can have."""
+        super().check()
+        if not self.teacher:
+            raise ArgumentError(
+                "teacher",
+                expected="a run directory, a .safetensors file or module:attr",
+                got="nothing",
+                remedy="give --teacher; `svdistill train` makes one",
+            )
+        require_count("transfer_epochs", self.transfer_epochs, 0)
+        for name in ("task_weight", "transfer_weight", "soft_target_weight", "teacher_width"):
+            require_positive(name, getattr(self, name))
+
+
+RunConfig = TrainConfig | DistillConfig
+
+
+def to_yaml(config: RunConfig) -> str:
+    """A configuration as YAML, in the order of its fields."""
+    return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False)
+
+
+def require_same(config: RunConfig, path: Path) -> None:
+    """Raise `RunError` unless the YAML at the path says what the configuration says.
+
+    Where the run lies, the device and `resume` itself may differ.
+    """
+    try:
+        stored: dict[str, Any] = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise RunError(
+            str(path),
+            expected="the configuration of the run to resume",
+            got=f"{type(error).__name__}",
+            remedy="start the run again in another directory",
+        ) from error
+    for name, value in dataclasses.asdict(config).items():
+        if name not in ("output", "device", "resume") and stored.get(name) != value:
+            raise RunError(
+                name,
+                expected=f"{stored.get(name)!r} as in {path}",
+                got=repr(value),
+                remedy="resume with the same configuration, or choose another --output",
+            )
+    extra = set(stored) - set(dataclasses.asdict(config))
+    if extra:
+        raise RunError(
+            str(path),
+            expected="a configuration of the same command",
+            got=f"one that also has {sorted(extra)[0]!r}",
+            remedy="resume with the command that started the run",
+        )

@@ -1,0 +1,244 @@
+"""The training loop: step, evaluate, log, save; the same for every stage and method."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from svdistill.data import Augmentation, ImageData, ImageSplit
+from svdistill.errors import TrainingError
+from svdistill.training.checkpoint import Place, load_checkpoint, save_checkpoint
+from svdistill.training.config import TrainConfig
+from svdistill.training.metrics import EpochMeter, EpochRecord, Evaluation, evaluate_network
+from svdistill.training.optimisation import build_optimizer, build_schedule
+from svdistill.training.progress import Reporter
+from svdistill.training.run_directory import RunDirectory
+from svdistill.training.seeding import derive_seed
+from svdistill.training.step import Step
+from svdistill.training.weights import WeightsCard, save_weights
+
+
+@dataclass(frozen=True)
+class Stage:
+    """So many epochs of one kind of step, with an optimizer and a schedule of their own."""
+
+    name: str
+    step: Step
+    epochs: int
+
+
+class Loop:
+    """Trains a network through its stages, from wherever its run directory says it has come.
+
+    Args:
+        network: the one to train and to save, on the accelerator's device.
+        stages: at least one.
+        data: images to train and evaluate on.
+        config: optimizer, schedule, batch size, augmentation and seed.
+        run: where checkpoint, metrics and weights go.
+        accelerator: device, precision and trackers.
+        reporter: what a person sees.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        stages: Sequence[Stage],
+        data: ImageData,
+        config: TrainConfig,
+        run: RunDirectory,
+        accelerator: Accelerator,
+        reporter: Reporter,
+    ) -> None:
+        self.network = network
+        self.stages = stages
+        self.data = data
+        self.config = config
+        self.run = run
+        self.accelerator = accelerator
+        self.reporter = reporter
+        size = data.image_shape[-1]
+        self.augmentation = Augmentation(config.augmentation, size, data.mean, data.std)
+        self.card = WeightsCard(
+            config.network, config.width, data.class_names, data.mean, data.std, size
+        )
+        self.steps_per_epoch = math.ceil(len(data.train) / config.batch_size)
+
+    def fit(self) -> Place:
+        """Train until the last epoch.
+
+        Returns:
+            Where the run ended.
+
+        Raises:
+            TrainingError: a loss is not finite. What was saved before stays.
+        """
+        place, states = self._resume()
+        self.reporter.start(
+            self.run.path.name,
+            self.steps_per_epoch * sum(stage.epochs for stage in self.stages),
+            self.steps_per_epoch * place.total,
+        )
+        while place.stage < len(self.stages):
+            stage = self.stages[place.stage]
+            optimizer, schedule = self._optimisation(stage)
+            if states:
+                optimizer.load_state_dict(states["optimizer"])
+                schedule.load_state_dict(states["schedule"])
+                states = {}
+            for epoch in range(place.epoch, stage.epochs):
+                began = time.perf_counter()
+                learning_rate = schedule.get_last_lr()[0]
+                meter = self._train(place, stage.step, optimizer, schedule)
+                trained = time.perf_counter() - began
+                test = self.evaluate(self.data.test, self.network)
+                dev = (
+                    None
+                    if self.data.dev is None
+                    else self.evaluate(self.data.dev, self.network)
+                )
+                seconds = time.perf_counter() - began
+                norms = meter.mean_norms()
+                record = EpochRecord(
+                    stage=stage.name,
+                    epoch=place.total,
+                    learning_rate=learning_rate,
+                    task_loss=meter.mean_task_loss(),
+                    transfer_loss=meter.mean_transfer_loss(),
+                    train_accuracy=meter.train_accuracy(),
+                    dev_accuracy=dev.accuracy if dev else None,
+                    test_accuracy=test.accuracy,
+                    test_loss=test.loss,
+                    task_norm=norms[0],
+                    transfer_norm=norms[1],
+                    clipped_norm=norms[2],
+                    images_per_second=len(self.data.train) / trained,
+                    seconds=seconds,
+                )
+                place = replace(
+                    place,
+                    epoch=epoch + 1,
+                    total=place.total + 1,
+                    last_accuracy=test.accuracy,
+                    seconds=place.seconds + seconds,
+                )
+                place = self._save_weights(place, dev or test, test)
+                self.run.append(record)
+                self.accelerator.log(_numbers(record), step=record.epoch)
+                save_checkpoint(
+                    self.run.checkpoint,
+                    place,
+                    {
+                        "network": self.network.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                        "schedule": schedule.state_dict(),
+                    },
+                )
+                self.reporter.epoch(record)
+            place = replace(place, stage=place.stage + 1, epoch=0)
+        return place
+
+    def _train(
+        self, place: Place, step: Step, optimizer: Optimizer, schedule: LRScheduler
+    ) -> EpochMeter:
+        """One epoch. All that is random in it follows from the seed, the stage and the epoch."""
+        config, device = self.config, self.accelerator.device
+        where = (place.stage, place.epoch)
+        torch.manual_seed(derive_seed(config.seed, "dropout", *where))
+        order = derive_seed(config.seed, "order", *where)
+        meter = EpochMeter(self.data.num_classes, device)
+        step.train_mode()
+        batches = self.data.train.batches(config.batch_size, device=device, order_seed=order)
+        for number, batch in enumerate(batches):
+            views = self.augmentation(
+                batch.images, seed=derive_seed(config.seed, "views", *where, number)
+            )
+            result = step(
+                views.contiguous(memory_format=torch.channels_last),
+                batch.labels,
+                progress=place.epoch,
+            )
+            _require_finite(result.task_loss, place.total, number)
+            if config.max_grad_norm is not None:
+                self.accelerator.clip_grad_norm_(step.parameters(), config.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+            meter.update(result, batch.labels)
+            self.reporter.step(meter.mean_task_loss(), meter.train_accuracy())
+        step.end_epoch()
+        return meter
+
+    def evaluate(self, split: ImageSplit, network: nn.Module) -> Evaluation:
+        """Accuracy and loss of a network on one of the splits."""
+        return evaluate_network(
+            network,
+            split,
+            self.augmentation,
+            num_classes=self.data.num_classes,
+            device=self.accelerator.device,
+        )
+
+    def _save_weights(self, place: Place, chooser: Evaluation, test: Evaluation) -> Place:
+        """Keep the student of this epoch, and of the best one."""
+        save_weights(self.run.student, self.network, self.card)
+        if chooser.accuracy <= place.best_score:
+            return place
+        save_weights(self.run.best_student, self.network, self.card)
+        return replace(
+            place,
+            best_epoch=place.total - 1,
+            best_score=chooser.accuracy,
+            best_accuracy=test.accuracy,
+        )
+
+    def _optimisation(self, stage: Stage) -> tuple[Optimizer, LRScheduler]:
+        config = self.config
+        optimizer = build_optimizer(
+            config.optimizer, stage.step.parameters(), config.learning_rate, config.weight_decay
+        )
+        schedule = build_schedule(
+            config.schedule, optimizer, config.learning_rate, self.steps_per_epoch * stage.epochs
+        )
+        prepared: tuple[Optimizer, LRScheduler] = self.accelerator.prepare(optimizer, schedule)
+        return prepared
+
+    def _resume(self) -> tuple[Place, dict[str, dict[str, Any]]]:
+        if not self.run.checkpoint.exists():
+            self.run.keep_epochs(0)
+            return Place(), {}
+        place, states = load_checkpoint(self.run.checkpoint, self.accelerator.device)
+        self.network.load_state_dict(states["network"])
+        self.run.keep_epochs(place.total)
+        if place.epoch == self.stages[place.stage].epochs:
+            return replace(place, stage=place.stage + 1, epoch=0), {}
+        return place, states
+
+
+def _require_finite(loss: Tensor, epoch: int, step: int) -> None:
+    value = float(loss)
+    if not math.isfinite(value):
+        raise TrainingError(
+            "loss",
+            expected="a finite number",
+            got=f"{value} in epoch {epoch + 1}, step {step + 1}",
+            remedy="lower learning_rate, set max_grad_norm, or use another precision",
+        )
+
+
+def _numbers(record: EpochRecord) -> dict[str, float]:
+    """The record's numbers, for trackers."""
+    return {
+        name: value
+        for name, value in asdict(record).items()
+        if isinstance(value, (int, float)) and name != "epoch"
+    }

@@ -1,0 +1,178 @@
+"""A run directory: everything that is known of one run, each file whole or not there."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from svdistill.errors import RunError
+from svdistill.training.config import RunConfig, require_same, to_yaml
+from svdistill.training.files import read_json, write_atomically, write_json
+from svdistill.training.metrics import EpochRecord
+
+PACKAGES = ("svdistill", "torch", "numpy", "accelerate", "datasets", "kornia", "safetensors")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSummary:
+    """What came out of a finished run. Accuracies are percentages on the test split.
+
+    Attributes:
+        directory: the run directory.
+        kind: `train` or `distill`.
+        network, width: what was trained.
+        loss: the transfer loss's name; None where none was used.
+        seed: the run's.
+        last_accuracy: after the last epoch.
+        best_accuracy: after the best epoch, as chosen on the split named by `best_by`.
+        best_epoch: counted from 0, over all stages.
+        best_by: `dev` or `test`; the best by `test` is an optimistic figure.
+        teacher_accuracy: the teacher's on the same images.
+        parameters, flops: of the network, the FLOPs (2 x multiply-adds) for one image.
+        epochs: over all stages.
+        seconds: spent in training and evaluation, over all resumptions.
+    """
+
+    directory: str
+    kind: str
+    network: str
+    width: float
+    loss: str | None
+    seed: int
+    last_accuracy: float
+    best_accuracy: float
+    best_epoch: int
+    best_by: str
+    teacher_accuracy: float | None
+    parameters: int
+    flops: int
+    epochs: int
+    seconds: float
+
+
+class RunDirectory:
+    """Reads and writes the files of one run.
+
+    `config.yaml`, `environment.json`, `metrics.jsonl`, `checkpoint.pt`, `student.safetensors` (last
+    epoch), `student-best.safetensors`, `tensorboard/`, and `summary.json` once it is finished.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.checkpoint = self.path / "checkpoint.pt"
+        self.student = self.path / "student.safetensors"
+        self.best_student = self.path / "student-best.safetensors"
+        self.config = self.path / "config.yaml"
+        self.metrics = self.path / "metrics.jsonl"
+        self.summary = self.path / "summary.json"
+
+    def open(self, config: RunConfig) -> None:
+        """Make the directory for a new run, or check that it holds the run to resume.
+
+        Raises:
+            RunError: it holds a finished run, another run, files of something else, or cannot be
+                written.
+        """
+        if self.summary.exists():
+            raise RunError(
+                str(self.path),
+                expected="a directory without a finished run",
+                got="a finished run",
+                remedy="choose another --output, or remove the directory if it is not needed",
+            )
+        if config.resume and self.config.exists():
+            require_same(config, self.config)
+            return
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            started = self.config.exists()
+            raise RunError(
+                str(self.path),
+                expected="a new or empty directory",
+                got="an unfinished run" if started else "something else",
+                remedy="continue it with --resume" if started else "choose another --output",
+            )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(
+                str(self.path),
+                expected="a directory that can be made",
+                got=error.strerror or type(error).__name__,
+                remedy="choose another --output, or change the permissions",
+            ) from error
+        write_json(self.path / "environment.json", environment())
+        text = to_yaml(config)
+        write_atomically(self.config, lambda temporary: temporary.write_text(text))
+
+    def append(self, record: EpochRecord) -> None:
+        """Add one epoch to the metrics."""
+        line = json.dumps(dataclasses.asdict(record)) + "\n"
+        lines = self.metrics.read_text() if self.metrics.exists() else ""
+        write_atomically(self.metrics, lambda temporary: temporary.write_text(lines + line))
+
+    def keep_epochs(self, count: int) -> None:
+        """Drop metrics of epochs that no checkpoint holds: they will be trained again."""
+        if self.metrics.exists():
+            kept = self.metrics.read_text().splitlines(keepends=True)[:count]
+            write_atomically(self.metrics, lambda temporary: temporary.write_text("".join(kept)))
+
+    def finish(self, summary: RunSummary) -> None:
+        """Mark the run as finished; its checkpoint is of no more use."""
+        write_json(self.summary, dataclasses.asdict(summary))
+        self.checkpoint.unlink(missing_ok=True)
+
+
+def read_summary(path: str | Path) -> RunSummary:
+    """The summary of a finished run.
+
+    Args:
+        path: a run directory, which may have been moved.
+
+    Raises:
+        RunError: there is none, or it is damaged.
+    """
+    file = Path(path) / "summary.json"
+    fields = read_json(file)
+    try:
+        return RunSummary(**{**fields, "directory": str(path)})
+    except TypeError as error:
+        raise RunError(
+            str(file), expected="the summary of a run", got=str(error), remedy="run it again"
+        ) from error
+
+
+def read_records(path: str | Path) -> list[EpochRecord]:
+    """The epochs of a run, from its metrics.jsonl.
+
+    Raises:
+        RunError: there are none, or they are damaged.
+    """
+    file = Path(path) / "metrics.jsonl"
+    try:
+        return [EpochRecord(**json.loads(line)) for line in file.read_text().splitlines()]
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(
+            str(file),
+            expected="one JSON object a line, each an epoch",
+            got=f"{type(error).__name__}: {error}",
+            remedy="check that the path is a run directory",
+        ) from error
+
+
+def environment() -> dict[str, Any]:
+    """Machine, versions and threads."""
+    cuda = torch.cuda.is_available()
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "gpu": torch.cuda.get_device_name() if cuda else None,
+        "threads": torch.get_num_threads(),
+        "packages": {name: version(name) for name in PACKAGES},
+    }

@@ -1,0 +1,137 @@
+"""One step's forward and backward pass: of the task, of the transfer, or of both.
+
+A step leaves the gradients in `.grad`; the loop around it owns the optimizer.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from svdistill.distiller import Distiller, require_finite_transfer
+from svdistill.multitask import GradientNorms
+
+
+class StepResult(NamedTuple):
+    """What a step computed, detached: scalars and logits [B, C]."""
+
+    task_loss: Tensor
+    transfer_loss: Tensor | None
+    logits: Tensor
+    norms: GradientNorms | None
+
+
+class Step(abc.ABC):
+    """Forward and backward on one batch."""
+
+    @abc.abstractmethod
+    def parameters(self) -> list[nn.Parameter]:
+        """What the step trains."""
+
+    @abc.abstractmethod
+    def train_mode(self) -> None:
+        """Put the trained network in training mode."""
+
+    @abc.abstractmethod
+    def __call__(self, images: Tensor, labels: Tensor, progress: float) -> StepResult:
+        """Fill the gradients for a batch of images [B, 3, H, W] and labels [B]."""
+
+    def end_epoch(self) -> None:
+        """Called after the last step of an epoch."""
+
+
+class TaskStep(Step):
+    """Cross-entropy with the labels."""
+
+    def __init__(self, network: nn.Module, accelerator: Accelerator) -> None:
+        self.network = network
+        self.accelerator = accelerator
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The network's parameters."""
+        return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+
+    def train_mode(self) -> None:
+        """Put the network in training mode."""
+        self.network.train()
+
+    def __call__(self, images: Tensor, labels: Tensor, progress: float) -> StepResult:  # noqa: ARG002
+        """Backward of the cross-entropy."""
+        with self.accelerator.autocast():
+            logits = self.network(images)
+        task_loss = F.cross_entropy(logits.float(), labels)
+        self.accelerator.backward(task_loss)
+        return StepResult(task_loss.detach(), None, logits.detach(), None)
+
+
+class _DistillerStep(Step):
+    def __init__(
+        self,
+        distiller: Distiller,
+        accelerator: Accelerator,
+        *,
+        task_weight: float,
+        transfer_weight: float,
+    ) -> None:
+        self.distiller = distiller
+        self.accelerator = accelerator
+        self.task_weight = task_weight
+        self.transfer_weight = transfer_weight
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The student's parameters, and the loss's where it has any."""
+        return self.distiller.trainable_parameters()
+
+    def train_mode(self) -> None:
+        """Put the student in training mode; the teacher stays in eval mode."""
+        self.distiller.train()
+
+    def end_epoch(self) -> None:
+        """Warn if the transfer taught nothing."""
+        self.distiller.end_epoch()
+
+
+class DistillStep(_DistillerStep):
+    """1-stage: the task and the transfer at once, the transfer's gradient clipped."""
+
+    def __call__(self, images: Tensor, labels: Tensor, progress: float) -> StepResult:
+        """Backward of both losses."""
+        with self.accelerator.autocast():
+            output = self.distiller(images)
+        task_loss = F.cross_entropy(output.logits.float(), labels)
+        # fp16's loss scale multiplies both losses, so the clip's ratio of norms does not see it.
+        scale = _loss_scale(self.accelerator)
+        norms = self.distiller.backward(
+            task_loss * (self.task_weight * scale),
+            output._replace(transfer_loss=output.transfer_loss * (self.transfer_weight * scale)),
+            progress=progress,
+        )
+        return StepResult(
+            task_loss.detach(),
+            output.transfer_loss.detach(),
+            output.logits.detach(),
+            GradientNorms(*(norm / scale for norm in norms)),
+        )
+
+
+class TransferStep(_DistillerStep):
+    """First stage of two: the transfer alone. The task loss is measured, not learnt."""
+
+    def __call__(self, images: Tensor, labels: Tensor, progress: float) -> StepResult:  # noqa: ARG002
+        """Backward of the transfer loss."""
+        with self.accelerator.autocast():
+            output = self.distiller(images)
+        require_finite_transfer(output.transfer_loss)
+        self.accelerator.backward(output.transfer_loss * self.transfer_weight)
+        task_loss = F.cross_entropy(output.logits.detach().float(), labels)
+        return StepResult(
+            task_loss, output.transfer_loss.detach(), output.logits.detach(), None
+        )
+
+
+def _loss_scale(accelerator: Accelerator) -> float:
+    return 1.0 if accelerator.scaler is None else accelerator.scaler.get_scale()

@@ -1,0 +1,62 @@
+"""Tests of the description of a network."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from svdistill.errors import ArgumentError
+from svdistill.networks import (
+    build_network,
+    describe_network,
+    network_names,
+    profile_network,
+    published_size,
+)
+
+
+@pytest.mark.parametrize("name", network_names())
+def test_description_equals_the_profile_of_a_real_network(name):
+    network = build_network(name, 20, 0.25)
+    description = describe_network(name, num_classes=20, width=0.25, image_size=24)
+    assert description.profile == profile_network(network, (3, 24, 24), network.tap_paths)
+
+
+@pytest.mark.parametrize("name", network_names())
+@pytest.mark.parametrize("image_size", [1, 28, 32])
+def test_rows_add_up(name, image_size):
+    description = describe_network(name, image_size=image_size)
+    assert sum(row.parameters for row in description.stages) == description.profile.parameters
+    assert sum(row.flops for row in description.stages) == description.profile.flops
+    taps = tuple((row.path, row.shape) for row in description.stages if row.is_tap)
+    assert taps == description.profile.taps
+    assert len(taps) == 4
+    assert description.stages[-1].shape == (100,)
+
+
+def test_table_stands_only_beside_its_own_setting():
+    assert describe_network("vgg_student").published == published_size("vgg_student")
+    assert describe_network("vgg_student", num_classes=10).published is None
+    assert describe_network("vgg_student", width=0.5).published is None
+    assert describe_network("vgg_student", image_size=64).published is None
+
+
+def test_no_weight_is_drawn():
+    generator = torch.get_rng_state()
+    describe_network("vgg_teacher")
+    assert torch.equal(torch.get_rng_state(), generator)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"name": "vgg"}, "name"),
+        ({"num_classes": 0}, "num_classes"),
+        ({"width": 0.0}, "width"),
+        ({"image_size": 0}, "image_size"),
+        ({"image_size": 32.0}, "image_size"),
+    ],
+)
+def test_wrong_arguments(arguments, named):
+    with pytest.raises(ArgumentError, match=rf"^{named}: expected"):
+        describe_network(**{"name": "vgg_student", **arguments})

@@ -1,0 +1,182 @@
+"""The formulas again, written from the paper in float64 and sharing no code with the library.
+
+Slow and literal on purpose: one image, one tap pair, one vector at a time. The tests and
+`benchmarks/agreement.py` compare the library with these.
+
+Names of dimensions: B batch, N positions (H*W), D channels, k vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Array = NDArray[np.float64]
+
+
+def matrix_with_spectrum(values: Sequence[float], rows: int, columns: int, seed: int = 0) -> Tensor:
+    """A random float64 matrix `[rows, columns]` whose singular values are exactly `values`."""
+    random = np.random.default_rng(seed)
+    kept = len(values)
+    left = np.linalg.qr(random.standard_normal((rows, kept)))[0]
+    right = np.linalg.qr(random.standard_normal((columns, kept)))[0]
+    return torch.from_numpy(left * np.asarray(values, dtype=np.float64) @ right.T)
+
+
+def separated(rows: int, columns: int, seed: int = 0) -> Tensor:
+    """A float64 matrix whose singular values lie far apart: evenly from 2 down to 0.5."""
+    return matrix_with_spectrum(np.linspace(2.0, 0.5, min(rows, columns)), rows, columns, seed)
+
+
+def fix_signs(vectors_Dk: Tensor) -> Tensor:
+    """Turn every column so that its entry of largest magnitude is positive."""
+    largest = vectors_Dk.abs().argmax(dim=-2, keepdim=True)
+    return vectors_Dk * vectors_Dk.gather(-2, largest).sign().detach()
+
+
+def full_svd(matrices: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The `k` leading values and right vectors by torch's full SVD, which autograd goes through."""
+    _, values, vectors_t = torch.linalg.svd(matrices, full_matrices=False)
+    return values[..., :k], fix_signs(vectors_t[..., :k, :].mT)
+
+
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    """The norm of the difference over the norm of the expected tensor, in float64."""
+    difference = (actual.detach().double() - expected.detach().double()).norm()
+    return float(difference / expected.detach().double().norm().clamp_min(1e-300))
+
+
+def central_differences(
+    function: Callable[[Tensor], Tensor], point: Tensor, step: float = 1e-6
+) -> Tensor:
+    """The gradient of a scalar function at `point`, one entry at a time."""
+    gradient = torch.zeros_like(point)
+    for index in np.ndindex(*point.shape):
+        offset = torch.zeros_like(point)
+        offset[index] = step
+        gradient[index] = (function(point + offset) - function(point - offset)) / (2 * step)
+    return gradient
+
+
+def poster_gradient(matrix: Array, vectors_grad: Array, k: int) -> Array:
+    """The poster's formula for one matrix `[N, D]` and the gradient `[D, k]` of its vectors."""
+    u, s, vt = np.linalg.svd(matrix, full_matrices=False)
+    v = vt[:k].T
+    signs = np.sign(v[np.abs(v).argmax(axis=0), np.arange(k)])
+    u, s, v = u[:, :k] * signs, s[:k], v * signs
+    K = np.zeros((k, k))
+    for i in range(k):
+        for j in range(k):
+            if i != j:
+                K[i, j] = 1 / (s[i] ** 2 - s[j] ** 2)
+    S = np.diag(s)
+    if matrix.shape[0] <= matrix.shape[1]:
+        E = vectors_grad @ np.linalg.inv(S)
+        diagonal = np.diag(np.diag(E.T @ v))
+        return u @ E.T - u @ diagonal @ v.T - 2 * u @ symmetric(K * (S @ v.T @ E)) @ S @ v.T
+    return 2 * u @ S @ symmetric(K.T * (v.T @ vectors_grad)) @ v.T
+
+
+def symmetric(square: Array) -> Array:
+    """The symmetric part of a square matrix."""
+    return (square + square.T) / 2
+
+
+def as_matrices(feature: Tensor) -> Array:
+    """A tap `[B, D, H, W]`, `[B, N, D]` or `[B, D]` as float64 matrices `[B, N, D]`."""
+    array = feature.detach().double().numpy()
+    if array.ndim == 4:
+        return array.reshape(*array.shape[:2], -1).transpose(0, 2, 1)
+    return array if array.ndim == 3 else array[:, None, :]
+
+
+def svd_features(student: Array, teacher: Array, k: int) -> tuple[Array, Array]:
+    """The aligned, weighted vectors `[D, k]` of one image at one tap: student's, teacher's.
+
+    The paper leaves the teacher's signs free, but a DFV depends on those of front against back.
+    The library fixes them: the entry of largest magnitude is positive.
+    """
+    _, sigma, vt_teacher = np.linalg.svd(teacher, full_matrices=False)
+    for row in vt_teacher:
+        row *= np.sign(row[np.abs(row).argmax()])
+    candidates = np.linalg.svd(student, full_matrices=False)[2][: min(k + 1, *student.shape)]
+    weights = sigma[:k] / np.linalg.norm(sigma[:k])
+    features_student, features_teacher = [], []
+    for i in range(k):
+        cosines = candidates @ vt_teacher[i]
+        j = np.abs(cosines).argmax()
+        features_student.append(weights[i] * np.sign(cosines[j]) * candidates[j])
+        features_teacher.append(weights[i] * vt_teacher[i])
+    return np.stack(features_student, axis=1), np.stack(features_teacher, axis=1)
+
+
+def explicit_dfv(front: Array, back: Array, beta: float) -> Array:
+    """Every entry of the distillation feature vectors `[D_F, D_B, k]` of one image."""
+    return np.exp(-((front[:, None, :] - back[None, :, :]) ** 2) / beta)
+
+
+def svd_loss(
+    student: Sequence[Tensor], teacher: Sequence[Tensor], k: int = 1, beta: float = 8.0
+) -> float:
+    """The SVD transfer loss: summed over the batch, pairs of taps, and entries of the DFVs."""
+    total = 0.0
+    for image in range(len(student[0])):
+        taps = [
+            svd_features(as_matrices(s)[image], as_matrices(t)[image], k)
+            for s, t in zip(student, teacher, strict=True)
+        ]
+        for front, back in pairwise(taps):
+            dfv_student = explicit_dfv(front[0], back[0], beta)
+            dfv_teacher = explicit_dfv(front[1], back[1], beta)
+            total += ((dfv_student - dfv_teacher) ** 2).sum()
+    return float(total)
+
+
+def pool_to(feature: Array, height: int, width: int) -> Array:
+    """Max-pool one image's tap `[D, H, W]` to a size that divides its own."""
+    channels, tall, wide = feature.shape
+    blocks = feature.reshape(channels, height, tall // height, width, wide // width)
+    return blocks.max(axis=(2, 4))
+
+
+def fsp_matrix(front: Array, back: Array) -> Array:
+    """The FSP matrix `[D_F, D_B]` of one image's taps `[D, H, W]`."""
+    height = min(front.shape[1], back.shape[1])
+    width = min(front.shape[2], back.shape[2])
+    front, back = pool_to(front, height, width), pool_to(back, height, width)
+    return np.einsum("fhw,bhw->fb", front, back) / (height * width)
+
+
+def fsp_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> float:
+    """The FSP loss of taps `[B, D, H, W]`."""
+    students = [feature.detach().double().numpy() for feature in student]
+    teachers = [feature.detach().double().numpy() for feature in teacher]
+    batch, total, entries = len(students[0]), 0.0, 0
+    for pair in range(len(students) - 1):
+        for image in range(batch):
+            gram_student = fsp_matrix(students[pair][image], students[pair + 1][image])
+            gram_teacher = fsp_matrix(teachers[pair][image], teachers[pair + 1][image])
+            total += 0.5 * ((gram_teacher - gram_student) ** 2).sum() / batch
+        entries += gram_student.size
+    return float(total / entries)
+
+
+def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> float:
+    """`T^2 KL(teacher || student)` of logits `[B, C]`, the mean over the batch."""
+    total = 0.0
+    for student_row, teacher_row in zip(student, teacher, strict=True):
+        p = softmax(teacher_row.detach().double().numpy() / temperature)
+        q = softmax(student_row.detach().double().numpy() / temperature)
+        total += (p * (np.log(p) - np.log(q))).sum()
+    return float(temperature**2 * total / len(student))
+
+
+def softmax(logits: Array) -> Array:
+    """The softmax of one row of logits."""
+    powers = np.exp(logits - logits.max())
+    return powers / powers.sum()
