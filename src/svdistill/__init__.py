@@ -10,6 +10,7 @@ from svdistill.errors import (
     TrainingError,
     TransferWarning,
 )
+from svdistill.experiments import demo
 from svdistill.linalg import TruncatedSVD, truncated_svd
 from svdistill.losses import (
     FSPLoss,
@@ -33,3 +34,39 @@ from svdistill.training import (
     load_student,
     train,
 )
+
+__all__ = [
+    "ArgumentError",
+    "DataError",
+    "DistillConfig",
+    "Distiller",
+    "DistillerOutput",
+    "FSPLoss",
+    "FeatureTaps",
+    "GradientNorms",
+    "ImageData",
+    "Knowledge",
+    "RunError",
+    "RunSummary",
+    "SVDLoss",
+    "SVDistillError",
+    "SoftTargetLoss",
+    "SumLoss",
+    "TapPairs",
+    "TrainConfig",
+    "TrainingError",
+    "TransferLoss",
+    "TransferWarning",
+    "TruncatedSVD",
+    "build_network",
+    "demo",
+    "dfv",
+    "dfv_distance",
+    "distill",
+    "evaluate",
+    "load_images",
+    "load_student",
+    "multitask_backward",
+    "train",
+    "truncated_svd",
+]

@@ -76,12 +76,14 @@ class Distiller(nn.Module):
                 got="the same object",
                 remedy="copy it with copy.deepcopy",
             )
-        pairs = taps if isinstance(taps, TapPairs) else TapPairs(tuple(taps), tuple(taps))
-        if len(pairs.teacher) != len(pairs.student):
+        teacher_paths, student_paths = taps if isinstance(taps, TapPairs) else (taps, taps)
+        self._teacher_taps = FeatureTaps(teacher, teacher_paths)
+        self._student_taps = FeatureTaps(student, student_paths)
+        if len(teacher_paths) != len(student_paths):
             raise ArgumentError(
                 "taps",
                 expected="as many of the teacher as of the student",
-                got=f"{len(pairs.teacher)} and {len(pairs.student)}",
+                got=f"{len(teacher_paths)} and {len(student_paths)}",
                 remedy="pair them one to one",
             )
         self.teacher = teacher.requires_grad_(False).eval()
@@ -89,8 +91,6 @@ class Distiller(nn.Module):
         self.loss = loss
         self.clip = clip
         self.weight_decay = weight_decay
-        self._teacher_taps = FeatureTaps(teacher, pairs.teacher)
-        self._student_taps = FeatureTaps(student, pairs.student)
         self._watch = _ZeroWatch()
 
     def forward(self, images: Tensor) -> DistillerOutput:
@@ -110,7 +110,12 @@ class Distiller(nn.Module):
         )
 
     def backward(
-        self, task_loss: Tensor, output: DistillerOutput, *, progress: float
+        self,
+        task_loss: Tensor,
+        output: DistillerOutput,
+        *,
+        progress: float,
+        loss_scale: float = 1.0,
     ) -> GradientNorms:
         """Fill the trainable parameters' `.grad` from both losses, the transfer's clipped.
 
@@ -118,28 +123,31 @@ class Distiller(nn.Module):
             task_loss: scalar, e.g. the cross-entropy of `output.logits`.
             output: what the forward pass returned.
             progress: the epoch, from 0; fractions are welcome.
+            loss_scale: fp16's factor on both losses; the gradients come out multiplied by it, and
+                the optimizer's scaler divides again.
 
         Returns:
-            Norms of both gradients.
+            Norms of both gradients, without the scale.
 
         Raises:
             TrainingError: the transfer loss is not finite, or reaches no parameter.
         """
         require_finite_transfer(output.transfer_loss)
         norms = multitask_backward(
-            task_loss,
-            output.transfer_loss,
+            task_loss * loss_scale,
+            output.transfer_loss * loss_scale,
             self.trainable_parameters(),
             clip=self.clip,
             progress=progress,
-            weight_decay=self.weight_decay,
+            weight_decay=self.weight_decay * loss_scale,
         )
+        norms = GradientNorms(*(norm / loss_scale for norm in norms))
         self._watch.see(output.transfer_loss, norms.transfer, progress)
         return norms
 
     def end_epoch(self) -> None:
         """Warn if the transfer taught nothing in this epoch; `backward` calls it between epochs."""
-        self._watch.end_epoch()
+        self._watch.end_epoch(stacklevel=3)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Parameters of the student and of the loss, where it has any."""
@@ -184,19 +192,19 @@ class _ZeroWatch:
     def see(self, transfer_loss: Tensor, gradient_norm: Tensor, progress: float) -> None:
         epoch = math.floor(progress)
         if self.epoch is not None and epoch != self.epoch:
-            self.end_epoch()
+            self.end_epoch(stacklevel=4)
         self.epoch = epoch
         if not self.taught:
             self.taught = float(transfer_loss.detach()) > self.ROUNDING and float(gradient_norm) > 0
 
-    def end_epoch(self) -> None:
+    def end_epoch(self, stacklevel: int) -> None:
         if self.epoch is not None and not self.taught:
             warnings.warn(
-                f"the transfer loss or its gradient was zero in every step of epoch {self.epoch}: the "
-                "student learns nothing from its teacher. Is it a copy of the teacher, or does the "
-                "loss pass no gradient?",
+                f"the transfer loss or its gradient was zero in every step of epoch {self.epoch}: "
+                "the student learns nothing from its teacher. Is it a copy of the teacher, or does "
+                "the loss pass no gradient?",
                 TransferWarning,
-                stacklevel=4,
+                stacklevel=stacklevel,
             )
         self.epoch = None
         self.taught = False

@@ -1,9 +1,10 @@
-"""Errors that a user can act on: each names the argument, what was expected, what came, what to do."""
+"""Errors that a user can act on: each names the argument, the expected, what came, a remedy."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 
 class SVDistillError(Exception):
@@ -25,6 +26,11 @@ class SVDistillError(Exception):
     def __init__(self, argument: str, *, expected: str, got: object, remedy: str) -> None:
         super().__init__(f"{argument}: expected {expected}, got {got}; {remedy}")
         self.argument = argument
+        self._rest = {"expected": expected, "got": str(got), "remedy": remedy}
+
+    def __reduce__(self) -> tuple[Callable[..., SVDistillError], tuple[str]]:
+        # Exceptions are pickled by position; a worker process could not send ours back.
+        return partial(type(self), **self._rest), (self.argument,)
 
 
 class ArgumentError(SVDistillError, ValueError):
@@ -36,7 +42,7 @@ class DataError(SVDistillError):
 
 
 class RunError(SVDistillError):
-    """A run directory, checkpoint or weights file is missing, finished, damaged or of another run."""
+    """A run directory, checkpoint or weights file is missing, finished, damaged or of another."""
 
 
 class TrainingError(SVDistillError):
@@ -85,9 +91,16 @@ def require_choice(argument: str, value: object, choices: Iterable[str]) -> None
 
 def require_positive(argument: str, value: float) -> None:
     """Raise `ArgumentError` unless the value is a positive, finite number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not 0 < value < float("inf")
+    ):
         raise ArgumentError(
-            argument, expected="a positive finite number", got=repr(value), remedy="choose a larger one"
+            argument,
+            expected="a positive finite number",
+            got=repr(value),
+            remedy="choose a larger one",
         )
 
 

@@ -71,7 +71,10 @@ def multitask_backward(
     for name, loss in (("task_loss", task_loss), ("transfer_loss", transfer_loss)):
         if loss.numel() != 1:
             raise ArgumentError(
-                name, expected="a scalar", got=f"shape {tuple(loss.shape)}", remedy="reduce it first"
+                name,
+                expected="a scalar",
+                got=f"shape {tuple(loss.shape)}",
+                remedy="reduce it first",
             )
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     if not trained:
@@ -110,8 +113,10 @@ def clip_scale(task_norm: Tensor, transfer_norm: Tensor, clip: str, progress: fl
         >>> clip_scale(torch.tensor(1.0), torch.tensor(4.0), "norm", progress=0.0)
         tensor(0.1250)
     """
-    positive = transfer_norm > 0
+    # A norm beyond the dtype's range measures nothing: its gradient is clipped away, like a zero.
+    positive = (transfer_norm > 0) & transfer_norm.isfinite()
     tau = task_norm / torch.where(positive, transfer_norm, 1.0)
+    tau = tau.clamp(max=torch.finfo(tau.dtype).max)  # infinite, it would make a zero sigmoid NaN
     if clip == "norm":
         focus = torch.sigmoid(torch.as_tensor(progress, dtype=tau.dtype, device=tau.device))
         return torch.where(positive, (focus * tau).clamp(max=1.0), 0.0)
@@ -138,5 +143,6 @@ def _accumulate(parameter: nn.Parameter, *gradients: Tensor | None) -> None:
     present = [gradient for gradient in gradients if gradient is not None]
     if not present:
         return
-    total = present[0] if len(present) == 1 else present[0] + present[1]
+    # Never autograd's own tensor: it may be expanded, or be several parameters' gradient at once.
+    total = present[0].clone() if len(present) == 1 else present[0] + present[1]
     parameter.grad = total.detach() if parameter.grad is None else parameter.grad + total

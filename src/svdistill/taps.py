@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from svdistill.errors import ArgumentError, nearest
 
@@ -35,7 +36,7 @@ class FeatureTaps:
         paths: module paths as `model.named_modules()` gives them, e.g. `"layer1.0.conv2"`.
 
     Raises:
-        ArgumentError: a path that the model lacks, with the nearest ones it has, or one named twice.
+        ArgumentError: a path that the model lacks, with the nearest it has, or one named twice.
 
     Example:
         >>> import torch
@@ -48,7 +49,10 @@ class FeatureTaps:
     def __init__(self, model: nn.Module, paths: Sequence[str]) -> None:
         if isinstance(paths, str):
             raise ArgumentError(
-                "taps", expected="a list of module paths", got=repr(paths), remedy=f"write [{paths!r}]"
+                "taps",
+                expected="a list of module paths",
+                got=repr(paths),
+                remedy=f"write [{paths!r}]",
             )
         modules = dict(model.named_modules())
         for path in paths:
@@ -89,13 +93,13 @@ class FeatureTaps:
                     got=type(output).__name__,
                     remedy="tap a module inside it",
                 )
-            recorded[path].append((output, output._version))
+            recorded[path].append((output, _version(output)))
 
-        modules = dict(self.model.named_modules())
-        handles = [
-            modules[path].register_forward_hook(partial(record, path)) for path in self.paths
-        ]
+        handles: list[RemovableHandle] = []
         try:
+            for path in self.paths:
+                module = self.model.get_submodule(path)
+                handles.append(module.register_forward_hook(partial(record, path)))
             output = self.model(*inputs)
         finally:
             for handle in handles:
@@ -109,10 +113,12 @@ def _only(path: str, outputs: list[tuple[Tensor, int]]) -> Tensor:
             f"tap {path!r}",
             expected="a module that runs once in a forward pass",
             got=f"{len(outputs)} runs",
-            remedy="tap a module around it",
+            remedy="tap a module around it"
+            if outputs
+            else "tap one that runs; of a compiled model, tap the original",
         )
     tensor, version = outputs[0]
-    if tensor._version != version:
+    if _version(tensor) != version:
         raise ArgumentError(
             f"tap {path!r}",
             expected="an output that later modules leave alone",
@@ -120,3 +126,8 @@ def _only(path: str, outputs: list[tuple[Tensor, int]]) -> Tensor:
             remedy="tap the module that overwrites it (often an in-place ReLU)",
         )
     return tensor
+
+
+def _version(tensor: Tensor) -> int:
+    """How often a tensor was written to; inference mode keeps no count."""
+    return 0 if tensor.is_inference() else tensor._version

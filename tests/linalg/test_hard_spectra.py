@@ -118,6 +118,16 @@ def test_gradient_stays_bounded_as_values_meet(gap, n, d, dtype, solver):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize(("n", "d"), [(8, 4), (4, 8)])
+def test_what_bounds_the_gradient_does_not_bend_it(n, d, solver):
+    """At a gap of 1 % the bound is far away: nothing of it may be left in the gradient."""
+    matrix = matrix_with_spectrum([1.0, 0.99, 0.5, 0.2], n, d).float()
+    reference = matrix.double().requires_grad_()
+    cubes(full_svd(reference, 1)[1]).backward()
+    assert relative_error(vector_gradient(matrix, 1, solver), reference.grad) < 1e-4
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize(("n", "d"), [(6, 3), (3, 6)])
 def test_all_zero_matrix_receives_no_gradient(n, d, solver):
     matrix = torch.zeros(2, n, d)

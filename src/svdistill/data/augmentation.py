@@ -1,4 +1,4 @@
-"""Random views of a batch of images, drawn where the images are and reproducible from one number."""
+"""Random views of a batch of images, drawn where the images are, reproducible from one number."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ ROTATION_DEGREES: Final = 15.0
 class Augmentation(nn.Module):
     """Normalise images per channel, then draw one random view of each.
 
-    ``view = crop(pad(rotate(flip((images / 255 - mean) / std))))``. Padding comes after normalising,
-    so what it fills in is the mean colour. Crops move whole pixels and never interpolate.
+    ``view = crop(pad(rotate(flip((images / 255 - mean) / std))))``. Padding comes after
+    normalising, so what it fills in is the mean colour. Crops move whole
+    pixels and never interpolate.
 
     Args:
-        name: ``"none"``; ``"crop_flip"``: horizontal flip, then pad and crop; ``"seed"``: horizontal
-            flip, rotation by up to 15 degrees either way (nearest pixel), then pad and crop.
+        name: ``"none"``; ``"crop_flip"``: horizontal flip, then pad and crop; ``"seed"``:
+            horizontal flip, rotation by up to 15 degrees either way (nearest pixel), then pad
+            and crop.
         image_size: height and width of the images; an eighth of it is padded on each side.
         mean: mean of each of the 3 channels, in 0 to 1.
         std: standard deviation of each channel, in 0 to 1, above 0.

@@ -22,7 +22,7 @@ class EncodedPictures:
     """The image column of a `datasets.Dataset`, decoded row by row.
 
     Args:
-        table: rows whose image column gives ``{"bytes", "path"}``, that is, ``Image(decode=False)``.
+        table: rows whose images are ``{"bytes", "path"}``, that is, ``Image(decode=False)``.
         column: the image column.
         source: name of the data set, for error messages.
         image_size: resize the shorter side to this (bilinear, antialiased) and cut out the middle
@@ -99,7 +99,7 @@ class EncodedPictures:
 
 
 def _to_array(image: Image.Image, image_size: int | None) -> np.ndarray:
-    """Turn an opened image into uint8 RGB ``[3, H, W]``, resized and cropped where a size is given."""
+    """Turn an opened image into uint8 RGB ``[3, H, W]``, resized and cropped to a given size."""
     if image.mode == "F":
         finite = np.isfinite(np.asarray(image)).all()
         raise ValueError(f"a float image{'' if finite else ' with NaN or infinite pixels'}")

@@ -9,7 +9,6 @@ from typing import Final
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from svdistill.data.opening import open_images
 from svdistill.data.selection import Part, every_class, split_part, training_part

@@ -23,7 +23,7 @@ class Batch(NamedTuple):
     Attributes:
         images: ``[B, 3, H, W]``, uint8.
         labels: ``[B]``, int64, 0 to number of classes - 1.
-        indices: ``[B]``, int64, 0 to length of the split - 1; an image keeps its index in any order.
+        indices: ``[B]``, int64, 0 to length of the split - 1; the order does not change them.
     """
 
     images: Tensor
@@ -169,7 +169,7 @@ class StreamedSplit(ImageSplit):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def to(self, device: torch.device | str) -> StreamedSplit:  # noqa: ARG002
+    def to(self, device: torch.device | str) -> StreamedSplit:
         """Return the split itself: it holds no images."""
         return self
 
@@ -201,7 +201,7 @@ class StreamedSplit(ImageSplit):
             if images is None:
                 # The worker met a damaged image. Its exception would arrive here as a plain text
                 # with a traceback; reading the rows again raises the error itself.
-                images = torch.from_numpy(self._pictures.read(self._rows[chunk.numpy()]))  # noqa: PLW2901
+                images = torch.from_numpy(self._pictures.read(self._rows[chunk.numpy()]))
             yield Batch(
                 images.to(device, non_blocking=True),
                 self._labels[chunk].to(device),

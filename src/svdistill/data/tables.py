@@ -15,7 +15,7 @@ from svdistill.errors import DataError
 if TYPE_CHECKING:
     from datasets import Dataset, Features
 
-# `datasets` takes a second to import, and the digits need none of it: it is imported where it is used.
+# `datasets` takes a second to import, and the digits need none of it: imported where used.
 
 TRAIN_NAMES: Final = ("train", "training")
 TEST_NAMES: Final = ("test", "validation", "valid", "val", "dev")
@@ -68,7 +68,7 @@ class Tables(NamedTuple):
                 self.source,
                 expected="a test or validation split with a label for every image",
                 got=f"missing or negative labels in {', '.join(map(repr, names))}",
-                remedy="add the labels, or remove these splits to have one cut from the training images",
+                remedy="add the labels, or remove these splits to have one cut from train",
             )
         return labelled[0] if labelled else None
 
@@ -129,14 +129,14 @@ def read_hub(name: str) -> Tables:
 
 
 def read_folder(path: Path) -> Tables:
-    """List ``PATH/train/CLASS/*.png`` and ``PATH/test/CLASS/*.png`` (or val), or ``PATH/CLASS/*.png``."""
+    """List ``PATH/train/CLASS/*.png`` and ``PATH/test/...`` (or val), or ``PATH/CLASS/*.png``."""
     from datasets import ClassLabel, Dataset, Features, Image, Value
 
     if not path.is_dir():
         got = "a file" if path.exists() else "nothing there"
         raise DataError(str(path), expected="a folder of images", got=got, remedy="check the path")
     splits_seen = [child for child in _folders(path) if child.name in TRAIN_NAMES + TEST_NAMES]
-    # A folder "train" without folders in it is no split: it may be a class, next to "car" and "bus".
+    # A folder "train" without folders in it is no split: it may be a class like "car".
     roots = {child.name: child for child in splits_seen if _folders(child)}
     if not set(roots) & set(TRAIN_NAMES):
         roots = {"all": path}
@@ -173,7 +173,7 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _split_name(file_name: str) -> str:
-    """Return ``train`` for ``train-00000-of-00002.parquet``; ``all`` if it starts with no split name."""
+    """Return ``train`` for ``train-00000-of-00002.parquet``; ``all`` where no split is named."""
     for name in TRAIN_NAMES + TEST_NAMES:
         if file_name == name or file_name.startswith((f"{name}-", f"{name}.", f"{name}_")):
             return name

@@ -1,4 +1,4 @@
-"""Gradients of the truncated SVD: from those of the k kept values and vectors to that of the matrix.
+"""Gradients of the truncated SVD: from the k kept values and vectors to the matrix.
 
 Shapes: matrices M [..., N, D], values s [..., k], vectors V [..., D, k]; a bar marks a gradient.
 """
@@ -22,7 +22,8 @@ REFINEMENTS = 2
 def exact_gradient(M: Tensor, s: Tensor, V: Tensor, s_bar: Tensor, V_bar: Tensor) -> Tensor:
     """The exact gradient, from the kept vectors alone.
 
-    With ``lam_i = s_i^2``, ``R = (I - V V^T) V_bar`` and ``F_ji = v_j^T vbar_i / (lam_i - lam_j)``::
+    With ``lam_i = s_i^2``, ``R = (I - V V^T) V_bar`` and
+    ``F_ji = v_j^T vbar_i / (lam_i - lam_j)``::
 
         M_bar = U S (F + F^T) V^T + M W V^T + U S W^T + U diag(s_bar) V^T
 
@@ -37,7 +38,11 @@ def exact_gradient(M: Tensor, s: Tensor, V: Tensor, s_bar: Tensor, V_bar: Tensor
     F = inner * _inverse_gap(lam)
     R = V_bar - V @ inner
     N, D = M.shape[-2:]
-    W = _complement_tall(M, V, lam, resolved, R) if D <= N else _complement_wide(M, V, US, lam, resolved, R)
+    W = (
+        _complement_tall(M, V, lam, resolved, R)
+        if D <= N
+        else _complement_wide(M, V, US, lam, resolved, R)
+    )
 
     U_s_bar = _divide(US, s) * s_bar[..., None, :]
     return (US @ (F + F.mT) + M @ W + U_s_bar) @ V.mT + US @ W.mT
@@ -82,7 +87,9 @@ def _complement_wide(
     X = _solve_shifted(gram_perp, lam, resolved, M @ R)
     W = R + M.mT @ X
     W = W - V @ (V.mT @ W)
-    return torch.where(resolved[..., None, :], W / torch.where(resolved, lam, 1.0)[..., None, :], 0.0)
+    return torch.where(
+        resolved[..., None, :], W / torch.where(resolved, lam, 1.0)[..., None, :], 0.0
+    )
 
 
 def _solve_shifted(gram_perp: Tensor, lam: Tensor, resolved: Tensor, R: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Forward solvers: the k leading singular values and right singular vectors of a batch of matrices.
+"""Forward solvers: the k leading singular values and right singular vectors of matrices.
 
-Every solver takes finite `matrices` [..., N, D] and `k`, and returns values [..., k] and orthonormal
-vectors [..., D, k]. Order and sign are made canonical afterwards, for all solvers alike.
+Every solver takes finite `matrices` [..., N, D] and `k`, and returns values [..., k] and
+orthonormal vectors [..., D, k]. Order and sign are made canonical afterwards.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def truncated_svd(
 
     The values are differentiable wherever they are distinct and positive, each vector wherever its
     value is separated from every other. Elsewhere a true gradient does not exist, and the one
-    returned is finite: the inverse of a gap in ``s^2`` is bounded by about ``1 / (64 eps s_1^2)``,
+    returned is finite: the inverse of a gap in ``s^2`` is bounded by a few ``1 / (64 eps s_1^2)``,
     and a vector whose ``s^2`` is below ``16 eps s_1^2`` (float32: ``s < 1.4e-3 s_1``) gets none. A
     matrix with an entry that is not finite gives NaN for itself and leaves the others alone.
 
@@ -72,7 +72,9 @@ def truncated_svd(
 
 class _TruncatedSVD(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, matrices: Tensor, k: int, gradient: str, solver: str) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, matrices: Tensor, k: int, gradient: str, solver: str
+    ) -> tuple[Tensor, Tensor]:
         with full_precision(matrices.device):
             scaled, scale = _scale(matrices)
             s, V = _canonical(*SOLVERS[solver](scaled, k))
@@ -101,7 +103,7 @@ def _scale(matrices: Tensor) -> tuple[Tensor, Tensor]:
     The scale [...] of a matrix that is not finite is not finite; the matrix comes back as zeros.
     """
     largest = matrices.abs().amax(dim=(-2, -1))
-    scale = torch.where(largest > 0, torch.exp2(torch.log2(largest).ceil()), 1.0)
+    scale = torch.where(largest > 0, torch.exp2(torch.log2(largest).floor()), 1.0)
     scale = torch.where(torch.isfinite(largest), scale, torch.nan)
     finite = torch.isfinite(scale)[..., None, None]
     return torch.where(finite, matrices / scale[..., None, None], 0.0), scale

@@ -65,8 +65,10 @@ def dfv_distance(
     where more than 32 were needed (beta under about 0.2) the definition is evaluated in chunks.
 
     Args:
-        student_front, teacher_front: [B, D_F, k], entries in [-1, 1]: beyond, the series is short.
-        student_back, teacher_back: [B, D_B, k], likewise.
+        student_front: [B, D_F, k], entries in [-1, 1]; beyond, the series is too short.
+        student_back: [B, D_B, k], likewise.
+        teacher_front: [B, D_F, k], likewise.
+        teacher_back: [B, D_B, k], likewise.
         beta: width of the radial basis function, positive.
 
     Returns:

@@ -50,12 +50,15 @@ class FSPLoss(TransferLoss):
     """
 
     @torch.no_grad()
-    def extract(self, features: Sequence[Tensor], logits: Tensor) -> FSPKnowledge:  # noqa: ARG002
+    def extract(self, features: Sequence[Tensor], logits: Tensor) -> FSPKnowledge:
         """The Gram matrices of consecutive taps."""
         return FSPKnowledge(_gram_matrices(features))
 
     def forward(
-        self, features: Sequence[Tensor], logits: Tensor, knowledge: FSPKnowledge  # noqa: ARG002
+        self,
+        features: Sequence[Tensor],
+        logits: Tensor,
+        knowledge: FSPKnowledge,
     ) -> Tensor:
         """The loss of a student's features against a teacher's knowledge."""
         students = _gram_matrices(features)
@@ -64,7 +67,12 @@ class FSPLoss(TransferLoss):
         elements = 0
         total = students[0].new_zeros(())
         for pair, (student, teacher) in enumerate(zip(students, teachers, strict=True)):
-            require_match(f"images at tap {pair}", student.shape[0], teacher.shape[0], "use one batch for both")
+            require_match(
+                f"images at tap {pair}",
+                student.shape[0],
+                teacher.shape[0],
+                "use one batch for both",
+            )
             require_match(
                 f"channels at taps {pair} and {pair + 1}",
                 tuple(student.shape[1:]),
@@ -79,7 +87,9 @@ class FSPLoss(TransferLoss):
 
 def _gram_matrices(features: Sequence[Tensor]) -> tuple[Tensor, ...]:
     require_taps(features)
-    return tuple(_gram_matrix(tap, front, back) for tap, (front, back) in enumerate(pairwise(features)))
+    return tuple(
+        _gram_matrix(tap, front, back) for tap, (front, back) in enumerate(pairwise(features))
+    )
 
 
 def _gram_matrix(tap: int, front: Tensor, back: Tensor) -> Tensor:
@@ -100,4 +110,6 @@ def _gram_matrix(tap: int, front: Tensor, back: Tensor) -> Tensor:
 
 
 def _pool(feature_map: Tensor, size: tuple[int, int]) -> Tensor:
-    return feature_map if feature_map.shape[2:] == size else F.adaptive_max_pool2d(feature_map, size)
+    return (
+        feature_map if feature_map.shape[2:] == size else F.adaptive_max_pool2d(feature_map, size)
+    )

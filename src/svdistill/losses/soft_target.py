@@ -49,17 +49,23 @@ class SoftTargetLoss(TransferLoss):
         self.temperature = temperature
 
     @torch.no_grad()
-    def extract(self, features: Sequence[Tensor], logits: Tensor) -> SoftTargetKnowledge:  # noqa: ARG002
+    def extract(self, features: Sequence[Tensor], logits: Tensor) -> SoftTargetKnowledge:
         """The logits."""
         # Where the dtype stays, `to` returns the very tensor, graph and all: no_grad is not enough.
         return SoftTargetKnowledge(logits.detach().to(working_dtype(logits.dtype)))
 
     def forward(
-        self, features: Sequence[Tensor], logits: Tensor, knowledge: SoftTargetKnowledge  # noqa: ARG002
+        self,
+        features: Sequence[Tensor],
+        logits: Tensor,
+        knowledge: SoftTargetKnowledge,
     ) -> Tensor:
         """The loss of a student's logits against a teacher's."""
         require_match(
-            "logits", tuple(logits.shape), tuple(knowledge.logits.shape), "give both the same classes"
+            "logits",
+            tuple(logits.shape),
+            tuple(knowledge.logits.shape),
+            "give both the same classes",
         )
         student = logits.to(working_dtype(logits.dtype)) / self.temperature
         teacher = knowledge.logits.to(student.dtype) / self.temperature

@@ -51,7 +51,10 @@ class SumLoss(TransferLoss):
         for weight in weights:
             if not math.isfinite(weight):
                 raise ArgumentError(
-                    "weights", expected="finite numbers", got=weight, remedy="leave the loss out instead"
+                    "weights",
+                    expected="finite numbers",
+                    got=weight,
+                    remedy="leave the loss out instead",
                 )
         self.losses = nn.ModuleList(losses)
         self.weights = tuple(float(weight) for weight in weights)
@@ -60,7 +63,9 @@ class SumLoss(TransferLoss):
         """The knowledge of every part."""
         return SumKnowledge(tuple(loss.extract(features, logits) for loss in self._parts()))
 
-    def forward(self, features: Sequence[Tensor], logits: Tensor, knowledge: SumKnowledge) -> Tensor:
+    def forward(
+        self, features: Sequence[Tensor], logits: Tensor, knowledge: SumKnowledge
+    ) -> Tensor:
         """The weighted sum."""
         terms = [
             weight * loss(features, logits, part)

@@ -59,11 +59,14 @@ class SVDLoss(TransferLoss):
         >>> knowledge = loss.extract(maps, torch.rand(4, 10))
         >>> [tuple(vectors.shape) for vectors in knowledge.right_vectors]
         [(4, 8, 2), (4, 16, 2)]
-        >>> float(loss(maps, torch.rand(4, 10), knowledge))
-        0.0
+        >>> float(loss(maps, torch.rand(4, 10), knowledge)) < 1e-12
+        True
 
-    Source: Lee, Kim, Song, ECCV 2018, section 3. Ours differs in the exact gradient, and in
-    computing the distance without its D_F x D_B tensor (`dfv_distance`).
+    A DFV depends on the relative sign of its two teacher vectors, which the paper leaves open; here
+    it follows from the sign convention of `truncated_svd`.
+
+    Source: Lee, Kim, Song, ECCV 2018, section 3. Ours differs in the exact gradient, in that sign,
+    and in computing the distance without its D_F x D_B tensor (`dfv_distance`).
     """
 
     def __init__(
@@ -84,7 +87,7 @@ class SVDLoss(TransferLoss):
         self.reduction = reduction
 
     @torch.no_grad()
-    def extract(self, features: Sequence[Tensor], logits: Tensor) -> SVDKnowledge:  # noqa: ARG002
+    def extract(self, features: Sequence[Tensor], logits: Tensor) -> SVDKnowledge:
         """Singular values and vectors of every tap."""
         require_taps(features)
         matrices = [_matrices(feature_map) for feature_map in features]
@@ -96,18 +99,25 @@ class SVDLoss(TransferLoss):
         )
 
     def forward(
-        self, features: Sequence[Tensor], logits: Tensor, knowledge: SVDKnowledge  # noqa: ARG002
+        self,
+        features: Sequence[Tensor],
+        logits: Tensor,
+        knowledge: SVDKnowledge,
     ) -> Tensor:
         """The loss of a student's features against a teacher's knowledge."""
         require_taps(features)
-        require_match("number of taps", len(features), len(knowledge.right_vectors), "tap the same stages")
+        require_match(
+            "number of taps", len(features), len(knowledge.right_vectors), "tap the same stages"
+        )
         students, teachers = [], []
         for tap, feature_map in enumerate(features):
             matrices = _matrices(feature_map)
             sigma_T = knowledge.singular_values[tap].to(matrices.dtype)
             V_T = knowledge.right_vectors[tap].to(matrices.dtype)
             self._require_vectors(tap, matrices)
-            require_match(f"images at tap {tap}", matrices.shape[0], V_T.shape[0], "use one batch for both")
+            require_match(
+                f"images at tap {tap}", matrices.shape[0], V_T.shape[0], "use one batch for both"
+            )
             require_match(
                 f"channels at tap {tap}",
                 matrices.shape[2],
@@ -121,7 +131,9 @@ class SVDLoss(TransferLoss):
             teachers.append(weight * V_T)
         distances = [
             dfv_distance(*student_pair, *teacher_pair, self.beta)
-            for student_pair, teacher_pair in zip(pairwise(students), pairwise(teachers), strict=True)
+            for student_pair, teacher_pair in zip(
+                pairwise(students), pairwise(teachers), strict=True
+            )
         ]
         total = torch.stack(distances).sum()
         return total if self.reduction == "sum" else total / features[0].shape[0]

@@ -55,7 +55,7 @@ class TransferLoss(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def forward(self, features: Sequence[Tensor], logits: Tensor, knowledge: Any) -> Tensor:
-        """The student's half: a scalar, 0 where the student relates its maps as its teacher does."""
+        """The student's half: a scalar, 0 where student and teacher relate their maps alike."""
 
 
 def as_matrices(feature_map: Tensor) -> Tensor:

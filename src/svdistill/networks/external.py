@@ -55,8 +55,16 @@ def import_network(spec: str, num_classes: int) -> nn.Module:
         )
     found = getattr(module, attribute)
     if callable(found) and not isinstance(found, nn.Module):
-        takes_classes = "num_classes" in inspect.signature(found).parameters
-        found = found(num_classes=num_classes) if takes_classes else found()
+        try:
+            takes_classes = "num_classes" in inspect.signature(found).parameters
+            found = found(num_classes=num_classes) if takes_classes else found()
+        except Exception as error:  # so may the function
+            raise ArgumentError(
+                "teacher",
+                expected=f"{spec} to build a network from num_classes or from nothing",
+                got=f"{type(error).__name__}: {error}",
+                remedy="wrap it in a function of your own that needs no other argument",
+            ) from error
     if not isinstance(found, nn.Module):
         raise ArgumentError(
             "teacher",

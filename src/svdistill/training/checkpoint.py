@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -51,10 +52,24 @@ def load_checkpoint(path: Path, device: torch.device) -> tuple[Place, dict[str, 
         RunError: it is damaged, or not a checkpoint of svdistill.
     """
     try:
+        # torch reads a flipped bit without a murmur, though it writes the checksums that tell.
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"damaged in {damaged}")
         content = torch.load(path, map_location=device, weights_only=True)
         place = Place(**{field.name: content["place"][field.name] for field in fields(Place)})
         return place, content["states"]
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
+    except (
+        OSError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+        LookupError,
+        TypeError,
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+    ) as error:
         raise RunError(
             str(path),
             expected="a checkpoint that svdistill wrote",

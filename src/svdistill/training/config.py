@@ -16,6 +16,7 @@ from svdistill.errors import (
     require_count,
     require_positive,
 )
+from svdistill.networks import network_names
 
 LossName = Literal["svd", "fsp", "soft_target", "svd+soft_target", "fsp+soft_target"]
 
@@ -39,7 +40,7 @@ class TrainConfig:
         optimizer: `sgd` (Nesterov momentum 0.9) or `adamw`.
         learning_rate: Its highest value.
         weight_decay: Factor on the weights in their gradient (`sgd`), or decoupled (`adamw`).
-        schedule: `seed` (x0.1 at half the epochs, x0.01 at three quarters), `one_cycle`, `constant`.
+        schedule: `seed` (x0.1 at half the steps, x0.01 at three quarters), `one_cycle`, `constant`.
         max_grad_norm: Bound on the norm of the whole gradient; empty for none.
         precision: `float32`, `bf16`, or `fp16` (CUDA only).
         device: `auto`, `cpu` or `cuda`.
@@ -74,13 +75,17 @@ class TrainConfig:
             raise ArgumentError(
                 "output", expected="a directory", got="nothing", remedy="give --output DIR"
             )
+        require_choice("network", self.network, network_names())
         for name, least in (("epochs", 1), ("batch_size", 1), ("classes_every", 1), ("seed", 0)):
             require_count(name, getattr(self, name), least)
         for name in ("width", "learning_rate"):
             require_positive(name, getattr(self, name))
         if not self.weight_decay >= 0:
             raise ArgumentError(
-                "weight_decay", expected="0 or more", got=self.weight_decay, remedy="give 0 for none"
+                "weight_decay",
+                expected="0 or more",
+                got=self.weight_decay,
+                remedy="give 0 for none",
             )
         if self.max_grad_norm is not None:
             require_positive("max_grad_norm", self.max_grad_norm)
@@ -140,6 +145,8 @@ class DistillConfig(TrainConfig):
                 got="nothing",
                 remedy="give --teacher; `svdistill train` makes one",
             )
+        if self.teacher_network is not None:
+            require_choice("teacher_network", self.teacher_network, network_names())
         require_count("transfer_epochs", self.transfer_epochs, 0)
         for name in ("task_weight", "transfer_weight", "soft_target_weight", "teacher_width"):
             require_positive(name, getattr(self, name))
@@ -153,33 +160,40 @@ def to_yaml(config: RunConfig) -> str:
     return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False)
 
 
+def stored_values(path: Path) -> dict[str, Any]:
+    """What a run's config.yaml says.
+
+    Raises:
+        RunError: it is missing or no configuration.
+    """
+    try:
+        stored = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        got = type(error).__name__
+    else:
+        if isinstance(stored, dict) and {"data", "classes_every"} <= set(stored):
+            return stored
+        got = "something else"
+    raise RunError(
+        str(path),
+        expected="the configuration of a run",
+        got=got,
+        remedy="give a run directory, or start the run again in another one",
+    )
+
+
 def require_same(config: RunConfig, path: Path) -> None:
     """Raise `RunError` unless the YAML at the path says what the configuration says.
 
     Where the run lies, the device and `resume` itself may differ.
     """
-    try:
-        stored: dict[str, Any] = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise RunError(
-            str(path),
-            expected="the configuration of the run to resume",
-            got=f"{type(error).__name__}",
-            remedy="start the run again in another directory",
-        ) from error
-    for name, value in dataclasses.asdict(config).items():
-        if name not in ("output", "device", "resume") and stored.get(name) != value:
+    stored = stored_values(path)
+    asked = dataclasses.asdict(config)
+    for name in [*asked, *stored]:
+        if name not in ("output", "device", "resume") and stored.get(name) != asked.get(name):
             raise RunError(
                 name,
                 expected=f"{stored.get(name)!r} as in {path}",
-                got=repr(value),
-                remedy="resume with the same configuration, or choose another --output",
+                got=repr(asked.get(name)),
+                remedy="resume with the same command and options, or choose another --output",
             )
-    extra = set(stored) - set(dataclasses.asdict(config))
-    if extra:
-        raise RunError(
-            str(path),
-            expected="a configuration of the same command",
-            got=f"one that also has {sorted(extra)[0]!r}",
-            remedy="resume with the command that started the run",
-        )

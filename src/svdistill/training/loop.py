@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from svdistill.data import Augmentation, ImageData, ImageSplit
-from svdistill.errors import TrainingError
+from svdistill.errors import RunError, TrainingError
 from svdistill.training.checkpoint import Place, load_checkpoint, save_checkpoint
 from svdistill.training.config import TrainConfig
 from svdistill.training.metrics import EpochMeter, EpochRecord, Evaluation, evaluate_network
@@ -83,6 +83,7 @@ class Loop:
             TrainingError: a loss is not finite. What was saved before stays.
         """
         place, states = self._resume()
+        scaler = self.accelerator.scaler  # fp16's loss scale; None in other precisions
         self.reporter.start(
             self.run.path.name,
             self.steps_per_epoch * sum(stage.epochs for stage in self.stages),
@@ -97,15 +98,12 @@ class Loop:
                 states = {}
             for epoch in range(place.epoch, stage.epochs):
                 began = time.perf_counter()
-                learning_rate = schedule.get_last_lr()[0]
+                learning_rate = float(schedule.get_last_lr()[0])
                 meter = self._train(place, stage.step, optimizer, schedule)
                 trained = time.perf_counter() - began
                 test = self.evaluate(self.data.test, self.network)
-                dev = (
-                    None
-                    if self.data.dev is None
-                    else self.evaluate(self.data.dev, self.network)
-                )
+                _require_finite(test.loss, f"on the test images after epoch {place.total + 1}")
+                dev = None if self.data.dev is None else self.evaluate(self.data.dev, self.network)
                 seconds = time.perf_counter() - began
                 norms = meter.mean_norms()
                 record = EpochRecord(
@@ -141,6 +139,7 @@ class Loop:
                         "network": self.network.state_dict(),
                         "optimizer": optimizer.state_dict(),
                         "schedule": schedule.state_dict(),
+                        "scaler": {} if scaler is None else scaler.state_dict(),
                     },
                 )
                 self.reporter.epoch(record)
@@ -167,7 +166,9 @@ class Loop:
                 batch.labels,
                 progress=place.epoch,
             )
-            _require_finite(result.task_loss, place.total, number)
+            _require_finite(
+                float(result.task_loss), f"in epoch {place.total + 1}, step {number + 1}"
+            )
             if config.max_grad_norm is not None:
                 self.accelerator.clip_grad_norm_(step.parameters(), config.max_grad_norm)
             optimizer.step()
@@ -203,6 +204,7 @@ class Loop:
 
     def _optimisation(self, stage: Stage) -> tuple[Optimizer, LRScheduler]:
         config = self.config
+        self.accelerator.free_memory()  # or it would unscale the last stage's gradients again
         optimizer = build_optimizer(
             config.optimizer, stage.step.parameters(), config.learning_rate, config.weight_decay
         )
@@ -217,20 +219,29 @@ class Loop:
             self.run.keep_epochs(0)
             return Place(), {}
         place, states = load_checkpoint(self.run.checkpoint, self.accelerator.device)
-        self.network.load_state_dict(states["network"])
+        try:
+            self.network.load_state_dict(states["network"])
+            if self.accelerator.scaler is not None:
+                self.accelerator.scaler.load_state_dict(states["scaler"])
+        except (KeyError, RuntimeError) as error:
+            raise RunError(
+                str(self.run.checkpoint),
+                expected="a checkpoint of this run",
+                got=" ".join(str(error).split())[:300],
+                remedy="start the run again in another directory",
+            ) from error
         self.run.keep_epochs(place.total)
         if place.epoch == self.stages[place.stage].epochs:
             return replace(place, stage=place.stage + 1, epoch=0), {}
         return place, states
 
 
-def _require_finite(loss: Tensor, epoch: int, step: int) -> None:
-    value = float(loss)
-    if not math.isfinite(value):
+def _require_finite(loss: float, where: str) -> None:
+    if not math.isfinite(loss):
         raise TrainingError(
             "loss",
             expected="a finite number",
-            got=f"{value} in epoch {epoch + 1}, step {step + 1}",
+            got=f"{loss} {where}",
             remedy="lower learning_rate, set max_grad_norm, or use another precision",
         )
 

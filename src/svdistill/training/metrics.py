@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics.aggregation import MeanMetric, SumMetric
+from torchmetrics.aggregation import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from svdistill.data import Augmentation, ImageSplit
@@ -111,15 +111,13 @@ def evaluate_network(
         `Evaluation`; the network keeps its mode.
     """
     accuracy = MulticlassAccuracy(num_classes, average="micro").to(device)
-    loss = SumMetric().to(device)
+    loss = torch.zeros((), device=device)  # torchmetrics' sum would leave out what is NaN
     was_training = network.training
     network.eval()
     for batch in split.batches(batch_size, device=device, order_seed=None):
         images = augmentation.normalise(batch.images)
         logits = network(images.contiguous(memory_format=torch.channels_last)).float()
         accuracy.update(logits, batch.labels)
-        loss.update(F.cross_entropy(logits, batch.labels, reduction="sum"))
+        loss += F.cross_entropy(logits, batch.labels, reduction="sum")
     network.train(was_training)
-    return Evaluation(
-        100 * float(accuracy.compute()), float(loss.compute()) / len(split), len(split)
-    )
+    return Evaluation(100 * float(accuracy.compute()), float(loss) / len(split), len(split))

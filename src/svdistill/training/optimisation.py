@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -63,5 +64,6 @@ def build_schedule(
         # there are, since the schedule is also advanced after the last.
         return OneCycleLR(optimizer, learning_rate, total_steps + 1, cycle_momentum=False)
     if name == "seed":
-        return MultiStepLR(optimizer, [total_steps // 2, total_steps * 3 // 4], gamma=0.1)
+        milestones = [math.ceil(total_steps / 2), math.ceil(total_steps * 3 / 4)]
+        return MultiStepLR(optimizer, milestones, gamma=0.1)
     return ConstantLR(optimizer, factor=1.0, total_iters=0)

@@ -12,11 +12,11 @@ from torch import nn
 
 from svdistill.data import Augmentation, ImageData, load_images
 from svdistill.distiller import Distiller
-from svdistill.errors import ArgumentError, RunError
+from svdistill.errors import ArgumentError, RunError, require_choice
 from svdistill.losses import FSPLoss, SoftTargetLoss, SumLoss, SVDLoss, TransferLoss
 from svdistill.networks import SeedNetwork, build_network, profile_network
 from svdistill.taps import TapPairs
-from svdistill.training.config import DistillConfig, TrainConfig
+from svdistill.training.config import DistillConfig, TrainConfig, stored_values
 from svdistill.training.loop import Loop, Stage
 from svdistill.training.metrics import Evaluation, evaluate_network
 from svdistill.training.progress import Reporter
@@ -87,27 +87,27 @@ def distill(config: DistillConfig, reporter: Reporter | None = None) -> RunSumma
         weight_decay=config.weight_decay if config.optimizer == "sgd" else 0.0,
     ).to(device)
     _try_once(distiller, data, device)
-    weights = {"task_weight": config.task_weight, "transfer_weight": config.transfer_weight}
+    parts = (distiller, accelerator, config.task_weight, config.transfer_weight)
     if config.transfer_epochs:
         stages = [
-            Stage("transfer", TransferStep(distiller, accelerator, **weights), config.transfer_epochs),
+            Stage("transfer", TransferStep(*parts), config.transfer_epochs),
             Stage("task", TaskStep(student, accelerator), config.epochs),
         ]
     else:
-        stages = [Stage("both", DistillStep(distiller, accelerator, **weights), config.epochs)]
+        stages = [Stage("both", DistillStep(*parts), config.epochs)]
     return _run(config, student, stages, data, accelerator, reporter or Reporter(), teacher)
 
 
-def evaluate(path: str | Path, data: str, *, device: str = "auto", **options: int) -> Evaluation:
+def evaluate(path: str | Path, data: str | None = None, *, device: str = "auto") -> Evaluation:
     """Accuracy of a trained network on the test split of a data set.
 
-    Images are normalised as the network's own training images were.
+    Images are resized and normalised as the network's own training images were.
 
     Args:
         path: a run directory, or a `.safetensors` file that a run wrote.
-        data: where images come from, as in `load_images`.
+        data: where images come from, as in `load_images`; None for the data that the run directory
+            was trained for, with the same selection of classes.
         device: `"auto"`, `"cpu"` or `"cuda"`.
-        options: `image_size` and `classes_every`, as in `load_images`.
 
     Returns:
         `Evaluation(accuracy, loss, images)`.
@@ -118,15 +118,21 @@ def evaluate(path: str | Path, data: str, *, device: str = "auto", **options: in
     network = load_student(path)
     card = read_card(weights_file(Path(path)))
     assert card is not None  # load_student has read it
-    images = load_images(data, **options)
+    target = choose_device(device)
+    if data is None:
+        config = stored_values(RunDirectory(path).config)
+        images = load_images(
+            config["data"], image_size=card.image_size, classes_every=config["classes_every"]
+        )
+    else:
+        images = load_images(data, image_size=card.image_size)
     if images.class_names != card.class_names:
         raise RunError(
             str(path),
             expected=f"a network of the data's {images.num_classes} classes",
-            got=f"one of {len(card.class_names)} classes, or others of the same number",
-            remedy="evaluate on the data it was trained for, with the same classes_every",
+            got=f"one of {len(card.class_names)} classes, or of others",
+            remedy="evaluate on the data it was trained for",
         )
-    target = _device(device)
     return evaluate_network(
         network.to(target),
         images.test.to(target),
@@ -265,7 +271,9 @@ def _try_once(distiller: Distiller, data: ImageData, device: torch.device) -> No
     distiller(images)
 
 
-def _device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
+    """The device that a name means; `"auto"` prefers CUDA."""
+    require_choice("device", name, ("auto", "cpu", "cuda"))
     if name == "cuda" and not torch.cuda.is_available():
         raise ArgumentError(
             "device",
@@ -279,7 +287,7 @@ def _device(name: str) -> torch.device:
 
 
 def _accelerator(config: TrainConfig) -> Accelerator:
-    device = _device(config.device)
+    device = choose_device(config.device)
     if config.precision == "fp16" and device.type == "cpu":
         raise ArgumentError(
             "precision",

@@ -8,11 +8,12 @@ from __future__ import annotations
 import abc
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from svdistill.distiller import Distiller, require_finite_transfer
+from svdistill.distiller import Distiller
 from svdistill.multitask import GradientNorms
 
 
@@ -40,7 +41,7 @@ class Step(abc.ABC):
     def __call__(self, images: Tensor, labels: Tensor, progress: float) -> StepResult:
         """Fill the gradients for a batch of images [B, 3, H, W] and labels [B]."""
 
-    def end_epoch(self) -> None:
+    def end_epoch(self) -> None:  # noqa: B027  most steps have nothing to do then
         """Called after the last step of an epoch."""
 
 
@@ -59,7 +60,7 @@ class TaskStep(Step):
         """Put the network in training mode."""
         self.network.train()
 
-    def __call__(self, images: Tensor, labels: Tensor, progress: float) -> StepResult:  # noqa: ARG002
+    def __call__(self, images: Tensor, labels: Tensor, progress: float) -> StepResult:
         """Backward of the cross-entropy."""
         with self.accelerator.autocast():
             logits = self.network(images)
@@ -73,7 +74,6 @@ class _DistillerStep(Step):
         self,
         distiller: Distiller,
         accelerator: Accelerator,
-        *,
         task_weight: float,
         transfer_weight: float,
     ) -> None:
@@ -103,35 +103,37 @@ class DistillStep(_DistillerStep):
         with self.accelerator.autocast():
             output = self.distiller(images)
         task_loss = F.cross_entropy(output.logits.float(), labels)
-        # fp16's loss scale multiplies both losses, so the clip's ratio of norms does not see it.
-        scale = _loss_scale(self.accelerator)
         norms = self.distiller.backward(
-            task_loss * (self.task_weight * scale),
-            output._replace(transfer_loss=output.transfer_loss * (self.transfer_weight * scale)),
+            task_loss * self.task_weight,
+            output._replace(transfer_loss=output.transfer_loss * self.transfer_weight),
             progress=progress,
+            loss_scale=_loss_scale(self.accelerator, output.transfer_loss.device),
         )
         return StepResult(
-            task_loss.detach(),
-            output.transfer_loss.detach(),
-            output.logits.detach(),
-            GradientNorms(*(norm / scale for norm in norms)),
+            task_loss.detach(), output.transfer_loss.detach(), output.logits.detach(), norms
         )
 
 
 class TransferStep(_DistillerStep):
     """First stage of two: the transfer alone. The task loss is measured, not learnt."""
 
-    def __call__(self, images: Tensor, labels: Tensor, progress: float) -> StepResult:  # noqa: ARG002
+    def __call__(self, images: Tensor, labels: Tensor, progress: float) -> StepResult:
         """Backward of the transfer loss."""
         with self.accelerator.autocast():
             output = self.distiller(images)
-        require_finite_transfer(output.transfer_loss)
-        self.accelerator.backward(output.transfer_loss * self.transfer_weight)
+        # Detached, so that it adds no gradient and clips none.
         task_loss = F.cross_entropy(output.logits.detach().float(), labels)
-        return StepResult(
-            task_loss, output.transfer_loss.detach(), output.logits.detach(), None
+        self.distiller.backward(
+            task_loss,
+            output._replace(transfer_loss=output.transfer_loss * self.transfer_weight),
+            progress=progress,
+            loss_scale=_loss_scale(self.accelerator, output.transfer_loss.device),
         )
+        return StepResult(task_loss, output.transfer_loss.detach(), output.logits.detach(), None)
 
 
-def _loss_scale(accelerator: Accelerator) -> float:
-    return 1.0 if accelerator.scaler is None else accelerator.scaler.get_scale()
+def _loss_scale(accelerator: Accelerator, device: torch.device) -> float:
+    """fp16's loss scale. Only a scaler that was asked to scale something serves an optimizer."""
+    if accelerator.scaler is None:
+        return 1.0
+    return float(accelerator.scaler.scale(torch.ones((), device=device)))

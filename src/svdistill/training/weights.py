@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from svdistill.errors import ArgumentError, RunError
 from svdistill.networks import build_network
@@ -28,6 +31,8 @@ class WeightsCard:
         class_names: in the order of the logits.
         mean, std: of the channels, in 0 to 1, with which images are normalised.
         image_size: side of the images it was trained on, in pixels.
+        sha256: of all this and of the weights, filled in when they are saved; empty in files of
+            earlier versions, whose weights are not checked.
     """
 
     network: str
@@ -36,11 +41,13 @@ class WeightsCard:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     image_size: int
+    sha256: str = field(default="", compare=False)
 
 
 def save_weights(path: Path, network: nn.Module, card: WeightsCard) -> None:
     """Write a network's weights and card as safetensors, atomically."""
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    card = replace(card, sha256=_digest(card, tensors))
     metadata = {METADATA_KEY: json.dumps(asdict(card))}
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 
@@ -72,6 +79,7 @@ def read_card(path: Path) -> WeightsCard | None:
             tuple(map(float, fields["mean"])),
             tuple(map(float, fields["std"])),
             int(fields["image_size"]),
+            str(fields.get("sha256", "")),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(
@@ -120,8 +128,11 @@ def load_weights(network: nn.Module, path: Path) -> None:
     Raises:
         RunError: the file is missing or damaged, or is of another network.
     """
+    card = read_card(path)
     try:
         tensors = load_file(path)
+        if card is not None and card.sha256 not in ("", _digest(card, tensors)):
+            raise SafetensorError("its checksum is wrong")
         network.load_state_dict(tensors)
     except (OSError, SafetensorError) as error:
         raise RunError(
@@ -199,3 +210,12 @@ def count_parameters(network: nn.Module) -> int:
     """
     return sum(parameter.numel() for parameter in network.parameters())
 
+
+def _digest(card: WeightsCard, tensors: Mapping[str, Tensor]) -> str:
+    """A checksum, since safetensors have none: a flipped bit would load as another weight."""
+    digest = hashlib.sha256(json.dumps(asdict(replace(card, sha256=""))).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].cpu()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,7 @@
+"""`python -m svdistill`."""
+
+import sys
+
+from svdistill.cli import main
+
+sys.exit(main())

@@ -1,0 +1,54 @@
+"""Training curves: test accuracy by epoch, seeds as a band around their mean."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+
+from svdistill.training.files import write_atomically
+from svdistill.training.run_directory import read_records
+
+
+def plot_curves(runs: Iterable[tuple[str, str | Path]], output: str | Path, title: str) -> None:
+    """Draw test accuracy by epoch, a line for each method, into a PNG or SVG.
+
+    Args:
+        runs: pairs of a method's name and a run directory. Several of one name are its seeds: the
+            line is their mean, the band reaches from the lowest to the highest.
+        output: the picture's file; its ending chooses the format.
+        title: above the picture.
+
+    Raises:
+        RunError: a run without metrics, or a file that cannot be written.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    curves: dict[str, list[list[float]]] = {}
+    for method, directory in runs:
+        accuracies = [record.test_accuracy for record in read_records(directory)]
+        curves.setdefault(method, []).append(accuracies)
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    for method, seeds in curves.items():
+        epochs = range(1, min(map(len, seeds)) + 1)
+        columns = list(zip(*seeds, strict=False))
+        means = [statistics.fmean(column) for column in columns]
+        (line,) = axes.plot(epochs, means, marker=".", label=f"{method} ({means[-1]:.1f})")
+        if len(seeds) > 1:
+            lowest, highest = (
+                [min(column) for column in columns],
+                [max(column) for column in columns],
+            )
+            axes.fill_between(
+                epochs, lowest, highest, color=line.get_color(), alpha=0.15, linewidth=0
+            )
+    axes.set(title=title, xlabel="epoch", ylabel="test accuracy %")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", frameon=False)
+    path = Path(output)
+    kind = path.suffix.lstrip(".") or "png"
+    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=120, format=kind))
+    plt.close(figure)

@@ -1,0 +1,149 @@
+import dataclasses
+
+import pytest
+import yaml
+
+from svdistill.errors import ArgumentError, RunError
+from svdistill.training.config import DistillConfig, TrainConfig, require_same, to_yaml
+
+BAD = [
+    ("output", ""),
+    ("epochs", 0),
+    ("epochs", 1.5),
+    ("batch_size", 0),
+    ("batch_size", True),
+    ("classes_every", 0),
+    ("seed", -1),
+    ("width", 0.0),
+    ("width", float("nan")),
+    ("learning_rate", 0.0),
+    ("learning_rate", float("inf")),
+    ("weight_decay", -1e-4),
+    ("weight_decay", float("nan")),
+    ("max_grad_norm", 0.0),
+    ("augmentation", "flip"),
+    ("optimizer", "adam"),
+    ("schedule", "cosine"),
+    ("precision", "fp32"),
+    ("device", "gpu"),
+]
+BAD_FOR_DISTILLATION = [
+    ("teacher", ""),
+    ("transfer_epochs", -1),
+    ("task_weight", 0.0),
+    ("transfer_weight", -1.0),
+    ("soft_target_weight", float("inf")),
+    ("teacher_width", 0.0),
+]
+# Another value for each field, to resume with.
+OTHER = {
+    "data": "parquet:x",
+    "network": "vgg_teacher",
+    "width": 0.5,
+    "image_size": 8,
+    "classes_every": 2,
+    "train_size": 99,
+    "dev_fraction": 0.1,
+    "augmentation": "none",
+    "epochs": 3,
+    "batch_size": 7,
+    "optimizer": "adamw",
+    "learning_rate": 0.3,
+    "weight_decay": 0.0,
+    "schedule": "constant",
+    "max_grad_norm": 1.0,
+    "precision": "bf16",
+    "seed": 1,
+    "teacher": "elsewhere",
+    "teacher_network": "vgg_teacher",
+    "teacher_width": 0.5,
+    "teacher_taps": ["a"],
+    "student_taps": ["b"],
+    "loss": "fsp",
+    "num_vectors": 2,
+    "beta": 4.0,
+    "gradient": "poster",
+    "temperature": 2.0,
+    "clip": "none",
+    "task_weight": 0.5,
+    "transfer_weight": 0.5,
+    "soft_target_weight": 0.5,
+    "transfer_epochs": 1,
+}
+FREE = {"output": "moved", "device": "cpu", "resume": True}
+
+
+def config(**changes):
+    return DistillConfig(**{"output": "runs/a", "teacher": "runs/t", **changes})
+
+
+def test_defaults_are_good():
+    config().check()
+    TrainConfig(output="runs/a").check()
+
+
+@pytest.mark.parametrize(("name", "value"), BAD)
+@pytest.mark.parametrize("kind", [TrainConfig, DistillConfig])
+def test_values_that_no_run_can_have(kind, name, value):
+    fields = {"output": "runs/a"} | ({"teacher": "runs/t"} if kind is DistillConfig else {})
+    with pytest.raises(ArgumentError, match=rf"^{name}: expected .*got "):
+        kind(**{**fields, name: value}).check()
+
+
+@pytest.mark.parametrize(("name", "value"), BAD_FOR_DISTILLATION)
+def test_values_that_no_distillation_can_have(name, value):
+    with pytest.raises(ArgumentError, match=rf"^{name}: expected .*got "):
+        config(**{name: value}).check()
+
+
+def test_yaml_says_every_field_in_order_and_comes_back():
+    written = config(image_size=None, teacher_taps=["stage1", "stage2"], learning_rate=1e-5)
+    stored = yaml.safe_load(to_yaml(written))
+    assert list(stored) == [field.name for field in dataclasses.fields(DistillConfig)]
+    assert DistillConfig(**stored) == written
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(config()))
+    return path
+
+
+def test_every_field_is_tried_below():
+    names = {field.name for field in dataclasses.fields(DistillConfig)}
+    assert names == set(OTHER) | set(FREE)
+
+
+def test_the_same_configuration_resumes(path):
+    require_same(config(), path)
+    require_same(config(**FREE), path)
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_another_value_is_named(path, name):
+    with pytest.raises(RunError, match=rf"^{name}: .* as in .*resume with the same"):
+        require_same(config(**{name: OTHER[name]}), path)
+
+
+def test_another_command(path):
+    with pytest.raises(RunError, match="^teacher: "):
+        require_same(TrainConfig(output="runs/a"), path)
+    path.write_text(to_yaml(TrainConfig(output="runs/a")))
+    with pytest.raises(RunError, match="^teacher: "):
+        require_same(config(), path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"- a\n- b\n", b"text", b"a: [", b"\xff\xfe\x00", b"!!python/object/apply:os.getcwd []"],
+)
+def test_a_damaged_configuration(path, content):
+    path.write_bytes(content)
+    with pytest.raises(RunError, match=r"config\.yaml: "):
+        require_same(config(), path)
+
+
+def test_a_missing_configuration(tmp_path):
+    with pytest.raises(RunError, match=r"nothing\.yaml: .*FileNotFoundError"):
+        require_same(config(), tmp_path / "nothing.yaml")

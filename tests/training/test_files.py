@@ -1,0 +1,96 @@
+import os
+
+import pytest
+
+from svdistill.errors import RunError
+from svdistill.training.files import read_json, write_atomically, write_json
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "note.txt"
+    path.write_text("old")
+    return path
+
+
+def test_replaces_what_was_there(path):
+    write_atomically(path, lambda temporary: temporary.write_text("new"))
+    assert path.read_text() == "new"
+    assert os.listdir(path.parent) == ["note.txt"]
+
+
+def test_the_old_file_is_whole_while_the_new_one_is_written(path):
+    def write(temporary):
+        temporary.write_text("half")
+        assert path.read_text() == "old"
+        assert temporary.parent == path.parent  # a rename across disks would not be atomic
+        assert temporary != path
+
+    write_atomically(path, write)
+    assert path.read_text() == "half"
+
+
+class Pulled(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), Pulled(), KeyboardInterrupt()])
+def test_the_old_file_stays_whole_when_writing_fails(path, error):
+    def write(temporary):
+        temporary.write_text("half")
+        raise error
+
+    with pytest.raises(type(error)):
+        write_atomically(path, write)
+    assert path.read_text() == "old"
+    assert os.listdir(path.parent) == ["note.txt"]
+
+
+def test_a_full_disk_is_a_run_error(path):
+    def write(temporary):
+        temporary.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(RunError, match=r"note\.txt: .*No space left.*space on its disk"):
+        write_atomically(path, write)
+    assert path.read_text() == "old"
+    assert os.listdir(path.parent) == ["note.txt"]
+
+
+def test_a_disk_that_fails_at_the_flush(path, monkeypatch):
+    def fail(_descriptor):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(RunError, match="Input/output error"):
+        write_atomically(path, lambda temporary: temporary.write_text("new"))
+    assert path.read_text() == "old"
+    assert os.listdir(path.parent) == ["note.txt"]
+
+
+def test_is_flushed_before_it_is_renamed(path, monkeypatch):
+    seen, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (seen.append(path.read_text()), fsync(fd)))
+    write_atomically(path, lambda temporary: temporary.write_text("new"))
+    assert seen == ["old"]
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(RunError, match=r"absent/note\.txt: .*No such file"):
+        write_json(tmp_path / "absent" / "note.txt", {})
+    assert os.listdir(tmp_path) == []
+
+
+def test_json_comes_back(tmp_path):
+    value = {"a": [1, 2.5, None], "b": "ä"}
+    write_json(tmp_path / "a.json", value)
+    assert read_json(tmp_path / "a.json") == value
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe", None])
+def test_damaged_json(tmp_path, content):
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(RunError, match=r"a\.json: expected a readable JSON file"):
+        read_json(path)

@@ -1,0 +1,100 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from svdistill.data import Augmentation, load_images
+from svdistill.multitask import GradientNorms
+from svdistill.training.metrics import EpochMeter, evaluate_network
+from svdistill.training.step import StepResult
+
+CPU = torch.device("cpu")
+
+
+def step(seed, images, transfer=None, norms=None):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(images, 4, generator=generator)
+    labels = torch.randint(4, (images,), generator=generator)
+    loss = F.cross_entropy(logits, labels)
+    extra = None if transfer is None else torch.tensor(transfer)
+    steps = None if norms is None else GradientNorms(*map(torch.tensor, norms))
+    return StepResult(loss, extra, logits, steps), labels
+
+
+def test_means_are_over_images_and_norms_over_steps():
+    steps = [step(0, 8, 2.0, (1.0, 2.0, 3.0)), step(1, 3, 5.0, (2.0, 4.0, 9.0))]
+    meter = EpochMeter(4, CPU)
+    for result, labels in steps:
+        meter.update(result, labels)
+    logits = torch.cat([result.logits for result, _ in steps])
+    labels = torch.cat([labels for _, labels in steps])
+    assert meter.mean_task_loss() == pytest.approx(F.cross_entropy(logits, labels).item())
+    assert meter.train_accuracy() == pytest.approx(
+        100 * (logits.argmax(1) == labels).double().mean().item()
+    )
+    assert meter.mean_transfer_loss() == pytest.approx((8 * 2 + 3 * 5) / 11)
+    assert meter.mean_norms() == pytest.approx([1.5, 3, 6])
+
+
+def test_what_no_step_computed_is_none():
+    meter = EpochMeter(4, CPU)
+    meter.update(*step(0, 8))
+    assert meter.mean_transfer_loss() is None
+    assert meter.mean_norms() == [None, None, None]
+
+
+@pytest.fixture(scope="module")
+def images():
+    return load_images("digits", train_size=20)
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, 2), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Flatten(), nn.Linear(196, 10)
+    )
+
+
+def evaluate(model, images, **options):
+    augmentation = Augmentation("none", 16, images.mean, images.std)
+    return evaluate_network(
+        model, images.test, augmentation, num_classes=10, device=CPU, **options
+    )
+
+
+def test_evaluation_against_one_big_batch(images):
+    model = network()
+    measured = evaluate(model, images)
+    model.eval()
+    pixels, labels = images.test.images, images.test.labels
+    mean, std = (torch.tensor(numbers)[:, None, None] for numbers in (images.mean, images.std))
+    logits = model((pixels.float() / 255 - mean) / std)
+    assert measured.accuracy == pytest.approx(
+        100 * (logits.argmax(1) == labels).double().mean().item()
+    )
+    assert measured.loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert measured.images == len(images.test) == 719
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 719, 5000])
+def test_the_batch_size_changes_nothing(images, batch_size):
+    expected = evaluate(network(), images)
+    measured = evaluate(network(), images, batch_size=batch_size)
+    assert measured.accuracy == pytest.approx(expected.accuracy)
+    assert measured.loss == pytest.approx(expected.loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_network_is_left_as_it_was(images, training):
+    model = network().train(training)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    evaluate(model, images)
+    assert all(module.training == training for module in model.modules())
+    assert all(before[name].equal(tensor) for name, tensor in model.state_dict().items())
+    model(torch.rand(2, 3, 16, 16)).sum().backward()  # no inference tensor has stayed in it
+
+
+def test_a_network_that_puts_out_nan_has_no_loss_of_zero(images):
+    model = network()
+    nn.init.constant_(model[4].bias, float("nan"))
+    assert torch.tensor(evaluate(model, images).loss).isnan()

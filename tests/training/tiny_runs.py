@@ -1,0 +1,119 @@
+"""Runs that take half a second, and ways to look at what they leave."""
+
+import dataclasses
+import pickle
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from svdistill.training import DistillConfig, TrainConfig
+from svdistill.training.progress import Reporter
+from svdistill.training.run_directory import read_records, read_summary
+
+TINY = {
+    "data": "digits",
+    "network": "mobilenet_student",
+    "width": 0.1,
+    "train_size": 200,
+    "augmentation": "none",
+    "epochs": 2,
+    "batch_size": 64,
+    "learning_rate": 0.05,
+}
+# What two equal runs may differ in.
+CLOCK = ("seconds", "images_per_second")
+
+
+def train_config(output, **changes):
+    return TrainConfig(output=str(output), **{**TINY, **changes})
+
+
+def distill_config(output, teacher, **changes):
+    return DistillConfig(output=str(output), teacher=str(teacher), **{**TINY, **changes})
+
+
+def snapshot(directory):
+    """Every file of a directory, by its path, as bytes."""
+    root = Path(directory)
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def outcome(directory):
+    """All that a run has found out: weights, as bytes, and numbers, without the clock's."""
+    run = Path(directory)
+    records = [dataclasses.asdict(record) for record in read_records(run)]
+    summary = dataclasses.asdict(read_summary(run))
+    for numbers in (*records, summary):
+        for name in (*CLOCK, "directory"):
+            numbers.pop(name, None)
+    files = [
+        (run / name).read_bytes() for name in ("student.safetensors", "student-best.safetensors")
+    ]
+    return files, records, summary
+
+
+def weights(directory, name="student.safetensors"):
+    return load_file(Path(directory) / name)
+
+
+class Killed(BaseException):
+    """What ends a run in the tests; no `except Exception` on the way may stop it."""
+
+
+class KillAfter(Reporter):
+    """Ends a run after so many epochs, when the last of them is saved."""
+
+    def __init__(self, epochs):
+        self.epochs = epochs
+
+    def epoch(self, record):
+        if record.epoch + 1 == self.epochs:
+            raise Killed
+
+
+class KillAtStep(Reporter):
+    """Ends a run in the middle of an epoch."""
+
+    def __init__(self, steps):
+        self.steps = steps
+
+    def step(self, loss, accuracy):
+        self.steps -= 1
+        if self.steps == 0:
+            raise Killed
+
+
+class Watching(Reporter):
+    """Notes what a reporter is told."""
+
+    def __init__(self):
+        self.told = []
+
+    def message(self, text):
+        self.told.append(("message", text))
+
+    def start(self, name, total_steps, done_steps):
+        self.told.append(("start", name, total_steps, done_steps))
+
+    def step(self, loss, accuracy):
+        self.told.append(("step", loss, accuracy))
+
+    def epoch(self, record):
+        self.told.append(("epoch", record.stage, record.epoch))
+
+
+class Bomb:
+    """Whoever unpickles it makes a file."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return (Path.touch, (Path(self.path),))
+
+
+def flipped(content, place):
+    """The bytes with one bit of them turned over."""
+    damaged = bytearray(content)
+    damaged[place] ^= 1 << (place % 8)
+    return bytes(damaged)
