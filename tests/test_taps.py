@@ -232,7 +232,7 @@ def test_an_output_that_is_no_tensor():
 def test_an_output_that_is_overwritten(with_graph):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True))
     with torch.set_grad_enabled(with_graph):
-        with pytest.raises(ArgumentError, match="tap '1': .*overwritten in place.*in-place ReLU"):
+        with pytest.raises(ArgumentError, match=r"tap '1': .*overwritten in place.*in-place ReLU"):
             FeatureTaps(model, ["1"]).run(images())
         recording = FeatureTaps(model, ["0", "2"]).run(images())
     assert recording.features[1].equal(recording.output)

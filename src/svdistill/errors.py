@@ -81,11 +81,12 @@ def require_choice(argument: str, value: object, choices: Iterable[str]) -> None
     """Raise `ArgumentError` unless the value is one of the choices."""
     names = list(choices)
     if value not in names:
+        close = difflib.get_close_matches(str(value), names, n=1, cutoff=0.6)
         raise ArgumentError(
             argument,
             expected="one of " + ", ".join(repr(name) for name in names),
             got=repr(value),
-            remedy=nearest(str(value), names),
+            remedy=f"did you mean {close[0]!r}?" if close else "choose one of these",
         )
 
 

@@ -93,5 +93,5 @@ def test_a_function_that_fails(code, attribute, why):
 
 
 def test_a_callable_without_a_signature():
-    with pytest.raises(ArgumentError, match="^teacher: "):
+    with pytest.raises(ArgumentError, match=r"^teacher: "):
         import_network("builtins:type", num_classes=10)

@@ -127,10 +127,10 @@ def test_another_value_is_named(path, name):
 
 
 def test_another_command(path):
-    with pytest.raises(RunError, match="^teacher: "):
+    with pytest.raises(RunError, match=r"^teacher: "):
         require_same(TrainConfig(output="runs/a"), path)
     path.write_text(to_yaml(TrainConfig(output="runs/a")))
-    with pytest.raises(RunError, match="^teacher: "):
+    with pytest.raises(RunError, match=r"^teacher: "):
         require_same(config(), path)
 
 

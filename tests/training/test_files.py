@@ -16,7 +16,7 @@ def path(tmp_path):
 def test_replaces_what_was_there(path):
     write_atomically(path, lambda temporary: temporary.write_text("new"))
     assert path.read_text() == "new"
-    assert os.listdir(path.parent) == ["note.txt"]
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_the_old_file_is_whole_while_the_new_one_is_written(path):
@@ -43,7 +43,7 @@ def test_the_old_file_stays_whole_when_writing_fails(path, error):
     with pytest.raises(type(error)):
         write_atomically(path, write)
     assert path.read_text() == "old"
-    assert os.listdir(path.parent) == ["note.txt"]
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_full_disk_is_a_run_error(path):
@@ -54,7 +54,7 @@ def test_a_full_disk_is_a_run_error(path):
     with pytest.raises(RunError, match=r"note\.txt: .*No space left.*space on its disk"):
         write_atomically(path, write)
     assert path.read_text() == "old"
-    assert os.listdir(path.parent) == ["note.txt"]
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_disk_that_fails_at_the_flush(path, monkeypatch):
@@ -65,7 +65,7 @@ def test_a_disk_that_fails_at_the_flush(path, monkeypatch):
     with pytest.raises(RunError, match="Input/output error"):
         write_atomically(path, lambda temporary: temporary.write_text("new"))
     assert path.read_text() == "old"
-    assert os.listdir(path.parent) == ["note.txt"]
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_is_flushed_before_it_is_renamed(path, monkeypatch):
@@ -78,7 +78,7 @@ def test_is_flushed_before_it_is_renamed(path, monkeypatch):
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(RunError, match=r"absent/note\.txt: .*No such file"):
         write_json(tmp_path / "absent" / "note.txt", {})
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_json_comes_back(tmp_path):

@@ -57,9 +57,7 @@ def network(seed=0):
 
 def evaluate(model, images, **options):
     augmentation = Augmentation("none", 16, images.mean, images.std)
-    return evaluate_network(
-        model, images.test, augmentation, num_classes=10, device=CPU, **options
-    )
+    return evaluate_network(model, images.test, augmentation, num_classes=10, device=CPU, **options)
 
 
 def test_evaluation_against_one_big_batch(images):

@@ -1,7 +1,6 @@
 """Runs that take half a second, and ways to look at what they leave."""
 
 import dataclasses
-import pickle
 from pathlib import Path
 
 from safetensors.torch import load_file

@@ -25,8 +25,8 @@ class EncodedPictures:
         table: rows whose images are ``{"bytes", "path"}``, that is, ``Image(decode=False)``.
         column: the image column.
         source: name of the data set, for error messages.
-        image_size: resize the shorter side to this (bilinear, antialiased) and cut out the middle
-            square. None takes the images as they are: square, and all of one size.
+        image_size: cut out the middle square and resize it to this (bilinear, antialiased). None
+            takes the images as they are: square, and all of one size.
     """
 
     def __init__(self, table: Dataset, column: str, source: str, image_size: int | None) -> None:
@@ -78,22 +78,18 @@ class EncodedPictures:
 
     def _decode(self, cell: dict[str, Any] | None, row: int) -> np.ndarray:
         try:
-            if cell is None:
+            if cell is None or (cell["bytes"] is None and cell["path"] is None):
                 raise ValueError("an empty cell")
             encoded = cell["bytes"]
             with Image.open(cell["path"] if encoded is None else io.BytesIO(encoded)) as image:
                 return _to_array(image, self._image_size)
-        except (
-            OSError,
-            ValueError,
-            SyntaxError,
-            UnidentifiedImageError,
-            Image.DecompressionBombError,
-        ) as cause:
+        # Pillow has no error of its own: damaged bytes raise whatever its parsers stumble over.
+        except Exception as cause:
+            unknown = isinstance(cause, UnidentifiedImageError)
             raise DataError(
                 self._place(cell, row),
                 expected="a whole image with 8 or 16 bits per channel",
-                got=str(cause).replace("<_io.BytesIO object", "<bytes"),
+                got="no image format that Pillow knows" if unknown else str(cause),
                 remedy="replace the image or remove it from the data set",
             ) from cause
 
@@ -109,11 +105,7 @@ def _to_array(image: Image.Image, image_size: int | None) -> np.ndarray:
         # Pillow would clip 16 bits at 255, which turns almost every picture white.
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     image = ImageOps.exif_transpose(image).convert("RGB")
-    if image_size is not None and image.size != (image_size, image_size):
-        scale = image_size / min(image.size)
-        width, height = (max(image_size, round(side * scale)) for side in image.size)
+    if image_size is not None:
         # Pillow's bilinear filter widens with the scale, which is what antialiasing means.
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-        left, top = (width - image_size) // 2, (height - image_size) // 2
-        image = image.crop((left, top, left + image_size, top + image_size))
+        image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BILINEAR)
     return np.asarray(image).transpose(2, 0, 1)

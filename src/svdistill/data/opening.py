@@ -64,11 +64,12 @@ def open_images(spec: str, image_size: int | None) -> Opened:
     if place and scheme == "hub":
         return _open_tables(read_hub(place), image_size)
     kind = "folder" if Path(spec).is_dir() else "parquet"
+    remedy = nearest(scheme, [known.partition(":")[0] for known in SCHEMES])
     raise ArgumentError(
         "data",
         expected="one of " + ", ".join(SCHEMES),
         got=repr(spec),
-        remedy=f"write {kind}:{spec}" if Path(spec).exists() else nearest(spec, SCHEMES),
+        remedy=f"write {kind}:{spec}" if spec and Path(spec).exists() else remedy,
     )
 
 

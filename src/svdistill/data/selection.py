@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from svdistill.data.splits import Pictures
-from svdistill.errors import ArgumentError
+from svdistill.errors import ArgumentError, require_count
 
 
 class Part(NamedTuple):
@@ -45,9 +45,10 @@ def split_part(part: Part, size: int, seed: int) -> tuple[Part, Part]:
 
 
 def stratified(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
-    """Choose places at random such that every class keeps its share, give or take one image.
+    """Choose places at random such that every class keeps its share.
 
-    Every class keeps at least one image where `size` allows it.
+    One share for all classes, such that a class of n images keeps ``share * n``, rounded to the
+    nearest whole number, but at least one image where `size` allows it.
 
     Args:
         labels: label of each image, int64 ``[N]``.
@@ -88,6 +89,7 @@ def training_part(part: Part, size: int | None, seed: int) -> Part:
     """
     if size is None:
         return part
+    require_count("train_size", size)
     classes = len(np.unique(part.labels))
     if not classes <= size <= len(part.labels):
         raise ArgumentError(

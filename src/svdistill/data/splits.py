@@ -134,9 +134,9 @@ class ResidentSplit(ImageSplit):
         order = _order(len(self), order_seed).to(self.images.device)
         return (
             Batch(
-                self.images[rows].to(device, non_blocking=True),
-                self._labels[rows].to(device, non_blocking=True),
-                rows.to(device, non_blocking=True),
+                self.images[rows].to(device),
+                self._labels[rows].to(device),
+                rows.to(device),
             )
             for rows in _chunks(order, batch_size, drop_last)
         )

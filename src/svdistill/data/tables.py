@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 TRAIN_NAMES: Final = ("train", "training")
 TEST_NAMES: Final = ("test", "validation", "valid", "val", "dev")
+# `datasets` keeps the name "all" to itself.
+ONLY_NAME: Final = "images"
 IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm")
 
 
@@ -80,10 +82,10 @@ def read_parquet(path: Path) -> Tables:
 
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     by_split: dict[str, list[str]] = {}
+    features: Features | None = None
     for file in files:
         try:
-            with pyarrow.parquet.ParquetFile(file):
-                pass
+            found = datasets.Features.from_arrow_schema(pyarrow.parquet.read_schema(file))
         except (OSError, pyarrow.ArrowException) as cause:
             raise DataError(
                 str(file),
@@ -91,6 +93,15 @@ def read_parquet(path: Path) -> Tables:
                 got=str(cause),
                 remedy="check the path, or copy or download the file again",
             ) from cause
+        features = features or found
+        if found != features:
+            # `datasets` would number the classes of all files like those of the first.
+            raise DataError(
+                str(file),
+                expected=f"the columns and class names of {files[0].name}",
+                got="others",
+                remedy="save all splits with the same features",
+            )
         by_split.setdefault(_split_name(file.name), []).append(glob.escape(str(file)))
     if not files:
         raise DataError(
@@ -139,7 +150,7 @@ def read_folder(path: Path) -> Tables:
     # A folder "train" without folders in it is no split: it may be a class like "car".
     roots = {child.name: child for child in splits_seen if _folders(child)}
     if not set(roots) & set(TRAIN_NAMES):
-        roots = {"all": path}
+        roots = {ONLY_NAME: path}
     names = sorted({child.name for root in roots.values() for child in _folders(root)})
     features = Features(
         image={"bytes": Value("binary"), "path": Value("string")},
@@ -155,6 +166,13 @@ def read_folder(path: Path) -> Tables:
             ]
             files += images
             labels += [names.index(child.name)] * len(images)
+            if not images:
+                raise DataError(
+                    str(child),
+                    expected="images of one class",
+                    got="none with a suffix of " + ", ".join(IMAGE_SUFFIXES),
+                    remedy="add images, or remove the folder",
+                )
         if not files:
             raise DataError(
                 str(root),
@@ -173,11 +191,11 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _split_name(file_name: str) -> str:
-    """Return ``train`` for ``train-00000-of-00002.parquet``; ``all`` where no split is named."""
+    """Return ``train`` for ``train-00000-of-00002.parquet``, `ONLY_NAME` where none is named."""
     for name in TRAIN_NAMES + TEST_NAMES:
-        if file_name == name or file_name.startswith((f"{name}-", f"{name}.", f"{name}_")):
+        if file_name.startswith((f"{name}-", f"{name}.", f"{name}_")):
             return name
-    return "all"
+    return ONLY_NAME
 
 
 def _tables(source: str, loaded: Mapping[str, Dataset]) -> Tables:

@@ -1,0 +1,86 @@
+"""Write the tables and curves of the committed runs into results/ and README.md.
+
+    python benchmarks/write_tables.py          # write
+    python benchmarks/write_tables.py --check  # exit 1 if README.md says something else
+
+A set of runs is a folder under results/, each run a folder NAME or NAME-SEED in it. In README.md, a
+table stands between `<!-- table: SET -->` and `<!-- end -->`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from svdistill.report import markdown_table, method_rows, plot_curves
+from svdistill.training.run_directory import read_summary
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "results"
+# Rows in the order in which they are read, by the run's folder.
+SETS = {
+    "demo": {
+        "teacher": "teacher (1,078 labels)",
+        "student": "student alone",
+        "soft-target": "soft target",
+        "fsp": "FSP",
+        "svd": "SVD",
+    },
+    "cifar100-short": {
+        "vgg-teacher": "VGG teacher",
+        "vgg-student": "VGG student alone",
+        "vgg-svd": "VGG student, SVD",
+        "vgg-stride-student": "VGG_stride student alone",
+        "vgg-stride-soft-target": "VGG_stride student, soft target",
+        "vgg-stride-svd": "VGG_stride student, SVD",
+        "mobilenet-teacher": "MobileNet teacher",
+        "mobilenet-student": "MobileNet student alone",
+        "mobilenet-svd": "MobileNet student, SVD",
+    },
+}
+TITLES = {
+    "demo": "Digits, 100 labels for the student",
+    "cifar100-short": "CIFAR-100, half width, short runs",
+}
+
+
+def runs_of(name: str) -> list[tuple[str, Path]]:
+    """The finished runs of a set, labelled, in the table's order."""
+    found: list[tuple[str, Path]] = []
+    for folder, label in SETS[name].items():
+        candidates = sorted((RESULTS / name).glob(f"{folder}*"))
+        found += [
+            (label, path)
+            for path in candidates
+            if re.fullmatch(rf"{folder}(-\d+)?", path.name) and (path / "summary.json").exists()
+        ]
+    return found
+
+
+def with_tables(text: str) -> str:
+    """The text with every table between its markers made anew."""
+
+    def table(found: re.Match[str]) -> str:
+        runs = [(label, read_summary(path)) for label, path in runs_of(found[1])]
+        return f"<!-- table: {found[1]} -->\n\n{markdown_table(method_rows(runs))}\n\n<!-- end -->"
+
+    return re.sub(r"<!-- table: (\S+) -->.*?<!-- end -->", table, text, flags=re.DOTALL)
+
+
+def main() -> int:
+    """Write, or with --check compare."""
+    readme = ROOT / "README.md"
+    text = readme.read_text()
+    if "--check" in sys.argv[1:]:
+        return int(with_tables(text) != text)
+    readme.write_text(with_tables(text))
+    for name, title in TITLES.items():
+        runs = runs_of(name)
+        if runs:
+            plot_curves(runs, RESULTS / name / "curves.png", title)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

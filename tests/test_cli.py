@@ -1,0 +1,169 @@
+"""The command line: every command runs, every mistake is one line with exit status 2."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from svdistill.cli import COMMANDS, main
+
+TINY = ["--network", "mobilenet_student", "--width", "0.1", "--train_size", "100"]
+TINY += ["--epochs", "1", "--augmentation", "none"]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cli") / "teacher"
+    words = ["train", *TINY, "--network", "mobilenet_teacher", "-o", str(path)]
+    assert main(words) == 0
+    return path
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_train_distill_evaluate_in_a_row(teacher, tmp_path, capsys):
+    student = tmp_path / "student"
+    assert main(["distill", *TINY, "--teacher", str(teacher), "--output", str(student)]) == 0
+    printed = capsys.readouterr().out
+    assert "teacher:" in printed
+    assert str(student) in printed
+    assert main(["evaluate", str(student)]) == 0
+    accuracy = float(re.search(r"accuracy (\S+) %", capsys.readouterr().out)[1])
+    summary = json.loads((student / "summary.json").read_text())
+    assert accuracy == pytest.approx(summary["last_accuracy"], abs=0.005)
+    assert yaml.safe_load((student / "config.yaml").read_text())["loss"] == "svd"
+
+
+def test_configuration_file_and_flags_agree(teacher, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    assert main(["train", "--config", str(teacher / "config.yaml"), "--output", str(copy)]) == 0
+    first, second = (path / "student.safetensors" for path in (teacher, copy))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_print_config_is_a_configuration(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "-o", "somewhere", "--learning-rate", "0.5", "--print_config"])
+    assert stop.value.code == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["learning_rate"] == 0.5
+    assert printed["output"] == "somewhere"
+
+
+def test_resume_is_a_bare_flag(teacher, tmp_path, capsys):
+    before = contents(teacher)
+    assert main(["train", *TINY, "-o", str(teacher), "--resume"]) == 2
+    assert "finished run" in capsys.readouterr().err
+    assert contents(teacher) == before
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
+def test_help_reads_like_a_manual_page(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "--help"])
+    assert stop.value.code == 0
+    page = capsys.readouterr().out
+    assert page.startswith("usage: svdistill")
+    assert "exit status:" in page
+    assert max(map(len, page.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("option", ["output", "loss", "clip", "num_vectors", "transfer_epochs"])
+def test_every_option_of_distill_is_explained(option, capsys):
+    with pytest.raises(SystemExit):
+        main(["distill", "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    place = next(n for n, line in enumerate(lines) if line.startswith(f"  --{option}"))
+    assert len(" ".join(lines[place : place + 2]).split()) > 5
+
+
+def test_nothing_prints_the_manual(capsys):
+    assert main([]) == 0
+    assert "svdistill demo" in capsys.readouterr().out
+
+
+def test_info_names_parts_and_the_published_size(capsys):
+    assert main(["info", "vgg_student"]) == 0
+    printed = capsys.readouterr().out
+    for expected in ("stage1", "64x16x16", "3,751,652", "121.2M", "121.3M"):
+        assert expected in printed
+    assert main(["info"]) == 0
+    assert "resnext_teacher" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["distil"], "did you mean 'distill'?"),
+        (["train"], "--output"),
+        (["train", "-o", "x", "--epochz", "3"], "did you mean '--epochs'?"),
+        (["train", "-o", "x", "--epochs", "many"], "epochs: expected int, got many"),
+        (["train", "-o", "x", "--epochs", "0"], "epochs: expected an integer of at least 1"),
+        (["train", "-o", "x", "--network", "vgg_studnt"], "did you mean 'vgg_student'"),
+        (["train", "-o", "x", "--data", "digit"], "data: "),
+        (["train", "-o", "x", "--data", "parquet:nowhere"], "nowhere"),
+        (["train", "-o", "x", "--data", "folder:nowhere"], "nowhere"),
+        (["train", "-o", "x", "--optimizer", "sdg"], "optimizer: expected one of"),
+        (["train", "-o", "x", "--precision", "fp16", "--device", "cpu"], "precision: "),
+        (["train", "-o", "x", "--width", "-1"], "width: "),
+        (["train", "--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["distill", "-o", "x"], "teacher: "),
+        (["distill", "-o", "x", "--teacher", "nowhere"], "teacher: "),
+        (["distill", "-o", "x", "--teacher", "no_such_module:net"], "no_such_module"),
+        (["evaluate", "nowhere"], "nowhere"),
+        (["info", "vgg"], "choose one of these"),
+        (["info", "vgg_student", "--num_classes", "0"], "num_classes: "),
+        (["demo", "--seeds", "0"], "seeds: "),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_two(words, expected, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    printed = capsys.readouterr()
+    assert expected in printed.err
+    assert printed.err.startswith("svdistill: ")
+    assert printed.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--num_vectors", "-1"], "num_vectors: "),
+        (["--num_vectors", "300"], "num_vectors: expected at most"),
+        (["--student_taps", "[stage1,stage9]"], "did you mean"),
+        (["--student_taps", "[stage1,stage2]"], "taps: "),
+        (["--teacher_taps", "[stem,stage4]", "--student_taps", "[stage1,stage4]"], "channels at"),
+        (["--width", "0.3"], "channels at tap 0"),
+        (["--classes_every", "2"], "classes"),
+        (["--beta", "0"], "beta: "),
+        (["--loss", "soft_target", "--temperature", "-4"], "temperature: "),
+    ],
+)
+def test_what_does_not_fit_the_teacher_stops_before_a_run(
+    options, expected, teacher, tmp_path, capsys
+):
+    output = tmp_path / "student"
+    words = ["distill", *TINY, "--teacher", str(teacher), "--output", str(output), *options]
+    assert main(words) == 2
+    assert expected in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_unknown_key_in_yaml_is_named(tmp_path, capsys):
+    path = tmp_path / "config.yaml"
+    path.write_text("output: x\nepochz: 3\n")
+    assert main(["train", "--config", str(path)]) == 2
+    assert "did you mean '--epochs'?" in capsys.readouterr().err
+
+
+def test_as_a_process_the_status_is_two_and_no_traceback():
+    command = [sys.executable, "-m", "svdistill", "info", "nothing_like_it"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr

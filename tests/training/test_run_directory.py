@@ -1,0 +1,158 @@
+import dataclasses
+import json
+
+import pytest
+from tiny_runs import distill_config, snapshot, train_config
+
+from svdistill.errors import RunError
+from svdistill.training.metrics import EpochRecord
+from svdistill.training.run_directory import (
+    RunDirectory,
+    RunSummary,
+    environment,
+    read_records,
+    read_summary,
+)
+
+SUMMARY = RunSummary(
+    "elsewhere", "train", "vgg_student", 1.0, None, 0, 60.0, 61.0, 3, "dev", None, 10, 20, 5, 1.5
+)
+
+
+def record(epoch):
+    return EpochRecord(
+        "task", epoch, 0.1, 2.0, None, 30.0, None, 31.0, 2.1, None, None, None, 1e3, 2.0
+    )
+
+
+@pytest.fixture
+def run(tmp_path):
+    directory = RunDirectory(tmp_path / "deep" / "run")
+    directory.open(train_config(directory.path))
+    return directory
+
+
+def test_a_new_run(run):
+    assert set(snapshot(run.path)) == {"config.yaml", "environment.json"}
+    assert json.loads((run.path / "environment.json").read_text())["packages"]["torch"]
+
+
+def test_an_empty_directory_will_do(tmp_path):
+    RunDirectory(tmp_path).open(train_config(tmp_path))
+    assert (tmp_path / "config.yaml").exists()
+
+
+class TestRefuses:
+    def refuses(self, directory, config, match):
+        before = snapshot(directory)
+        with pytest.raises(RunError, match=match):
+            RunDirectory(directory).open(config)
+        assert snapshot(directory) == before
+
+    @pytest.mark.parametrize("resume", [True, False])
+    def test_a_finished_run(self, run, resume):
+        run.finish(SUMMARY)
+        config = train_config(run.path, resume=resume)
+        self.refuses(run.path, config, "without a finished run, got a finished run; choose another")
+
+    def test_an_unfinished_run(self, run):
+        self.refuses(run.path, train_config(run.path), "unfinished run; continue it with --resume")
+
+    @pytest.mark.parametrize("resume", [True, False])
+    def test_a_directory_of_something_else(self, tmp_path, resume):
+        (tmp_path / "thesis.tex").write_text("years of work")
+        config = train_config(tmp_path, resume=resume)
+        self.refuses(tmp_path, config, "something else; choose another --output")
+
+    def test_another_configuration(self, run):
+        config = train_config(run.path, learning_rate=0.3, resume=True)
+        self.refuses(run.path, config, r"^learning_rate: expected 0\.05 as in .*got 0\.3")
+
+    def test_the_run_of_another_command(self, run):
+        config = distill_config(run.path, "teacher", resume=True)
+        self.refuses(run.path, config, "^teacher: ")
+
+    @pytest.mark.parametrize("resume", [True, False])
+    def test_a_file(self, tmp_path, resume):
+        path = tmp_path / "run"
+        path.write_text("precious")
+        with pytest.raises(RunError, match="something else"):
+            RunDirectory(path).open(train_config(path, resume=resume))
+        assert path.read_text() == "precious"
+
+    @pytest.mark.parametrize("resume", [True, False])
+    def test_what_cannot_be_made(self, tmp_path, resume):
+        parent = tmp_path / "file"
+        parent.write_text("precious")
+        path = parent / "run"
+        with pytest.raises(RunError, match=r"can be made, got Not a directory; choose another"):
+            RunDirectory(path).open(train_config(path, resume=resume))
+        assert snapshot(tmp_path) == {"file": b"precious"}
+
+
+def test_resuming_what_never_began_begins(tmp_path):
+    RunDirectory(tmp_path / "run").open(train_config(tmp_path / "run", resume=True))
+    assert (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_resuming_changes_nothing_yet(run):
+    before = snapshot(run.path)
+    RunDirectory(run.path).open(train_config(run.path, resume=True))
+    assert snapshot(run.path) == before
+
+
+def test_metrics_are_a_line_an_epoch(run):
+    for epoch in range(3):
+        run.append(record(epoch))
+    lines = run.metrics.read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [0, 1, 2]
+    assert read_records(run.path) == [record(0), record(1), record(2)]
+
+
+@pytest.mark.parametrize("count", [0, 2, 3, 9])
+def test_epochs_that_no_checkpoint_holds_are_dropped(run, count):
+    run.keep_epochs(count)  # where there are none
+    for epoch in range(3):
+        run.append(record(epoch))
+    run.keep_epochs(count)
+    assert read_records(run.path) == [record(epoch) for epoch in range(min(count, 3))]
+
+
+def test_finishing_drops_the_checkpoint(run):
+    run.checkpoint.write_text("state")
+    run.finish(SUMMARY)
+    assert not run.checkpoint.exists()
+    assert json.loads(run.summary.read_text()) == dataclasses.asdict(SUMMARY)
+
+
+def test_a_summary_says_where_it_lies_now(run, tmp_path):
+    run.finish(SUMMARY)
+    run.path.rename(tmp_path / "moved")
+    moved = read_summary(tmp_path / "moved")
+    assert moved == dataclasses.replace(SUMMARY, directory=str(tmp_path / "moved"))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "3", "{}", '{"kind": "train"}', '{"more": 1}'])
+def test_a_damaged_summary(run, content):
+    run.summary.write_text(content)
+    with pytest.raises(RunError, match=r"summary\.json: "):
+        read_summary(run.path)
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]\n", b"{}\n", b'{"epoch": 1}\n', b"\xff", b"3\n"])
+def test_damaged_metrics(run, content):
+    run.metrics.write_bytes(content)
+    with pytest.raises(RunError, match=r"metrics\.jsonl: "):
+        read_records(run.path)
+
+
+def test_no_run_at_all(tmp_path):
+    for read in (read_summary, read_records):
+        with pytest.raises(RunError, match="FileNotFoundError"):
+            read(tmp_path)
+
+
+def test_the_environment_can_be_written():
+    found = environment()
+    assert json.loads(json.dumps(found)) == found
+    assert found["threads"] >= 1

@@ -1,0 +1,161 @@
+from contextlib import nullcontext
+
+import pytest
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from svdistill.distiller import Distiller
+from svdistill.errors import TrainingError, TransferWarning
+from svdistill.losses import FSPLoss, SVDLoss
+from svdistill.networks import build_network
+from svdistill.training.step import DistillStep, TaskStep, TransferStep
+
+
+class Scaling:
+    """What steps use of an accelerator that trains in fp16, here on a CPU."""
+
+    def __init__(self, scale):
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+
+    def autocast(self):
+        return nullcontext()
+
+    def backward(self, loss):
+        self.scaler.scale(loss).backward()
+
+
+@pytest.fixture(scope="module")
+def plain():
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(cpu=True)
+
+
+def make_distiller(loss=None, **options):
+    torch.manual_seed(0)
+    teacher, student = (build_network("mobilenet_student", 4, 0.05) for _ in range(2))
+    return Distiller(teacher, student, loss or SVDLoss(), taps=student.tap_paths, **options)
+
+
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(8, 3, 16, 16, generator=generator), torch.arange(8) % 4
+
+
+def gradients(distiller):
+    return [parameter.grad for parameter in distiller.student.parameters()]
+
+
+def test_task_step_is_plain_cross_entropy(plain):
+    torch.manual_seed(0)
+    network = build_network("mobilenet_student", 4, 0.05)
+    network.stem[0].weight.requires_grad_(False)
+    step = TaskStep(network.eval(), plain)
+    assert len(step.parameters()) == len(list(network.parameters())) - 1
+    step.train_mode()
+    assert network.training
+    network.eval()  # so that the second pass below sees the same statistics
+    images, labels = batch()
+    result = step(images, labels, progress=0)
+    actual = [parameter.grad for parameter in step.parameters()]
+    loss = F.cross_entropy(network(images), labels)
+    expected = torch.autograd.grad(loss, step.parameters())
+    torch.testing.assert_close(result.task_loss, loss.detach())
+    torch.testing.assert_close(actual, list(expected))
+    assert result.transfer_loss is None
+    assert result.norms is None
+    assert not result.logits.requires_grad
+
+
+@pytest.mark.parametrize("progress", [0, 3])
+def test_distill_step_is_the_distillers_backward(plain, progress):
+    images, labels = batch()
+    by_hand, distiller = make_distiller(), make_distiller()
+    output = by_hand(images)
+    norms = by_hand.backward(
+        0.5 * F.cross_entropy(output.logits, labels),
+        output._replace(transfer_loss=3 * output.transfer_loss),
+        progress=progress,
+    )
+    result = DistillStep(distiller, plain, 0.5, 3.0)(images, labels, progress)
+    torch.testing.assert_close(gradients(distiller), gradients(by_hand))
+    torch.testing.assert_close(result.transfer_loss, output.transfer_loss.detach())
+    torch.testing.assert_close(result.task_loss, F.cross_entropy(output.logits, labels).detach())
+    assert result.norms == norms
+    assert not any(tensor.requires_grad for tensor in result[:3])
+
+
+def test_transfer_step_is_the_transfers_gradient_alone(plain):
+    images, labels = batch()
+    by_hand, distiller = make_distiller(FSPLoss()), make_distiller(FSPLoss())
+    output = by_hand(images)
+    (2 * output.transfer_loss).backward()
+    result = TransferStep(distiller, plain, 0.5, 2.0)(images, labels, progress=0)
+    for actual, expected in zip(gradients(distiller), gradients(by_hand), strict=True):
+        assert (actual is None) == (expected is None)
+        if actual is not None:
+            torch.testing.assert_close(actual, expected)
+    assert distiller.student.head[2].weight.grad is None  # behind the last tap
+    torch.testing.assert_close(result.transfer_loss, output.transfer_loss.detach())
+    torch.testing.assert_close(result.task_loss, F.cross_entropy(output.logits, labels).detach())
+
+
+@pytest.mark.parametrize("kind", [DistillStep, TransferStep])
+def test_the_loss_scale_of_fp16_changes_no_gradient(plain, kind):
+    """Neither the clip, in which the weight decay counts, nor the norms may see it."""
+    images, labels = batch()
+    distillers = [make_distiller(weight_decay=5.0) for _ in range(2)]
+    scale = 2.0**14
+    expected = kind(distillers[0], plain, 0.5, 1.0)(images, labels, progress=0)
+    scaling = Scaling(scale)
+    result = kind(distillers[1], scaling, 0.5, 1.0)(images, labels, progress=0)
+    for actual, unscaled in zip(*map(gradients, reversed(distillers)), strict=True):
+        assert (actual is None) == (unscaled is None)
+        if actual is not None:
+            torch.testing.assert_close(actual / scale, unscaled)
+    torch.testing.assert_close(result.transfer_loss, expected.transfer_loss)
+    if expected.norms is not None:
+        torch.testing.assert_close(tuple(result.norms), tuple(expected.norms))
+
+
+@pytest.mark.parametrize("kind", [DistillStep, TransferStep])
+def test_a_fresh_scaler_can_step(kind):
+    """Nothing but its own `scale` wakes a scaler up."""
+    distiller, scaling = make_distiller(), Scaling(1024.0)
+    step = kind(distiller, scaling, 1.0, 1.0)
+    before = distiller.student.stem[0].weight.detach().clone()
+    optimizer = torch.optim.SGD(step.parameters(), lr=0.1)
+    step(*batch(), progress=0)
+    scaling.scaler.step(optimizer)
+    scaling.scaler.update()
+    assert not distiller.student.stem[0].weight.equal(before)
+
+
+@pytest.mark.parametrize("kind", [DistillStep, TransferStep])
+class TestDistillSteps:
+    def test_train_the_student_alone(self, plain, kind):
+        step = kind(make_distiller().eval(), plain, 1.0, 1.0)
+        step.train_mode()
+        assert step.distiller.student.training
+        assert not step.distiller.teacher.training
+        trained = {id(parameter) for parameter in step.parameters()}
+        assert trained == {id(parameter) for parameter in step.distiller.student.parameters()}
+
+    def test_refuse_a_transfer_that_is_not_finite(self, plain, kind):
+        step = kind(make_distiller(), plain, 1.0, float("inf"))
+        with pytest.raises(TrainingError, match="transfer_loss: expected a finite"):
+            step(*batch(), progress=0)
+
+    def test_warn_where_the_transfer_teaches_nothing(self, plain, kind):
+        distiller = make_distiller(FSPLoss()).eval()
+        distiller.student.load_state_dict(distiller.teacher.state_dict())
+        step = kind(distiller, plain, 1.0, 1.0)
+        step(*batch(), progress=0)
+        with pytest.warns(TransferWarning, match="zero in every step of epoch 0"):
+            step.end_epoch()
+
+    def test_do_not_warn_otherwise(self, plain, kind):
+        step = kind(make_distiller(), plain, 1.0, 1.0)
+        step(*batch(), progress=0)
+        step.end_epoch()
