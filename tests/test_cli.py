@@ -8,7 +8,8 @@ import sys
 import pytest
 import yaml
 
-from svdistill.cli import COMMANDS, main
+from svdistill.cli import main
+from svdistill.cli.manual import COMMANDS
 
 TINY = ["--network", "mobilenet_student", "--width", "0.1", "--train_size", "100"]
 TINY += ["--epochs", "1", "--augmentation", "none"]

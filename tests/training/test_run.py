@@ -22,7 +22,7 @@ from tiny_runs import (
 from svdistill.errors import ArgumentError, RunError, SVDistillError
 from svdistill.losses import FSPLoss, SoftTargetLoss, SumLoss, SVDLoss
 from svdistill.training import distill, evaluate, load_student, train
-from svdistill.training.run import build_loss
+from svdistill.training.assembly import build_loss
 from svdistill.training.run_directory import read_records, read_summary
 
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="tells what no GPU means")

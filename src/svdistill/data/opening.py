@@ -64,7 +64,7 @@ def open_images(spec: str, image_size: int | None) -> Opened:
     if place and scheme == "hub":
         return _open_tables(read_hub(place), image_size)
     kind = "folder" if Path(spec).is_dir() else "parquet"
-    remedy = nearest(scheme, [known.partition(":")[0] for known in SCHEMES])
+    remedy = nearest(f"{scheme}:PATH" if place else spec, SCHEMES)
     raise ArgumentError(
         "data",
         expected="one of " + ", ".join(SCHEMES),

@@ -86,7 +86,7 @@ def read_parquet(path: Path) -> Tables:
     for file in files:
         try:
             found = datasets.Features.from_arrow_schema(pyarrow.parquet.read_schema(file))
-        except (OSError, pyarrow.ArrowException) as cause:
+        except (OSError, ValueError, pyarrow.ArrowException) as cause:
             raise DataError(
                 str(file),
                 expected="a whole Parquet file",

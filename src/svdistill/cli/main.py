@@ -1,0 +1,112 @@
+"""The command line: thin, each command calls one function that is public in Python too."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from argparse import ArgumentError as UsageError
+from collections.abc import Sequence
+from typing import Any
+
+from jsonargparse import Namespace
+from rich.console import Console
+
+from svdistill.cli.parsers import build_parser
+from svdistill.cli.spelling import explain, spell
+from svdistill.errors import SVDistillError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: words after `svdistill`; those of the process by default.
+
+    Returns:
+        The exit status: 0, 2 for bad input, 130 when interrupted.
+    """
+    words = spell(list(sys.argv[1:] if arguments is None else arguments))
+    warnings.showwarning = _show_warning
+    parser = build_parser()
+    if not words:
+        parser.print_help()
+        return 0
+    try:
+        options = parser.parse_args(words)
+        getattr(_Commands, options.command)(options[options.command])
+    except UsageError as error:
+        return _fail(explain(str(error), words))
+    except SVDistillError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return _fail("interrupted; the last whole epoch is saved, go on with --resume", status=130)
+    return 0
+
+
+class _Commands:
+    """One method a command: imports what it needs, calls one function, prints what came."""
+
+    @staticmethod
+    def demo(options: Namespace) -> None:
+        from svdistill.experiments import demo
+
+        demo(options.output, seeds=options.seeds, console=Console())
+
+    @staticmethod
+    def train(options: Namespace) -> None:
+        from svdistill.training import TrainConfig, train
+        from svdistill.training.progress import BarReporter
+
+        _print_summary(train(TrainConfig(**_fields(options)), BarReporter()))
+
+    @staticmethod
+    def distill(options: Namespace) -> None:
+        from svdistill.training import DistillConfig, distill
+        from svdistill.training.progress import BarReporter
+
+        _print_summary(distill(DistillConfig(**_fields(options)), BarReporter()))
+
+    @staticmethod
+    def evaluate(options: Namespace) -> None:
+        from svdistill.training import evaluate
+
+        evaluation = evaluate(options.run, options.data, device=options.device)
+        print(
+            f"accuracy {evaluation.accuracy:.2f} %   loss {evaluation.loss:.4f}   "
+            f"{evaluation.images} images"
+        )
+
+    @staticmethod
+    def info(options: Namespace) -> None:
+        from svdistill.networks import describe_network, network_names
+        from svdistill.report import network_table, networks_table
+
+        setting = (options.num_classes, options.width, options.image_size)
+        if options.name:
+            Console().print(network_table(describe_network(options.name, *setting)))
+        else:
+            described = [describe_network(name, *setting) for name in network_names()]
+            Console().print(networks_table(described))
+
+
+def _print_summary(summary: Any) -> None:
+    print(
+        f"{summary.network}: {summary.last_accuracy:.2f} % after the last epoch, "
+        f"{summary.best_accuracy:.2f} % after the best ({summary.best_epoch + 1}, by "
+        f"{summary.best_by}); {summary.parameters:,} parameters, {summary.flops / 1e6:.1f}M FLOPs\n"
+        f"{summary.directory}"
+    )
+
+
+def _fields(options: Namespace) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name != "config"}
+
+
+def _fail(message: str, status: int = 2) -> int:
+    print(f"svdistill: {message}", file=sys.stderr)
+    return status
+
+
+def _show_warning(message: Warning | str, *_where: object, **_more: object) -> None:
+    """Warnings as one line, without the place in the code."""
+    print(f"svdistill: warning: {message}", file=sys.stderr)

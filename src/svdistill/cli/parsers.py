@@ -1,0 +1,88 @@
+"""Parsers of the commands, from the dataclasses that the commands take."""
+
+from __future__ import annotations
+
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Callable
+
+from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
+
+from svdistill.cli import manual
+
+
+class _ManualFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Keeps the examples' line breaks."""
+
+
+def build_parser() -> ArgumentParser:
+    """The parser of all commands and their options."""
+    parser = _parser("svdistill COMMAND [options]", manual.MANUAL, manual.EXIT_STATUS)
+    commands = parser.add_subcommands(required=True, dest="command", metavar="COMMAND")
+    for name, summary in manual.COMMANDS.items():
+        commands.add_subcommand(name, COMMAND_PARSERS[name](), help=summary)
+    return parser
+
+
+def _demo_parser() -> ArgumentParser:
+    parser = _parser("svdistill demo [options]", manual.DEMO_MANUAL, manual.EXIT_STATUS)
+    parser.add_argument("--output", type=str, default="runs/demo", help="Where the runs go.")
+    parser.add_argument("--seeds", type=int, default=3, help="How often everything is repeated.")
+    return parser
+
+
+def _train_parser() -> ArgumentParser:
+    from svdistill.training import TrainConfig
+
+    epilog = "\n".join((manual.TRAIN_EXAMPLES, manual.RUN_FILES, manual.EXIT_STATUS))
+    parser = _parser("svdistill train --output DIR [options]", manual.TRAIN_MANUAL, epilog)
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with options.")
+    parser.add_class_arguments(TrainConfig)
+    return parser
+
+
+def _distill_parser() -> ArgumentParser:
+    from svdistill.training import DistillConfig
+
+    epilog = "\n".join((manual.DISTILL_EXAMPLES, manual.RUN_FILES, manual.EXIT_STATUS))
+    usage = "svdistill distill --teacher TEACHER --output DIR [options]"
+    parser = _parser(usage, manual.DISTILL_MANUAL, epilog)
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with options.")
+    parser.add_class_arguments(DistillConfig)
+    return parser
+
+
+def _evaluate_parser() -> ArgumentParser:
+    parser = _parser("svdistill evaluate RUN [options]", manual.EVALUATE_MANUAL, manual.EXIT_STATUS)
+    parser.add_argument("run", type=str, help="Run directory or .safetensors file of a run.")
+    parser.add_argument("--data", type=str | None, default=None, help="As for `train`.")
+    parser.add_argument("--device", type=str, default="auto", help="`auto`, `cpu` or `cuda`.")
+    return parser
+
+
+def _info_parser() -> ArgumentParser:
+    parser = _parser("svdistill info [NAME] [options]", manual.INFO_MANUAL, manual.EXIT_STATUS)
+    parser.add_argument("name", type=str, nargs="?", default="", help="A network's name.")
+    parser.add_argument("--num_classes", type=int, default=100, help="Number of logits.")
+    parser.add_argument("--width", type=float, default=1.0, help="Factor on all channel counts.")
+    parser.add_argument("--image_size", type=int, default=32, help="Side of an image in pixels.")
+    return parser
+
+
+COMMAND_PARSERS: dict[str, Callable[[], ArgumentParser]] = {
+    "demo": _demo_parser,
+    "train": _train_parser,
+    "distill": _distill_parser,
+    "evaluate": _evaluate_parser,
+    "info": _info_parser,
+}
+
+
+def _parser(usage: str, description: str, epilog: str) -> ArgumentParser:
+    return ArgumentParser(
+        prog="svdistill",
+        usage=usage,
+        description=description,
+        epilog=epilog,
+        formatter_class=_ManualFormatter,
+        exit_on_error=False,
+    )

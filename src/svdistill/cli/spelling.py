@@ -1,0 +1,55 @@
+"""Words as people type them, and mistakes as one line with a remedy."""
+
+from __future__ import annotations
+
+import re
+
+from svdistill.cli.manual import COMMANDS
+from svdistill.cli.parsers import COMMAND_PARSERS
+from svdistill.errors import nearest
+
+
+def spell(words: list[str]) -> list[str]:
+    """Accept `--learning-rate` for `--learning_rate`, `-o` for `--output`, a bare `--resume`."""
+    spelled = []
+    for place, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        if option == "-o":
+            option = "--output"
+        elif option.startswith("--"):
+            option = "--" + option[2:].replace("-", "_")
+        following = words[place + 1] if place + 1 < len(words) else ""
+        if option == "--resume" and not equals and following not in ("true", "false"):
+            equals, value = "=", "true"
+        spelled.append(option + equals + value)
+    return spelled
+
+
+def explain(message: str, words: list[str]) -> str:
+    """A parser's message in one line, with the option that a mistyped one is close to."""
+    command = words[0]
+    line = " ".join(message.split()).replace(f"{command}.", "--")
+    line = re.sub(
+        r"Parser key \"(\w+)\": Expected an? (.+)\. Got value: (.*)",
+        lambda found: f"{found[1]}: expected {_plain(found[2])}, got {found[3]}",
+        line,
+    )
+    if command not in COMMANDS:
+        return f"{line}; {nearest(command, COMMANDS)}"
+    written = [word.partition("=")[0] for word in words if word.startswith("--")]
+    written += ["--" + word for word in re.findall(r"does not accept option '(\w+)'", line)]
+    options = _options_of(command)
+    unknown = [word for word in written if word not in options]
+    remedy = nearest(unknown[0], options) if unknown else f"see `svdistill {command} --help`"
+    return f"{line}; {remedy}"
+
+
+def _plain(kind: str) -> str:
+    """A type as a person writes it."""
+    return re.sub(r"<class '(\w+)'>|typing\.Literal", lambda found: found[1] or "one of ", kind)
+
+
+def _options_of(command: str) -> list[str]:
+    """The long options of a command."""
+    manual = COMMAND_PARSERS[command]().format_help()
+    return sorted(set(re.findall(r"^  (--\w+)", manual, re.MULTILINE)))

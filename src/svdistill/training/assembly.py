@@ -1,0 +1,152 @@
+"""The parts of a run, made from its configuration and checked before anything is written."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import nn
+
+from svdistill.data import Augmentation, ImageData, load_images
+from svdistill.distiller import Distiller
+from svdistill.errors import ArgumentError, require_choice
+from svdistill.losses import FSPLoss, SoftTargetLoss, SumLoss, SVDLoss, TransferLoss
+from svdistill.networks import SeedNetwork, build_network
+from svdistill.training.config import DistillConfig, TrainConfig
+from svdistill.training.seeding import derive_seed
+
+PRECISIONS = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
+
+
+def build_loss(config: DistillConfig) -> TransferLoss:
+    """The transfer loss that a configuration names.
+
+    Example:
+        >>> build_loss(DistillConfig(output="runs/a", loss="fsp"))
+        FSPLoss()
+    """
+    soft = SoftTargetLoss(config.temperature)
+    if config.loss == "soft_target":
+        return soft
+    svd = SVDLoss(config.num_vectors, config.beta, config.gradient)
+    losses: dict[str, TransferLoss] = {"svd": svd, "fsp": FSPLoss()}
+    name, _, added = config.loss.partition("+")
+    if name not in losses or added not in ("", "soft_target"):
+        raise ArgumentError(
+            "loss",
+            expected="'svd', 'fsp', 'soft_target', 'svd+soft_target' or 'fsp+soft_target'",
+            got=repr(config.loss),
+            remedy="choose one of these",
+        )
+    if not added:
+        return losses[name]
+    return SumLoss([losses[name], soft], [1.0, config.soft_target_weight])
+
+
+def load_data(config: TrainConfig) -> ImageData:
+    """The images that a configuration names."""
+    return load_images(
+        config.data,
+        image_size=config.image_size,
+        classes_every=config.classes_every,
+        train_size=config.train_size,
+        dev_fraction=config.dev_fraction,
+        # The held-out images are the same for every seed of a run.
+        seed=0,
+    )
+
+
+def move_data(data: ImageData, device: torch.device) -> ImageData:
+    """The same images on a device, where they are resident."""
+    return replace(
+        data,
+        train=data.train.to(device),
+        test=data.test.to(device),
+        dev=None if data.dev is None else data.dev.to(device),
+    )
+
+
+def new_student(config: TrainConfig, data: ImageData, device: torch.device) -> SeedNetwork:
+    """The network to train, its weights drawn from the run's seed."""
+    torch.manual_seed(derive_seed(config.seed, "weights"))
+    network = build_network(config.network, data.num_classes, config.width)
+    return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def tap_paths(argument: str, network: nn.Module, chosen: list[str]) -> tuple[str, ...]:
+    """The taps that were chosen, or those that a network of the seed names."""
+    if chosen:
+        return tuple(chosen)
+    if isinstance(network, SeedNetwork):
+        return network.tap_paths
+    raise ArgumentError(
+        argument,
+        expected="module paths, since the network is none of ours",
+        got="nothing",
+        remedy=f"give --{argument}, in the order of the data's flow",
+    )
+
+
+@torch.no_grad()
+def try_once(distiller: Distiller, data: ImageData, device: torch.device) -> None:
+    """Two images through everything: whatever does not fit shows before anything is written."""
+    batch = next(data.test.batches(2, device=device, order_seed=None))
+    augmentation = Augmentation("none", data.image_shape[-1], data.mean, data.std)
+    images = augmentation.normalise(batch.images)
+    distiller.eval()
+    logits = distiller.teacher(images)
+    expected = (len(images), data.num_classes)
+    if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != expected:
+        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ArgumentError(
+            "teacher",
+            expected=f"logits [images, {data.num_classes}], one per class of the data",
+            got=got,
+            remedy="use a teacher of the same classes",
+        )
+    distiller(images)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that a name means; `"auto"` prefers CUDA."""
+    require_choice("device", name, ("auto", "cpu", "cuda"))
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ArgumentError(
+            "device",
+            expected="a device of this machine",
+            got="'cuda', but torch finds no GPU",
+            remedy="use --device cpu, or install a CUDA build of torch",
+        )
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def new_accelerator(config: TrainConfig) -> Accelerator:
+    """Device, precision and TensorBoard for one run."""
+    device = choose_device(config.device)
+    if config.precision == "fp16" and device.type == "cpu":
+        raise ArgumentError(
+            "precision",
+            expected="'float32' or 'bf16' on a CPU",
+            got="'fp16'",
+            remedy="use --precision bf16, or a GPU",
+        )
+    # Accelerate keeps one precision per process; several runs in one process may differ.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision=PRECISIONS[config.precision],
+        log_with="tensorboard",
+        project_dir=config.output,
+    )
+    if accelerator.num_processes > 1:
+        raise ArgumentError(
+            "num_processes",
+            expected="1",
+            got=accelerator.num_processes,
+            remedy="launch one process; data parallelism is not supported yet",
+        )
+    return accelerator
