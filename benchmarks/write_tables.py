@@ -9,11 +9,14 @@ table stands between `<!-- table: SET -->` and `<!-- end -->`.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
 
+from svdistill.networks import describe_network, network_names, published_size
 from svdistill.report import markdown_table, method_rows, plot_curves
+from svdistill.report.network_tables import millions
 from svdistill.training.run_directory import read_summary
 
 ROOT = Path(__file__).parent.parent
@@ -62,10 +65,62 @@ def with_tables(text: str) -> str:
     """The text with every table between its markers made anew."""
 
     def table(found: re.Match[str]) -> str:
-        runs = [(label, read_summary(path)) for label, path in runs_of(found[1])]
-        return f"<!-- table: {found[1]} -->\n\n{markdown_table(method_rows(runs))}\n\n<!-- end -->"
+        if found[1] == "agreement":
+            rows = agreement_table()
+        elif found[1] == "networks":
+            rows = networks_markdown()
+        else:
+            runs = [(label, read_summary(path)) for label, path in runs_of(found[1])]
+            rows = markdown_table(method_rows(runs))
+        return f"<!-- table: {found[1]} -->\n\n{rows}\n\n<!-- end -->"
 
     return re.sub(r"<!-- table: (\S+) -->.*?<!-- end -->", table, text, flags=re.DOTALL)
+
+
+def agreement_table() -> str:
+    """The worst relative error of each subject in benchmarks/results/agreement.json."""
+    worst: dict[tuple[str, str], dict[str, float]] = {}
+    for row in json.loads((ROOT / "benchmarks/results/agreement.json").read_text())["rows"]:
+        subject, case, figures = row["subject"], row["case"], row["figures"]
+        dtype = next((name for name in ("float32", "float64", "bfloat16") if name in case), "")
+        if "cosine" in figures or not dtype:
+            continue
+        if subject == "truncated_svd":
+            solver = case.split()[-1]
+            subject = f'`truncated_svd`, `solver="{solver}"`'
+        for quantity, error in figures.items():
+            errors = worst.setdefault((subject, quantity), {})
+            errors[dtype] = max(errors.get(dtype, 0.0), error)
+    lines = [
+        "| worst relative error | | float32 | float64 | bfloat16 input |",
+        "|---|---|---|---|---|",
+    ]
+    for (subject, quantity), errors in worst.items():
+        cells = (
+            f"{errors[dtype]:.0e}" if dtype in errors else ""
+            for dtype in ("float32", "float64", "bfloat16")
+        )
+        lines.append(f"| {subject} | {quantity} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def networks_markdown() -> str:
+    """Parameters and FLOPs of every network beside what the seed's table says."""
+    lines = [
+        "| network | parameters | seed's table | FLOPs | seed's table |",
+        "|---" * 5 + "|",
+    ]
+    for name in network_names():
+        size, published = describe_network(name).profile, published_size(name)
+        cells = (
+            f"`{name}`",
+            millions(size.parameters, digits=2),
+            millions(published.parameters, digits=2),
+            millions(size.flops),
+            millions(published.flops),
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def main() -> int:

@@ -13,9 +13,9 @@ def noise(count, size=8, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
 
 
-def in_turn(count, classes=len(NAMES)):
+def in_turn(count):
     """Labels 0, 1, 2, 0, 1, 2, ..."""
-    return np.arange(count) % classes
+    return np.arange(count) % len(NAMES)
 
 
 def write_folder(root, images, labels, names=NAMES):

@@ -98,7 +98,7 @@ def test_training_part_keeps_that_many(size):
 @pytest.mark.parametrize(
     ("size", "message"),
     [
-        (1, r"expected 2 \(one image per class\) to 5 \(all that there are\), got 1"),
+        (1, r"2 \(one image per class\) to 5 \(all that there are\), got 1"),
         (6, r"to 5 \(all that there are\), got 6; .*None for all"),
         (0, "an integer of at least 1"),
         (-3, "an integer of at least 1"),

@@ -55,6 +55,11 @@ class TestSummary:
         assert 0 <= summary.teacher_accuracy <= 100
         assert summary.directory == str(student_run)
 
+    def test_a_teacher_sees_images_as_it_was_trained_on(self, tmp_path, teacher_run):
+        few = distill_config(tmp_path / "run", teacher_run, train_size=50, epochs=1)
+        taught = distill(few).teacher_accuracy
+        assert taught == read_summary(teacher_run).last_accuracy
+
     def test_of_two_stages(self, two_stage_run):
         assert read_summary(two_stage_run).epochs == 4
 

@@ -26,7 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, 2 for bad input, 130 when interrupted.
     """
     words = spell(list(sys.argv[1:] if arguments is None else arguments))
-    warnings.showwarning = _show_warning
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        return _run(words)
+
+
+def _run(words: list[str]) -> int:
     parser = build_parser()
     if not words:
         parser.print_help()

@@ -59,6 +59,7 @@ class Augmentation(nn.Module):
         # Constants of the data set, not state that was learnt: checkpoints leave them out.
         self.register_buffer("mean", _channels("mean", mean, 0.0), persistent=False)
         self.register_buffer("std", _channels("std", std, 1e-6), persistent=False)
+        # In a tuple they are no submodules: kornia draws on the CPU, wherever this module goes.
         self.views = _views(name, image_size)
 
     def extra_repr(self) -> str:
@@ -115,9 +116,9 @@ class Augmentation(nn.Module):
         return views
 
 
-def _views(name: str, image_size: int) -> nn.ModuleList:
+def _views(name: str, image_size: int) -> tuple[nn.Module, ...]:
     if name == "none":
-        return nn.ModuleList()
+        return ()
     # Imported here because it takes two seconds, and evaluation never needs it.
     from kornia.augmentation import RandomCrop, RandomHorizontalFlip, RandomRotation
 
@@ -126,8 +127,8 @@ def _views(name: str, image_size: int) -> nn.ModuleList:
     size = (image_size, image_size)
     crop = RandomCrop(size, padding=image_size // 8, cropping_mode="slice")
     if name == "crop_flip":
-        return nn.ModuleList([flip, crop])
-    return nn.ModuleList([flip, RandomRotation(ROTATION_DEGREES, resample="nearest", p=1.0), crop])
+        return (flip, crop)
+    return (flip, RandomRotation(ROTATION_DEGREES, resample="nearest", p=1.0), crop)
 
 
 def _channels(argument: str, values: Sequence[float], minimum: float) -> Tensor:

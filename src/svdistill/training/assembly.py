@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -16,6 +17,7 @@ from svdistill.losses import FSPLoss, SoftTargetLoss, SumLoss, SVDLoss, Transfer
 from svdistill.networks import SeedNetwork, build_network
 from svdistill.training.config import DistillConfig, TrainConfig
 from svdistill.training.seeding import derive_seed
+from svdistill.training.weights import read_card, weights_file
 
 PRECISIONS = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
 
@@ -56,6 +58,16 @@ def load_data(config: TrainConfig) -> ImageData:
         # The held-out images are the same for every seed of a run.
         seed=0,
     )
+
+
+def as_taught(data: ImageData, teacher: str) -> ImageData:
+    """The same images, normalised as those were that a teacher of ours was trained on.
+
+    A student of few images has other statistics; its teacher must see what it knows.
+    """
+    path = Path(teacher)
+    card = read_card(weights_file(path)) if path.exists() else None
+    return data if card is None else replace(data, mean=card.mean, std=card.std)
 
 
 def move_data(data: ImageData, device: torch.device) -> ImageData:

@@ -14,6 +14,7 @@ from svdistill.errors import RunError
 from svdistill.networks import profile_network
 from svdistill.taps import TapPairs
 from svdistill.training.assembly import (
+    as_taught,
     build_loss,
     choose_device,
     load_data,
@@ -77,6 +78,7 @@ def distill(config: DistillConfig, reporter: Reporter | None = None) -> RunSumma
         network=config.teacher_network,
         width=config.teacher_width,
     ).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    data = as_taught(data, config.teacher)
     student = new_student(config, data, device)
     taps = TapPairs(
         tap_paths("teacher_taps", teacher, config.teacher_taps),

@@ -1,0 +1,42 @@
+"""README.md says what the committed results say."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def write_tables():
+    path = ROOT / "benchmarks" / "write_tables.py"
+    spec = importlib.util.spec_from_file_location("write_tables", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_readme_holds_the_tables_of_the_results(write_tables):
+    text = (ROOT / "README.md").read_text()
+    assert text.count("<!-- table:") == 4
+    assert write_tables.with_tables(text) == text
+
+
+@pytest.mark.parametrize("name", ["demo", "cifar100-short"])
+def test_every_committed_run_is_in_its_table(write_tables, name):
+    listed = {path for _, path in write_tables.runs_of(name)}
+    stored = {path.parent for path in (ROOT / "results" / name).glob("*/summary.json")}
+    assert listed == stored
+    assert stored
+
+
+def test_committed_summaries_agree_with_their_metrics(write_tables):
+    from svdistill.training.run_directory import read_records, read_summary
+
+    for name in ("demo", "cifar100-short"):
+        for _, path in write_tables.runs_of(name):
+            summary, records = read_summary(path), read_records(path)
+            assert summary.epochs == len(records)
+            assert summary.last_accuracy == records[-1].test_accuracy
+            assert summary.best_accuracy == max(record.test_accuracy for record in records)

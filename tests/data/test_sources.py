@@ -1,0 +1,393 @@
+import os
+import socket
+from collections import Counter
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from picture_files import NAMES, in_order, in_turn, noise, table, write_folder, write_parquet
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from svdistill.data import ResidentSplit, StreamedSplit, load_images
+from svdistill.errors import ArgumentError, DataError
+
+IMAGES, LABELS = noise(60), in_turn(60)
+SPLITS = ("train", "dev", "test")
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_images("digits")
+
+
+@pytest.fixture(scope="module")
+def insects(tmp_path_factory):
+    """A Parquet folder with all images to train on, and the last 12 once more to test on."""
+    folder = tmp_path_factory.mktemp("insects")
+    write_parquet(folder / "train-0.parquet", IMAGES, LABELS)
+    write_parquet(folder / "test-0.parquet", IMAGES[48:], LABELS[48:])
+    return f"parquet:{folder}"
+
+
+def multiset(*splits):
+    """The images of some splits with their labels, without their order."""
+    found = Counter()
+    for split in splits:
+        for image, label in zip(*in_order(split), strict=True):
+            found[image.tobytes(), int(label)] += 1
+    return found
+
+
+# Digits
+
+
+def test_digits_are_counted_and_stratified(digits):
+    assert (len(digits.train), len(digits.test), digits.dev) == (1078, 719, None)
+    assert digits.class_names == tuple("0123456789")
+    assert digits.num_classes == 10
+    assert digits.image_shape == (3, 16, 16)
+    everything = np.bincount(load_digits().target)
+    for split, share in ((digits.train, 0.6), (digits.test, 0.4)):
+        assert abs(np.bincount(split.labels) - share * everything).max() < 1
+
+
+def test_digits_are_those_of_scikit_learn(digits):
+    images, labels = (np.concatenate(x) for x in zip(*map(in_order, (digits.train, digits.test))))
+    assert images.shape == (1797, 16, 16, 3)
+    assert images.dtype == np.uint8
+    assert (images == images[..., :1]).all()
+    assert (images.min(), images.max()) == (0, 255)
+    source = load_digits()
+    enlarged = np.stack(
+        [
+            Image.fromarray(image.astype(np.float32) * (255 / 16)).resize((16, 16), 2)
+            for image in source.images
+        ]
+    )
+    ours = torch.from_numpy(images[..., 0]).flatten(1).float()
+    nearest = torch.cdist(ours, torch.from_numpy(enlarged).flatten(1)).argmin(dim=1).numpy()
+    assert sorted(nearest) == list(range(1797))  # every digit once
+    assert abs(images[..., 0] - enlarged[nearest]).max() <= 0.51
+    assert np.array_equal(labels, source.target[nearest])
+
+
+def test_digits_are_the_same_every_time(digits):
+    torch.manual_seed(99)
+    again = load_images("digits", seed=5)  # which decides what is kept, not what there is
+    assert torch.equal(again.train.images, digits.train.images)
+    assert torch.equal(again.test.labels, digits.test.labels)
+    assert again.fingerprint == digits.fingerprint
+    assert (again.mean, again.std) == (digits.mean, digits.std)
+
+
+# Statistics
+
+
+@pytest.mark.parametrize("memory_limit_gb", [8.0, 0])
+def test_statistics_are_those_of_the_training_images(insects, memory_limit_gb):
+    data = load_images(insects, train_size=30, memory_limit_gb=memory_limit_gb)
+    images = in_order(data.train)[0] / 255
+    assert data.mean == pytest.approx(images.mean(axis=(0, 1, 2)), abs=1e-12)
+    assert data.std == pytest.approx(images.std(axis=(0, 1, 2)), abs=1e-12)
+
+
+def test_statistics_of_many_streamed_images_come_from_some_of_them(insects, monkeypatch):
+    monkeypatch.setattr("svdistill.data.sources.SAMPLED_IMAGES", 20)
+    data = load_images(insects, memory_limit_gb=0)
+    sample = IMAGES[np.linspace(0, 59, 20).astype(int)] / 255
+    assert data.mean == pytest.approx(sample.mean(axis=(0, 1, 2)), abs=1e-12)
+
+
+def test_a_channel_that_never_changes_is_not_divided_by_zero(tmp_path):
+    images = IMAGES.copy()
+    images[..., 1] = 51
+    data = load_images(f"folder:{write_folder(tmp_path, images, LABELS)}")
+    assert data.mean[1] == pytest.approx(0.2)
+    assert data.std[1] == pytest.approx(1 / 255)
+
+
+# Streamed or in memory
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("order_seed", [None, 4])
+def test_streamed_equals_resident(insects, workers, order_seed):
+    options = {"dev_fraction": 0.2, "train_size": 31, "classes_every": 2, "image_size": 9}
+    resident = load_images(insects, **options)
+    streamed = load_images(insects, memory_limit_gb=0, **options)
+    for name in SPLITS:
+        one, other = getattr(resident, name), getattr(streamed, name)
+        assert isinstance(one, ResidentSplit)
+        assert isinstance(other, StreamedSplit)
+        other.workers = workers
+        assert torch.equal(one.labels, other.labels)
+        batches = [
+            list(split.batches(4, device="cpu", order_seed=order_seed)) for split in (one, other)
+        ]
+        for a, b in zip(*batches, strict=True):
+            assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    for name in ("class_names", "mean", "std", "image_shape", "fingerprint"):
+        assert getattr(resident, name) == getattr(streamed, name)
+
+
+def test_the_memory_limit_counts_all_decoded_images(insects):
+    decoded = (60 + 12) * 3 * 8 * 8
+    assert isinstance(load_images(insects, memory_limit_gb=decoded / 1e9).test, ResidentSplit)
+    less = load_images(insects, memory_limit_gb=(decoded - 1) / 1e9)
+    assert isinstance(less.test, StreamedSplit)
+    assert less.test.workers == min(8, os.cpu_count())
+
+
+# Parts
+
+
+@pytest.mark.parametrize("step", [2, 3, 5])
+def test_every_nth_class_is_kept_and_renumbered(digits, step):
+    part = load_images("digits", classes_every=step)
+    assert part.class_names == digits.class_names[::step]
+    for name in ("train", "test"):
+        images, labels = in_order(getattr(digits, name))
+        kept = labels % step == 0
+        assert np.array_equal(in_order(getattr(part, name))[0], images[kept])
+        assert np.array_equal(in_order(getattr(part, name))[1], labels[kept] // step)
+
+
+def test_the_dev_split_is_held_out_of_the_training_images(insects):
+    data = load_images(insects, dev_fraction=0.3)
+    assert np.bincount(data.train.labels).tolist() == [14, 14, 14]
+    assert np.bincount(data.dev.labels).tolist() == [6, 6, 6]
+    assert multiset(data.train, data.dev) == multiset(load_images(insects).train)
+    assert not multiset(data.train) & multiset(data.dev)
+    assert multiset(data.test) == multiset(load_images(insects).test)
+
+
+def test_the_dev_split_does_not_depend_on_train_size(insects):
+    data = load_images(insects, dev_fraction=0.3, train_size=9)
+    assert np.bincount(data.train.labels).tolist() == [3, 3, 3]
+    assert multiset(data.dev) == multiset(load_images(insects, dev_fraction=0.3).dev)
+    assert multiset(data.train) <= multiset(load_images(insects, dev_fraction=0.3).train)
+
+
+def test_the_seed_decides_what_is_kept(insects):
+    kept = [
+        multiset(load_images(insects, train_size=30, seed=seed).train) for seed in (1, 1, 2, 3)
+    ]
+    assert kept[0] == kept[1]
+    assert len({frozenset(part) for part in kept}) == 3
+    held_out = [multiset(load_images(insects, dev_fraction=0.5, seed=seed).dev) for seed in (1, 2)]
+    assert held_out[0] != held_out[1]
+
+
+# The fingerprint
+
+
+def changed(images=IMAGES, labels=LABELS, names=NAMES):
+    return images, labels, names
+
+
+def with_other_pixel(number):
+    images = IMAGES.copy()
+    images[number, 7, 7, 2] ^= 1
+    return images
+
+
+def with_other_label(number):
+    labels = LABELS.copy()
+    labels[number] = (labels[number] + 1) % 3
+    return labels
+
+
+def fingerprint(tmp_path, name, content, **options):
+    return load_images(
+        f"parquet:{write_parquet(tmp_path / name / 'a.parquet', *content)}", **options
+    ).fingerprint
+
+
+def test_the_fingerprint_tells_what_the_data_is_not_where(tmp_path):
+    one, other = (fingerprint(tmp_path, name, changed()) for name in ("here", "there"))
+    assert one == other
+    assert len(one) == 16
+    assert int(one, 16) >= 0
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        changed(images=with_other_pixel(0)),
+        changed(images=with_other_pixel(59)),
+        changed(labels=with_other_label(0)),
+        changed(labels=with_other_label(41)),
+        changed(names=("ant", "bee", "cow")),
+        changed(IMAGES[::-1], LABELS[::-1]),
+        changed(IMAGES[:-1], LABELS[:-1]),
+    ],
+    ids=["first pixel", "last pixel", "first label", "a label", "name", "order", "fewer"],
+)
+def test_the_fingerprint_changes_with_the_data(tmp_path, content):
+    assert fingerprint(tmp_path, "new", content) != fingerprint(tmp_path, "old", changed())
+
+
+def test_the_fingerprint_changes_with_the_parts(tmp_path):
+    options = [
+        {},
+        {"dev_fraction": 0.2},
+        {"dev_fraction": 0.2, "seed": 1},
+        {"train_size": 30},
+        {"train_size": 30, "seed": 1},
+        {"classes_every": 2},
+        {"image_size": 10},
+    ]
+    prints = {fingerprint(tmp_path, "same", changed(), **option) for option in options}
+    assert len(prints) == len(options)
+
+
+def test_a_changed_file_is_read_again(tmp_path):
+    one = fingerprint(tmp_path, "same", changed())
+    assert fingerprint(tmp_path, "same", changed(labels=with_other_label(3))) != one
+
+
+# The network
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Note every attempt to find or to reach another machine."""
+    attempts = []
+
+    def refuse(*arguments, **options):
+        attempts.append(arguments)
+        raise OSError("no network here")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket.socket, "connect_ex", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    return attempts
+
+
+def test_only_hub_touches_the_network(insects, tmp_path, no_network):
+    load_images("digits")
+    load_images(insects)
+    load_images(f"folder:{write_folder(tmp_path, IMAGES, LABELS)}")
+    assert no_network == []
+    with pytest.raises(OSError, match="no network here"):
+        socket.create_connection(("huggingface.co", 443))
+    assert len(no_network) == 1
+
+
+def test_a_data_set_of_the_hub(monkeypatch, insects):
+    splits = datasets.DatasetDict(
+        train=table(IMAGES, LABELS), test=table(IMAGES[48:], LABELS[48:])
+    )
+    expected = load_images(insects)
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: splits)
+    assert load_images("hub:insects").fingerprint == expected.fingerprint
+
+
+# Bad arguments
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"classes_every": 0}, "classes_every: expected an integer of at least 1, got 0"),
+        ({"classes_every": 2.0}, "classes_every: expected an integer"),
+        ({"classes_every": True}, "classes_every: expected an integer"),
+        ({"classes_every": 10}, "classes_every: .*leaves 2 or more of 10 classes, got 10; .*small"),
+        ({"train_size": 9}, r"train_size: expected 10 \(one image per class\) to 1078 .*, got 9"),
+        ({"train_size": 1079}, r"train_size: expected 10 .* to 1078 \(all .*\), got 1079"),
+        ({"train_size": 971, "dev_fraction": 0.1}, "train_size: expected 10 .* to 970"),
+        ({"train_size": 20.5}, "train_size: expected an integer of at least 1, got 20.5"),
+        ({"train_size": "20"}, "train_size: expected an integer of at least 1, got '20'"),
+        ({"train_size": 0}, "train_size: expected an integer of at least 1, got 0"),
+        ({"dev_fraction": 1}, "dev_fraction: expected a number from 0 to below 1, got 1"),
+        ({"dev_fraction": -0.1}, "dev_fraction: expected a number from 0 to below 1, got -0.1"),
+        ({"dev_fraction": float("nan")}, "dev_fraction: .*got nan"),
+        ({"dev_fraction": "0.1"}, "dev_fraction: .*got '0.1'"),
+        ({"seed": -1}, "seed: expected an integer of at least 0, got -1"),
+        ({"image_size": 7}, "image_size: expected an integer of at least 8, got 7"),
+        ({"memory_limit_gb": -1}, "memory_limit_gb: expected a number from 0"),
+        ({"memory_limit_gb": float("nan")}, "memory_limit_gb: .*got nan"),
+    ],
+)
+def test_settings_that_cannot_be(options, message):
+    with pytest.raises(ArgumentError, match=message):
+        load_images("digits", **options)
+
+
+@pytest.mark.parametrize(
+    ("dev_fraction", "split"), [(1e-9, "dev"), (0.9999, "train")], ids=["dev", "train"]
+)
+def test_a_fraction_that_leaves_nothing(dev_fraction, split):
+    with pytest.raises(DataError, match=f"digits, {split} split: expected at least one image"):
+        load_images("digits", dev_fraction=dev_fraction)
+
+
+def test_too_few_images_to_cut_a_test_split(tmp_path):
+    write_folder(tmp_path, IMAGES[:2], [0, 1])
+    with pytest.raises(DataError, match="test split: expected at least one image, got none"):
+        load_images(f"folder:{tmp_path}")
+
+
+def test_a_truncated_image_is_found_when_loading(tmp_path):
+    write_folder(tmp_path, IMAGES, LABELS)
+    broken = tmp_path / "bee" / "031.png"
+    broken.write_bytes(broken.read_bytes()[:-50])
+    with pytest.raises(DataError, match=r"bee.031\.png: .*truncated"):
+        load_images(f"folder:{tmp_path}")
+
+
+# CIFAR-100
+
+
+@pytest.fixture(scope="session")
+def images_of_cifar100(cifar100):
+    return load_images(f"parquet:{cifar100}")
+
+
+@pytest.mark.cifar100
+def test_cifar100_is_whole(images_of_cifar100):
+    data = images_of_cifar100
+    assert (len(data.train), len(data.test), data.dev) == (50_000, 10_000, None)
+    assert data.image_shape == (3, 32, 32)
+    assert len(set(data.class_names)) == data.num_classes == 100
+    assert (data.class_names[0], data.class_names[99]) == ("apple", "worm")
+    assert np.bincount(data.train.labels).tolist() == [500] * 100
+    assert np.bincount(data.test.labels).tolist() == [100] * 100
+
+
+def moments(*splits):
+    """Mean and standard deviation of each channel, from 0 to 255, in exact integer sums."""
+    sums = np.zeros((3, 3))
+    for split in splits:
+        for channel in range(3):
+            values = split.images[:, channel].numpy()
+            squares = np.square(values, dtype=np.uint16)
+            sums[:, channel] += values.size, values.sum(dtype=np.int64), squares.sum(dtype=np.int64)
+    mean = sums[1] / sums[0]
+    return mean, np.sqrt(sums[2] / sums[0] - mean**2)
+
+
+@pytest.mark.cifar100
+def test_statistics_of_cifar100(images_of_cifar100):
+    data = images_of_cifar100
+    mean, std = moments(data.train)
+    assert data.mean == pytest.approx(mean / 255, abs=1e-9)
+    assert data.std == pytest.approx(std / 255, abs=1e-9)
+    # The paper's authors count the test images in; we do not.
+    mean, std = moments(data.train, data.test)
+    assert mean == pytest.approx([129.38, 124.11, 112.48], abs=0.005)
+    assert std == pytest.approx([68.21, 65.43, 70.46], abs=0.005)
+    assert np.multiply(255, data.mean) == pytest.approx([129.38, 124.11, 112.48], abs=0.08)
+    assert np.multiply(255, data.std) == pytest.approx([68.21, 65.43, 70.46], abs=0.05)
+
+
+@pytest.mark.cifar100
+def test_every_fifth_class_of_cifar100(cifar100, images_of_cifar100):
+    whole = images_of_cifar100
+    data = load_images(f"parquet:{cifar100}", classes_every=5, memory_limit_gb=0, train_size=2000)
+    assert data.class_names == whole.class_names[::5]
+    assert np.bincount(data.train.labels).tolist() == [100] * 20
+    assert np.bincount(data.test.labels).tolist() == [100] * 20
+    assert torch.equal(data.test.labels, whole.test.labels[whole.test.labels % 5 == 0] // 5)

@@ -1,0 +1,279 @@
+import datasets
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from picture_files import NAMES, in_turn, noise, table, write_folder, write_parquet
+
+from svdistill.data.tables import read_folder, read_hub, read_parquet
+from svdistill.errors import DataError
+
+IMAGES, LABELS = noise(6), in_turn(6)
+
+
+def labels_of(tables):
+    return {name: tables.labels(name).tolist() for name in tables.splits}
+
+
+# Parquet
+
+
+def test_a_folder_of_parquet_files(tmp_path):
+    write_parquet(tmp_path / "train-00000-of-00002.parquet", IMAGES[:4], [0, 1, 2, 2])
+    write_parquet(tmp_path / "train-00001-of-00002.parquet", IMAGES[4:], [1, 0])
+    write_parquet(tmp_path / "test-00000-of-00001.parquet", IMAGES[:2], [2, 2])
+    tables = read_parquet(tmp_path)
+    assert labels_of(tables) == {"train": [0, 1, 2, 2, 1, 0], "test": [2, 2]}
+    assert (tables.image_column, tables.label_column) == ("img", "label")
+    assert tables.class_names == NAMES
+    assert tables.labels("train").dtype == np.int64
+    assert tables.source == str(tmp_path)
+    assert (tables.train_name(), tables.test_name()) == ("train", "test")
+
+
+@pytest.mark.parametrize(
+    "name", ["pictures.parquet", "all.parquet", "train.parquet", "test-0.parquet", "trainees.parquet"]
+)
+def test_a_single_parquet_file_is_what_to_train_on(tmp_path, name):
+    tables = read_parquet(write_parquet(tmp_path / name, IMAGES, LABELS))
+    assert list(labels_of(tables).values()) == [LABELS.tolist()]
+    assert tables.labels(tables.train_name()).tolist() == LABELS.tolist()
+    assert tables.test_name() is None
+
+
+@pytest.mark.parametrize(
+    ("names", "train", "test"),
+    [
+        (["train-0", "val-0"], "train", "val"),
+        (["train", "validation"], "train", "validation"),
+        (["training_a", "dev_a"], "training", "dev"),
+        (["train-0", "test-0", "validation-0"], "train", "test"),
+        (["train-0"], "train", None),
+    ],
+)
+def test_the_names_of_files_tell_the_splits(tmp_path, names, train, test):
+    for name in names:
+        write_parquet(tmp_path / f"{name}.parquet", IMAGES, LABELS)
+    tables = read_parquet(tmp_path)
+    assert (tables.train_name(), tables.test_name()) == (train, test)
+
+
+def test_a_path_with_characters_that_mean_something_elsewhere(tmp_path):
+    folder = tmp_path / "my [old] *images* {a,b} ?"
+    write_parquet(folder / "train-0.parquet", IMAGES, LABELS)
+    assert read_parquet(folder).labels("train").tolist() == LABELS.tolist()
+
+
+def test_of_two_label_columns_the_one_with_more_classes_is_taken(tmp_path):
+    both = table(IMAGES, LABELS).add_column("coarse", [0, 1] * 3)
+    both = both.cast_column("coarse", ClassLabel(names=["land", "sea"]))
+    both.select_columns(["coarse", "img", "label"]).to_parquet(tmp_path / "train.parquet")
+    tables = read_parquet(tmp_path)
+    assert (tables.label_column, tables.class_names) == ("label", NAMES)
+
+
+def test_a_test_split_without_labels_gives_way_to_one_with_labels(tmp_path):
+    write_parquet(tmp_path / "train-0.parquet", IMAGES, LABELS)
+    write_parquet(tmp_path / "test-0.parquet", IMAGES, [-1] * 6)
+    with pytest.raises(DataError, match=r"missing or negative labels in 'test'; add the labels"):
+        read_parquet(tmp_path).test_name()
+    write_parquet(tmp_path / "validation-0.parquet", IMAGES, LABELS)
+    assert read_parquet(tmp_path).test_name() == "validation"
+
+
+def test_missing_labels_are_minus_one(tmp_path):
+    path = write_parquet(tmp_path / "a.parquet", IMAGES, [0, None, 2, 1, None, 0])
+    assert read_parquet(path).labels("images").tolist() == [0, -1, 2, 1, -1, 0]
+
+
+def test_no_split_to_train_on(tmp_path):
+    for name in ("test", "val"):
+        write_parquet(tmp_path / f"{name}-0.parquet", IMAGES, LABELS)
+    with pytest.raises(DataError, match="expected a split named 'train', got 'test', 'val'"):
+        read_parquet(tmp_path).train_name()
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(DataError, match=r"gone\.parquet: expected a whole Parquet file, got .*No"):
+        read_parquet(tmp_path / "gone.parquet")
+
+
+def test_a_folder_without_parquet_files(tmp_path):
+    with pytest.raises(DataError, match="got a folder without Parquet files; check the path"):
+        read_parquet(tmp_path)
+
+
+@pytest.mark.parametrize("kept", [0, 3, 500, -1])
+def test_a_truncated_parquet_file(tmp_path, kept):
+    path = write_parquet(tmp_path / "train-0.parquet", IMAGES, LABELS)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(DataError, match=r"train-0\.parquet: expected a whole Parquet file, got "):
+        read_parquet(tmp_path)
+
+
+def test_a_parquet_file_with_damaged_pages(tmp_path):
+    path = write_parquet(tmp_path / "train-0.parquet", IMAGES, LABELS)
+    content = bytearray(path.read_bytes())
+    content[4:200] = bytes(byte ^ 0x5A for byte in content[4:200])
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="copy damaged ones again"):
+        read_parquet(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("column", "wanted"),
+    [("img", r"an image column \(Image\)"), ("label", r"a label column \(ClassLabel\)")],
+)
+def test_a_table_without_images_or_labels(tmp_path, column, wanted):
+    rest = table(IMAGES, LABELS).remove_columns(column).add_column("size", list(range(6)))
+    rest.to_parquet(tmp_path / "train.parquet")
+    with pytest.raises(DataError, match=rf"expected {wanted}, got the columns .*size \(Value\)"):
+        read_parquet(tmp_path)
+
+
+def test_a_parquet_file_that_datasets_did_not_write(tmp_path):
+    plain = pyarrow.table({"img": [b"abc"], "label": [1]})
+    pyarrow.parquet.write_table(plain, tmp_path / "train.parquet")
+    with pytest.raises(DataError, match=r"img \(Value\), label \(Value\); cast it"):
+        read_parquet(tmp_path)
+
+
+def test_features_that_nobody_knows(tmp_path):
+    path = write_parquet(tmp_path / "train.parquet", IMAGES, LABELS)
+    content = pyarrow.parquet.read_table(path)
+    metadata = {b"huggingface": b'{"info": {"features": {"img": {"_type": "Hologram"}}}}'}
+    pyarrow.parquet.write_table(content.replace_schema_metadata(metadata), path)
+    with pytest.raises(DataError, match=r"train\.parquet: .*Hologram"):
+        read_parquet(tmp_path)
+
+
+@pytest.mark.parametrize("names", [("bee", "ant", "cat"), ("ant", "bee", "cat", "dog"), NAMES[:2]])
+def test_splits_that_number_their_classes_differently(tmp_path, names):
+    write_parquet(tmp_path / "train-0.parquet", IMAGES, in_turn(6) % 2)
+    write_parquet(tmp_path / "test-0.parquet", IMAGES, in_turn(6) % 2, names)
+    message = r"train-0\.parquet: expected the columns and class names of test-0\.parquet"
+    with pytest.raises(DataError, match=message):
+        read_parquet(tmp_path)
+
+
+def test_reading_leaves_progress_bars_as_they_were(tmp_path, capfd):
+    path = write_parquet(tmp_path / "a.parquet", IMAGES, LABELS)
+    capfd.readouterr()
+    datasets.enable_progress_bars()
+    read_parquet(path)
+    assert datasets.is_progress_bar_enabled()
+    assert capfd.readouterr() == ("", "")
+
+
+# Folders
+
+
+@pytest.mark.parametrize(
+    ("names", "train", "test"),
+    [
+        (["train", "test"], "train", "test"),
+        (["train", "val"], "train", "val"),
+        (["training", "validation", "test"], "training", "test"),
+        (["train"], "train", None),
+    ],
+)
+def test_a_folder_with_splits(tmp_path, names, train, test):
+    for name in names:
+        write_folder(tmp_path / name, IMAGES, LABELS)
+    tables = read_folder(tmp_path)
+    assert (tables.train_name(), tables.test_name()) == (train, test)
+    assert labels_of(tables) == dict.fromkeys(names, [0, 0, 1, 1, 2, 2])
+    assert tables.class_names == NAMES
+
+
+def test_a_folder_without_splits(tmp_path):
+    tables = read_folder(write_folder(tmp_path, IMAGES, LABELS))
+    assert labels_of(tables) == {"images": [0, 0, 1, 1, 2, 2]}
+    assert (tables.train_name(), tables.test_name()) == ("images", None)
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    tables = read_folder(write_folder(tmp_path, IMAGES, LABELS, ("train", "test", "boat")))
+    assert tables.class_names == ("boat", "test", "train")
+    assert list(tables.splits) == ["images"]
+
+
+def test_classes_are_those_of_all_splits(tmp_path):
+    write_folder(tmp_path / "train", IMAGES, LABELS, ("bee", "cat", "dog"))
+    write_folder(tmp_path / "test", IMAGES[:2], [0, 1], ("ant", "cat"))
+    tables = read_folder(tmp_path)
+    assert tables.class_names == ("ant", "bee", "cat", "dog")
+    assert labels_of(tables) == {"train": [1, 1, 2, 2, 3, 3], "test": [0, 2]}
+
+
+def test_only_images_count_in_any_depth_and_case(tmp_path):
+    write_folder(tmp_path, IMAGES, LABELS)
+    (tmp_path / "ant" / "notes.txt").write_text("six legs")
+    (tmp_path / "notes.png").write_text("not in the folder of a class")
+    (tmp_path / ".thumbnails").mkdir()
+    (tmp_path / "bee" / "2019").mkdir()
+    (tmp_path / "bee" / "001.png").rename(tmp_path / "bee" / "2019" / "001.PNG")
+    assert labels_of(read_folder(tmp_path)) == {"images": [0, 0, 1, 1, 2, 2]}
+
+
+def test_a_folder_that_is_none(tmp_path):
+    with pytest.raises(DataError, match="expected a folder of images, got nothing there"):
+        read_folder(tmp_path / "gone")
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="expected a folder of images, got a file"):
+        read_folder(tmp_path / "file")
+
+
+def test_a_folder_without_anything(tmp_path):
+    with pytest.raises(DataError, match=r"one folder of images per class, got no images; .*CLASS"):
+        read_folder(tmp_path)
+
+
+def test_a_class_without_images(tmp_path):
+    write_folder(tmp_path / "train", IMAGES, LABELS)
+    (tmp_path / "train" / "dog").mkdir()
+    (tmp_path / "train" / "dog" / "rex.heic").touch()
+    with pytest.raises(DataError, match=r"train.dog: expected images of one class, got none .*png"):
+        read_folder(tmp_path)
+
+
+# The hub
+
+
+def test_a_data_set_of_the_hub(monkeypatch):
+    asked = []
+
+    def load(name):
+        asked.append(name)
+        return DatasetDict(train=table(IMAGES, LABELS), test=table(IMAGES[:2], [2, 1]))
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    tables = read_hub("someone/insects")
+    assert asked == ["someone/insects"]
+    assert labels_of(tables) == {"train": LABELS.tolist(), "test": [2, 1]}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionError("no way to the hub"),
+        datasets.exceptions.DatasetNotFoundError("no way to the hub"),
+        RuntimeError("no way to the hub"),
+        ValueError("no way to the hub"),
+    ],
+)
+def test_a_hub_that_does_not_answer(monkeypatch, error):
+    def load(name):
+        raise datasets.exceptions.DatasetGenerationError("wrapped") from error
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    with pytest.raises(DataError, match=r"hub:a/b: .*got no way to the hub; .*parquet:PATH"):
+        read_hub("a/b")
+
+
+def test_a_data_set_of_the_hub_that_is_not_about_images(monkeypatch):
+    text = Dataset.from_dict({"text": ["a"]}, features=Features(text=Value("string")))
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: DatasetDict(train=text))
+    with pytest.raises(DataError, match=r"hub:a/b: expected an image column .*text \(Value\)"):
+        read_hub("a/b")
