@@ -57,7 +57,7 @@ def test_a_home_directory_is_found(tmp_path, monkeypatch):
 def test_test_images_of_another_size(tmp_path):
     write_folder(tmp_path / "train", IMAGES, LABELS)
     write_folder(tmp_path / "test", noise(3, 10), in_turn(3))
-    with pytest.raises(DataError, match="expected test images of 8x8 .*got 10x10; give image_size"):
+    with pytest.raises(DataError, match=r"expected test images of 8x8 .*got 10x10; .*image_size"):
         open_images(f"folder:{tmp_path}", None)
     assert open_images(f"folder:{tmp_path}", 9).test.pictures.shape == (3, 9, 9)
 
@@ -71,7 +71,10 @@ def test_a_single_class(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([0, 1, None, 2], "split 'train': expected images with labels 0 to 2, got label -1 in row 2"),
+        (
+            [0, 1, None, 2],
+            "split 'train': expected .* labels 0 to 2, got label -1 in row 2",
+        ),
         ([0, -1, 1, 2], "got label -1 in row 1; remove the images without a label"),
         ([], "corresponds to no data"),
     ],
@@ -131,7 +134,7 @@ def test_the_hub_is_asked_by_name(monkeypatch):
         raise ConnectionError(f"asked for {name}")
 
     monkeypatch.setattr(datasets, "load_dataset", load)
-    with pytest.raises(DataError, match="hub:someone/images: .*got asked for someone/images"):
+    with pytest.raises(DataError, match=r"hub:someone/images: .*got asked for someone/images"):
         open_images("hub:someone/images", None)
 
 

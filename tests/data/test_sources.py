@@ -54,7 +54,8 @@ def test_digits_are_counted_and_stratified(digits):
 
 
 def test_digits_are_those_of_scikit_learn(digits):
-    images, labels = (np.concatenate(x) for x in zip(*map(in_order, (digits.train, digits.test))))
+    pairs = in_order(digits.train), in_order(digits.test)
+    images, labels = map(np.concatenate, zip(*pairs, strict=True))
     assert images.shape == (1797, 16, 16, 3)
     assert images.dtype == np.uint8
     assert (images == images[..., :1]).all()
@@ -171,9 +172,7 @@ def test_the_dev_split_does_not_depend_on_train_size(insects):
 
 
 def test_the_seed_decides_what_is_kept(insects):
-    kept = [
-        multiset(load_images(insects, train_size=30, seed=seed).train) for seed in (1, 1, 2, 3)
-    ]
+    kept = [multiset(load_images(insects, train_size=30, seed=seed).train) for seed in (1, 1, 2, 3)]
     assert kept[0] == kept[1]
     assert len({frozenset(part) for part in kept}) == 3
     held_out = [multiset(load_images(insects, dev_fraction=0.5, seed=seed).dev) for seed in (1, 2)]
@@ -277,9 +276,7 @@ def test_only_hub_touches_the_network(insects, tmp_path, no_network):
 
 
 def test_a_data_set_of_the_hub(monkeypatch, insects):
-    splits = datasets.DatasetDict(
-        train=table(IMAGES, LABELS), test=table(IMAGES[48:], LABELS[48:])
-    )
+    splits = datasets.DatasetDict(train=table(IMAGES, LABELS), test=table(IMAGES[48:], LABELS[48:]))
     expected = load_images(insects)
     monkeypatch.setattr(datasets, "load_dataset", lambda name: splits)
     assert load_images("hub:insects").fingerprint == expected.fingerprint

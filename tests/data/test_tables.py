@@ -33,7 +33,8 @@ def test_a_folder_of_parquet_files(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["pictures.parquet", "all.parquet", "train.parquet", "test-0.parquet", "trainees.parquet"]
+    "name",
+    ["pictures.parquet", "all.parquet", "train.parquet", "test-0.parquet", "trainees.parquet"],
 )
 def test_a_single_parquet_file_is_what_to_train_on(tmp_path, name):
     tables = read_parquet(write_parquet(tmp_path / name, IMAGES, LABELS))
@@ -183,7 +184,7 @@ def test_a_folder_with_splits(tmp_path, names, train, test):
         write_folder(tmp_path / name, IMAGES, LABELS)
     tables = read_folder(tmp_path)
     assert (tables.train_name(), tables.test_name()) == (train, test)
-    assert labels_of(tables) == dict.fromkeys(names, [0, 0, 1, 1, 2, 2])
+    assert labels_of(tables) == {name: [0, 0, 1, 1, 2, 2] for name in names}
     assert tables.class_names == NAMES
 
 

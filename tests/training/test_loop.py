@@ -26,6 +26,7 @@ from svdistill.training.progress import Reporter
 from svdistill.training.run_directory import read_records, read_summary
 from svdistill.training.seeding import derive_seed
 from svdistill.training.step import DistillStep
+from svdistill.training.weights import read_card, weights_file
 
 # Dropout, random views, an optimizer with much state and a schedule that depends on the step.
 RANDOM = {
@@ -46,10 +47,13 @@ def fresh_weights(seed=0):
     return build_network("mobilenet_student", 10, 0.1)
 
 
-def trained_by_hand(network, stage, epochs, batch_size=64):
+def trained_by_hand(network, stage, epochs, batch_size=64, normalised_as=None):
     """The loop again, from its description: SGD on the cross-entropy, the seed's schedule."""
     data = load_images("digits", train_size=200)
-    mean, std = (torch.tensor(numbers)[:, None, None] for numbers in (data.mean, data.std))
+    statistics = data if normalised_as is None else read_card(weights_file(normalised_as))
+    mean, std = (
+        torch.tensor(numbers)[:, None, None] for numbers in (statistics.mean, statistics.std)
+    )
     optimizer = torch.optim.SGD(
         network.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-4
     )
@@ -148,7 +152,7 @@ class TestTwoStages:
             distill(config, KillAfter(1))
         network = fresh_weights()
         network.load_state_dict(weights(run))
-        expected = trained_by_hand(network, stage=1, epochs=2)
+        expected = trained_by_hand(network, stage=1, epochs=2, normalised_as=teacher_run)
         distill(dataclasses.replace(config, resume=True))
         assert_close(weights(run), expected)
 
