@@ -32,14 +32,10 @@ SETS = {
     },
     "cifar100-short": {
         "vgg-teacher": "VGG teacher",
-        "vgg-student": "VGG student alone",
-        "vgg-svd": "VGG student, SVD",
         "vgg-stride-student": "VGG_stride student alone",
-        "vgg-stride-soft-target": "VGG_stride student, soft target",
         "vgg-stride-svd": "VGG_stride student, SVD",
         "mobilenet-teacher": "MobileNet teacher",
         "mobilenet-student": "MobileNet student alone",
-        "mobilenet-svd": "MobileNet student, SVD",
     },
 }
 TITLES = {

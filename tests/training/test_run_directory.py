@@ -28,7 +28,7 @@ def record(epoch):
 @pytest.fixture
 def run(tmp_path):
     directory = RunDirectory(tmp_path / "deep" / "run")
-    directory.open(train_config(directory.path))
+    directory.open(train_config(directory.path), "images")
     return directory
 
 
@@ -38,7 +38,7 @@ def test_a_new_run(run):
 
 
 def test_an_empty_directory_will_do(tmp_path):
-    RunDirectory(tmp_path).open(train_config(tmp_path))
+    RunDirectory(tmp_path).open(train_config(tmp_path), "images")
     assert (tmp_path / "config.yaml").exists()
 
 
@@ -46,7 +46,7 @@ class TestRefuses:
     def refuses(self, directory, config, match):
         before = snapshot(directory)
         with pytest.raises(RunError, match=match):
-            RunDirectory(directory).open(config)
+            RunDirectory(directory).open(config, "images")
         assert snapshot(directory) == before
 
     @pytest.mark.parametrize("resume", [True, False])
@@ -77,7 +77,7 @@ class TestRefuses:
         path = tmp_path / "run"
         path.write_text("precious")
         with pytest.raises(RunError, match="something else"):
-            RunDirectory(path).open(train_config(path, resume=resume))
+            RunDirectory(path).open(train_config(path, resume=resume), "images")
         assert path.read_text() == "precious"
 
     @pytest.mark.parametrize("resume", [True, False])
@@ -86,18 +86,18 @@ class TestRefuses:
         parent.write_text("precious")
         path = parent / "run"
         with pytest.raises(RunError, match=r"can be made, got Not a directory; choose another"):
-            RunDirectory(path).open(train_config(path, resume=resume))
+            RunDirectory(path).open(train_config(path, resume=resume), "images")
         assert snapshot(tmp_path) == {"file": b"precious"}
 
 
 def test_resuming_what_never_began_begins(tmp_path):
-    RunDirectory(tmp_path / "run").open(train_config(tmp_path / "run", resume=True))
+    RunDirectory(tmp_path / "run").open(train_config(tmp_path / "run", resume=True), "images")
     assert (tmp_path / "run" / "config.yaml").exists()
 
 
 def test_resuming_changes_nothing_yet(run):
     before = snapshot(run.path)
-    RunDirectory(run.path).open(train_config(run.path, resume=True))
+    RunDirectory(run.path).open(train_config(run.path, resume=True), "images")
     assert snapshot(run.path) == before
 
 
@@ -156,3 +156,13 @@ def test_the_environment_can_be_written():
     found = environment()
     assert json.loads(json.dumps(found)) == found
     assert found["threads"] >= 1
+
+
+def test_other_images_under_the_same_name(tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    run.open(train_config(run.path), "images")
+    before = snapshot(run.path)
+    with pytest.raises(RunError, match=r"the images that .* was started with"):
+        run.open(train_config(run.path, resume=True), "other images")
+    assert snapshot(run.path) == before
+    run.open(train_config(run.path, resume=True), "images")

@@ -159,7 +159,7 @@ def _run(
 ) -> RunSummary:
     """Everything that could be checked has been: open the run directory, train, summarise."""
     run = RunDirectory(config.output)
-    run.open(config)
+    run.open(config, data.fingerprint)
     data = move_data(data, accelerator.device)
     accelerator.init_trackers("tensorboard")
     loop = Loop(student, stages, data, config, run, accelerator, reporter)

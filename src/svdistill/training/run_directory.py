@@ -69,11 +69,16 @@ class RunDirectory:
         self.student = self.path / "student.safetensors"
         self.best_student = self.path / "student-best.safetensors"
         self.config = self.path / "config.yaml"
+        self.environment = self.path / "environment.json"
         self.metrics = self.path / "metrics.jsonl"
         self.summary = self.path / "summary.json"
 
-    def open(self, config: RunConfig) -> None:
+    def open(self, config: RunConfig, data_fingerprint: str) -> None:
         """Make the directory for a new run, or check that it holds the run to resume.
+
+        Args:
+            config: the run's.
+            data_fingerprint: `ImageData.fingerprint` of its images.
 
         Raises:
             RunError: it holds a finished run, another run, files of something else, or cannot be
@@ -88,6 +93,14 @@ class RunDirectory:
             )
         if config.resume and self.config.exists():
             require_same(config, self.config)
+            stored = read_json(self.environment).get("data_fingerprint")
+            if stored != data_fingerprint:
+                raise RunError(
+                    "data",
+                    expected=f"the images that {self.path} was started with",
+                    got=f"others under the same name, {config.data}",
+                    remedy="restore them, or choose another --output",
+                )
             return
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             started = self.config.exists()
@@ -106,7 +119,7 @@ class RunDirectory:
                 got=error.strerror or type(error).__name__,
                 remedy="choose another --output, or change the permissions",
             ) from error
-        write_json(self.path / "environment.json", environment())
+        write_json(self.environment, {**environment(), "data_fingerprint": data_fingerprint})
         text = to_yaml(config)
         write_atomically(self.config, lambda temporary: temporary.write_text(text))
 
