@@ -329,3 +329,14 @@ def test_a_reporter_hears_everything(tmp_path, teacher_run):
 def test_the_environment_is_noted(student_run):
     noted = json.loads((student_run / "environment.json").read_text())
     assert noted["packages"]["torch"] == torch.__version__
+
+
+def test_images_may_be_streamed(tmp_path):
+    """Channel statistics come from a sample then; of so few images it is all of them."""
+    summaries = [
+        train(train_config(tmp_path / str(limit), epochs=1, memory_limit_gb=limit))
+        for limit in (0.0, 8.0)
+    ]
+    first, second = (weights(summary.directory) for summary in summaries)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert summaries[0].last_accuracy == summaries[1].last_accuracy

@@ -55,6 +55,7 @@ def load_data(config: TrainConfig) -> ImageData:
         classes_every=config.classes_every,
         train_size=config.train_size,
         dev_fraction=config.dev_fraction,
+        memory_limit_gb=config.memory_limit_gb,
         # The held-out images are the same for every seed of a run.
         seed=0,
     )

@@ -34,6 +34,7 @@ class TrainConfig:
         classes_every: Keep every n-th class only.
         train_size: Keep that many training images, the same share of each class; empty keeps all.
         dev_fraction: Share of the training images held out to choose the best epoch on.
+        memory_limit_gb: Decoded images up to this size are kept in memory; larger ones are streamed.
         augmentation: `seed` (flip, rotation, crop), `crop_flip` or `none`.
         epochs: Passes over the training images.
         batch_size: Images in a step.
@@ -56,6 +57,7 @@ class TrainConfig:
     classes_every: int = 1
     train_size: int | None = None
     dev_fraction: float = 0.0
+    memory_limit_gb: float = 8.0
     augmentation: Literal["seed", "crop_flip", "none"] = "seed"
     epochs: int = 200
     batch_size: int = 128
