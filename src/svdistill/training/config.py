@@ -34,7 +34,7 @@ class TrainConfig:
         classes_every: Keep every n-th class only.
         train_size: Keep that many training images, the same share of each class; empty keeps all.
         dev_fraction: Share of the training images held out to choose the best epoch on.
-        memory_limit_gb: Decoded images up to this size are kept in memory; larger ones are streamed.
+        memory_limit_gb: Decoded images up to this size stay in memory; more are streamed.
         augmentation: `seed` (flip, rotation, crop), `crop_flip` or `none`.
         epochs: Passes over the training images.
         batch_size: Images in a step.
