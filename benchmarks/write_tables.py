@@ -31,11 +31,14 @@ SETS = {
         "svd": "SVD",
     },
     "cifar100-short": {
-        "vgg-teacher": "VGG teacher",
-        "vgg-stride-student": "VGG_stride student alone",
-        "vgg-stride-svd": "VGG_stride student, SVD",
-        "mobilenet-teacher": "MobileNet teacher",
-        "mobilenet-student": "MobileNet student alone",
+        "vgg-teacher": "VGG teacher, 10 epochs",
+        "vgg-stride-student": "VGG_stride student alone, 10 epochs",
+        "vgg-stride-svd": "VGG_stride student, SVD, 10 epochs",
+        "vgg-stride-4epochs-student": "VGG_stride student alone, 4 epochs",
+        "vgg-stride-4epochs-soft-target": "VGG_stride student, soft target, 4 epochs",
+        "vgg-stride-4epochs-svd": "VGG_stride student, SVD, 4 epochs",
+        "mobilenet-teacher": "MobileNet teacher, 6 epochs",
+        "mobilenet-student": "MobileNet student alone, 6 epochs",
     },
 }
 TITLES = {

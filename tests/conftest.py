@@ -1,9 +1,14 @@
 """Lies here so that pytest puts this folder on the path: every test can `import references`."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
+
+# `datasets` copies what it reads: not into the cache of whoever runs the tests.
+CACHE = tempfile.TemporaryDirectory()
+os.environ["HF_DATASETS_CACHE"] = CACHE.name
 
 
 @pytest.fixture(scope="session")
