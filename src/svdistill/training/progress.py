@@ -55,7 +55,7 @@ class BarReporter(Reporter):
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.3f}  accuracy {task.fields[accuracy]:.1f} %"),
+            TextColumn("{task.fields[state]}"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -85,13 +85,14 @@ class BarReporter(Reporter):
         if self.task is not None:
             self.bar.remove_task(self.task)
         self.task = self.bar.add_task(
-            name, total=total_steps, completed=done_steps, loss=float("nan"), accuracy=float("nan")
+            name, total=total_steps, completed=done_steps, state="starting"
         )
 
     def step(self, loss: float, accuracy: float) -> None:
         """Move the bar."""
         if self.task is not None:
-            self.bar.update(self.task, advance=1, loss=loss, accuracy=accuracy)
+            state = f"loss {loss:.3f}  accuracy {accuracy:.1f} %"
+            self.bar.update(self.task, advance=1, state=state)
 
     def epoch(self, record: EpochRecord) -> None:
         """Print the epoch's line."""

@@ -1,0 +1,46 @@
+import io
+
+from rich.console import Console
+
+from svdistill.training.metrics import EpochRecord
+from svdistill.training.progress import BarReporter, Reporter
+
+RECORD = EpochRecord(
+    "both", 4, 0.05, 1.2345, 0.5, 61.0, 62.5, 63.25, 1.3, 1.0, 2.0, 0.5, 1234.0, 9.0
+)
+
+
+def watched():
+    console = Console(file=io.StringIO(), width=120, force_terminal=True)
+    with BarReporter(console) as reporter:
+        reporter.start("run", total_steps=10, done_steps=4)
+        reporter.bar.refresh()
+        begun = console.file.getvalue()
+        reporter.step(loss=1.5, accuracy=42.0)
+        reporter.bar.refresh()
+        reporter.epoch(RECORD)
+    return begun, console.file.getvalue()
+
+
+def test_the_bar_goes_on_from_where_a_run_was_stopped():
+    begun, shown = watched()
+    assert "4/10" in begun
+    assert "nan" not in begun
+    assert "5/10" in shown
+    assert "loss 1.500  accuracy 42.0 %" in shown
+
+
+def test_an_epoch_is_a_line_that_counts_from_one():
+    line = next(line for line in watched()[1].splitlines() if "both epoch" in line)
+    for expected in ("epoch   5", "lr 0.05", "loss 1.2345", "transfer 0.5", "test 63.25 %"):
+        assert expected in line
+    assert "dev 62.50 %" in line
+
+
+def test_a_plain_reporter_says_nothing(capsys):
+    with Reporter() as reporter:
+        reporter.start("run", 10, 0)
+        reporter.step(1.0, 50.0)
+        reporter.epoch(RECORD)
+        reporter.message("text")
+    assert capsys.readouterr().out == ""
