@@ -108,7 +108,7 @@ def _fields(options: Namespace) -> dict[str, Any]:
 
 
 def _fail(message: str, status: int = 2) -> int:
-    print(f"svdistill: {message}", file=sys.stderr)
+    print("svdistill:", " ".join(message.split()), file=sys.stderr)  # one line, whatever it quotes
     return status
 
 

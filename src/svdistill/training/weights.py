@@ -62,12 +62,7 @@ def read_card(path: Path) -> WeightsCard | None:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(METADATA_KEY)
     except (OSError, SafetensorError) as error:
-        raise RunError(
-            str(path),
-            expected="a .safetensors file",
-            got=f"{type(error).__name__}: {error}",
-            remedy="check the path; the file may be missing or cut short",
-        ) from error
+        raise _unreadable(path, error) from error
     if text is None:
         return None
     try:
@@ -135,12 +130,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
             raise SafetensorError("its checksum is wrong")
         network.load_state_dict(tensors)
     except (OSError, SafetensorError) as error:
-        raise RunError(
-            str(path),
-            expected="a .safetensors file",
-            got=f"{type(error).__name__}: {error}",
-            remedy="check the path; the file may be missing or cut short",
-        ) from error
+        raise _unreadable(path, error) from error
     except RuntimeError as error:
         raise RunError(
             str(path),
@@ -209,6 +199,15 @@ def count_parameters(network: nn.Module) -> int:
         8
     """
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _unreadable(path: Path, error: Exception) -> RunError:
+    return RunError(
+        str(path),
+        expected="a whole .safetensors file",
+        got=f"{type(error).__name__}: {error}",
+        remedy="check the path; the file may be missing or cut short",
+    )
 
 
 def _digest(card: WeightsCard, tensors: Mapping[str, Tensor]) -> str:
