@@ -204,7 +204,7 @@ def count_parameters(network: nn.Module) -> int:
 def _unreadable(path: Path, error: Exception) -> RunError:
     return RunError(
         str(path),
-        expected="a whole .safetensors file",
+        expected="a .safetensors file",
         got=f"{type(error).__name__}: {error}",
         remedy="check the path; the file may be missing or cut short",
     )
