@@ -44,6 +44,7 @@ OTHER = {
     "classes_every": 2,
     "train_size": 99,
     "dev_fraction": 0.1,
+    "memory_limit_gb": 1.0,
     "augmentation": "none",
     "epochs": 3,
     "batch_size": 7,
