@@ -31,7 +31,7 @@ def plot_curves(runs: Iterable[tuple[str, str | Path]], output: str | Path, titl
     for method, directory in runs:
         accuracies = [record.test_accuracy for record in read_records(directory)]
         curves.setdefault(method, []).append(accuracies)
-    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(10, 4.5), layout="constrained")
     for method, seeds in curves.items():
         epochs = range(1, min(map(len, seeds)) + 1)
         columns = list(zip(*seeds, strict=False))
@@ -47,7 +47,7 @@ def plot_curves(runs: Iterable[tuple[str, str | Path]], output: str | Path, titl
             )
     axes.set(title=title, xlabel="epoch", ylabel="test accuracy %")
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right", frameon=False)
+    figure.legend(loc="outside right upper", frameon=False)
     path = Path(output)
     kind = path.suffix.lstrip(".") or "png"
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=120, format=kind))
