@@ -39,6 +39,7 @@ SETS = {
         "vgg-stride-4epochs-student": "VGG_stride student alone, 4 epochs",
         "vgg-stride-4epochs-soft-target": "VGG_stride student, soft target, 4 epochs",
         "vgg-stride-4epochs-svd": "VGG_stride student, SVD, 4 epochs",
+        "vgg-stride-4epochs-svd-w002": "VGG_stride student, SVD, weight 0.02, 4 epochs",
         "mobilenet-teacher": "MobileNet teacher, 6 epochs",
         "mobilenet-student": "MobileNet student alone, 6 epochs",
     },
