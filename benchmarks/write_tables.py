@@ -34,6 +34,7 @@ SETS = {
         "vgg-teacher": "VGG teacher, 10 epochs",
         "vgg-4epochs-student": "VGG student alone, 4 epochs",
         "vgg-4epochs-svd": "VGG student, SVD, 4 epochs",
+        "vgg-4epochs-svd-w002": "VGG student, SVD, weight 0.02, 4 epochs",
         "vgg-stride-student": "VGG_stride student alone, 10 epochs",
         "vgg-stride-svd": "VGG_stride student, SVD, 10 epochs",
         "vgg-stride-4epochs-student": "VGG_stride student alone, 4 epochs",
