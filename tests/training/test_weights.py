@@ -13,7 +13,6 @@ from svdistill.errors import ArgumentError, RunError, SVDistillError
 from svdistill.networks import build_network
 from svdistill.training.weights import (
     WeightsCard,
-    count_parameters,
     load_student,
     load_teacher,
     load_weights,
@@ -140,6 +139,10 @@ def test_a_damaged_card(path, card):
 def test_weights_of_another_network(path, other):
     with pytest.raises(RunError, match=rf"the weights of {type(other).__name__} as it was built"):
         load_weights(other, path)
+
+
+def count_parameters(model):
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 class TestLoadTeacher:

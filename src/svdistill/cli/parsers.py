@@ -33,22 +33,15 @@ def _demo_parser() -> ArgumentParser:
 def _train_parser() -> ArgumentParser:
     from svdistill.training import TrainConfig
 
-    epilog = "\n".join((manual.TRAIN_EXAMPLES, manual.RUN_FILES, manual.EXIT_STATUS))
-    parser = _parser("svdistill train --output DIR [options]", manual.TRAIN_MANUAL, epilog)
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with options.")
-    parser.add_class_arguments(TrainConfig)
-    return parser
+    usage = "svdistill train --output DIR [options]"
+    return _run_parser(usage, manual.TRAIN_MANUAL, manual.TRAIN_EXAMPLES, TrainConfig)
 
 
 def _distill_parser() -> ArgumentParser:
     from svdistill.training import DistillConfig
 
-    epilog = "\n".join((manual.DISTILL_EXAMPLES, manual.RUN_FILES, manual.EXIT_STATUS))
     usage = "svdistill distill --teacher TEACHER --output DIR [options]"
-    parser = _parser(usage, manual.DISTILL_MANUAL, epilog)
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with options.")
-    parser.add_class_arguments(DistillConfig)
-    return parser
+    return _run_parser(usage, manual.DISTILL_MANUAL, manual.DISTILL_EXAMPLES, DistillConfig)
 
 
 def _evaluate_parser() -> ArgumentParser:
@@ -75,6 +68,15 @@ COMMAND_PARSERS: dict[str, Callable[[], ArgumentParser]] = {
     "evaluate": _evaluate_parser,
     "info": _info_parser,
 }
+
+
+def _run_parser(usage: str, description: str, examples: str, config: type) -> ArgumentParser:
+    """The parser of a command that leaves a run directory: an option for every field."""
+    epilog = "\n".join((examples, manual.RUN_FILES, manual.EXIT_STATUS))
+    parser = _parser(usage, description, epilog)
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with options.")
+    parser.add_class_arguments(config)
+    return parser
 
 
 def _parser(usage: str, description: str, epilog: str) -> ArgumentParser:

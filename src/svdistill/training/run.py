@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from accelerate import Accelerator
 from torch import nn
 
@@ -21,6 +20,7 @@ from svdistill.training.assembly import (
     move_data,
     new_accelerator,
     new_student,
+    place_network,
     tap_paths,
     try_once,
 )
@@ -77,7 +77,8 @@ def distill(config: DistillConfig, reporter: Reporter | None = None) -> RunSumma
         data.num_classes,
         network=config.teacher_network,
         width=config.teacher_width,
-    ).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    )
+    place_network(teacher, device)
     data = as_taught(data, config.teacher)
     student = new_student(config, data, device)
     taps = TapPairs(

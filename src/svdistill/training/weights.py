@@ -191,16 +191,6 @@ def load_teacher(
     )
 
 
-def count_parameters(network: nn.Module) -> int:
-    """Number of parameters.
-
-    Example:
-        >>> count_parameters(nn.Linear(3, 2))
-        8
-    """
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
 def _unreadable(path: Path, error: Exception) -> RunError:
     return RunError(
         str(path),
