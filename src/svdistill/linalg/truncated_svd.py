@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from svdistill.errors import ArgumentError, require_choice
+from svdistill.linalg.branching import may_branch
 from svdistill.linalg.gradients import GRADIENTS
 from svdistill.linalg.precision import full_precision, working_dtype
-from svdistill.linalg.solvers import SOLVERS
+from svdistill.linalg.solvers import SOLVERS, smaller_gram
 
 
 class TruncatedSVD(NamedTuple):
@@ -41,8 +42,11 @@ def truncated_svd(
         k: how many to keep, 1 to min(N, D).
         gradient: `"exact"`, from the kept vectors alone, or `"poster"`, the seed paper's formula,
             which is exact only with k = min(N, D) and gives singular values no gradient.
-        solver: `"gram"` (eigenvectors of the smaller Gram matrix; resolves values down to some
-            1e-3 of the largest in float32), `"svd"` (`torch.linalg.svd`), or `"auto"`.
+        solver: `"subspace"` (block subspace iteration on the smaller Gram matrix, for the leading
+            vectors alone; members that it leaves above its residual bound are computed by `"gram"`,
+            see `watch_convergence`), `"gram"` (all eigenvectors of that matrix), `"svd"`
+            (`torch.linalg.svd`), or `"auto"`, the faster of the first two. Those two resolve values
+            down to some 1e-3 of the largest in float32.
 
     Returns:
         `TruncatedSVD(singular_values [..., k], right_vectors [..., D, k])`.
@@ -63,11 +67,14 @@ def truncated_svd(
     _check(matrices, k)
     require_choice("gradient", gradient, GRADIENTS)
     require_choice("solver", solver, SOLVERS)
-    dtype = matrices.dtype
+    dtype, batch = matrices.dtype, matrices.shape[:-2]
     singular_values, right_vectors = _TruncatedSVD.apply(
-        matrices.to(working_dtype(dtype)), k, gradient, solver
+        matrices.to(working_dtype(dtype)).reshape(-1, *matrices.shape[-2:]), k, gradient, solver
     )
-    return TruncatedSVD(singular_values.to(dtype), right_vectors.to(dtype))
+    return TruncatedSVD(
+        singular_values.to(dtype).reshape(*batch, k),
+        right_vectors.to(dtype).reshape(*batch, matrices.shape[-1], k),
+    )
 
 
 class _TruncatedSVD(torch.autograd.Function):
@@ -76,37 +83,63 @@ class _TruncatedSVD(torch.autograd.Function):
         ctx: Any, matrices: Tensor, k: int, gradient: str, solver: str
     ) -> tuple[Tensor, Tensor]:
         with full_precision(matrices.device):
-            scaled, scale = _scale(matrices)
-            s, V = _canonical(*SOLVERS[solver](scaled, k))
-        ctx.save_for_backward(matrices, s, V)
+            gram = smaller_gram(matrices)
+            scale = None if _is_ordinary(gram) else _powers_of_two(matrices)
+            if scale is not None:
+                gram = smaller_gram(_scaled(matrices, scale))
+            s, V = _canonical(*SOLVERS[solver](_scaled(matrices, scale), gram, k))
+        ctx.save_for_backward(matrices, gram, scale, s, V)
         ctx.gradient = gradient
+        if scale is None:
+            return s.clone(), V.clone()
         # NaN in, NaN out: a zero matrix was decomposed in the place of a broken one.
         finite = torch.isfinite(scale)
         return (
-            torch.where(finite[..., None], s * scale[..., None], torch.nan),
-            torch.where(finite[..., None, None], V, torch.nan),
+            torch.where(finite[:, None], s * scale[:, None], torch.nan),
+            torch.where(finite[:, None, None], V, torch.nan),
         )
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, s_bar: Tensor, V_bar: Tensor) -> tuple[Tensor, None, None, None]:
-        matrices, s, V = ctx.saved_tensors
+        matrices, gram, scale, s, V = ctx.saved_tensors
+        gradient = GRADIENTS[ctx.gradient]
         with full_precision(matrices.device):
-            scaled, scale = _scale(matrices)
-            matrices_bar = GRADIENTS[ctx.gradient](scaled, s, V, s_bar * scale[..., None], V_bar)
-            return matrices_bar / scale[..., None, None], None, None, None
+            if scale is None:
+                return gradient(matrices, gram, s, V, s_bar, V_bar), None, None, None
+            s_bar = s_bar * scale[:, None]
+            matrices_bar = gradient(_scaled(matrices, scale), gram, s, V, s_bar, V_bar)
+            return matrices_bar / scale[:, None, None], None, None, None
 
 
-def _scale(matrices: Tensor) -> tuple[Tensor, Tensor]:
-    """Divide each matrix by a power of two, so that its Gram matrix neither over- nor underflows.
+def _is_ordinary(gram: Tensor) -> bool:
+    """Whether no entry was NaN or infinite, and no square near the ends of the dtype's range.
 
-    The scale [...] of a matrix that is not finite is not finite; the matrix comes back as zeros.
+    The diagonal alone tells, at no cost; where Python may not look, everything is scaled.
     """
-    largest = matrices.abs().amax(dim=(-2, -1))
+    if not may_branch(gram.device):
+        return False
+    largest = gram.diagonal(dim1=-2, dim2=-1).amax(-1)
+    limits = torch.finfo(gram.dtype)
+    return bool(((largest > limits.tiny**0.5) & (largest < limits.max**0.5)).all())
+
+
+def _powers_of_two(matrices: Tensor) -> Tensor:
+    """By what [B] to divide each matrix, so that its Gram matrix neither over- nor underflows.
+
+    Not finite for a matrix that is not finite.
+    """
+    largest = torch.linalg.vector_norm(matrices, torch.inf, dim=(-2, -1))
     scale = torch.where(largest > 0, torch.exp2(torch.log2(largest).floor()), 1.0)
-    scale = torch.where(torch.isfinite(largest), scale, torch.nan)
-    finite = torch.isfinite(scale)[..., None, None]
-    return torch.where(finite, matrices / scale[..., None, None], 0.0), scale
+    return torch.where(torch.isfinite(largest), scale, torch.nan)
+
+
+def _scaled(matrices: Tensor, scale: Tensor | None) -> Tensor:
+    """The matrices over their scale; zeros in the place of a matrix that is not finite."""
+    if scale is None:
+        return matrices
+    finite = torch.isfinite(scale)[:, None, None]
+    return torch.where(finite, matrices / scale[:, None, None], 0.0)
 
 
 def _canonical(values: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,88 @@
+"""Shifted systems in the complement of the kept vectors, which the exact gradient needs.
+
+Shapes: gram G [B, m, m]; kept unit vectors Q as rows [B, k, m], with values lam [B, k]; right-hand
+sides R and solutions X as rows [B, k, m]. ``G_perp`` is G without the kept vectors.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from svdistill.linalg.branching import may_branch
+
+# In units of the dtype's rounding error, relative to lam_1. Below RESOLVED a vector is rounding
+# noise: it gets no gradient. SHIFT bounds the inverse of a gap.
+RESOLVED = 16.0
+SHIFT = 64.0
+REFINEMENTS = 2
+CONJUGATE_FROM = 48  # size from which conjugate gradients beat factorising, measured on a CPU
+CONJUGATE_STEPS = 24
+CONJUGATE_RESIDUAL = 32.0  # eps |r|
+
+
+def are_resolved(lam: Tensor) -> Tensor:
+    """Which kept values stand above the rounding error of the Gram matrix."""
+    return lam > RESOLVED * torch.finfo(lam.dtype).eps * lam[..., :1]
+
+
+def solve_complement(gram: Tensor, Q: Tensor, lam: Tensor, R: Tensor) -> Tensor:
+    """Solve ``(lam_i I - G_perp) x_i = r_i`` for every kept i; bounded where a gap closes.
+
+    By conjugate gradients where few products with G cost less than k factorisations; members that
+    converge slowly, since a discarded value is near a kept one, are factorised.
+    """
+    resolved = are_resolved(lam)
+    pivot = torch.where(resolved, lam, torch.where(lam[:, :1] > 0, lam[:, :1], 1.0))
+    R = _project(torch.where(resolved[..., None], R, 0.0), Q)
+    small = gram.shape[-1] < CONJUGATE_FROM or gram.dtype == torch.float64
+    if small or not may_branch(gram.device):
+        return _factorised(gram, Q, lam, pivot, R)
+    X, converged = _conjugate(gram, Q, pivot, R)
+    if not bool(converged.all()):
+        slow = (~converged).nonzero().squeeze(-1)
+        X[slow] = _factorised(gram[slow], Q[slow], lam[slow], pivot[slow], R[slow])
+    return X
+
+
+def _conjugate(gram: Tensor, Q: Tensor, pivot: Tensor, R: Tensor) -> tuple[Tensor, Tensor]:
+    """Conjugate gradients on all systems at once; which members [B] have converged."""
+    X, rest, direction = torch.zeros_like(R), R, R
+    squared = rest.square().sum(-1, keepdim=True)
+    enough = (CONJUGATE_RESIDUAL * torch.finfo(R.dtype).eps) ** 2 * squared
+    for _ in range(CONJUGATE_STEPS):
+        converged = (squared <= enough).all(-2).squeeze(-1)
+        if bool(converged.all()):
+            break
+        image = pivot[..., None] * direction - _project(direction @ gram, Q)
+        curvature = (direction * image).sum(-1, keepdim=True)
+        step = torch.where(curvature > 0, squared / torch.where(curvature > 0, curvature, 1.0), 0.0)
+        X = X + step * direction
+        rest = rest - step * image
+        before, squared = squared, rest.square().sum(-1, keepdim=True)
+        direction = rest + squared / torch.where(before > 0, before, 1.0) * direction
+    return X, converged
+
+
+def _factorised(gram: Tensor, Q: Tensor, lam: Tensor, pivot: Tensor, R: Tensor) -> Tensor:
+    """Cholesky, with a small shift that keeps the system definite where values meet.
+
+    Refining against the unshifted system removes the shift's error where there is a gap.
+    """
+    m = gram.shape[-1]
+    identity = torch.eye(m, dtype=gram.dtype, device=gram.device)
+    rest = gram - Q.mT @ (lam[..., None] * Q)
+    system = pivot[..., None, None] * identity - rest[:, None]
+    shift = SHIFT * torch.finfo(lam.dtype).eps * lam[:, :1]
+    factor, info = torch.linalg.cholesky_ex(system + shift[..., None, None] * identity)
+    failed = (info > 0)[..., None, None]
+    factor = torch.where(failed, identity, factor)
+    right = torch.where(failed, 0.0, R[..., None])
+    solution = torch.cholesky_solve(right, factor)
+    for _ in range(REFINEMENTS):
+        solution = solution + torch.cholesky_solve(right - system @ solution, factor)
+    return _project(torch.where(failed, 0.0, solution).squeeze(-1), Q)
+
+
+def _project(X: Tensor, Q: Tensor) -> Tensor:
+    return X - (X @ Q.mT) @ Q
