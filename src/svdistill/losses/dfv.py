@@ -6,13 +6,15 @@ Shapes: fronts [B, D_F, k], backs [B, D_B, k].
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from svdistill.errors import ArgumentError, require_positive
-from svdistill.linalg import full_precision
+from svdistill.linalg import full_precision, working_dtype
 
 MAX_TERMS = 32
 CHUNK_ELEMENTS = 2**22
@@ -63,6 +65,7 @@ def dfv_distance(
     the sum of ``(A^T A) o (B^T B)``. Every column of a student stands minus its teacher's once, so
     the distance of equals is 0, not a rounding error. The number of terms follows from beta;
     where more than 32 were needed (beta under about 0.2) the definition is evaluated in chunks.
+    Autocast and TF32 are off inside; half precision is computed in float32.
 
     Args:
         student_front: [B, D_F, k], entries in [-1, 1]; beyond, the series is too short.
@@ -98,13 +101,17 @@ def dfv_distance(
                 got=tuple(student.shape),
                 remedy="compare vectors of the same taps and channels",
             )
-    terms = series_terms(beta, torch.finfo(student_front.dtype).eps)
-    if terms > MAX_TERMS:
-        return _distance_in_chunks(student_front, student_back, teacher_front, teacher_back, beta)
-    with full_precision(student_front.device):
-        return _distance_by_series(
-            student_front, student_back, teacher_front, teacher_back, beta, terms
-        )
+    dtype = working_dtype(student_front.dtype)
+    S_F, S_B, T_F, T_B = (
+        a.to(dtype) for a in (student_front, student_back, teacher_front, teacher_back)
+    )
+    terms = series_terms(beta, torch.finfo(dtype).eps)
+    distance: Tensor = (
+        _distance_in_chunks(S_F, S_B, T_F, T_B, beta)
+        if terms > MAX_TERMS
+        else _DistanceBySeries.apply(S_F, S_B, T_F, T_B, beta, terms)
+    )
+    return distance.to(student_front.dtype)
 
 
 def series_terms(beta: float, tolerance: float) -> int:
@@ -124,35 +131,107 @@ def series_terms(beta: float, tolerance: float) -> int:
     return max(terms, 1)
 
 
-def _distance_by_series(
-    student_front: Tensor,
-    student_back: Tensor,
-    teacher_front: Tensor,
-    teacher_back: Tensor,
-    beta: float,
-    terms: int,
-) -> Tensor:
-    # One set of columns per image and vector: [B, D, k] -> [B, k, D, P].
-    u_S, f_S = _columns(student_front.mT, beta, terms)
-    u_T, f_T = _columns(teacher_front.mT, beta, terms)
-    w_S, g_S = _columns(student_back.mT, beta, terms)
-    w_T, g_T = _columns(teacher_back.mT, beta, terms)
-    # f_S g_S - f_T g_T = (f_S - f_T) g_S + f_T (g_S - g_T), and the same for (1 + u)(1 + w).
-    A = torch.cat([u_S - u_T, 1 + u_T, f_S - f_T, f_T], dim=-1)
-    B = torch.cat([1 + w_S, w_S - w_T, g_S, g_S - g_T], dim=-1)
-    return ((A.mT @ A) * (B.mT @ B)).sum()
+class _DistanceBySeries(torch.autograd.Function):
+    """The distance of two products of few columns, and its gradient by hand.
+
+    Columns lie as rows [B, k, P, D], longest side last. With ``x = sqrt(2/beta) a``, front and back
+    of a student have the rows ``(1 + u), (1 + u) x, (1 + u) x^2, ...``, S_F and S_B, those of a
+    teacher T_F and T_B. Since, with ``C = diag(1/p!)``::
+
+        S_F^T C S_B - T_F^T C T_B = (S_F - T_F)^T C S_B + T_F^T C (S_B - T_B)
+
+    the norm needs the small Gram matrices of ``A = [S_F - T_F; T_F]`` and ``B = [S_B; S_B - T_B]``.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        student_front: Tensor,
+        student_back: Tensor,
+        teacher_front: Tensor,
+        teacher_back: Tensor,
+        beta: float,
+        terms: int,
+    ) -> Tensor:
+        with full_precision(student_front.device):
+            S_F, S_B, T_F, T_B = (
+                _rows(a, beta, terms)
+                for a in (student_front, student_back, teacher_front, teacher_back)
+            )
+            A = torch.cat([S_F - T_F, _plus_one(T_F)], dim=-2)
+            B = torch.cat([_plus_one(S_B), S_B - T_B], dim=-2)
+            weight = _weight(terms, A)
+            G_A, G_B = weight * (A @ A.mT), B @ B.mT
+        ctx.save_for_backward(
+            student_front, student_back, teacher_front, teacher_back, A, B, G_A, weight * G_B
+        )
+        ctx.beta = beta
+        return (G_A * G_B).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        student_front, student_back, teacher_front, teacher_back, A, B, G_A, G_B = ctx.saved_tensors
+        half = A.shape[-2] // 2
+        students, teachers = slice(0, half), slice(half, None)
+        gradients: list[Tensor | None] = [None] * 6
+        with full_precision(A.device):
+            if ctx.needs_input_grad[0]:
+                rows, rows_bar = (
+                    A[..., students, :] + A[..., teachers, :],
+                    G_B[..., students, :] @ A,
+                )
+                gradients[0] = _rows_gradient(student_front, rows, rows_bar, ctx.beta)
+            if ctx.needs_input_grad[1]:
+                rows_bar = (G_A[..., students, :] + G_A[..., teachers, :]) @ B
+                gradients[1] = _rows_gradient(student_back, B[..., students, :], rows_bar, ctx.beta)
+            if ctx.needs_input_grad[2]:
+                rows_bar = (G_B[..., teachers, :] - G_B[..., students, :]) @ A
+                gradients[2] = _rows_gradient(
+                    teacher_front, A[..., teachers, :], rows_bar, ctx.beta
+                )
+            if ctx.needs_input_grad[3]:
+                rows, rows_bar = (
+                    B[..., students, :] - B[..., teachers, :],
+                    -G_A[..., teachers, :] @ B,
+                )
+                gradients[3] = _rows_gradient(teacher_back, rows, rows_bar, ctx.beta)
+            return tuple(None if g is None else 2 * upstream * g for g in gradients)
 
 
-def _columns(a: Tensor, beta: float, terms: int) -> tuple[Tensor, Tensor]:
-    """``u`` [..., 1] and ``f_1, ..., f_P`` [..., P] of the entries of a [...]."""
-    u = torch.expm1(-a.square() / beta)
-    step = a * math.sqrt(2.0 / beta)
-    power = 1 + u
-    powers = []
-    for p in range(1, terms + 1):
-        power = power * step / math.sqrt(p)
-        powers.append(power)
-    return u[..., None], torch.stack(powers, dim=-1)
+def _rows(a: Tensor, beta: float, terms: int) -> Tensor:
+    """``u, (1 + u) x, ..., (1 + u) x^P`` of a [B, D, k], as rows [B, k, P + 1, D]."""
+    a = a.mT
+    u = torch.expm1(a.square() / -beta)
+    x = a * math.sqrt(2.0 / beta)
+    rows = [u, (1.0 + u) * x]
+    for _ in range(1, terms):
+        rows.append(rows[-1] * x)
+    return torch.stack(rows, dim=-2)
+
+
+def _plus_one(rows: Tensor) -> Tensor:
+    """``1 + u`` in the place of u; differences of rows are taken before, at full precision."""
+    return torch.cat([rows[..., :1, :] + 1.0, rows[..., 1:, :]], dim=-2)
+
+
+def _rows_gradient(a: Tensor, rows: Tensor, rows_bar: Tensor, beta: float) -> Tensor:
+    """From the gradient of ``r_p = (1 + u) x^p`` to that of a [B, D, k].
+
+    ``dr_p/da = -2 a / beta r_p + p sqrt(2/beta) r_{p-1}``.
+    """
+    order = torch.arange(1, rows.shape[-2], dtype=rows.dtype, device=rows.device)[:, None]
+    narrowing = (rows * rows_bar).sum(-2)
+    rising = (rows[..., :-1, :] * (order * rows_bar[..., 1:, :])).sum(-2)
+    return (math.sqrt(2.0 / beta) * rising - (2.0 / beta) * a.mT * narrowing).mT
+
+
+def _weight(terms: int, like: Tensor) -> Tensor:
+    """``1/p! 1/q!`` for every pair of rows."""
+    factors = torch.tensor(
+        [1.0 / math.factorial(p) for p in range(terms + 1)] * 2, dtype=torch.float64
+    )
+    return (factors[:, None] * factors[None, :]).to(like.device, like.dtype)
 
 
 def _distance_in_chunks(

@@ -49,8 +49,10 @@ class FSPLoss(TransferLoss):
     Source: Yim et al., "A Gift from Knowledge Distillation", CVPR 2017, equations 1 and 3.
     """
 
+    needs_logits = False
+
     @torch.no_grad()
-    def extract(self, features: Sequence[Tensor], logits: Tensor) -> FSPKnowledge:
+    def extract(self, features: Sequence[Tensor], logits: Tensor | None) -> FSPKnowledge:
         """The Gram matrices of consecutive taps."""
         return FSPKnowledge(_gram_matrices(features))
 

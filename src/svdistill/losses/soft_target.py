@@ -49,8 +49,9 @@ class SoftTargetLoss(TransferLoss):
         self.temperature = temperature
 
     @torch.no_grad()
-    def extract(self, features: Sequence[Tensor], logits: Tensor) -> SoftTargetKnowledge:
+    def extract(self, features: Sequence[Tensor], logits: Tensor | None) -> SoftTargetKnowledge:
         """The logits."""
+        assert logits is not None  # needs_logits
         # Where the dtype stays, `to` returns the very tensor, graph and all: no_grad is not enough.
         return SoftTargetKnowledge(logits.detach().to(working_dtype(logits.dtype)))
 

@@ -58,8 +58,9 @@ class SumLoss(TransferLoss):
                 )
         self.losses = nn.ModuleList(losses)
         self.weights = tuple(float(weight) for weight in weights)
+        self.needs_logits = any(loss.needs_logits for loss in losses)
 
-    def extract(self, features: Sequence[Tensor], logits: Tensor) -> SumKnowledge:
+    def extract(self, features: Sequence[Tensor], logits: Tensor | None) -> SumKnowledge:
         """The knowledge of every part."""
         return SumKnowledge(tuple(loss.extract(features, logits) for loss in self._parts()))
 

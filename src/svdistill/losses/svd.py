@@ -69,6 +69,8 @@ class SVDLoss(TransferLoss):
     and in computing the distance without its D_F x D_B tensor (`dfv_distance`).
     """
 
+    needs_logits = False
+
     def __init__(
         self,
         num_vectors: int = 1,
@@ -87,7 +89,7 @@ class SVDLoss(TransferLoss):
         self.reduction = reduction
 
     @torch.no_grad()
-    def extract(self, features: Sequence[Tensor], logits: Tensor) -> SVDKnowledge:
+    def extract(self, features: Sequence[Tensor], logits: Tensor | None) -> SVDKnowledge:
         """Singular values and vectors of every tap."""
         require_taps(features)
         matrices = [_matrices(feature_map) for feature_map in features]

@@ -47,10 +47,16 @@ class TransferLoss(nn.Module, abc.ABC):
 
     `features` are the tapped maps in the order of the taps, each [B, D, H, W], [B, T, D] or
     [B, D]; `logits` are [B, C]. A new method is one child of this class in a file of its own.
+
+    Attributes:
+        needs_logits: whether `extract` reads the teacher's logits. Where it does not, a teacher is
+            run to its last tap only, and `extract` is given None for them.
     """
 
+    needs_logits: bool = True
+
     @abc.abstractmethod
-    def extract(self, features: Sequence[Tensor], logits: Tensor) -> Any:
+    def extract(self, features: Sequence[Tensor], logits: Tensor | None) -> Any:
         """The teacher's half: its knowledge of one batch, detached from its graph."""
 
     @abc.abstractmethod
