@@ -155,6 +155,50 @@ def test_hooks_of_the_user_stay_and_still_run():
     assert calls == [1]
 
 
+class TestToLastTap:
+    @pytest.mark.parametrize("paths", [["stem"], ["blocks.0", "stem"], ["head"], ["blocks.1.act"]])
+    def test_records_what_a_whole_run_records(self, paths):
+        taps = FeatureTaps(Classifier().eval(), paths)
+        found, expected = taps.run_to_last_tap(images()), taps.run(images()).features
+        assert all(map(torch.equal, found, expected))
+        assert hooks(taps.model) == 0
+
+    def test_nothing_runs_behind_it(self):
+        model = Classifier()
+        model.fail = True  # behind the blocks
+        FeatureTaps(model, ["blocks.1", "blocks.0"]).run_to_last_tap(images())
+        with pytest.raises(RuntimeError, match="on the way"):
+            FeatureTaps(model, ["blocks.1", "head"]).run_to_last_tap(images())
+        assert hooks(model) == 0
+
+    def test_a_model_that_catches_exceptions_is_left_too(self):
+        class Catching(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.conv, self.finished = nn.Conv2d(3, 4, 3), False
+
+            def forward(self, images):
+                try:
+                    maps = self.conv(images)
+                except Exception:
+                    maps = images
+                self.finished = True
+                return maps
+
+        model = Catching()
+        assert FeatureTaps(model, ["conv"]).run_to_last_tap(images())[0].shape == (2, 4, 7, 7)
+        assert not model.finished
+
+    def test_what_ran_is_checked(self):
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Conv2d(4, 4, 3))
+        with pytest.raises(ArgumentError, match="overwritten in place"):
+            FeatureTaps(model, ["0", "2"]).run_to_last_tap(images())
+        with pytest.raises(ArgumentError, match="got 0 runs"):
+            FeatureTaps(Classifier(), ["unused", "stem"]).run_to_last_tap(images())
+        with pytest.raises(ArgumentError, match="got tuple"):
+            FeatureTaps(nn.Sequential(nn.GRU(3, 4)), ["0"]).run_to_last_tap(torch.rand(2, 5, 3))
+
+
 def test_an_earlier_recording_is_not_touched_by_a_later_run():
     model = Classifier().eval()
     taps = FeatureTaps(model, ["stem"])

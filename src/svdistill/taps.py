@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -83,28 +84,79 @@ class FeatureTaps:
             ArgumentError: a tap that did not run, ran twice, put out something other than one
                 tensor, or whose output was later overwritten in place.
         """
-        recorded: dict[str, list[tuple[Tensor, int]]] = {path: [] for path in self.paths}
+        recorded = _Recorded(self.paths)
+        with self._hooked(recorded.add):
+            output = self.model(*inputs)
+        return Recording(output, recorded.features())
 
-        def record(path: str, _module: nn.Module, _inputs: object, output: object) -> None:
-            if not isinstance(output, Tensor):
-                raise ArgumentError(
-                    f"tap {path!r}",
-                    expected="a module that puts out one tensor",
-                    got=type(output).__name__,
-                    remedy="tap a module inside it",
-                )
-            recorded[path].append((output, _version(output)))
+    def run_to_last_tap(self, *inputs: Any) -> tuple[Tensor, ...]:
+        """Call the model and leave it as soon as every tap has run.
+
+        A tap that a part behind the last one would run again, or overwrite, goes unnoticed.
+
+        Args:
+            inputs: passed on to the model.
+
+        Returns:
+            The features, as `run` records them.
+
+        Raises:
+            ArgumentError: as in `run`, for the part of the model that ran.
+        """
+        recorded = _Recorded(self.paths)
+
+        def add_or_leave(path: str, output: object) -> None:
+            recorded.add(path, output)
+            if recorded.complete():
+                raise _LastTapRan
+
+        with self._hooked(add_or_leave), suppress(_LastTapRan):
+            self.model(*inputs)
+        return recorded.features()
+
+    @contextmanager
+    def _hooked(self, see: Callable[[str, object], None]) -> Iterator[None]:
+        """Call `see(path, output)` whenever a tap has run."""
+
+        def hook(path: str, _module: nn.Module, _inputs: object, output: object) -> None:
+            see(path, output)
 
         handles: list[RemovableHandle] = []
         try:
             for path in self.paths:
                 module = self.model.get_submodule(path)
-                handles.append(module.register_forward_hook(partial(record, path)))
-            output = self.model(*inputs)
+                handles.append(module.register_forward_hook(partial(hook, path)))
+            yield
         finally:
             for handle in handles:
                 handle.remove()
-        return Recording(output, tuple(_only(path, recorded[path]) for path in self.paths))
+
+
+class _LastTapRan(BaseException):
+    """Ends a forward pass; no `Exception`, since a model may catch these."""
+
+
+class _Recorded:
+    """What taps put out in one forward pass, and how often each output had been written to."""
+
+    def __init__(self, paths: tuple[str, ...]) -> None:
+        self.outputs: dict[str, list[tuple[Tensor, int]]] = {path: [] for path in paths}
+
+    def add(self, path: str, output: object) -> None:
+        if not isinstance(output, Tensor):
+            raise ArgumentError(
+                f"tap {path!r}",
+                expected="a module that puts out one tensor",
+                got=type(output).__name__,
+                remedy="tap a module inside it",
+            )
+        self.outputs[path].append((output, write_count(output)))
+
+    def complete(self) -> bool:
+        return all(self.outputs.values())
+
+    def features(self) -> tuple[Tensor, ...]:
+        return tuple(_only(path, outputs) for path, outputs in self.outputs.items())
 
 
 def _only(path: str, outputs: list[tuple[Tensor, int]]) -> Tensor:
@@ -118,7 +170,7 @@ def _only(path: str, outputs: list[tuple[Tensor, int]]) -> Tensor:
             else "tap one that runs; of a compiled model, tap the original",
         )
     tensor, version = outputs[0]
-    if _version(tensor) != version:
+    if write_count(tensor) != version:
         raise ArgumentError(
             f"tap {path!r}",
             expected="an output that later modules leave alone",
@@ -128,6 +180,6 @@ def _only(path: str, outputs: list[tuple[Tensor, int]]) -> Tensor:
     return tensor
 
 
-def _version(tensor: Tensor) -> int:
+def write_count(tensor: Tensor) -> int:
     """How often a tensor was written to; inference mode keeps no count."""
     return 0 if tensor.is_inference() else tensor._version

@@ -1,0 +1,5 @@
+"""A teacher's forward pass at its fastest: up to its last tap, checked against the model."""
+
+from svdistill.frozen_teacher.teacher import FrozenTeacher
+
+__all__ = ["FrozenTeacher"]
