@@ -9,7 +9,7 @@ from torch import nn
 
 from svdistill.distiller import Distiller, DistillerOutput
 from svdistill.errors import ArgumentError, TrainingError, TransferWarning
-from svdistill.losses import FSPLoss, SoftTargetLoss, SVDLoss, TransferLoss
+from svdistill.losses import FSPLoss, Knowledge, SoftTargetLoss, SVDLoss, TransferLoss
 from svdistill.taps import TapPairs
 
 CLASSES = 5
@@ -63,7 +63,7 @@ class ConstantLoss(TransferLoss):
         self.graph = graph
 
     def extract(self, features, logits):
-        return None
+        return Knowledge()
 
     def forward(self, features, logits, knowledge):
         attached = features[0].sum() * 0 if self.graph else 0

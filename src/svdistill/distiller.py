@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from svdistill.errors import ArgumentError, TrainingError, TransferWarning, require_choice
-from svdistill.losses import TransferLoss
-from svdistill.multitask import CLIPS, GradientNorms, multitask_backward
-from svdistill.taps import FeatureTaps, Recording, TapPairs
+from svdistill.frozen_teacher import FrozenTeacher
+from svdistill.linalg import may_branch
+from svdistill.losses import Knowledge, TransferLoss
+from svdistill.multitask import CLIPS, AmortisedBackward, GradientNorms, multitask_backward
+from svdistill.taps import FeatureTaps, TapPairs
 
 
 class DistillerOutput(NamedTuple):
@@ -31,11 +34,15 @@ class Distiller(nn.Module):
     that stays zero for a whole epoch warns.
 
     Args:
-        teacher: a trained network. Its parameters stop requiring gradients.
+        teacher: a trained network. Its parameters stop requiring gradients. None where knowledge
+            comes from elsewhere, such as a `KnowledgeStore`.
         student: the network to train, with the same classes.
         loss: what to transfer.
         taps: module paths that both networks have, or `TapPairs(teacher=..., student=...)`.
-        clip: how the transfer gradient is bounded, see `multitask_backward`.
+        clip: how the transfer gradient is bounded, see `multitask_backward`; or `"amortised"`, for
+            little more than the price of one gradient, see `AmortisedBackward`.
+        clip_interval: with `"amortised"` and `"none"`, the steps from one measurement of both
+            gradients to the next; the norms that `backward` returns are those last measured.
         weight_decay: the optimizer's, see `multitask_backward`.
 
     Raises:
@@ -59,16 +66,17 @@ class Distiller(nn.Module):
 
     def __init__(
         self,
-        teacher: nn.Module,
+        teacher: nn.Module | None,
         student: nn.Module,
         loss: TransferLoss,
         *,
         taps: TapPairs | Sequence[str],
         clip: str = "norm",
+        clip_interval: int = 10,
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__()
-        require_choice("clip", clip, CLIPS)
+        require_choice("clip", clip, (*CLIPS, "amortised"))
         if teacher is student:
             raise ArgumentError(
                 "student",
@@ -77,7 +85,8 @@ class Distiller(nn.Module):
                 remedy="copy it with copy.deepcopy",
             )
         teacher_paths, student_paths = taps if isinstance(taps, TapPairs) else (taps, taps)
-        self._teacher_taps = FeatureTaps(teacher, teacher_paths)
+        if teacher is not None:
+            FeatureTaps(teacher, teacher_paths)  # raises before the teacher is touched
         self._student_taps = FeatureTaps(student, student_paths)
         if len(teacher_paths) != len(student_paths):
             raise ArgumentError(
@@ -86,28 +95,64 @@ class Distiller(nn.Module):
                 got=f"{len(teacher_paths)} and {len(student_paths)}",
                 remedy="pair them one to one",
             )
-        self.teacher = teacher.requires_grad_(False).eval()
+        self.teacher = teacher
+        self._frozen_teacher = (
+            None
+            if teacher is None
+            else FrozenTeacher(teacher, teacher_paths, needs_logits=loss.needs_logits)
+        )
         self.student = student
         self.loss = loss
         self.clip = clip
         self.weight_decay = weight_decay
+        # Only a comparison per tensor needs both gradients in every step.
+        self._backward = {
+            "amortised": AmortisedBackward(clip_interval),
+            "none": AmortisedBackward(clip_interval, clip="none"),
+        }.get(clip) or partial(multitask_backward, clip=clip)
         self._watch = _ZeroWatch()
 
-    def forward(self, images: Tensor) -> DistillerOutput:
+    def forward(self, images: Tensor, knowledge: Knowledge | None = None) -> DistillerOutput:
         """Run teacher and student on a batch of images.
 
         Args:
             images: [B, ...], whatever both networks take.
+            knowledge: of these very images; the teacher is not run then.
 
         Returns:
             `DistillerOutput(logits, transfer_loss)`; the loss is 0 to rounding for equals.
+
+        Raises:
+            ArgumentError: neither a teacher nor knowledge.
         """
-        teacher = self._run_teacher(images)
-        knowledge = self.loss.extract(teacher.features, teacher.output)
+        if knowledge is None:
+            knowledge = self.teach(images)
         student = self._student_taps.run(images)
         return DistillerOutput(
             student.output, self.loss(student.features, student.output, knowledge)
         )
+
+    def teach(self, images: Tensor) -> Knowledge:
+        """What the teacher knows of a batch of images, as the loss extracts it.
+
+        Args:
+            images: [B, ...].
+
+        Raises:
+            ArgumentError: there is no teacher.
+        """
+        if self._frozen_teacher is None:
+            raise ArgumentError(
+                "knowledge",
+                expected="the teacher's knowledge of the images, since there is no teacher",
+                got="nothing",
+                remedy="read it from a KnowledgeStore, or give the Distiller a teacher",
+            )
+        with torch.inference_mode():
+            recording = self._frozen_teacher.run(images)
+            knowledge: Knowledge = self.loss.extract(recording.features, recording.output)
+        # Cloned outside, it is ordinary: autograd saves no tensor of inference mode.
+        return knowledge.map(torch.clone)
 
     def backward(
         self,
@@ -132,17 +177,19 @@ class Distiller(nn.Module):
         Raises:
             TrainingError: the transfer loss is not finite, or reaches no parameter.
         """
-        require_finite_transfer(output.transfer_loss)
-        norms = multitask_backward(
+        waits = may_branch(output.transfer_loss.device)
+        if waits:
+            require_finite_transfer(output.transfer_loss)
+        norms = self._backward(
             task_loss * loss_scale,
             output.transfer_loss * loss_scale,
             self.trainable_parameters(),
-            clip=self.clip,
             progress=progress,
             weight_decay=self.weight_decay * loss_scale,
         )
         norms = GradientNorms(*(norm / loss_scale for norm in norms))
-        self._watch.see(output.transfer_loss, norms.transfer, progress)
+        if waits:
+            self._watch.see(output.transfer_loss, norms.transfer, progress)
         return norms
 
     def end_epoch(self) -> None:
@@ -157,14 +204,9 @@ class Distiller(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Set the student's mode; the teacher stays in eval mode."""
         super().train(mode)
-        self.teacher.eval()
-        return self
-
-    def _run_teacher(self, images: Tensor) -> Recording:
-        if any(module.training for module in self.teacher.modules()):
+        if self.teacher is not None:
             self.teacher.eval()
-        with torch.no_grad():
-            return self._teacher_taps.run(images)
+        return self
 
 
 def require_finite_transfer(transfer_loss: Tensor) -> None:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from svdistill.errors import ArgumentError, TrainingError, require_choice
+from svdistill.multitask.averaging import average_gradients
 
-CLIPS = ("norm", "poster", "none")
+CLIPS = ("norm", "poster", "global", "none")
 
 
 class GradientNorms(NamedTuple):
@@ -41,13 +42,20 @@ def multitask_backward(
         clip="poster":  g + h sigmoid(|g| / |h| - progress)   where |h| < |g|,  g + h elsewhere
         clip="none":    g + h
 
-    A parameter that only the transfer loss reaches (an adapter's) takes h as it is.
+    A parameter that only the transfer loss reaches (an adapter's) takes h as it is. And with one
+    scale for all, from the norms over the parameters that the transfer reaches::
+
+        clip="global":  g + h min(1, sigmoid(progress) |g|_all / |h|_all)
+
+    In a process group of torch.distributed both gradients are averaged over the processes, in one
+    flat reduction, before they are compared: what `.grad` holds is the same in all of them.
 
     Args:
         task_loss: scalar with a graph.
         transfer_loss: scalar with a graph.
         parameters: those to train; without gradients required they are passed over.
-        clip: `"norm"` (the seed authors' code), `"poster"` (the paper's text) or `"none"`.
+        clip: `"norm"` (the seed authors' code), `"poster"` (the paper's text), `"global"` or
+            `"none"`.
         progress: the epoch, from 0; at 0 `"norm"` lets through half the task's norm.
         weight_decay: where the optimizer adds ``weight_decay * parameter`` to the gradient, give it
             here too, so that |g| counts it, as the authors' code does.
@@ -68,22 +76,8 @@ def multitask_backward(
     Source: Lee, Kim, Song, ECCV 2018, section 3.4 (`"poster"`), and their code (`"norm"`).
     """
     require_choice("clip", clip, CLIPS)
-    for name, loss in (("task_loss", task_loss), ("transfer_loss", transfer_loss)):
-        if loss.numel() != 1:
-            raise ArgumentError(
-                name,
-                expected="a scalar",
-                got=f"shape {tuple(loss.shape)}",
-                remedy="reduce it first",
-            )
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
-    if not trained:
-        raise ArgumentError(
-            "parameters",
-            expected="at least one that requires a gradient",
-            got="none",
-            remedy="pass the student's parameters, as a list if they are iterated twice",
-        )
+    require_scalars(task_loss, transfer_loss)
+    trained = require_trainable(parameters)
     transfer = _gradients(transfer_loss, trained)
     if all(gradient is None for gradient in transfer):
         raise TrainingError(
@@ -93,17 +87,64 @@ def multitask_backward(
             remedy="check that the taps lie in the student and carry a graph",
         )
     task = _gradients(task_loss, trained)
+    average_gradients(task, transfer)
 
-    clipped: list[Tensor | None] = []
-    for parameter, g, h in zip(trained, task, transfer, strict=True):
-        if g is None or h is None or clip == "none":
-            clipped.append(h)
-        else:
-            decayed = g + weight_decay * parameter.detach() if weight_decay else g
-            clipped.append(h * clip_scale(_norm(decayed), _norm(h), clip, progress))
+    decayed = [
+        g + weight_decay * parameter.detach() if weight_decay and g is not None else g
+        for parameter, g in zip(trained, task, strict=True)
+    ]
+    if clip == "global":
+        scale = _global_scale(decayed, transfer, progress)
+        clipped = [None if h is None else h * scale for h in transfer]
+    else:
+        clipped = [
+            h
+            if g is None or h is None or clip == "none"
+            else h * clip_scale(_norm(g), _norm(h), clip, progress)
+            for g, h in zip(decayed, transfer, strict=True)
+        ]
     for parameter, g, h in zip(trained, task, clipped, strict=True):
         _accumulate(parameter, g, h)
     return GradientNorms(_total(task), _total(transfer), _total(clipped))
+
+
+def _global_scale(
+    task: list[Tensor | None], transfer: list[Tensor | None], progress: float
+) -> Tensor:
+    """One scale for all; 1 where no task reaches what the transfer reaches."""
+    reached = [
+        (g, h) for g, h in zip(task, transfer, strict=True) if g is not None and h is not None
+    ]
+    if not reached:
+        return torch.ones_like(_total(transfer))
+    return clip_scale(
+        _total([g for g, _ in reached]), _total([h for _, h in reached]), "norm", progress
+    )
+
+
+def require_scalars(task_loss: Tensor, transfer_loss: Tensor) -> None:
+    """Raise unless both losses are scalars."""
+    for name, loss in (("task_loss", task_loss), ("transfer_loss", transfer_loss)):
+        if loss.numel() != 1:
+            raise ArgumentError(
+                name,
+                expected="a scalar",
+                got=f"shape {tuple(loss.shape)}",
+                remedy="reduce it first",
+            )
+
+
+def require_trainable(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    """The parameters that require gradients; raise where there are none."""
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    if not trained:
+        raise ArgumentError(
+            "parameters",
+            expected="at least one that requires a gradient",
+            got="none",
+            remedy="pass the student's parameters, as a list if they are iterated twice",
+        )
+    return trained
 
 
 def clip_scale(task_norm: Tensor, transfer_norm: Tensor, clip: str, progress: float) -> Tensor:
