@@ -40,6 +40,22 @@ def test_train_distill_evaluate_in_a_row(teacher, tmp_path, capsys):
     assert yaml.safe_load((student / "config.yaml").read_text())["loss"] == "svd"
 
 
+def test_cache_then_distill_from_the_store(teacher, tmp_path, capsys):
+    store, student = tmp_path / "store", tmp_path / "student"
+    words = ["--train-size", "100", "--augmentation", "crop_flip"]
+    cache = ["cache", *words, "--teacher", str(teacher), "--views", "2", "-o", str(store)]
+    assert main(cache) == 0
+    printed = capsys.readouterr().out
+    assert "100 images, 2 views each, " in printed
+    assert re.search(r"\d+ bytes per image", printed)
+    assert main(cache) == 2
+    assert "a finished store" in capsys.readouterr().err
+    assert main([*cache, "--resume"]) == 0
+    assert main(["distill", *TINY, *words, "--knowledge", str(store), "-o", str(student)]) == 0
+    assert "teacher: " in capsys.readouterr().out
+    assert (student / "summary.json").exists()
+
+
 def test_configuration_file_and_flags_agree(teacher, tmp_path, capsys):
     copy = tmp_path / "copy"
     assert main(["train", "--config", str(teacher / "config.yaml"), "--output", str(copy)]) == 0
@@ -116,6 +132,12 @@ def test_info_names_parts_and_the_published_size(capsys):
         (["distill", "-o", "x"], "teacher: "),
         (["distill", "-o", "x", "--teacher", "nowhere"], "teacher: "),
         (["distill", "-o", "x", "--teacher", "no_such_module:net"], "no_such_module"),
+        (["distill", "-o", "x", "--teacher", "a", "--knowledge", "b"], "teacher: "),
+        (["distill", "-o", "x", "--knowledge", "nowhere"], "nowhere"),
+        (["cache", "-o", "x", "--teacher", "nowhere"], "views: expected an integer of at least 1"),
+        (["cache", "-o", "x", "--views", "2"], "teacher: "),
+        (["cache", "--views", "2"], "--output"),
+        (["cache", "-o", "x", "--teacher", "nowhere", "--views", "2"], "teacher: "),
         (["evaluate", "nowhere"], "nowhere"),
         (["info", "vgg"], "choose one of these"),
         (["info", "vgg_student", "--num_classes", "0"], "num_classes: "),

@@ -7,10 +7,12 @@ import svdistill
 
 HOUSE = [
     "errors",
+    "files",
     "linalg",
     "losses",
     "taps",
     "adapters",
+    "frozen_teacher",
     "multitask",
     "distiller",
     "networks",
@@ -19,6 +21,7 @@ HOUSE = [
     "training",
     "report",
     "experiments",
+    "benchmarks",
     "export",
     "cli",
     "__main__",

@@ -11,6 +11,7 @@ from svdistill.errors import (
     TransferWarning,
 )
 from svdistill.experiments import demo
+from svdistill.knowledge_store import KnowledgeStore
 from svdistill.linalg import TruncatedSVD, truncated_svd
 from svdistill.losses import (
     FSPLoss,
@@ -26,9 +27,11 @@ from svdistill.multitask import GradientNorms, multitask_backward
 from svdistill.networks import build_network
 from svdistill.taps import FeatureTaps, TapPairs
 from svdistill.training import (
+    CacheConfig,
     DistillConfig,
     RunSummary,
     TrainConfig,
+    cache_knowledge,
     distill,
     evaluate,
     load_student,
@@ -37,6 +40,7 @@ from svdistill.training import (
 
 __all__ = [
     "ArgumentError",
+    "CacheConfig",
     "DataError",
     "DistillConfig",
     "Distiller",
@@ -46,6 +50,7 @@ __all__ = [
     "GradientNorms",
     "ImageData",
     "Knowledge",
+    "KnowledgeStore",
     "RunError",
     "RunSummary",
     "SVDLoss",
@@ -59,6 +64,7 @@ __all__ = [
     "TransferWarning",
     "TruncatedSVD",
     "build_network",
+    "cache_knowledge",
     "demo",
     "dfv",
     "dfv_distance",

@@ -3,6 +3,7 @@ import random
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +23,11 @@ def noise(count, size=16, seed=0):
 
 def augmentation(name, size=16):
     return Augmentation(name, size, MEAN, STD)
+
+
+def views_of(module, images, seed, view=0):
+    """The views of images numbered from 0."""
+    return module(images, seed=seed, indices=torch.arange(len(images)), view=view)
 
 
 def normalised(images):
@@ -66,7 +72,7 @@ def test_normalise_is_exact(count, size, seed):
 
 def test_none_only_normalises():
     images = noise(5)
-    assert np.array_equal(augmentation("none")(images, seed=3), normalised(images))
+    assert np.array_equal(views_of(augmentation("none"), images, seed=3), normalised(images))
 
 
 @EVERY
@@ -83,7 +89,7 @@ def test_none_only_normalises():
 def test_the_layout_in_memory_does_not_matter(name, images):
     module = augmentation(name)
     before = images.clone()
-    assert torch.equal(module(images, seed=1), module(images.contiguous(), seed=1))
+    assert torch.equal(views_of(module, images, 1), views_of(module, images.contiguous(), 1))
     assert torch.equal(images, before)
 
 
@@ -93,7 +99,7 @@ def test_the_layout_in_memory_does_not_matter(name, images):
 @pytest.mark.parametrize("size", [8, 15, 16, 32])
 def test_crop_flip_gives_a_flipped_shifted_image_within_zeros(size):
     images = noise(40, size)
-    views = augmentation("crop_flip", size)(images, seed=2).numpy()
+    views = views_of(augmentation("crop_flip", size), images, seed=2).numpy()
     for image, view in zip(normalised(images), views, strict=True):
         which_view(image, view)
 
@@ -103,7 +109,7 @@ def test_crop_flip_draws_every_view_as_often_as_any_other():
     module = augmentation("crop_flip", 8)
     counts = np.zeros(2 * 3 * 3)
     for seed in range(9):
-        for view in module(image.expand(200, -1, -1, -1), seed=seed).numpy():
+        for view in views_of(module, image.expand(200, -1, -1, -1), seed).numpy():
             counts[which_view(normalised(image)[0], view)] += 1
     # 1800 draws of 18 views: mean 100, standard deviation 9.7.
     assert abs(counts - 100).max() < 45
@@ -111,7 +117,7 @@ def test_crop_flip_draws_every_view_as_often_as_any_other():
 
 def test_every_image_of_a_batch_gets_a_view_of_its_own():
     image = noise(1, 32)
-    views = augmentation("crop_flip", 32)(image.expand(128, -1, -1, -1), seed=5).numpy()
+    views = views_of(augmentation("crop_flip", 32), image.expand(128, -1, -1, -1), 5).numpy()
     chosen = {which_view(normalised(image)[0], view) for view in views}
     # 128 draws of 162 views hit 88 on average.
     assert len(chosen) > 60
@@ -164,7 +170,7 @@ def read_map(view):
 def test_seed_flips_rotates_about_the_centre_and_shifts_whole_pixels():
     size, count = 32, 120
     module = Augmentation("seed", size, mean=(0, 0, 0), std=(1, 1, 1))
-    views = module(map_image(size).expand(count, -1, -1, -1), seed=11).numpy()
+    views = views_of(module, map_image(size).expand(count, -1, -1, -1), 11).numpy()
     angles, flips, shifts = map(np.array, zip(*map(read_map, views), strict=True))
     assert abs(angles).max() < 15.05
     assert angles.min() < -13
@@ -179,10 +185,80 @@ def test_seed_flips_rotates_about_the_centre_and_shifts_whole_pixels():
 def test_seed_invents_no_colour():
     image = noise(1, 16)
     colours = {tuple(colour) for colour in normalised(image)[0].reshape(3, -1).T}
-    views = augmentation("seed")(image.expand(50, -1, -1, -1), seed=0).numpy()
+    views = views_of(augmentation("seed"), image.expand(50, -1, -1, -1), 0).numpy()
     drawn = {tuple(colour) for view in views for colour in view.reshape(3, -1).T}
     assert drawn <= colours | {(0.0, 0.0, 0.0)}
     assert len(drawn) > 200  # of 256: the corners alone are always lost
+
+
+# All at once, against one after the other
+
+
+def by_steps(images, draws):
+    """Flip, rotation by `grid_sample`, then padding and cropping, image by image."""
+    size = images.shape[-1]
+    pad = size // 8
+    views = []
+    for image, flip, radians, down, right in zip(images, *draws, strict=True):
+        image = image.flip(-1) if flip else image
+        cos, sin = torch.cos(radians), torch.sin(radians)
+        turn = torch.stack([cos, sin, 0 * cos, -sin, cos, 0 * cos]).view(1, 2, 3)
+        grid = F.affine_grid(turn, [1, 3, size, size], align_corners=False)
+        turned = F.grid_sample(image[None].double(), grid, mode="nearest", align_corners=False)[0]
+        padded = F.pad(turned, (pad,) * 4)
+        views.append(padded[:, pad + down : pad + down + size, pad + right : pad + right + size])
+    return torch.stack(views)
+
+
+@RANDOM
+@pytest.mark.parametrize("size", [8, 15, 16, 32, 33])
+def test_one_index_map_does_what_the_steps_do(name, size):
+    module = augmentation(name, size)
+    images = noise(60, size)
+    indices = torch.arange(60) + 1000
+    views = module(images, seed=3, indices=indices, view=2)
+    draws = module.draw(3, 2, indices)
+    expected = by_steps(torch.from_numpy(normalised(images)), draws)
+    same = (views == expected).all(dim=1)
+    # Where a place lies within rounding of two pixels, either is the nearest.
+    assert same.float().mean() > 0.9999
+
+
+def test_draws_are_as_wide_as_they_should_be():
+    draws = augmentation("seed", 32).draw(0, 0, torch.arange(20_000))
+    degrees = torch.rad2deg(draws.radians)
+    assert 14.99 < degrees.max() <= 15
+    assert -15 <= degrees.min() < -14.99
+    assert abs(degrees.mean()) < 0.25  # four deviations
+    assert abs(draws.flip.double().mean() - 0.5) < 0.015
+    for shift in (draws.down, draws.right):
+        counts = torch.bincount(shift + 4)
+        assert len(counts) == 9
+        assert (counts - 20_000 / 9).abs().max() < 200
+    flat = augmentation("crop_flip", 32).draw(0, 0, torch.arange(100))
+    assert not flat.radians.any()
+
+
+# Each view by itself
+
+
+@RANDOM
+@given(st.lists(st.integers(0, 2**40), min_size=1, max_size=6), st.integers(0, 9))
+@settings(max_examples=20, deadline=None)
+def test_a_view_does_not_depend_on_its_batch(name, numbers, view):
+    module, image = augmentation(name), noise(1)
+    indices = torch.tensor(numbers)
+    together = module(image.expand(len(numbers), -1, -1, -1), seed=4, indices=indices, view=view)
+    for place in range(len(numbers)):
+        alone = module(image, seed=4, indices=indices[place : place + 1], view=view)
+        assert torch.equal(alone[0], together[place])
+
+
+@RANDOM
+def test_views_of_an_image_differ(name):
+    module, image = augmentation(name, 32), noise(1, 32)
+    views = {views_of(module, image, 0, view).numpy().tobytes() for view in range(100)}
+    assert len(views) > 60  # of 162 flips and shifts, 100 draws hit 75 on average
 
 
 # Reproducible from one number
@@ -194,26 +270,26 @@ def test_seed_invents_no_colour():
 def test_the_seed_alone_decides(name, seed, count):
     images = noise(count)
     torch.manual_seed(1)
-    first = augmentation(name)(images, seed=seed)
+    first = views_of(augmentation(name), images, seed=seed)
     used = augmentation(name).eval()
-    used(noise(3), seed=5)
+    views_of(used, noise(3), 5)
     torch.manual_seed(2)
     with torch.inference_mode():
-        assert torch.equal(used(images, seed=seed), first)
+        assert torch.equal(views_of(used, images, seed), first)
 
 
 @RANDOM
 def test_other_seeds_give_other_views(name):
     images = noise(8)
     module = augmentation(name)
-    views = {module(images, seed=seed).numpy().tobytes() for seed in range(20)}
+    views = {views_of(module, images, seed).numpy().tobytes() for seed in range(20)}
     assert len(views) == 20
 
 
 @EVERY
 def test_global_random_states_stay_untouched(name):
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
-    augmentation(name)(noise(4), seed=3)
+    views_of(augmentation(name), noise(4), seed=3)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
     assert random.getstate() == before[2]
@@ -225,7 +301,7 @@ def test_global_random_states_stay_untouched(name):
 @EVERY
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_views_are_float32_of_the_same_shape_without_gradient(name, count):
-    views = augmentation(name)(noise(count), seed=0)
+    views = views_of(augmentation(name), noise(count), seed=0)
     assert views.shape == (count, 3, 16, 16)
     assert views.dtype == torch.float32
     assert not views.requires_grad
@@ -236,7 +312,7 @@ def test_extreme_images_stay_finite(name):
     module = Augmentation(name, 8, mean=(0, 1, 0.5), std=(1 / 255, 1 / 255, 1))
     for value in (0, 255):
         images = torch.full((4, 3, 8, 8), value, dtype=torch.uint8)
-        assert module(images, seed=0).isfinite().all()
+        assert views_of(module, images, 0).isfinite().all()
 
 
 def test_has_nothing_to_learn_or_to_save():
@@ -263,16 +339,33 @@ def test_refuses_what_are_no_raw_images(name, images, got):
     message = rf"images: expected uint8 of shape \[B, 3, 16, 16\], got .*{got}; .*image_size"
     module = augmentation(name)
     with pytest.raises(ArgumentError, match=message):
-        module(images, seed=0)
+        views_of(module, images, 0)
     with pytest.raises(ArgumentError, match=message):
         module.normalise(images)
 
 
 @EVERY
-@pytest.mark.parametrize("seed", [-1, 1.0, True, None])
-def test_refuses_what_is_no_seed(name, seed):
+@pytest.mark.parametrize("number", [-1, 1.0, True, None])
+def test_refuses_what_is_no_seed_and_no_view(name, number):
     with pytest.raises(ArgumentError, match="seed: expected an integer of at least 0"):
-        augmentation(name)(noise(1), seed=seed)
+        views_of(augmentation(name), noise(1), seed=number)
+    with pytest.raises(ArgumentError, match="view: expected an integer of at least 0"):
+        views_of(augmentation(name), noise(1), seed=0, view=number)
+
+
+@EVERY
+@pytest.mark.parametrize("indices", [torch.arange(3), torch.zeros(2), torch.zeros(2, 1).long()])
+def test_refuses_what_does_not_number_the_images(name, indices):
+    with pytest.raises(ArgumentError, match=r"indices: expected int64 of shape \[2\]"):
+        augmentation(name)(noise(2), seed=0, indices=indices, view=0)
+
+
+@RANDOM
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_every_device_gives_the_same_views(name):
+    module, images = augmentation(name, 32), noise(4096, 32)
+    expected = views_of(module, images, 6)
+    assert torch.allclose(views_of(module.cuda(), images.cuda(), 6).cpu(), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(

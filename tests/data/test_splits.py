@@ -156,7 +156,19 @@ def test_resident_moves_and_streamed_has_nothing_to_move():
 def test_batches_come_on_the_device_that_was_asked_for():
     for split in (resident(), streamed()):
         for batch in read(split, device="meta"):
-            assert {tensor.device.type for tensor in batch} == {"meta"}
+            assert (batch.images.device.type, batch.labels.device.type) == ("meta", "meta")
+            assert batch.indices.device.type == "cpu"
+
+
+@KINDS
+@pytest.mark.parametrize(("start", "stop"), [(0, COUNT), (5, 6), (7, 20), (20, COUNT + 5)])
+def test_a_part_is_a_split_of_its_own(split, start, stop):
+    part = split.part(start, stop)
+    assert len(part) == min(stop, COUNT) - start
+    assert np.array_equal(part.labels, LABELS[start:stop])
+    batches = read(part, 4)
+    assert np.array_equal(torch.cat([batch.images for batch in batches]), IMAGES[start:stop])
+    assert torch.cat([batch.indices for batch in batches]).tolist() == list(range(len(part)))
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,9 @@ BAD = [
     ("weight_decay", float("nan")),
     ("max_grad_norm", 0.0),
     ("augmentation", "flip"),
+    ("views", -1),
+    ("views", 1.5),
+    ("views_seed", -1),
     ("optimizer", "adam"),
     ("schedule", "cosine"),
     ("precision", "fp32"),
@@ -46,6 +49,8 @@ OTHER = {
     "dev_fraction": 0.1,
     "memory_limit_gb": 1.0,
     "augmentation": "none",
+    "views": 4,
+    "views_seed": 0,
     "epochs": 3,
     "batch_size": 7,
     "optimizer": "adamw",
@@ -56,6 +61,7 @@ OTHER = {
     "precision": "bf16",
     "seed": 1,
     "teacher": "elsewhere",
+    "knowledge": "stores/a",
     "teacher_network": "vgg_teacher",
     "teacher_width": 0.5,
     "teacher_taps": ["a"],
@@ -95,6 +101,22 @@ def test_values_that_no_run_can_have(kind, name, value):
 def test_values_that_no_distillation_can_have(name, value):
     with pytest.raises(ArgumentError, match=rf"^{name}: expected .*got "):
         config(**{name: value}).check()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("teacher", "runs/t"),
+        ("teacher_network", "vgg_teacher"),
+        ("teacher_taps", ["stage1"]),
+        ("views", 4),
+        ("views_seed", 0),
+    ],
+)
+def test_what_a_store_says_is_not_said_again(name, value):
+    DistillConfig(output="runs/a", knowledge="stores/a").check()
+    with pytest.raises(ArgumentError, match=rf"^{name}: expected nothing .* leave out {name}"):
+        DistillConfig(**{"output": "runs/a", "knowledge": "stores/a", name: value}).check()
 
 
 def test_yaml_says_every_field_in_order_and_comes_back():

@@ -108,9 +108,9 @@ class TestTraining:
     def test_tells_the_clip_which_epoch_it_is(self, tmp_path, teacher_run, monkeypatch):
         seen, call = [], DistillStep.__call__
 
-        def watched(step, images, labels, progress):
+        def watched(step, images, labels, progress, knowledge):
             seen.append(progress)
-            return call(step, images, labels, progress)
+            return call(step, images, labels, progress, knowledge)
 
         monkeypatch.setattr(DistillStep, "__call__", watched)
         distill(distill_config(tmp_path / "run", teacher_run))

@@ -37,6 +37,15 @@ def test_an_epoch_is_a_line_that_counts_from_one():
     assert "dev 62.50 %" in line
 
 
+def test_the_bar_counts_images_too():
+    console = Console(file=io.StringIO(), width=200, force_terminal=True)
+    with BarReporter(console) as reporter:
+        reporter.start("store", 400, 64)
+        reporter.advance(50)
+        reporter.bar.refresh()
+        assert "114/400" in console.file.getvalue()
+
+
 def test_a_plain_reporter_says_nothing(capsys):
     with Reporter() as reporter:
         reporter.start("run", 10, 0)

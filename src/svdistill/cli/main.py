@@ -44,7 +44,7 @@ def _run(words: list[str]) -> int:
     except SVDistillError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
-        return _fail("interrupted; the last whole epoch is saved, go on with --resume", status=130)
+        return _fail("interrupted; what was finished is saved, go on with --resume", status=130)
     return 0
 
 
@@ -72,6 +72,13 @@ class _Commands:
         _print_summary(distill(DistillConfig(**_fields(options)), BarReporter()))
 
     @staticmethod
+    def cache(options: Namespace) -> None:
+        from svdistill.training import CacheConfig, cache_knowledge
+        from svdistill.training.progress import BarReporter
+
+        _print_store(cache_knowledge(CacheConfig(**_fields(options)), BarReporter()))
+
+    @staticmethod
     def evaluate(options: Namespace) -> None:
         from svdistill.training import evaluate
 
@@ -93,6 +100,20 @@ class _Commands:
             described = [describe_network(name, *setting) for name in network_names()]
             Console().print(networks_table(described))
 
+    @staticmethod
+    def bench(options: Namespace) -> None:
+        from svdistill.benchmarks import BenchConfig, run_bench
+        from svdistill.benchmarks.tables import footnotes, grids, to_rich
+
+        fields = _fields(options)
+        what = fields.pop("what")
+        console = Console()
+        with console.status("measuring, which may take minutes"):
+            result, path = run_bench(what, BenchConfig(**fields))
+        for grid in grids(result):
+            console.print(to_rich(grid))
+        print(*footnotes(result), path, sep="\n")
+
 
 def _print_summary(summary: Any) -> None:
     print(
@@ -100,6 +121,15 @@ def _print_summary(summary: Any) -> None:
         f"{summary.best_accuracy:.2f} % after the best ({summary.best_epoch + 1}, by "
         f"{summary.best_by}); {summary.parameters:,} parameters, {summary.flops / 1e6:.1f}M FLOPs\n"
         f"{summary.directory}"
+    )
+
+
+def _print_store(store: Any) -> None:
+    views = store.manifest.views
+    size = len(store) * views * store.bytes_per_image
+    print(
+        f"{len(store):,} images, {views} views each, {store.bytes_per_image:,} bytes per image and "
+        f"view, {size / 1e6:,.1f} MB; teacher {store.manifest.teacher_accuracy:.2f} %\n{store.path}"
     )
 
 

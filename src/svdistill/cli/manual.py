@@ -6,8 +6,10 @@ COMMANDS = {
     "demo": "see a student learn from its teacher, on digits",
     "train": "train a network on labelled images",
     "distill": "train a student with its teacher's knowledge",
+    "cache": "compute a teacher's knowledge once, for all students",
     "evaluate": "accuracy of a trained network",
     "info": "a network's stages, parameters and FLOPs",
+    "bench": "what a training step costs, and its parts",
 }
 MANUAL = """\
 Knowledge distillation by singular value decomposition: a small network learns from a big one by
@@ -67,6 +69,26 @@ examples:
                     --transfer_weight 0.9 --network mobilenet_student --output runs/soft
   svdistill distill --teacher my_package.nets:teacher --teacher_taps layer1,layer2 \\
                     --student_taps stage1,stage2 --network vgg_student --output runs/own
+  svdistill distill --knowledge stores/vgg --network vgg_student --data parquet:cifar100 \\
+                    --output runs/from-store
+"""
+CACHE_MANUAL = """\
+Compute a teacher's knowledge of every training image once, and keep it in a store on disk. Then
+`svdistill distill --knowledge STORE` trains students without running the teacher, and without its
+weights. The store holds so many random views of each image; students see the same ones.
+
+A store belongs to one teacher, data set, loss and augmentation, and is refused for others.
+"""
+CACHE_EXAMPLES = """\
+examples:
+  svdistill cache --teacher runs/teacher --data parquet:cifar100 --views 10 --output stores/vgg
+  svdistill cache --teacher runs/teacher --data parquet:cifar100 --views 10 --output stores/vgg \\
+                  --resume
+  svdistill cache --teacher runs/teacher --loss soft_target --views 10 --output stores/soft
+
+files in the store:
+  manifest.json             what it holds, and of what; how many bytes each image takes
+  view-0000-from-*.bin      knowledge of some thousand images in one view, with a checksum
 """
 EVALUATE_MANUAL = """\
 Accuracy and loss of a trained network on the test split. Without --data, on the data that the
@@ -79,4 +101,16 @@ seed's table says. Without a name, all networks.
 DEMO_MANUAL = """\
 Teacher, student alone, soft target, FSP and SVD on scikit-learn's digits: one table. Nothing is
 downloaded, two CPU cores are enough, and the runs stay on disk.
+"""
+BENCH_MANUAL = """\
+Time parts side by side in one process, print a table, and leave every time in a JSON file.
+
+  svd   the truncated SVD of the seed's feature maps, by every solver, and how exact it is
+  dfv   the distance of two distillation feature vectors: time, memory, exactness
+  step  a whole training step, for every way to teach, over the floor that none can do without
+"""
+BENCH_EXAMPLES = """\
+examples:
+  svdistill bench step --network vgg --rounds 3
+  svdistill bench svd --teacher runs/teacher --data parquet:cifar100 --output svd.json
 """

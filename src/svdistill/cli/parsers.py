@@ -40,8 +40,16 @@ def _train_parser() -> ArgumentParser:
 def _distill_parser() -> ArgumentParser:
     from svdistill.training import DistillConfig
 
-    usage = "svdistill distill --teacher TEACHER --output DIR [options]"
+    usage = "svdistill distill --teacher TEACHER | --knowledge STORE --output DIR [options]"
     return _run_parser(usage, manual.DISTILL_MANUAL, manual.DISTILL_EXAMPLES, DistillConfig)
+
+
+def _cache_parser() -> ArgumentParser:
+    from svdistill.training import CacheConfig
+
+    usage = "svdistill cache --teacher TEACHER --views N --output STORE [options]"
+    epilog = "\n".join((manual.CACHE_EXAMPLES, manual.EXIT_STATUS))
+    return _config_parser(usage, manual.CACHE_MANUAL, epilog, CacheConfig)
 
 
 def _evaluate_parser() -> ArgumentParser:
@@ -49,6 +57,16 @@ def _evaluate_parser() -> ArgumentParser:
     parser.add_argument("run", type=str, help="Run directory or .safetensors file of a run.")
     parser.add_argument("--data", type=str | None, default=None, help="As for `train`.")
     parser.add_argument("--device", type=str, default="auto", help="`auto`, `cpu` or `cuda`.")
+    return parser
+
+
+def _bench_parser() -> ArgumentParser:
+    from svdistill.benchmarks import BenchConfig
+
+    epilog = "\n".join((manual.BENCH_EXAMPLES, manual.EXIT_STATUS))
+    parser = _parser("svdistill bench WHAT [options]", manual.BENCH_MANUAL, epilog)
+    parser.add_argument("what", type=str, help="`svd`, `dfv` or `step`.")
+    parser.add_class_arguments(BenchConfig)
     return parser
 
 
@@ -65,14 +83,21 @@ COMMAND_PARSERS: dict[str, Callable[[], ArgumentParser]] = {
     "demo": _demo_parser,
     "train": _train_parser,
     "distill": _distill_parser,
+    "cache": _cache_parser,
     "evaluate": _evaluate_parser,
     "info": _info_parser,
+    "bench": _bench_parser,
 }
 
 
 def _run_parser(usage: str, description: str, examples: str, config: type) -> ArgumentParser:
-    """The parser of a command that leaves a run directory: an option for every field."""
+    """The parser of a command that leaves a run directory."""
     epilog = "\n".join((examples, manual.RUN_FILES, manual.EXIT_STATUS))
+    return _config_parser(usage, description, epilog, config)
+
+
+def _config_parser(usage: str, description: str, epilog: str, config: type) -> ArgumentParser:
+    """The parser of a command that a dataclass describes: an option for every field."""
     parser = _parser(usage, description, epilog)
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with options.")
     parser.add_class_arguments(config)

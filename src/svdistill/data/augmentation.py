@@ -1,17 +1,38 @@
-"""Random views of a batch of images, drawn where the images are, reproducible from one number."""
+"""Random views of a batch of images, drawn where the images are, each reproducible by itself."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from svdistill.data.counter_random import uniform
 from svdistill.errors import ArgumentError, require_choice, require_count
 
 AUGMENTATIONS: Final = ("none", "crop_flip", "seed")
 ROTATION_DEGREES: Final = 15.0
+# Places in an image are counted in 2^-16 of a pixel.
+FRACTION_BITS: Final = 16
+# A place that no image of fewer than 16,384 pixels a side reaches.
+NOWHERE: Final = -(1 << 30)
+
+
+class ViewDraws(NamedTuple):
+    """What is random in a batch of views.
+
+    Attributes:
+        flip: ``[B]``, bool: whether the image is mirrored left to right.
+        radians: ``[B]``, float64: the angle by which it is then turned about its centre.
+        down, right: ``[B]``, int64: pixels by which the view is then moved over it.
+    """
+
+    flip: Tensor
+    radians: Tensor
+    down: Tensor
+    right: Tensor
 
 
 class Augmentation(nn.Module):
@@ -35,10 +56,11 @@ class Augmentation(nn.Module):
     Example:
         >>> augmentation = Augmentation("crop_flip", 16, mean=(0.5,) * 3, std=(0.25,) * 3)
         >>> images = torch.zeros(4, 3, 16, 16, dtype=torch.uint8)
-        >>> views = augmentation(images, seed=7)
+        >>> views = augmentation(images, seed=7, indices=torch.arange(4), view=0)
         >>> tuple(views.shape), views.dtype, views.min().item()
         ((4, 3, 16, 16), torch.float32, -2.0)
-        >>> torch.equal(views, augmentation(images, seed=7))
+        >>> third = augmentation(images[:1], seed=7, indices=torch.tensor([2]), view=0)
+        >>> torch.equal(views[2:3], third)
         True
 
     Source:
@@ -59,8 +81,6 @@ class Augmentation(nn.Module):
         # Constants of the data set, not state that was learnt: checkpoints leave them out.
         self.register_buffer("mean", _channels("mean", mean, 0.0), persistent=False)
         self.register_buffer("std", _channels("std", std, 1e-6), persistent=False)
-        # In a tuple they are no submodules: kornia draws on the CPU, wherever this module goes.
-        self.views = _views(name, image_size)
 
     def extra_repr(self) -> str:
         """Show the settings in ``print(augmentation)``."""
@@ -78,6 +98,57 @@ class Augmentation(nn.Module):
         Raises:
             ArgumentError: if the images have another dtype or shape.
         """
+        self._require_images(images)
+        mean, std = self.mean.to(images.device), self.std.to(images.device)
+        return images.float().div_(255).sub_(mean).div_(std)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor, *, seed: int, indices: Tensor, view: int) -> Tensor:
+        """Normalise the images and draw one view of each.
+
+        An image's view follows from the seed, the image's number and the view's number alone: not
+        from the rest of the batch, the device or torch's global random state.
+
+        Args:
+            images: ``[B, 3, H, W]``, uint8.
+            seed: 0 or more.
+            indices: ``[B]``, int64: the images' numbers, as in `Batch.indices`.
+            view: number of the view, 0 or more.
+
+        Returns:
+            ``[B, 3, H, W]``, float32, on the device of the images.
+
+        Raises:
+            ArgumentError: if the images have another dtype or shape, the indices are not one for
+                each, or the seed or the view is negative.
+        """
+        require_count("seed", seed, 0)
+        require_count("view", view, 0)
+        self._require_images(images)
+        if indices.dtype != torch.int64 or indices.shape != images.shape[:1]:
+            raise ArgumentError(
+                "indices",
+                expected=f"int64 of shape [{len(images)}], a number for each image",
+                got=f"{indices.dtype} of shape {list(indices.shape)}",
+                remedy="pass Batch.indices",
+            )
+        if self.name == "none":
+            return self.normalise(images)
+        draws = self.draw(seed, view, indices.to(images.device, non_blocking=True))
+        sources, outside = source_pixels(draws, self.image_size)
+        pixels = images.flatten(2).gather(2, sources[:, None].expand(-1, 3, -1))
+        views = self.normalise(pixels.view(images.shape))
+        return views.masked_fill_(outside.view(-1, 1, *images.shape[2:]), 0.0)
+
+    def draw(self, seed: int, view: int, indices: Tensor) -> ViewDraws:
+        """What `forward` draws for these images."""
+        numbers = uniform(seed, view, indices, 4).T
+        turn = math.radians(ROTATION_DEGREES) if self.name == "seed" else 0.0
+        pad = self.image_size // 8
+        down, right = (numbers[2:] * (2 * pad + 1)).long() - pad
+        return ViewDraws(numbers[0] < 0.5, (2 * numbers[1] - 1) * turn, down, right)
+
+    def _require_images(self, images: Tensor) -> None:
         shape = (3, self.image_size, self.image_size)
         if images.dtype != torch.uint8 or tuple(images.shape[1:]) != shape:
             raise ArgumentError(
@@ -86,49 +157,43 @@ class Augmentation(nn.Module):
                 got=f"{images.dtype} of shape {list(images.shape)}",
                 remedy="build Augmentation with the image_size of the data and pass raw images",
             )
-        mean, std = self.mean.to(images.device), self.std.to(images.device)
-        return images.float().div_(255).sub_(mean).div_(std)
-
-    @torch.no_grad()
-    def forward(self, images: Tensor, *, seed: int) -> Tensor:
-        """Normalise the images and draw one view of each.
-
-        Args:
-            images: ``[B, 3, H, W]``, uint8.
-            seed: 0 or more. It alone decides the views, on every device; torch's global random
-                state is neither read nor changed.
-
-        Returns:
-            ``[B, 3, H, W]``, float32, on the device of the images.
-
-        Raises:
-            ArgumentError: if the images have another dtype or shape, or the seed is negative.
-        """
-        require_count("seed", seed, 0)
-        views = self.normalise(images)
-        if self.name == "none" or len(views) == 0:
-            return views
-        # kornia draws its parameters from the CPU's global generator, whatever the images' device.
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            for view in self.views:
-                views = view(views)
-        return views
 
 
-def _views(name: str, image_size: int) -> tuple[nn.Module, ...]:
-    if name == "none":
-        return ()
-    # Imported here because it takes two seconds, and evaluation never needs it.
-    from kornia.augmentation import RandomCrop, RandomHorizontalFlip, RandomRotation
+def source_pixels(draws: ViewDraws, size: int) -> tuple[Tensor, Tensor]:
+    """Where each pixel of a view lies in its image: flip, turn, pad and crop as one map.
 
-    flip = RandomHorizontalFlip(p=0.5)
-    # "slice" copies whole pixels; "resample" would interpolate, and is slower.
-    size = (image_size, image_size)
-    crop = RandomCrop(size, padding=image_size // 8, cropping_mode="slice")
-    if name == "crop_flip":
-        return (flip, crop)
-    return (flip, RandomRotation(ROTATION_DEGREES, resample="nearest", p=1.0), crop)
+    Args:
+        draws: of B views.
+        size: height and width of images and views.
+
+    Returns:
+        ``[B, size * size]`` int64, places in the flattened image, 0 where there is none; and bool
+        of the same shape, True there.
+    """
+    centre = (size - 1) / 2
+    along = torch.arange(size, device=draws.down.device)
+    rows, columns = along + draws.down[:, None], along + draws.right[:, None]  # [B, size]
+    cos, sin = draws.radians.cos()[:, None], draws.radians.sin()[:, None]
+    mirror = torch.where(draws.flip, -1.0, 1.0).double()[:, None]
+    # A turned place is a sum of what its column and what its row contribute. Whole 2^-16 of a pixel
+    # add up to the same place on every device; another half a pixel makes the floor round.
+    x_of_column = _fixed(mirror * cos * (columns - centre) + centre + 0.5, columns)
+    x_of_row = _fixed(mirror * sin * (rows - centre), rows)
+    y_of_column = _fixed(-sin * (columns - centre), columns)
+    y_of_row = _fixed(cos * (rows - centre) + centre + 0.5, rows)
+    x = (x_of_row[:, :, None] + x_of_column[:, None, :]) >> FRACTION_BITS
+    y = (y_of_row[:, :, None] + y_of_column[:, None, :]) >> FRACTION_BITS
+    # Negative, as one of the four is, exactly where their highest bits say so.
+    outside = (x | y | (size - 1 - x) | (size - 1 - y)) < 0
+    places = (y * size + x).masked_fill_(outside, 0)
+    return places.flatten(1).long(), outside.flatten(1)
+
+
+def _fixed(places: Tensor, pixels: Tensor) -> Tensor:
+    """Places in 2^-16 of a pixel, int32; nowhere for pixels beyond the image: crops of padding."""
+    size = pixels.shape[1]
+    fixed = (places * (1 << FRACTION_BITS)).round().int()
+    return fixed.masked_fill_((pixels < 0) | (pixels >= size), NOWHERE)
 
 
 def _channels(argument: str, values: Sequence[float], minimum: float) -> Tensor:

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
-from svdistill.training.files import write_atomically
+from svdistill.files import write_atomically
 from svdistill.training.run_directory import read_records
 
 

@@ -1,5 +1,7 @@
 """One readable training loop on Accelerate, and the commands built on it."""
 
+from svdistill.training.cache import cache_knowledge
+from svdistill.training.cache_config import CacheConfig
 from svdistill.training.config import DistillConfig, TrainConfig
 from svdistill.training.metrics import Evaluation
 from svdistill.training.run import distill, evaluate, train
@@ -7,10 +9,12 @@ from svdistill.training.run_directory import RunSummary
 from svdistill.training.weights import load_student
 
 __all__ = [
+    "CacheConfig",
     "DistillConfig",
     "Evaluation",
     "RunSummary",
     "TrainConfig",
+    "cache_knowledge",
     "distill",
     "evaluate",
     "load_student",

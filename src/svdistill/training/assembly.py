@@ -8,13 +8,15 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from torch import nn
+from torch import Tensor, nn
 
-from svdistill.data import Augmentation, ImageData, load_images
+from svdistill.data import Augmentation, Batch, ImageData, load_images
 from svdistill.distiller import Distiller
 from svdistill.errors import ArgumentError, require_choice
+from svdistill.knowledge_store import KnowledgeStore
 from svdistill.losses import FSPLoss, SoftTargetLoss, SumLoss, SVDLoss, TransferLoss
 from svdistill.networks import SeedNetwork, build_network
+from svdistill.training.cache_config import CacheConfig
 from svdistill.training.config import DistillConfig, TrainConfig
 from svdistill.training.seeding import derive_seed
 from svdistill.training.weights import read_card, weights_file
@@ -22,7 +24,7 @@ from svdistill.training.weights import read_card, weights_file
 PRECISIONS = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
-def build_loss(config: DistillConfig) -> TransferLoss:
+def build_loss(config: DistillConfig | CacheConfig) -> TransferLoss:
     """The transfer loss that a configuration names.
 
     Example:
@@ -47,7 +49,7 @@ def build_loss(config: DistillConfig) -> TransferLoss:
     return SumLoss([losses[name], soft], [1.0, config.soft_target_weight])
 
 
-def load_data(config: TrainConfig) -> ImageData:
+def load_data(config: TrainConfig | CacheConfig) -> ImageData:
     """The images that a configuration names."""
     return load_images(
         config.data,
@@ -109,23 +111,37 @@ def tap_paths(argument: str, network: nn.Module, chosen: list[str]) -> tuple[str
 
 
 @torch.no_grad()
-def try_once(distiller: Distiller, data: ImageData, device: torch.device) -> None:
+def try_once(
+    distiller: Distiller, data: ImageData, device: torch.device, store: KnowledgeStore | None = None
+) -> None:
     """Two images through everything: whatever does not fit shows before anything is written."""
-    batch = next(data.test.batches(2, device=device, order_seed=None))
-    augmentation = Augmentation("none", data.image_shape[-1], data.mean, data.std)
-    images = augmentation.normalise(batch.images)
     distiller.eval()
-    logits = distiller.teacher(images)
-    expected = (len(images), data.num_classes)
-    if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != expected:
-        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    batch, images = two_images(data, device)
+    if store is None:
+        assert distiller.teacher is not None
+        require_classes(distiller.teacher, images, data)
+        distiller(images)
+    else:
+        distiller(images, store.read(batch.indices, 0, device))
+
+
+def two_images(data: ImageData, device: torch.device) -> tuple[Batch, Tensor]:
+    """The first training images, and as a network sees them."""
+    batch = next(data.train.part(0, 2).batches(2, device=device, order_seed=None))
+    augmentation = Augmentation("none", data.image_shape[-1], data.mean, data.std)
+    return batch, augmentation.normalise(batch.images)
+
+
+def require_classes(teacher: nn.Module, images: Tensor, data: ImageData) -> None:
+    """Raise `ArgumentError` unless the teacher gives a logit for each class of the data."""
+    logits = teacher(images)
+    if not isinstance(logits, Tensor) or tuple(logits.shape) != (len(images), data.num_classes):
         raise ArgumentError(
             "teacher",
             expected=f"logits [images, {data.num_classes}], one per class of the data",
-            got=got,
+            got=tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__,
             remedy="use a teacher of the same classes",
         )
-    distiller(images)
 
 
 def choose_device(name: str) -> torch.device:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from svdistill.errors import RunError
-from svdistill.training.files import write_atomically
+from svdistill.files import write_atomically
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,8 @@ class TrainConfig:
         dev_fraction: Share of the training images held out to choose the best epoch on.
         memory_limit_gb: Decoded images up to this size stay in memory; more are streamed.
         augmentation: `seed` (flip, rotation, crop), `crop_flip` or `none`.
+        views: Different random views of each image; 0 for a new one in every epoch.
+        views_seed: Seed of the views; empty for the run's own.
         epochs: Passes over the training images.
         batch_size: Images in a step.
         optimizer: `sgd` (Nesterov momentum 0.9) or `adamw`.
@@ -59,6 +61,8 @@ class TrainConfig:
     dev_fraction: float = 0.0
     memory_limit_gb: float = 8.0
     augmentation: Literal["seed", "crop_flip", "none"] = "seed"
+    views: int = 0
+    views_seed: int | None = None
     epochs: int = 200
     batch_size: int = 128
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -80,6 +84,9 @@ class TrainConfig:
         require_choice("network", self.network, network_names())
         for name, least in (("epochs", 1), ("batch_size", 1), ("classes_every", 1), ("seed", 0)):
             require_count(name, getattr(self, name), least)
+        require_count("views", self.views, 0)
+        if self.views_seed is not None:
+            require_count("views_seed", self.views_seed, 0)
         for name in ("width", "learning_rate"):
             require_positive(name, getattr(self, name))
         if not self.weight_decay >= 0:
@@ -104,6 +111,7 @@ class DistillConfig(TrainConfig):
 
     Args:
         teacher: A run directory, a .safetensors file, or `module:attr` of your own code.
+        knowledge: A knowledge store made by `svdistill cache`, instead of a teacher.
         teacher_network: The network's name, for a .safetensors file that does not say it.
         teacher_width: Likewise, the factor on its channel counts.
         teacher_taps: Module paths of the teacher's taps; empty for a named network's own.
@@ -113,7 +121,11 @@ class DistillConfig(TrainConfig):
         beta: Width of the radial basis function (svd).
         gradient: `exact`, or the `poster`'s formula (svd).
         temperature: Softening of the predictions (soft_target).
-        clip: Bound on the transfer gradient against the task's: `norm`, `poster` or `none`.
+        clip: Bound on the transfer gradient against the task's: `norm` per tensor, `poster`,
+            `global` with one scale for all, `none`; or `amortised`, which measures that scale in
+            some steps only and costs little more than one gradient.
+        clip_interval: With `amortised` and `none`, the steps from one measurement of both
+            gradients to the next.
         task_weight: Factor on the cross-entropy.
         transfer_weight: Factor on the transfer loss.
         soft_target_weight: Factor on the soft target where it is added to another loss.
@@ -122,6 +134,7 @@ class DistillConfig(TrainConfig):
     """
 
     teacher: str = ""
+    knowledge: str = ""
     teacher_network: str | None = None
     teacher_width: float = 1.0
     teacher_taps: list[str] = field(default_factory=list)
@@ -131,7 +144,8 @@ class DistillConfig(TrainConfig):
     beta: float = 8.0
     gradient: Literal["exact", "poster"] = "exact"
     temperature: float = 4.0
-    clip: Literal["norm", "poster", "none"] = "norm"
+    clip: Literal["norm", "poster", "global", "none", "amortised"] = "norm"
+    clip_interval: int = 10
     task_weight: float = 1.0
     transfer_weight: float = 1.0
     soft_target_weight: float = 1.0
@@ -140,7 +154,9 @@ class DistillConfig(TrainConfig):
     def check(self) -> None:
         """Raise `ArgumentError` for the first value that no run can have."""
         super().check()
-        if not self.teacher:
+        if self.knowledge:
+            self._check_with_knowledge()
+        elif not self.teacher:
             raise ArgumentError(
                 "teacher",
                 expected="a run directory, a .safetensors file or module:attr",
@@ -150,8 +166,21 @@ class DistillConfig(TrainConfig):
         if self.teacher_network is not None:
             require_choice("teacher_network", self.teacher_network, network_names())
         require_count("transfer_epochs", self.transfer_epochs, 0)
+        require_count("clip_interval", self.clip_interval)
         for name in ("task_weight", "transfer_weight", "soft_target_weight", "teacher_width"):
             require_positive(name, getattr(self, name))
+
+    def _check_with_knowledge(self) -> None:
+        """The store says which teacher, taps and views its knowledge is of."""
+        unsaid: dict[str, Any] = {"teacher": "", "teacher_network": None, "teacher_taps": []}
+        for name, value in {**unsaid, "views": 0, "views_seed": None}.items():
+            if getattr(self, name) != value:
+                raise ArgumentError(
+                    name,
+                    expected="nothing beside knowledge, since the store says it",
+                    got=repr(getattr(self, name)),
+                    remedy=f"leave out {name}, or give --teacher instead of --knowledge",
+                )
 
 
 RunConfig = TrainConfig | DistillConfig

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from svdistill.data import Augmentation, ImageData, ImageSplit
 from svdistill.errors import RunError, TrainingError
+from svdistill.knowledge_store import KnowledgeStore
 from svdistill.training.checkpoint import Place, load_checkpoint, save_checkpoint
 from svdistill.training.config import TrainConfig
 from svdistill.training.metrics import EpochMeter, EpochRecord, Evaluation, evaluate_network
@@ -24,16 +25,21 @@ from svdistill.training.progress import Reporter
 from svdistill.training.run_directory import RunDirectory
 from svdistill.training.seeding import derive_seed
 from svdistill.training.step import Step
+from svdistill.training.views import Views
 from svdistill.training.weights import WeightsCard, save_weights
 
 
 @dataclass(frozen=True)
 class Stage:
-    """So many epochs of one kind of step, with an optimizer and a schedule of their own."""
+    """So many epochs of one kind of step, with an optimizer and a schedule of their own.
+
+    Its steps get the teacher's knowledge from the store, where there is one.
+    """
 
     name: str
     step: Step
     epochs: int
+    store: KnowledgeStore | None = None
 
 
 class Loop:
@@ -44,6 +50,7 @@ class Loop:
         stages: at least one.
         data: images to train and evaluate on.
         config: optimizer, schedule, batch size, augmentation and seed.
+        views: which views of the images are trained on.
         run: where checkpoint, metrics and weights go.
         accelerator: device, precision and trackers.
         reporter: what a person sees.
@@ -55,6 +62,7 @@ class Loop:
         stages: Sequence[Stage],
         data: ImageData,
         config: TrainConfig,
+        views: Views,
         run: RunDirectory,
         accelerator: Accelerator,
         reporter: Reporter,
@@ -63,11 +71,13 @@ class Loop:
         self.stages = stages
         self.data = data
         self.config = config
+        self.views = views
         self.run = run
         self.accelerator = accelerator
         self.reporter = reporter
         size = data.image_shape[-1]
-        self.augmentation = Augmentation(config.augmentation, size, data.mean, data.std)
+        augmentation = Augmentation(config.augmentation, size, data.mean, data.std)
+        self.augmentation = augmentation.to(accelerator.device)
         self.card = WeightsCard(
             config.network, config.width, data.class_names, data.mean, data.std, size
         )
@@ -99,7 +109,7 @@ class Loop:
             for epoch in range(place.epoch, stage.epochs):
                 began = time.perf_counter()
                 learning_rate = float(schedule.get_last_lr()[0])
-                meter = self._train(place, stage.step, optimizer, schedule)
+                meter = self._train(place, stage, optimizer, schedule)
                 trained = time.perf_counter() - began
                 test = self.evaluate(self.data.test, self.network)
                 _require_finite(test.loss, f"on the test images after epoch {place.total + 1}")
@@ -147,24 +157,27 @@ class Loop:
         return place
 
     def _train(
-        self, place: Place, step: Step, optimizer: Optimizer, schedule: LRScheduler
+        self, place: Place, stage: Stage, optimizer: Optimizer, schedule: LRScheduler
     ) -> EpochMeter:
-        """One epoch. All that is random in it follows from the seed, the stage and the epoch."""
+        """One epoch. All that is random in it follows from the seeds, the stage and the epoch."""
+        step, store = stage.step, stage.store
         config, device = self.config, self.accelerator.device
         where = (place.stage, place.epoch)
         torch.manual_seed(derive_seed(config.seed, "dropout", *where))
         order = derive_seed(config.seed, "order", *where)
+        view = self.views.of_epoch(place.total)
         meter = EpochMeter(self.data.num_classes, device)
         step.train_mode()
         batches = self.data.train.batches(config.batch_size, device=device, order_seed=order)
         for number, batch in enumerate(batches):
-            views = self.augmentation(
-                batch.images, seed=derive_seed(config.seed, "views", *where, number)
+            images = self.augmentation(
+                batch.images, seed=self.views.seed, indices=batch.indices, view=view
             )
             result = step(
-                views.contiguous(memory_format=torch.channels_last),
+                images.contiguous(memory_format=torch.channels_last),
                 batch.labels,
                 progress=place.epoch,
+                knowledge=None if store is None else store.read(batch.indices, view, device),
             )
             _require_finite(
                 float(result.task_loss), f"in epoch {place.total + 1}, step {number + 1}"

@@ -42,6 +42,9 @@ class Reporter:
     def step(self, loss: float, accuracy: float) -> None:
         """One step is done; loss and accuracy are means over the epoch so far."""
 
+    def advance(self, images: int) -> None:
+        """The knowledge of so many more images is computed."""
+
     def epoch(self, record: EpochRecord) -> None:
         """An epoch is done."""
 
@@ -93,6 +96,11 @@ class BarReporter(Reporter):
         if self.task is not None:
             state = f"loss {loss:.3f}  accuracy {accuracy:.1f} %"
             self.bar.update(self.task, advance=1, state=state)
+
+    def advance(self, images: int) -> None:
+        """Move the bar."""
+        if self.task is not None:
+            self.bar.update(self.task, advance=images, state="images")
 
     def epoch(self, record: EpochRecord) -> None:
         """Print the epoch's line."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 from torch import nn
 
 from svdistill.data import Augmentation, ImageData, load_images
 from svdistill.distiller import Distiller
 from svdistill.errors import RunError
+from svdistill.knowledge_store import KnowledgeStore, require_fit
 from svdistill.networks import profile_network
 from svdistill.taps import TapPairs
 from svdistill.training.assembly import (
@@ -30,6 +33,7 @@ from svdistill.training.metrics import Evaluation, evaluate_network
 from svdistill.training.progress import Reporter
 from svdistill.training.run_directory import RunDirectory, RunSummary
 from svdistill.training.step import DistillStep, TaskStep, TransferStep
+from svdistill.training.views import Views, views_of
 from svdistill.training.weights import load_student, load_teacher, read_card, weights_file
 
 
@@ -51,7 +55,7 @@ def train(config: TrainConfig, reporter: Reporter | None = None) -> RunSummary:
     accelerator = new_accelerator(config)
     student = new_student(config, data, accelerator.device)
     stages = [Stage("task", TaskStep(student, accelerator), config.epochs)]
-    return _run(config, student, stages, data, accelerator, reporter or Reporter(), teacher=None)
+    return _run(config, student, stages, data, views_of(config), accelerator, reporter)
 
 
 def distill(config: DistillConfig, reporter: Reporter | None = None) -> RunSummary:
@@ -71,6 +75,8 @@ def distill(config: DistillConfig, reporter: Reporter | None = None) -> RunSumma
     config.check()
     data = load_data(config)
     accelerator = new_accelerator(config)
+    if config.knowledge:
+        return _distill_from_store(config, data, accelerator, reporter)
     device = accelerator.device
     teacher = load_teacher(
         config.teacher,
@@ -85,24 +91,65 @@ def distill(config: DistillConfig, reporter: Reporter | None = None) -> RunSumma
         tap_paths("teacher_taps", teacher, config.teacher_taps),
         tap_paths("student_taps", student, config.student_taps),
     )
-    distiller = Distiller(
+    distiller = _distiller(config, teacher, student, taps, device)
+    try_once(distiller, data, device)
+    stages = _stages(config, distiller, accelerator)
+    return _run(config, student, stages, data, views_of(config), accelerator, reporter, teacher)
+
+
+def _distill_from_store(
+    config: DistillConfig, data: ImageData, accelerator: Accelerator, reporter: Reporter | None
+) -> RunSummary:
+    """Distill without a teacher, from the knowledge that it left."""
+    device = accelerator.device
+    store = KnowledgeStore(config.knowledge)
+    known = store.manifest
+    require_fit(known, data, build_loss(config), config.augmentation)
+    data = replace(data, mean=known.mean, std=known.std)
+    student = new_student(config, data, device)
+    student_taps = tap_paths("student_taps", student, config.student_taps)
+    taps = TapPairs(known.teacher_taps, student_taps)
+    distiller = _distiller(config, None, student, taps, device)
+    try_once(distiller, data, device, store)
+    stages = _stages(config, distiller, accelerator, store)
+    views = Views(known.views_seed, known.views)
+    return _run(
+        *(config, student, stages, data, views, accelerator, reporter),
+        teacher_accuracy=known.teacher_accuracy,
+    )
+
+
+def _distiller(
+    config: DistillConfig,
+    teacher: nn.Module | None,
+    student: nn.Module,
+    taps: TapPairs,
+    device: torch.device,
+) -> Distiller:
+    return Distiller(
         teacher,
         student,
         build_loss(config),
         taps=taps,
         clip=config.clip,
+        clip_interval=config.clip_interval,
         weight_decay=config.weight_decay if config.optimizer == "sgd" else 0.0,
     ).to(device)
-    try_once(distiller, data, device)
+
+
+def _stages(
+    config: DistillConfig,
+    distiller: Distiller,
+    accelerator: Accelerator,
+    store: KnowledgeStore | None = None,
+) -> list[Stage]:
     parts = (distiller, accelerator, config.task_weight, config.transfer_weight)
-    if config.transfer_epochs:
-        stages = [
-            Stage("transfer", TransferStep(*parts), config.transfer_epochs),
-            Stage("task", TaskStep(student, accelerator), config.epochs),
-        ]
-    else:
-        stages = [Stage("both", DistillStep(*parts), config.epochs)]
-    return _run(config, student, stages, data, accelerator, reporter or Reporter(), teacher)
+    if not config.transfer_epochs:
+        return [Stage("both", DistillStep(*parts), config.epochs, store)]
+    return [
+        Stage("transfer", TransferStep(*parts), config.transfer_epochs, store),
+        Stage("task", TaskStep(distiller.student, accelerator), config.epochs),
+    ]
 
 
 def evaluate(path: str | Path, data: str | None = None, *, device: str = "auto") -> Evaluation:
@@ -154,17 +201,22 @@ def _run(
     student: nn.Module,
     stages: list[Stage],
     data: ImageData,
+    views: Views,
     accelerator: Accelerator,
-    reporter: Reporter,
-    teacher: nn.Module | None,
+    reporter: Reporter | None,
+    teacher: nn.Module | None = None,
+    *,
+    teacher_accuracy: float | None = None,
 ) -> RunSummary:
     """Everything that could be checked has been: open the run directory, train, summarise."""
+    reporter = reporter or Reporter()
     run = RunDirectory(config.output)
     run.open(config, data.fingerprint)
     data = move_data(data, accelerator.device)
     accelerator.init_trackers("tensorboard")
-    loop = Loop(student, stages, data, config, run, accelerator, reporter)
-    teacher_accuracy = loop.evaluate(data.test, teacher).accuracy if teacher is not None else None
+    loop = Loop(student, stages, data, config, views, run, accelerator, reporter)
+    if teacher is not None:
+        teacher_accuracy = loop.evaluate(data.test, teacher).accuracy
     with reporter:
         if teacher_accuracy is not None:
             reporter.message(f"teacher: {teacher_accuracy:.2f} % on {len(data.test)} test images")

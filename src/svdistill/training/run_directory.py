@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from svdistill.errors import RunError
+from svdistill.files import read_json, write_atomically, write_json
 from svdistill.training.config import RunConfig, require_same, to_yaml
-from svdistill.training.files import read_json, write_atomically, write_json
 from svdistill.training.metrics import EpochRecord
 
-PACKAGES = ("svdistill", "torch", "numpy", "accelerate", "datasets", "kornia", "safetensors")
+PACKAGES = ("svdistill", "torch", "numpy", "accelerate", "datasets", "safetensors")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from svdistill.distiller import Distiller
+from svdistill.losses import Knowledge
 from svdistill.multitask import GradientNorms
 
 
@@ -38,8 +39,17 @@ class Step(abc.ABC):
         """Put the trained network in training mode."""
 
     @abc.abstractmethod
-    def __call__(self, images: Tensor, labels: Tensor, progress: float) -> StepResult:
-        """Fill the gradients for a batch of images [B, 3, H, W] and labels [B]."""
+    def __call__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        progress: float,
+        knowledge: Knowledge | None = None,
+    ) -> StepResult:
+        """Fill the gradients for a batch of images [B, 3, H, W] and labels [B].
+
+        The teacher's knowledge of these images is given where it comes from a store.
+        """
 
     def end_epoch(self) -> None:  # noqa: B027  most steps have nothing to do then
         """Called after the last step of an epoch."""
@@ -60,7 +70,13 @@ class TaskStep(Step):
         """Put the network in training mode."""
         self.network.train()
 
-    def __call__(self, images: Tensor, labels: Tensor, progress: float) -> StepResult:
+    def __call__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        progress: float,
+        knowledge: Knowledge | None = None,
+    ) -> StepResult:
         """Backward of the cross-entropy."""
         with self.accelerator.autocast():
             logits = self.network(images)
@@ -98,10 +114,16 @@ class _DistillerStep(Step):
 class DistillStep(_DistillerStep):
     """1-stage: the task and the transfer at once, the transfer's gradient clipped."""
 
-    def __call__(self, images: Tensor, labels: Tensor, progress: float) -> StepResult:
+    def __call__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        progress: float,
+        knowledge: Knowledge | None = None,
+    ) -> StepResult:
         """Backward of both losses."""
         with self.accelerator.autocast():
-            output = self.distiller(images)
+            output = self.distiller(images, knowledge)
         task_loss = F.cross_entropy(output.logits.float(), labels)
         norms = self.distiller.backward(
             task_loss * self.task_weight,
@@ -117,10 +139,16 @@ class DistillStep(_DistillerStep):
 class TransferStep(_DistillerStep):
     """First stage of two: the transfer alone. The task loss is measured, not learnt."""
 
-    def __call__(self, images: Tensor, labels: Tensor, progress: float) -> StepResult:
+    def __call__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        progress: float,
+        knowledge: Knowledge | None = None,
+    ) -> StepResult:
         """Backward of the transfer loss."""
         with self.accelerator.autocast():
-            output = self.distiller(images)
+            output = self.distiller(images, knowledge)
         # Detached, so that it adds no gradient and clips none.
         task_loss = F.cross_entropy(output.logits.detach().float(), labels)
         self.distiller.backward(

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from svdistill.errors import ArgumentError, RunError
+from svdistill.files import write_atomically
 from svdistill.networks import build_network
 from svdistill.networks.external import import_network
-from svdistill.training.files import write_atomically
 
 METADATA_KEY = "svdistill"
 

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from svdistill.errors import RunError
-from svdistill.training.files import read_json, write_atomically, write_json
+from svdistill.files import read_json, write_atomically, write_json
 
 
 @pytest.fixture

@@ -1,0 +1,189 @@
+"""What a loss's knowledge is made of, as a tree that JSON can hold and no code is run to read."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from svdistill.errors import ArgumentError, RunError
+from svdistill.losses import Knowledge
+
+DTYPES: Final = {"float16": torch.float16, "float32": torch.float32}
+# Singular values and the logits of few classes: little to save, and much of the loss hangs on them.
+ALWAYS_FLOAT32: Final = 16
+# A damaged file may claim anything; no loss comes near these.
+MOST_TENSORS: Final = 4096
+MOST_NUMBERS: Final = 1 << 28
+DEEPEST: Final = 16
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One tensor of a knowledge.
+
+    Attributes:
+        name: its place, such as ``right_vectors[2]``.
+        shape: for one image.
+        dtype: ``float16`` or ``float32``, on disk.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of one image."""
+        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
+
+
+@dataclass(frozen=True)
+class Node:
+    """A knowledge: the full name of its class, and what its fields hold, in their order."""
+
+    knowledge: str
+    fields: tuple[Branch, ...]
+
+    def leaves(self) -> tuple[Leaf, ...]:
+        """All tensors, in the order of `Knowledge.tensors`."""
+        return tuple(_leaves(self))
+
+
+Branch = Leaf | Node | tuple["Branch", ...]
+
+
+def describe(knowledge: Knowledge, dtype: str) -> Node:
+    """The structure of a knowledge, its tensors to be kept in a dtype.
+
+    Tensors of at most 16 numbers per image are kept in float32 whatever the dtype.
+
+    Raises:
+        ArgumentError: a tensor is not of floats, or is empty.
+
+    Example:
+        >>> from svdistill.losses import SoftTargetKnowledge
+        >>> describe(SoftTargetKnowledge(torch.zeros(8, 100)), "float16").leaves()
+        (Leaf(name='logits', shape=(100,), dtype='float16'),)
+    """
+    return _describe_knowledge(knowledge, "", dtype)
+
+
+def rebuild(node: Node, tensors: Iterator[Tensor]) -> Knowledge:
+    """The knowledge of this structure, from its tensors in the order of the leaves.
+
+    Raises:
+        RunError: no class of its name has been imported, or the class has other fields by now.
+    """
+    values = [_rebuild(branch, tensors) for branch in node.fields]
+    return find_class(node)(*values)
+
+
+def find_class(node: Node) -> type[Knowledge]:
+    """The knowledge class of a node, among those that are imported; nothing is imported for it."""
+    for kind in _children(Knowledge):
+        if _name(kind) == node.knowledge and len(dataclasses.fields(kind)) == len(node.fields):
+            return kind
+    raise RunError(
+        "knowledge",
+        expected=f"{node.knowledge} with {len(node.fields)} fields, which the store holds",
+        got="no such class among those imported",
+        remedy="import the module of the loss that the store was made with, or make the store anew",
+    )
+
+
+def to_json(branch: Branch) -> Any:
+    """The structure as dictionaries and lists."""
+    if isinstance(branch, tuple):
+        return [to_json(item) for item in branch]
+    if isinstance(branch, Leaf):
+        return {"name": branch.name, "shape": list(branch.shape), "dtype": branch.dtype}
+    return {"knowledge": branch.knowledge, "fields": [to_json(item) for item in branch.fields]}
+
+
+def from_json(value: Any) -> Node:
+    """The structure that `to_json` wrote.
+
+    Raises:
+        ValueError: it wrote no such thing, or the structure is absurdly large.
+    """
+    node = _from_json(value, DEEPEST)
+    if not isinstance(node, Node):
+        raise ValueError("the structure is no knowledge")
+    leaves = node.leaves()
+    numbers = sum(math.prod(leaf.shape) for leaf in leaves)
+    if not 0 < len(leaves) <= MOST_TENSORS or numbers > MOST_NUMBERS:
+        raise ValueError(f"{len(leaves)} tensors of {numbers} numbers per image")
+    return node
+
+
+def _describe_knowledge(knowledge: Knowledge, prefix: str, dtype: str) -> Node:
+    fields = [field.name for field in dataclasses.fields(knowledge)]
+    branches = (_describe(getattr(knowledge, name), prefix + name, dtype) for name in fields)
+    return Node(_name(type(knowledge)), tuple(branches))
+
+
+def _describe(value: Any, name: str, dtype: str) -> Branch:
+    if isinstance(value, tuple):
+        return tuple(_describe(item, f"{name}[{at}]", dtype) for at, item in enumerate(value))
+    if isinstance(value, Knowledge):
+        return _describe_knowledge(value, f"{name}.", dtype)
+    if not value.is_floating_point() or value.ndim == 0 or value.numel() == 0:
+        raise ArgumentError(
+            f"knowledge {name}",
+            expected="floats, batch first",
+            got=f"{value.dtype} of shape {list(value.shape)}",
+            remedy="let the loss's extract return such tensors",
+        )
+    shape = tuple(value.shape[1:])
+    return Leaf(name, shape, "float32" if math.prod(shape) <= ALWAYS_FLOAT32 else dtype)
+
+
+def _rebuild(branch: Branch, tensors: Iterator[Tensor]) -> Any:
+    if isinstance(branch, tuple):
+        return tuple(_rebuild(item, tensors) for item in branch)
+    return next(tensors) if isinstance(branch, Leaf) else rebuild(branch, tensors)
+
+
+def _leaves(branch: Branch) -> Iterator[Leaf]:
+    if isinstance(branch, Leaf):
+        yield branch
+        return
+    for item in branch if isinstance(branch, tuple) else branch.fields:
+        yield from _leaves(item)
+
+
+def _from_json(value: Any, depth: int) -> Branch:
+    if depth == 0:
+        raise ValueError("the structure is nested too deeply")
+    if isinstance(value, list):
+        return tuple(_from_json(item, depth - 1) for item in value)
+    if isinstance(value, dict) and set(value) == {"knowledge", "fields"}:
+        fields = _from_json(value["fields"], depth - 1)
+        if isinstance(value["knowledge"], str) and isinstance(fields, tuple):
+            return Node(value["knowledge"], fields)
+    if isinstance(value, dict) and set(value) == {"name", "shape", "dtype"}:
+        shape, dtype = value["shape"], value["dtype"]
+        if (
+            isinstance(value["name"], str)
+            and isinstance(shape, list)
+            and all(type(side) is int and 0 < side <= MOST_NUMBERS for side in shape)
+            and dtype in tuple(DTYPES)
+        ):
+            return Leaf(value["name"], tuple(shape), dtype)
+    raise ValueError(f"no part of a structure: {str(value)[:60]}")
+
+
+def _children(kind: type[Knowledge]) -> Iterator[type[Knowledge]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from _children(child)
+
+
+def _name(kind: type[Knowledge]) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"

@@ -1,0 +1,169 @@
+"""The command that computes a teacher's knowledge once, for all students to come."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from importlib.metadata import version
+
+import torch
+from torch import nn
+
+from svdistill.data import Augmentation, ImageData
+from svdistill.knowledge_store import (
+    SHARD_IMAGES,
+    KnowledgeStore,
+    Manifest,
+    StoreWriter,
+    describe,
+    loss_text,
+)
+from svdistill.knowledge_store.shards import Shard
+from svdistill.losses import Knowledge, TransferLoss
+from svdistill.taps import FeatureTaps
+from svdistill.training.assembly import (
+    as_taught,
+    build_loss,
+    choose_device,
+    load_data,
+    move_data,
+    place_network,
+    require_classes,
+    tap_paths,
+    two_images,
+)
+from svdistill.training.cache_config import CacheConfig
+from svdistill.training.metrics import evaluate_network
+from svdistill.training.progress import Reporter
+from svdistill.training.weights import load_teacher
+
+
+def cache_knowledge(config: CacheConfig, reporter: Reporter | None = None) -> KnowledgeStore:
+    """Compute a teacher's knowledge of views of all training images, and keep it on disk.
+
+    A run that was stopped goes on with `resume`; at most one shard of work is lost.
+
+    Args:
+        config: which teacher, images, views and loss, and where to.
+        reporter: what a person sees; nothing by default.
+
+    Returns:
+        The store.
+
+    Raises:
+        SVDistillError: a bad value, teacher or data set; a folder that holds something else; a
+            number that does not fit the store's dtype.
+    """
+    config.check()
+    reporter = reporter or Reporter()
+    device = choose_device(config.device)
+    data = load_data(config)
+    teacher = load_teacher(
+        config.teacher,
+        data.num_classes,
+        network=config.teacher_network,
+        width=config.teacher_width,
+    )
+    place_network(teacher, device)
+    data = move_data(as_taught(data, config.teacher), device)
+    taps = tap_paths("teacher_taps", teacher, config.teacher_taps)
+    scholar = _Scholar(config, teacher, build_loss(config), taps, data, device)
+    manifest = _manifest(config, scholar, taps, data, device)
+    writer = StoreWriter(config.output, manifest)
+    shards = writer.open(resume=config.resume)
+    total = len(data.train) * config.views
+    missing = sum(shard.stop - shard.start for shard in shards)
+    with reporter:
+        reporter.message(f"{manifest.bytes_per_image:,} bytes per image and view")
+        reporter.start(writer.path.name, total, total - missing)
+        for shard in shards:
+            writer.write(shard, scholar.read(shard, reporter))
+        accuracy = evaluate_network(
+            teacher, data.test, scholar.augmentation, num_classes=data.num_classes, device=device
+        ).accuracy
+        writer.finish(accuracy)
+    return KnowledgeStore(writer.path)
+
+
+class _Scholar:
+    """Runs the teacher on views, and keeps what the loss wants to know."""
+
+    def __init__(
+        self,
+        config: CacheConfig,
+        teacher: nn.Module,
+        loss: TransferLoss,
+        taps: tuple[str, ...],
+        data: ImageData,
+        device: torch.device,
+    ) -> None:
+        self.config = config
+        self.teacher = teacher.eval()
+        self.loss = loss
+        self.taps = FeatureTaps(teacher, taps)
+        self.data = data
+        self.device = device
+        size = data.image_shape[-1]
+        augmentation = Augmentation(config.augmentation, size, data.mean, data.std)
+        self.augmentation = augmentation.to(device)
+
+    @torch.no_grad()
+    def extract(self, images: torch.Tensor) -> Knowledge:
+        """The knowledge of normalised images."""
+        recording = self.taps.run(images.contiguous(memory_format=torch.channels_last))
+        knowledge: Knowledge = self.loss.extract(recording.features, recording.output)
+        return knowledge
+
+    def read(self, shard: Shard, reporter: Reporter) -> Iterator[Knowledge]:
+        """The knowledge of a shard's images, in batches."""
+        part = self.data.train.part(shard.start, shard.stop)
+        for batch in part.batches(self.config.batch_size, device=self.device, order_seed=None):
+            views = self.augmentation(
+                batch.images,
+                seed=self.config.views_seed,
+                indices=batch.indices + shard.start,
+                view=shard.view,
+            )
+            yield self.extract(views)
+            reporter.advance(len(views))
+
+
+def _manifest(
+    config: CacheConfig,
+    scholar: _Scholar,
+    taps: tuple[str, ...],
+    data: ImageData,
+    device: torch.device,
+) -> Manifest:
+    """Of the store to write, from two images: whatever does not fit shows before that."""
+    _, images = two_images(data, device)
+    with torch.no_grad():
+        require_classes(scholar.teacher, images, data)
+    return Manifest(
+        svdistill=version("svdistill"),
+        teacher=config.teacher,
+        teacher_sha256=_digest(scholar.teacher),
+        teacher_taps=taps,
+        data=config.data,
+        data_fingerprint=data.fingerprint,
+        images=len(data.train),
+        class_names=data.class_names,
+        image_size=data.image_shape[-1],
+        mean=data.mean,
+        std=data.std,
+        loss=loss_text(scholar.loss),
+        augmentation=config.augmentation,
+        views=config.views,
+        views_seed=config.views_seed,
+        shard_images=SHARD_IMAGES,
+        structure=describe(scholar.extract(images), config.dtype),
+    )
+
+
+def _digest(network: nn.Module) -> str:
+    """A SHA-256 of a network's class and weights, with their names and shapes."""
+    digest = hashlib.sha256(type(network).__qualname__.encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f" {name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,98 @@
+"""What a knowledge store is made of: a plain dataclass, the same for YAML, flags and Python."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from svdistill.errors import (
+    ArgumentError,
+    require_choice,
+    require_count,
+    require_positive,
+)
+from svdistill.knowledge_store.structure import DTYPES
+from svdistill.networks import network_names
+from svdistill.training.config import LossName
+
+
+@dataclass(kw_only=True)
+class CacheConfig:
+    """Compute a teacher's knowledge of all training images once, and keep it on disk.
+
+    Args:
+        output: Knowledge store to make.
+        teacher: A run directory, a .safetensors file, or `module:attr` of your own code.
+        teacher_network: The network's name, for a .safetensors file that does not say it.
+        teacher_width: Likewise, the factor on its channel counts.
+        teacher_taps: Module paths of the teacher's taps; empty for a named network's own.
+        data: Where images come from: `digits`, `parquet:PATH`, `folder:PATH` or `hub:NAME`.
+        image_size: Side in pixels to which images are resized; empty keeps theirs.
+        classes_every: Keep every n-th class only.
+        train_size: Keep that many training images, the same share of each class; empty keeps all.
+        dev_fraction: Share of the training images held out; their knowledge is not kept.
+        memory_limit_gb: Decoded images up to this size stay in memory; more are streamed.
+        augmentation: `seed` (flip, rotation, crop), `crop_flip` or `none`.
+        views: Random views of each image, 1 or more. A student sees one in each epoch, and after
+            the last one the first again.
+        views_seed: Seed of the views.
+        loss: What students are to learn by.
+        num_vectors: Singular vectors per tap (svd).
+        beta: Width of the radial basis function (svd).
+        gradient: `exact`, or the `poster`'s formula (svd).
+        temperature: Softening of the predictions (soft_target).
+        soft_target_weight: Factor on the soft target where it is added to another loss.
+        dtype: Of the numbers on disk, `float16` or `float32`; at most 16 of them stay float32.
+        batch_size: Images that the teacher sees at once.
+        device: `auto`, `cpu` or `cuda`.
+        resume: Check the store in `output`, and write what is missing or damaged.
+    """
+
+    output: str
+    teacher: str = ""
+    teacher_network: str | None = None
+    teacher_width: float = 1.0
+    teacher_taps: list[str] = field(default_factory=list)
+    data: str = "digits"
+    image_size: int | None = None
+    classes_every: int = 1
+    train_size: int | None = None
+    dev_fraction: float = 0.0
+    memory_limit_gb: float = 8.0
+    augmentation: Literal["seed", "crop_flip", "none"] = "seed"
+    views: int = 0
+    views_seed: int = 0
+    loss: LossName = "svd"
+    num_vectors: int = 1
+    beta: float = 8.0
+    gradient: Literal["exact", "poster"] = "exact"
+    temperature: float = 4.0
+    soft_target_weight: float = 1.0
+    dtype: Literal["float16", "float32"] = "float16"
+    batch_size: int = 256
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    resume: bool = False
+
+    def check(self) -> None:
+        """Raise `ArgumentError` for the first value that no store can have."""
+        for name, expected in (("output", "a directory"), ("teacher", "a trained network")):
+            if not getattr(self, name):
+                remedy = f"give --{name}"
+                raise ArgumentError(name, expected=expected, got="nothing", remedy=remedy)
+        if self.teacher_network is not None:
+            require_choice("teacher_network", self.teacher_network, network_names())
+        require_count("views", self.views)
+        for name, least in (("batch_size", 1), ("classes_every", 1), ("views_seed", 0)):
+            require_count(name, getattr(self, name), least)
+        for name in ("teacher_width", "soft_target_weight"):
+            require_positive(name, getattr(self, name))
+        require_choice("augmentation", self.augmentation, ("seed", "crop_flip", "none"))
+        require_choice("dtype", self.dtype, DTYPES)
+        require_choice("device", self.device, ("auto", "cpu", "cuda"))
+        if self.augmentation == "none" and self.views > 1:
+            raise ArgumentError(
+                "views",
+                expected="1, since without augmentation all views are the same",
+                got=self.views,
+                remedy="give --views 1, or another --augmentation",
+            )

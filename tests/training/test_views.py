@@ -1,0 +1,16 @@
+from svdistill.training import TrainConfig
+from svdistill.training.seeding import derive_seed
+from svdistill.training.views import Views, views_of
+
+
+def test_a_new_view_in_every_epoch_or_a_few_in_turn():
+    assert [Views(0).of_epoch(epoch) for epoch in range(5)] == [0, 1, 2, 3, 4]
+    assert [Views(0, 3).of_epoch(epoch) for epoch in range(5)] == [0, 1, 2, 0, 1]
+
+
+def test_runs_have_views_of_their_own_unless_they_share_a_seed():
+    assert views_of(TrainConfig(output="a", seed=3)) == Views(derive_seed(3, "views"), 0)
+    shared = {
+        views_of(TrainConfig(output="a", seed=seed, views=4, views_seed=0)) for seed in (1, 2)
+    }
+    assert shared == {Views(0, 4)}
