@@ -1,10 +1,11 @@
-"""Write the tables and curves of the committed runs into results/ and README.md.
+"""Write the tables and curves of the committed results into results/, README.md and docs/.
 
     python benchmarks/write_tables.py          # write
-    python benchmarks/write_tables.py --check  # exit 1 if README.md says something else
+    python benchmarks/write_tables.py --check  # exit 1 if a page says something else
 
-A set of runs is a folder under results/, each run a folder NAME or NAME-SEED in it. In README.md, a
-table stands between `<!-- table: SET -->` and `<!-- end -->`.
+A set of runs is a folder under results/, each run a folder NAME or NAME-SEED in it. In a page, a
+table stands between `<!-- table: NAME -->` and `<!-- end -->`: NAME is a set of runs, a benchmark
+(`step`, `svd`, `dfv`), `step-ratios`, `agreement` or `networks`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ import re
 import sys
 from pathlib import Path
 
+from svdistill.benchmarks import DFVResult, StepResult, SVDResult
+from svdistill.benchmarks.results import read_result
+from svdistill.benchmarks.tables import footnotes, grids, ratio_grid, to_markdown
 from svdistill.networks import describe_network, network_names, published_size
 from svdistill.report import markdown_table, method_rows, plot_curves
 from svdistill.report.network_tables import millions
@@ -21,6 +25,13 @@ from svdistill.training.run_directory import read_summary
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
+MEASURED = ROOT / "benchmarks" / "results"
+PAGES = ("README.md", "docs/speed.md")
+BENCHMARKS: dict[str, type[StepResult] | type[SVDResult] | type[DFVResult]] = {
+    "step": StepResult,
+    "svd": SVDResult,
+    "dfv": DFVResult,
+}
 # Rows in the order in which they are read, by the run's folder.
 SETS = {
     "demo": {
@@ -68,7 +79,11 @@ def with_tables(text: str) -> str:
     """The text with every table between its markers made anew."""
 
     def table(found: re.Match[str]) -> str:
-        if found[1] == "agreement":
+        if found[1] in BENCHMARKS:
+            rows = benchmark_tables(found[1])
+        elif found[1] == "step-ratios":
+            rows = to_markdown(ratio_grid(read_result(MEASURED / "step.json", StepResult)))
+        elif found[1] == "agreement":
             rows = agreement_table()
         elif found[1] == "networks":
             rows = networks_markdown()
@@ -80,10 +95,17 @@ def with_tables(text: str) -> str:
     return re.sub(r"<!-- table: (\S+) -->.*?<!-- end -->", table, text, flags=re.DOTALL)
 
 
+def benchmark_tables(name: str) -> str:
+    """All tables of a benchmark's result, each under its title, and where it was measured."""
+    result = read_result(MEASURED / f"{name}.json", BENCHMARKS[name])
+    tables = [f"**{grid.title}**\n\n{to_markdown(grid)}" for grid in grids(result)]
+    return "\n\n".join([*tables, *footnotes(result)])
+
+
 def agreement_table() -> str:
     """The worst relative error of each subject in benchmarks/results/agreement.json."""
     worst: dict[tuple[str, str], dict[str, float]] = {}
-    for row in json.loads((ROOT / "benchmarks/results/agreement.json").read_text())["rows"]:
+    for row in json.loads((MEASURED / "agreement.json").read_text())["rows"]:
         subject, case, figures = row["subject"], row["case"], row["figures"]
         dtype = next((name for name in ("float32", "float64", "bfloat16") if name in case), "")
         if "cosine" in figures or not dtype:
@@ -128,11 +150,11 @@ def networks_markdown() -> str:
 
 def main() -> int:
     """Write, or with --check compare."""
-    readme = ROOT / "README.md"
-    text = readme.read_text()
+    texts = {ROOT / page: (ROOT / page).read_text() for page in PAGES}
     if "--check" in sys.argv[1:]:
-        return int(with_tables(text) != text)
-    readme.write_text(with_tables(text))
+        return int(any(with_tables(text) != text for text in texts.values()))
+    for page, text in texts.items():
+        page.write_text(with_tables(text))
     for name, title in TITLES.items():
         runs = runs_of(name)
         if runs:

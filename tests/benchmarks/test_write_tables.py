@@ -1,4 +1,4 @@
-"""README.md says what the committed results say."""
+"""README.md and docs/ say what the committed results say."""
 
 import importlib.util
 from pathlib import Path
@@ -17,10 +17,19 @@ def write_tables():
     return module
 
 
-def test_readme_holds_the_tables_of_the_results(write_tables):
-    text = (ROOT / "README.md").read_text()
-    assert text.count("<!-- table:") == 4
+@pytest.mark.parametrize(("page", "at_least"), [("README.md", 4), ("docs/speed.md", 3)])
+def test_pages_hold_the_tables_of_the_results(write_tables, page, at_least):
+    assert page in write_tables.PAGES
+    text = (ROOT / page).read_text()
+    assert text.count("<!-- table:") == text.count("<!-- end -->") >= at_least
     assert write_tables.with_tables(text) == text
+
+
+def test_a_table_is_made_from_its_result(write_tables):
+    made = write_tables.with_tables("before <!-- table: step -->anything<!-- end --> after")
+    assert made.startswith("before <!-- table: step -->\n\n**vgg_teacher to vgg_student")
+    assert "| SVD, straightforward |" in made
+    assert "anything" not in made
 
 
 @pytest.mark.parametrize("name", ["demo", "cifar100-short"])

@@ -1,0 +1,72 @@
+"""Where and with what something was measured."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from svdistill.errors import require_count
+from svdistill.training.run_directory import environment
+
+
+def machine() -> dict[str, Any]:
+    """A run's environment, and what speed depends on besides.
+
+    Example:
+        >>> machine()["threads"] == torch.get_num_threads()
+        True
+    """
+    return {
+        **environment(),
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "mkl": torch.backends.mkl.is_available(),
+        "onednn": torch.backends.mkldnn.is_available(),
+        "cuda": torch.version.cuda,
+        "torchdistill": installed_version("torchdistill"),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def installed_version(package: str) -> str | None:
+    """The version of a package, or None where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Let torch use so many threads for the block; None leaves it as it is."""
+    if count is None:
+        yield
+        return
+    require_count("threads", count)
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _cpu_model() -> str:
+    """The processor's name, where the system tells it."""
+    listing = Path("/proc/cpuinfo")
+    if listing.exists():
+        for line in listing.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

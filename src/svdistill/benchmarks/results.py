@@ -1,0 +1,69 @@
+"""Results as JSON files: a frozen dataclass in, the same out."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from svdistill.errors import RunError
+from svdistill.files import read_json, write_json
+
+Result = TypeVar("Result")
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder of a result, before the time is spent that the result takes.
+
+    Raises:
+        RunError: it cannot be made, or the path is a folder itself.
+    """
+    problem = "a folder" if path.is_dir() else ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = error.strerror or type(error).__name__
+    if problem:
+        raise RunError(
+            str(path),
+            expected="a file in a folder that is there or can be made",
+            got=problem,
+            remedy="choose another --output",
+        )
+
+
+def write_result(path: Path, result: Any) -> None:
+    """Write a result, atomically.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    write_json(path, dataclasses.asdict(result))
+
+
+def read_result(path: Path, kind: type[Result]) -> Result:
+    """Read a result of this kind.
+
+    Raises:
+        RunError: the file is missing, damaged, or holds something else.
+    """
+    value = read_json(path)
+    try:
+        return _build(kind, value)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise RunError(
+            str(path),
+            expected=f"a {kind.__name__}",
+            got=f"{type(error).__name__}: {error}",
+            remedy="measure it again with `svdistill bench`",
+        ) from error
+
+
+def _build(kind: Any, value: Any) -> Any:
+    """A value as JSON gives it, as a type says it."""
+    if dataclasses.is_dataclass(kind):
+        kinds = get_type_hints(kind)
+        return kind(**{name: _build(kinds[name], field) for name, field in value.items()})  # type: ignore[operator]
+    if get_origin(kind) is tuple:
+        return tuple(_build(get_args(kind)[0], item) for item in value)
+    return value

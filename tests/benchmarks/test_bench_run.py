@@ -1,0 +1,60 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from svdistill.benchmarks import BenchConfig, SVDResult, run_bench
+from svdistill.benchmarks.machine import machine, threads
+from svdistill.benchmarks.results import read_result
+from svdistill.benchmarks.tables import footnotes, grids, to_markdown
+from svdistill.errors import ArgumentError, RunError
+
+
+def test_a_run_leaves_the_file_that_it_returns(tmp_path: Path) -> None:
+    config = BenchConfig("vgg", 0.125, 2, 1, device="cpu", output=str(tmp_path / "deep" / "a.json"))
+    result, path = run_bench("svd", config)
+    assert read_result(path, SVDResult) == result
+    assert isinstance(result, SVDResult)
+    (grid,) = grids(result)
+    assert to_markdown(grid).count("\n") == 1 + len(result.rows)
+    assert torch.__version__ in footnotes(result)[-1]
+
+
+def test_threads_are_those_asked_for_and_afterwards_as_before() -> None:
+    before = torch.get_num_threads()
+    with threads(before + 1):
+        assert machine()["threads"] == before + 1
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("what", "options", "culprit"),
+    [
+        ("steps", {}, "what"),
+        ("dfv", {"network": "vgg"}, "network"),
+        ("step", {"teacher": "runs/a"}, "teacher"),
+        ("step", {"network": "vg"}, "network"),
+        ("step", {"device": "tpu"}, "device"),
+        ("dfv", {"threads": 0}, "threads"),
+        ("dfv", {"batch_size": 0}, "batch_size"),
+    ],
+)
+def test_a_wrong_option_is_named(what: str, options: dict, culprit: str) -> None:
+    with pytest.raises(ArgumentError, match=f"^{culprit}: "):
+        run_bench(what, BenchConfig(**options))
+
+
+def test_another_benchmarks_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"rows": []}')
+    with pytest.raises(RunError, match="measure it again"):
+        read_result(tmp_path / "a.json", SVDResult)
+
+
+def test_a_file_that_cannot_be_written_is_named_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("svdistill.benchmarks.run._measure", pytest.fail)
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path, tmp_path / "file" / "a.json"):
+        with pytest.raises(RunError, match="another --output"):
+            run_bench("dfv", BenchConfig(output=str(output)))
