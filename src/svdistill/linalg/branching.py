@@ -5,11 +5,14 @@ from __future__ import annotations
 import torch
 
 
+def is_captured(device: torch.device) -> bool:
+    """Whether a CUDA graph is recording: nothing may wait for the device, not even a status."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
 def may_branch(device: torch.device) -> bool:
     """False where a step is traced or captured: there one fixed sequence of kernels must do.
 
     Elsewhere a solver may stop when it has converged, and compute again what has not.
     """
-    if torch.compiler.is_compiling():
-        return False
-    return device.type != "cuda" or not torch.cuda.is_current_stream_capturing()
+    return not torch.compiler.is_compiling() and not is_captured(device)

@@ -22,7 +22,7 @@ def leading_of_small(matrices: Tensor, k: int) -> tuple[Tensor, Tensor]:
         k: how many, at most q.
 
     Returns:
-        values [B, k], descending where they are separated, and orthonormal rows [B, k, q].
+        values [B, k], not negative, descending where they are separated; orthonormal rows [B, k, q].
 
     Example:
         >>> values, rows = leading_of_small(torch.diag(torch.tensor([1.0, 5.0, 2.0]))[None], 2)
@@ -50,7 +50,7 @@ def leading_of_small(matrices: Tensor, k: int) -> tuple[Tensor, Tensor]:
         vector = vector / torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
         value = ((vector @ matrices) * vector).sum((-2, -1))
         found = torch.cat([found, vector], dim=-2)
-        values.append(value)
+        values.append(value.clamp_min(0.0))
         # Projecting from both sides, unlike subtracting, leaves no trace of what was found.
         outside = outside - vector.mT @ vector
         rest = outside @ matrices @ outside

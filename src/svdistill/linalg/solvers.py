@@ -12,8 +12,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from svdistill.linalg.branching import may_branch
+from svdistill.linalg.branching import is_captured, may_branch
 from svdistill.linalg.convergence import report
+from svdistill.linalg.small_eigen import leading_of_small
 from svdistill.linalg.subspace import GUARD, are_orthonormal, leading_eigenpairs, polish
 
 Solver = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
@@ -27,15 +28,10 @@ def smaller_gram(matrices: Tensor) -> Tensor:
 
 def subspace_solver(matrices: Tensor, gram: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Block subspace iteration on the Gram matrix; `eigh` for members that did not converge."""
-    N, D = matrices.shape[-2:]
     if k + GUARD > gram.shape[-1]:
         return gram_solver(matrices, gram, k)
-    lam, vectors, converged = leading_eigenpairs(gram, k)
-    values = lam.sqrt()
-    if N < D:
-        vectors = vectors @ matrices
-        values = torch.linalg.vector_norm(vectors, dim=-1)
-        vectors = polish(vectors / torch.where(values > 0, values, 1.0)[..., None])
+    lam, rows, converged = leading_eigenpairs(gram, k)
+    values, vectors = _right_vectors(matrices, lam, rows)
     converged = converged & are_orthonormal(vectors)
     report(converged)
     if may_branch(gram.device) and not bool(converged.all()):
@@ -47,7 +43,10 @@ def subspace_solver(matrices: Tensor, gram: Tensor, k: int) -> tuple[Tensor, Ten
 
 
 def gram_solver(matrices: Tensor, gram: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """All eigenvectors of the Gram matrix, by `eigh`."""
+    """All eigenvectors of the Gram matrix, by `eigh`; in a captured step the leading ones."""
+    if is_captured(gram.device):
+        values, vectors = _right_vectors(matrices, *leading_of_small(gram, k))
+        return values, vectors.mT
     N, D = matrices.shape[-2:]
     leading = torch.linalg.eigh(gram).eigenvectors[..., -k:].flip(-1)
     if D <= N:
@@ -57,6 +56,16 @@ def gram_solver(matrices: Tensor, gram: Tensor, k: int) -> tuple[Tensor, Tensor]
     # completes the basis where a value is zero, without a division.
     right, triangular = torch.linalg.qr(matrices.mT @ leading)
     return triangular.diagonal(dim1=-2, dim2=-1).abs(), right
+
+
+def _right_vectors(matrices: Tensor, lam: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Singular values [B, k] and right vectors as rows [B, k, D], from the Gram matrix's."""
+    N, D = matrices.shape[-2:]
+    if D <= N:
+        return lam.sqrt(), rows
+    stretched = rows @ matrices
+    values = torch.linalg.vector_norm(stretched, dim=-1)
+    return values, polish(stretched / torch.where(values > 0, values, 1.0)[..., None])
 
 
 def svd_solver(matrices: Tensor, gram: Tensor, k: int) -> tuple[Tensor, Tensor]:  # noqa: ARG001

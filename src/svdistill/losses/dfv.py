@@ -158,8 +158,11 @@ class _DistanceBySeries(torch.autograd.Function):
                 _rows(a, beta, terms)
                 for a in (student_front, student_back, teacher_front, teacher_back)
             )
-            A = torch.cat([S_F - T_F, _plus_one(T_F)], dim=-2)
-            B = torch.cat([_plus_one(S_B), S_B - T_B], dim=-2)
+            A = torch.cat([S_F - T_F, T_F], dim=-2)
+            B = torch.cat([S_B, S_B - T_B], dim=-2)
+            # u becomes 1 + u only now: differences were taken at full precision.
+            A[..., terms + 1, :] += 1.0
+            B[..., 0, :] += 1.0
             weight = _weight(terms, A)
             G_A, G_B = weight * (A @ A.mT), B @ B.mT
         ctx.save_for_backward(
@@ -208,11 +211,6 @@ def _rows(a: Tensor, beta: float, terms: int) -> Tensor:
     for _ in range(1, terms):
         rows.append(rows[-1] * x)
     return torch.stack(rows, dim=-2)
-
-
-def _plus_one(rows: Tensor) -> Tensor:
-    """``1 + u`` in the place of u; differences of rows are taken before, at full precision."""
-    return torch.cat([rows[..., :1, :] + 1.0, rows[..., 1:, :]], dim=-2)
 
 
 def _rows_gradient(a: Tensor, rows: Tensor, rows_bar: Tensor, beta: float) -> Tensor:
