@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple, Self
 
 import torch
@@ -106,10 +105,10 @@ class Distiller(nn.Module):
         self.clip = clip
         self.weight_decay = weight_decay
         # Only a comparison per tensor needs both gradients in every step.
-        self._backward = {
+        self._amortised = {
             "amortised": AmortisedBackward(clip_interval),
             "none": AmortisedBackward(clip_interval, clip="none"),
-        }.get(clip) or partial(multitask_backward, clip=clip)
+        }.get(clip)
         self._watch = _ZeroWatch()
 
     def forward(self, images: Tensor, knowledge: Knowledge | None = None) -> DistillerOutput:
@@ -159,17 +158,20 @@ class Distiller(nn.Module):
         task_loss: Tensor,
         output: DistillerOutput,
         *,
-        progress: float,
+        progress: float | Tensor,
         loss_scale: float = 1.0,
+        measure: bool | None = None,
     ) -> GradientNorms:
         """Fill the trainable parameters' `.grad` from both losses, the transfer's clipped.
 
         Args:
             task_loss: scalar, e.g. the cross-entropy of `output.logits`.
             output: what the forward pass returned.
-            progress: the epoch, from 0; fractions are welcome.
+            progress: the epoch, from 0; fractions are welcome. A scalar tensor in a step that is
+                recorded, as a CUDA graph, and replayed in other epochs.
             loss_scale: fp16's factor on both losses; the gradients come out multiplied by it, and
                 the optimizer's scaler divides again.
+            measure: what `plan` answered; None, unless the step is recorded.
 
         Returns:
             Norms of both gradients, without the scale.
@@ -177,20 +179,34 @@ class Distiller(nn.Module):
         Raises:
             TrainingError: the transfer loss is not finite, or reaches no parameter.
         """
-        waits = may_branch(output.transfer_loss.device)
-        if waits:
+        if may_branch(output.transfer_loss.device):
             require_finite_transfer(output.transfer_loss)
-        norms = self._backward(
-            task_loss * loss_scale,
-            output.transfer_loss * loss_scale,
-            self.trainable_parameters(),
-            progress=progress,
-            weight_decay=self.weight_decay * loss_scale,
+        losses = task_loss * loss_scale, output.transfer_loss * loss_scale
+        parameters = self.trainable_parameters()
+        decay = self.weight_decay * loss_scale
+        norms = (
+            multitask_backward(
+                *losses, parameters, clip=self.clip, progress=progress, weight_decay=decay
+            )
+            if self._amortised is None
+            else self._amortised(
+                *losses, parameters, progress=progress, weight_decay=decay, measure=measure
+            )
         )
         norms = GradientNorms(*(norm / loss_scale for norm in norms))
-        if waits:
-            self._watch.see(output.transfer_loss, norms.transfer, progress)
+        self._watch.see(output.transfer_loss, norms.transfer, progress)
         return norms
+
+    def plan(self, progress: float) -> bool:
+        """Which of its kinds the next step is of, if it is recorded: ask once before each.
+
+        Args:
+            progress: the epoch, from 0.
+
+        Returns:
+            Whether it takes both gradients; always so unless the clip is amortised.
+        """
+        return self._amortised is None or self._amortised.plan(progress)
 
     def end_epoch(self) -> None:
         """Warn if the transfer taught nothing in this epoch; `backward` calls it between epochs."""
@@ -223,30 +239,44 @@ def require_finite_transfer(transfer_loss: Tensor) -> None:
 
 
 class _ZeroWatch:
-    """Notices an epoch in which the transfer loss, or its gradient, was zero in every step."""
+    """Notices an epoch in which the transfer loss, or its gradient, was zero in every step.
+
+    It counts on the device, so that a recorded step counts in every replay, and nothing waits.
+    """
 
     ROUNDING = 1e-12
 
     def __init__(self) -> None:
-        self.epoch: int | None = None
-        self.taught = False
+        self.progress: float | Tensor | None = None
+        self.steps = torch.zeros((), dtype=torch.int64)
+        self.taught = torch.zeros((), dtype=torch.int64)
 
-    def see(self, transfer_loss: Tensor, gradient_norm: Tensor, progress: float) -> None:
-        epoch = math.floor(progress)
-        if self.epoch is not None and epoch != self.epoch:
+    def see(self, transfer_loss: Tensor, gradient_norm: Tensor, progress: float | Tensor) -> None:
+        # Whoever replays a recorded step says himself when an epoch ends.
+        before = self.progress
+        numbers = not isinstance(before, Tensor) and not isinstance(progress, Tensor)
+        if numbers and before is not None and math.floor(before) != math.floor(progress):
             self.end_epoch(stacklevel=4)
-        self.epoch = epoch
-        if not self.taught:
-            self.taught = float(transfer_loss.detach()) > self.ROUNDING and float(gradient_norm) > 0
+        self.progress = progress
+        if self.steps.device != transfer_loss.device:
+            self.steps = self.steps.to(transfer_loss.device)
+            self.taught = self.taught.to(transfer_loss.device)
+        self.steps += 1
+        self.taught += (transfer_loss.detach() > self.ROUNDING) & (gradient_norm > 0)
 
     def end_epoch(self, stacklevel: int) -> None:
-        if self.epoch is not None and not self.taught:
+        if self.progress is None:
+            return
+        if int(self.steps) and not int(self.taught):
             warnings.warn(
-                f"the transfer loss or its gradient was zero in every step of epoch {self.epoch}: "
+                f"the transfer loss or its gradient was zero in every step of epoch "
+                f"{math.floor(self.progress)}: "
                 "the student learns nothing from its teacher. Is it a copy of the teacher, or does "
                 "the loss pass no gradient?",
                 TransferWarning,
                 stacklevel=stacklevel,
             )
-        self.epoch = None
-        self.taught = False
+        self.steps.zero_()
+        self.taught.zero_()
+        if not isinstance(self.progress, Tensor):  # a recorded step's stays: it tells the epoch
+            self.progress = None

@@ -72,12 +72,13 @@ OTHER = {
     "gradient": "poster",
     "temperature": 2.0,
     "clip": "none",
+    "clip_interval": 5,
     "task_weight": 0.5,
     "transfer_weight": 0.5,
     "soft_target_weight": 0.5,
     "transfer_epochs": 1,
 }
-FREE = {"output": "moved", "device": "cpu", "resume": True}
+FREE = {"output": "moved", "device": "cpu", "capture": "off", "resume": True}
 
 
 def config(**changes):

@@ -23,7 +23,7 @@ def step(seed, images, transfer=None, norms=None):
 
 def test_means_are_over_images_and_norms_over_steps():
     steps = [step(0, 8, 2.0, (1.0, 2.0, 3.0)), step(1, 3, 5.0, (2.0, 4.0, 9.0))]
-    meter = EpochMeter(4, CPU)
+    meter = EpochMeter(CPU)
     for result, labels in steps:
         meter.update(result, labels)
     logits = torch.cat([result.logits for result, _ in steps])
@@ -37,7 +37,7 @@ def test_means_are_over_images_and_norms_over_steps():
 
 
 def test_what_no_step_computed_is_none():
-    meter = EpochMeter(4, CPU)
+    meter = EpochMeter(CPU)
     meter.update(*step(0, 8))
     assert meter.mean_transfer_loss() is None
     assert meter.mean_norms() == [None, None, None]

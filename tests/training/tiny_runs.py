@@ -76,7 +76,7 @@ class KillAtStep(Reporter):
     def __init__(self, steps):
         self.steps = steps
 
-    def step(self, loss, accuracy):
+    def step(self, meter):
         self.steps -= 1
         if self.steps == 0:
             raise Killed
@@ -94,8 +94,8 @@ class Watching(Reporter):
     def start(self, name, total_steps, done_steps):
         self.told.append(("start", name, total_steps, done_steps))
 
-    def step(self, loss, accuracy):
-        self.told.append(("step", loss, accuracy))
+    def step(self, meter):
+        self.told.append(("step", meter.mean_task_loss(), meter.train_accuracy()))
 
     def epoch(self, record):
         self.told.append(("epoch", record.stage, record.epoch))

@@ -22,7 +22,7 @@ def leading_of_small(matrices: Tensor, k: int) -> tuple[Tensor, Tensor]:
         k: how many, at most q.
 
     Returns:
-        values [B, k], not negative, descending where they are separated; orthonormal rows [B, k, q].
+        values [B, k], not negative, descending where separated; orthonormal rows [B, k, q].
 
     Example:
         >>> values, rows = leading_of_small(torch.diag(torch.tensor([1.0, 5.0, 2.0]))[None], 2)

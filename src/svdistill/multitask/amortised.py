@@ -57,8 +57,22 @@ class AmortisedBackward:
         self.clip = clip
         self._epoch: int | None = None
         self._since = 0
-        self._scale = torch.ones(())
-        self._norms: GradientNorms | None = None
+        # The norms, then the scale. Written in place: a recorded step goes on reading this memory.
+        self._measured: Tensor | None = None
+
+    def plan(self, progress: float) -> bool:
+        """Whether the next step takes both gradients; it counts as made.
+
+        The host alone decides. A recorded step is chosen by the answer, which a call is then told.
+
+        Args:
+            progress: the epoch, from 0.
+        """
+        epoch = math.floor(progress)
+        measure = self._measured is None or epoch != self._epoch or self._since >= self.interval
+        self._epoch = epoch
+        self._since = 1 if measure else self._since + 1
+        return measure
 
     def __call__(
         self,
@@ -66,8 +80,9 @@ class AmortisedBackward:
         transfer_loss: Tensor,
         parameters: Iterable[nn.Parameter],
         *,
-        progress: float = 0.0,
+        progress: float | Tensor = 0.0,
         weight_decay: float = 0.0,
+        measure: bool | None = None,
     ) -> GradientNorms:
         """Add the clipped sum of both gradients to every parameter's `.grad`.
 
@@ -77,13 +92,15 @@ class AmortisedBackward:
             parameters: those to train.
             progress: the epoch, from 0.
             weight_decay: see `multitask_backward`.
+            measure: what `plan` answered for this step; None to ask it now.
 
         Returns:
             The norms that were last measured; of this step only where it took both gradients.
         """
-        epoch = math.floor(progress)
-        if self._norms is None or epoch != self._epoch or self._since >= self.interval:
-            self._norms = multitask_backward(
+        if measure is None:
+            measure = self.plan(float(progress))
+        if measure or self._measured is None:
+            norms = multitask_backward(
                 task_loss,
                 transfer_loss,
                 parameters,
@@ -91,14 +108,20 @@ class AmortisedBackward:
                 progress=progress,
                 weight_decay=weight_decay,
             )
-            reached = self._norms.transfer > 0
-            self._scale = self._norms.clipped / torch.where(reached, self._norms.transfer, 1.0)
-            self._epoch, self._since = epoch, 1
-            return self._norms
-        self._since += 1
-        require_scalars(task_loss, transfer_loss)
-        _add_gradient(task_loss + self._scale * transfer_loss, require_trainable(parameters))
-        return self._norms
+            scale = norms.clipped / torch.where(norms.transfer > 0, norms.transfer, 1.0)
+            self._keep(torch.stack([*norms, scale]))
+        else:
+            require_scalars(task_loss, transfer_loss)
+            loss = task_loss + self._measured[3] * transfer_loss
+            _add_gradient(loss, require_trainable(parameters))
+        assert self._measured is not None
+        return GradientNorms(*self._measured[:3].clone())
+
+    def _keep(self, measured: Tensor) -> None:
+        if self._measured is None or self._measured.device != measured.device:
+            self._measured = measured
+        else:
+            self._measured.copy_(measured)
 
 
 def _add_gradient(loss: Tensor, parameters: list[nn.Parameter]) -> None:

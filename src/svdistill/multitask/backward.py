@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -31,7 +31,7 @@ def multitask_backward(
     parameters: Iterable[nn.Parameter],
     *,
     clip: str = "norm",
-    progress: float = 0.0,
+    progress: float | Tensor = 0.0,
     weight_decay: float = 0.0,
 ) -> GradientNorms:
     """Add the task's gradient and the clipped transfer gradient to every parameter's `.grad`.
@@ -56,7 +56,8 @@ def multitask_backward(
         parameters: those to train; without gradients required they are passed over.
         clip: `"norm"` (the seed authors' code), `"poster"` (the paper's text), `"global"` or
             `"none"`.
-        progress: the epoch, from 0; at 0 `"norm"` lets through half the task's norm.
+        progress: the epoch, from 0; at 0 `"norm"` lets through half the task's norm. A scalar
+            tensor on the losses' device where a recorded step must not keep one epoch's number.
         weight_decay: where the optimizer adds ``weight_decay * parameter`` to the gradient, give it
             here too, so that |g| counts it, as the authors' code does.
 
@@ -89,37 +90,53 @@ def multitask_backward(
     task = _gradients(task_loss, trained)
     average_gradients(task, transfer)
 
-    decayed = [
-        g + weight_decay * parameter.detach() if weight_decay and g is not None else g
-        for parameter, g in zip(trained, task, strict=True)
-    ]
-    if clip == "global":
-        scale = _global_scale(decayed, transfer, progress)
-        clipped = [None if h is None else h * scale for h in transfer]
+    if clip == "none":
+        clipped = transfer
     else:
+        scales = _scales(_decayed(task, trained, weight_decay), transfer, clip, progress)
         clipped = [
-            h
-            if g is None or h is None or clip == "none"
-            else h * clip_scale(_norm(g), _norm(h), clip, progress)
-            for g, h in zip(decayed, transfer, strict=True)
+            h if h is None or scale is None else h * scale
+            for h, scale in zip(transfer, scales, strict=True)
         ]
     for parameter, g, h in zip(trained, task, clipped, strict=True):
         _accumulate(parameter, g, h)
-    return GradientNorms(_total(task), _total(transfer), _total(clipped))
+    device = transfer_loss.device
+    return GradientNorms(_total(task, device), _total(transfer, device), _total(clipped, device))
 
 
-def _global_scale(
-    task: list[Tensor | None], transfer: list[Tensor | None], progress: float
-) -> Tensor:
-    """One scale for all; 1 where no task reaches what the transfer reaches."""
-    reached = [
-        (g, h) for g, h in zip(task, transfer, strict=True) if g is not None and h is not None
+def _decayed(
+    task: list[Tensor | None], trained: list[nn.Parameter], weight_decay: float
+) -> list[Tensor | None]:
+    """The task's gradients as the optimizer will see them."""
+    if not weight_decay:
+        return task
+    return [
+        None if g is None else g + weight_decay * parameter.detach()
+        for parameter, g in zip(trained, task, strict=True)
     ]
-    if not reached:
-        return torch.ones_like(_total(transfer))
-    return clip_scale(
-        _total([g for g, _ in reached]), _total([h for _, h in reached]), "norm", progress
-    )
+
+
+def _scales(
+    task: list[Tensor | None], transfer: list[Tensor | None], clip: str, progress: float | Tensor
+) -> list[Tensor | None]:
+    """The factor on each of the transfer's gradients; None where the task does not reach."""
+    both = [
+        place
+        for place, (g, h) in enumerate(zip(task, transfer, strict=True))
+        if g is not None and h is not None
+    ]
+    scales: list[Tensor | None] = [None] * len(task)
+    if not both:
+        return scales
+    # All norms in a vector: on a GPU one kernel for all parameters instead of one for each.
+    g_norms = _norms([task[place] for place in both])
+    h_norms = _norms([transfer[place] for place in both])
+    if clip == "global":
+        scale = clip_scale(_norm(g_norms), _norm(h_norms), "norm", progress)
+        return [scale] * len(task)
+    for place, scale in zip(both, clip_scale(g_norms, h_norms, clip, progress), strict=True):
+        scales[place] = scale
+    return scales
 
 
 def require_scalars(task_loss: Tensor, transfer_loss: Tensor) -> None:
@@ -147,8 +164,12 @@ def require_trainable(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
     return trained
 
 
-def clip_scale(task_norm: Tensor, transfer_norm: Tensor, clip: str, progress: float) -> Tensor:
+def clip_scale(
+    task_norm: Tensor, transfer_norm: Tensor, clip: str, progress: float | Tensor
+) -> Tensor:
     """The factor on a transfer gradient, from both norms; finite also where they are 0.
+
+    Norms of several gradients as vectors give a vector of factors.
 
     Example:
         >>> clip_scale(torch.tensor(1.0), torch.tensor(4.0), "norm", progress=0.0)
@@ -159,7 +180,9 @@ def clip_scale(task_norm: Tensor, transfer_norm: Tensor, clip: str, progress: fl
     tau = task_norm / torch.where(positive, transfer_norm, 1.0)
     tau = tau.clamp(max=torch.finfo(tau.dtype).max)  # infinite, it would make a zero sigmoid NaN
     if clip == "norm":
-        focus = torch.sigmoid(torch.as_tensor(progress, dtype=tau.dtype, device=tau.device))
+        # Filled where it lies: a number from the host would have to be copied, and waited for.
+        epoch = progress if isinstance(progress, Tensor) else tau.new_full((), progress)
+        focus = torch.sigmoid(epoch.to(tau.dtype))
         return torch.where(positive, (focus * tau).clamp(max=1.0), 0.0)
     return torch.where(transfer_norm < task_norm, torch.sigmoid(tau - progress), 1.0)
 
@@ -175,9 +198,17 @@ def _norm(tensor: Tensor) -> Tensor:
     return torch.linalg.vector_norm(tensor, dtype=torch.promote_types(tensor.dtype, torch.float32))
 
 
-def _total(gradients: list[Tensor | None]) -> Tensor:
-    norms = [_norm(gradient) for gradient in gradients if gradient is not None]
-    return _norm(torch.stack(norms)) if norms else torch.zeros(())
+def _norms(gradients: Sequence[Tensor | None]) -> Tensor:
+    """The norm of every gradient that is there, [number]."""
+    present = [gradient for gradient in gradients if gradient is not None]
+    dtype = torch.promote_types(present[0].dtype, torch.float32)
+    return torch.stack(torch._foreach_norm(present, dtype=dtype))
+
+
+def _total(gradients: list[Tensor | None], device: torch.device) -> Tensor:
+    if all(gradient is None for gradient in gradients):
+        return torch.zeros((), device=device)
+    return _norm(_norms(gradients))
 
 
 def _accumulate(parameter: nn.Parameter, *gradients: Tensor | None) -> None:

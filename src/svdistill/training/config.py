@@ -47,6 +47,7 @@ class TrainConfig:
         max_grad_norm: Bound on the norm of the whole gradient; empty for none.
         precision: `float32`, `bf16`, or `fp16` (CUDA only).
         device: `auto`, `cpu` or `cuda`.
+        capture: On a GPU, `auto` records each step as a CUDA graph and replays it; `off` does not.
         seed: Of initial weights, order, augmentation and dropout.
         resume: Continue the run in `output` from its last whole epoch.
     """
@@ -72,6 +73,7 @@ class TrainConfig:
     max_grad_norm: float | None = None
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    capture: Literal["auto", "off"] = "auto"
     seed: int = 0
     resume: bool = False
 
@@ -103,6 +105,7 @@ class TrainConfig:
         require_choice("schedule", self.schedule, ("seed", "one_cycle", "constant"))
         require_choice("precision", self.precision, ("float32", "bf16", "fp16"))
         require_choice("device", self.device, ("auto", "cpu", "cuda"))
+        require_choice("capture", self.capture, ("auto", "off"))
 
 
 @dataclass(kw_only=True)
@@ -216,12 +219,14 @@ def stored_values(path: Path) -> dict[str, Any]:
 def require_same(config: RunConfig, path: Path) -> None:
     """Raise `RunError` unless the YAML at the path says what the configuration says.
 
-    Where the run lies, the device and `resume` itself may differ.
+    Where the run lies, the device, how it is used, and `resume` itself may differ.
     """
     stored = stored_values(path)
     asked = dataclasses.asdict(config)
     for name in [*asked, *stored]:
-        if name not in ("output", "device", "resume") and stored.get(name) != asked.get(name):
+        if name not in ("output", "device", "capture", "resume") and stored.get(name) != asked.get(
+            name
+        ):
             raise RunError(
                 name,
                 expected=f"{stored.get(name)!r} as in {path}",

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import torch
 from accelerate import Accelerator
@@ -15,18 +15,30 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from svdistill.data import Augmentation, ImageData, ImageSplit
-from svdistill.errors import RunError, TrainingError
+from svdistill.errors import RunError
 from svdistill.knowledge_store import KnowledgeStore
+from svdistill.linalg import Convergence, watch_convergence
+from svdistill.training.captured import CapturedStep
 from svdistill.training.checkpoint import Place, load_checkpoint, save_checkpoint
 from svdistill.training.config import TrainConfig
-from svdistill.training.metrics import EpochMeter, EpochRecord, Evaluation, evaluate_network
+from svdistill.training.metrics import (
+    EpochMeter,
+    EpochRecord,
+    Evaluation,
+    evaluate_network,
+    require_finite,
+)
 from svdistill.training.optimisation import build_optimizer, build_schedule
 from svdistill.training.progress import Reporter
+from svdistill.training.recording import CUDARecorder
 from svdistill.training.run_directory import RunDirectory
 from svdistill.training.seeding import derive_seed
 from svdistill.training.step import Step
 from svdistill.training.views import Views
 from svdistill.training.weights import WeightsCard, save_weights
+
+# Steps from one look at the losses to the next. A GPU works ahead, and each look waits for it.
+LOOK_EVERY: Final = {"cpu": 1, "cuda": 50}
 
 
 @dataclass(frozen=True)
@@ -93,83 +105,107 @@ class Loop:
             TrainingError: a loss is not finite. What was saved before stays.
         """
         place, states = self._resume()
-        scaler = self.accelerator.scaler  # fp16's loss scale; None in other precisions
         self.reporter.start(
             self.run.path.name,
             self.steps_per_epoch * sum(stage.epochs for stage in self.stages),
             self.steps_per_epoch * place.total,
         )
-        while place.stage < len(self.stages):
-            stage = self.stages[place.stage]
-            optimizer, schedule = self._optimisation(stage)
-            if states:
-                optimizer.load_state_dict(states["optimizer"])
-                schedule.load_state_dict(states["schedule"])
+        with watch_convergence(self.accelerator.device) as watch:
+            while place.stage < len(self.stages):
+                place = self._fit_stage(place, states, watch)
+                place = replace(place, stage=place.stage + 1, epoch=0)
                 states = {}
-            for epoch in range(place.epoch, stage.epochs):
-                began = time.perf_counter()
-                learning_rate = float(schedule.get_last_lr()[0])
-                meter = self._train(place, stage, optimizer, schedule)
-                trained = time.perf_counter() - began
-                test = self.evaluate(self.data.test, self.network)
-                _require_finite(test.loss, f"on the test images after epoch {place.total + 1}")
-                dev = None if self.data.dev is None else self.evaluate(self.data.dev, self.network)
-                seconds = time.perf_counter() - began
-                norms = meter.mean_norms()
-                record = EpochRecord(
-                    stage=stage.name,
-                    epoch=place.total,
-                    learning_rate=learning_rate,
-                    task_loss=meter.mean_task_loss(),
-                    transfer_loss=meter.mean_transfer_loss(),
-                    train_accuracy=meter.train_accuracy(),
-                    dev_accuracy=dev.accuracy if dev else None,
-                    test_accuracy=test.accuracy,
-                    test_loss=test.loss,
-                    task_norm=norms[0],
-                    transfer_norm=norms[1],
-                    clipped_norm=norms[2],
-                    images_per_second=len(self.data.train) / trained,
-                    seconds=seconds,
-                )
-                place = replace(
-                    place,
-                    epoch=epoch + 1,
-                    total=place.total + 1,
-                    last_accuracy=test.accuracy,
-                    seconds=place.seconds + seconds,
-                )
-                place = self._save_weights(place, dev or test, test)
-                self.run.append(record)
-                self.accelerator.log(_numbers(record), step=record.epoch)
-                save_checkpoint(
-                    self.run.checkpoint,
-                    place,
-                    {
-                        "network": self.network.state_dict(),
-                        "optimizer": optimizer.state_dict(),
-                        "schedule": schedule.state_dict(),
-                        "scaler": {} if scaler is None else scaler.state_dict(),
-                    },
-                )
-                self.reporter.epoch(record)
-            place = replace(place, stage=place.stage + 1, epoch=0)
         return place
 
+    def _fit_stage(
+        self, place: Place, states: dict[str, dict[str, Any]], watch: Convergence
+    ) -> Place:
+        """The epochs of a stage that are left."""
+        stage = self.stages[place.stage]
+        scaler = self.accelerator.scaler  # fp16's loss scale; None in other precisions
+        optimizer, schedule = self._optimisation(stage)
+        if states:
+            optimizer.load_state_dict(states["optimizer"])
+            schedule.load_state_dict(states["schedule"])
+        step = self._captured(stage.step, watch)
+        for epoch in range(place.epoch, stage.epochs):
+            began = time.perf_counter()
+            learning_rate = float(schedule.get_last_lr()[0])
+            watch.decomposed = 0
+            watch.missed.zero_()
+            meter = self._train(place, step, stage.store, optimizer, schedule)
+            trained = time.perf_counter() - began
+            test = self.evaluate(self.data.test, self.network)
+            require_finite("loss", test.loss, f"on the test images after epoch {place.total + 1}")
+            dev = None if self.data.dev is None else self.evaluate(self.data.dev, self.network)
+            seconds = time.perf_counter() - began
+            norms = meter.mean_norms()
+            record = EpochRecord(
+                stage=stage.name,
+                epoch=place.total,
+                learning_rate=learning_rate,
+                task_loss=meter.mean_task_loss(),
+                transfer_loss=meter.mean_transfer_loss(),
+                train_accuracy=meter.train_accuracy(),
+                dev_accuracy=dev.accuracy if dev else None,
+                test_accuracy=test.accuracy,
+                test_loss=test.loss,
+                task_norm=norms[0],
+                transfer_norm=norms[1],
+                clipped_norm=norms[2],
+                images_per_second=len(self.data.train) / trained,
+                seconds=seconds,
+                svd_missed=int(watch.missed) / watch.decomposed if watch.decomposed else None,
+            )
+            place = replace(
+                place,
+                epoch=epoch + 1,
+                total=place.total + 1,
+                last_accuracy=test.accuracy,
+                seconds=place.seconds + seconds,
+            )
+            place = self._save_weights(place, dev or test, test)
+            self.run.append(record)
+            self.accelerator.log(_numbers(record), step=record.epoch)
+            save_checkpoint(
+                self.run.checkpoint,
+                place,
+                {
+                    "network": self.network.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "schedule": schedule.state_dict(),
+                    "scaler": {} if scaler is None else scaler.state_dict(),
+                },
+            )
+            self.reporter.epoch(record)
+        return place
+
+    def _captured(self, step: Step, watch: Convergence) -> Step:
+        """The step as CUDA graphs, where that is possible: a scaler of fp16 looks at gradients."""
+        device = self.accelerator.device
+        if device.type != "cuda" or self.accelerator.scaler or self.config.capture == "off":
+            return step
+        return CapturedStep(step, CUDARecorder(device), watch)
+
     def _train(
-        self, place: Place, stage: Stage, optimizer: Optimizer, schedule: LRScheduler
+        self,
+        place: Place,
+        step: Step,
+        store: KnowledgeStore | None,
+        optimizer: Optimizer,
+        schedule: LRScheduler,
     ) -> EpochMeter:
         """One epoch. All that is random in it follows from the seeds, the stage and the epoch."""
-        step, store = stage.step, stage.store
         config, device = self.config, self.accelerator.device
         where = (place.stage, place.epoch)
         torch.manual_seed(derive_seed(config.seed, "dropout", *where))
         order = derive_seed(config.seed, "order", *where)
         view = self.views.of_epoch(place.total)
-        meter = EpochMeter(self.data.num_classes, device)
+        look_every = LOOK_EVERY[device.type]
+        meter = EpochMeter(device)
         step.train_mode()
         batches = self.data.train.batches(config.batch_size, device=device, order_seed=order)
-        for number, batch in enumerate(batches):
+        for number, batch in enumerate(batches, start=1):
             images = self.augmentation(
                 batch.images, seed=self.views.seed, indices=batch.indices, view=view
             )
@@ -179,16 +215,16 @@ class Loop:
                 progress=place.epoch,
                 knowledge=None if store is None else store.read(batch.indices, view, device),
             )
-            _require_finite(
-                float(result.task_loss), f"in epoch {place.total + 1}, step {number + 1}"
-            )
+            meter.update(result, batch.labels)
+            if number % look_every == 0 or number == self.steps_per_epoch:
+                by = "" if look_every == 1 else "by "
+                meter.require_finite(f"in epoch {place.total + 1}, {by}step {number}")
             if config.max_grad_norm is not None:
                 self.accelerator.clip_grad_norm_(step.parameters(), config.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
-            meter.update(result, batch.labels)
-            self.reporter.step(meter.mean_task_loss(), meter.train_accuracy())
+            self.reporter.step(meter)
         step.end_epoch()
         return meter
 
@@ -247,16 +283,6 @@ class Loop:
         if place.epoch == self.stages[place.stage].epochs:
             return replace(place, stage=place.stage + 1, epoch=0), {}
         return place, states
-
-
-def _require_finite(loss: float, where: str) -> None:
-    if not math.isfinite(loss):
-        raise TrainingError(
-            "loss",
-            expected="a finite number",
-            got=f"{loss} {where}",
-            remedy="lower learning_rate, set max_grad_norm, or use another precision",
-        )
 
 
 def _numbers(record: EpochRecord) -> dict[str, float]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics.aggregation import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from svdistill.data import Augmentation, ImageSplit
+from svdistill.errors import TrainingError
 from svdistill.training.step import StepResult
 
 
@@ -27,7 +28,8 @@ class Evaluation:
 class EpochRecord:
     """One line of metrics.jsonl.
 
-    Losses are means over images, norms are means over steps. Accuracies are percentages. What a
+    Losses are means over images, norms are means over steps. Accuracies are percentages, and
+    `svd_missed` is the share of the SVDs by subspace iteration that fell short of its bound. What a
     stage does not compute, or a split that is not there, is None.
     """
 
@@ -45,46 +47,67 @@ class EpochRecord:
     clipped_norm: float | None
     images_per_second: float
     seconds: float
+    svd_missed: float | None = None
 
 
 class EpochMeter:
-    """Running means over one epoch, on the device: reading them is the only wait."""
+    """Running means over one epoch, as sums on the device: to read them is to wait for it."""
 
-    def __init__(self, num_classes: int, device: torch.device) -> None:
-        self.accuracy = MulticlassAccuracy(num_classes, average="micro").to(device)
-        self.task_loss = MeanMetric().to(device)
-        self.transfer_loss = MeanMetric().to(device)
-        self.norms = [MeanMetric().to(device) for _ in range(3)]
+    def __init__(self, device: torch.device) -> None:
+        self.images = 0
+        self.steps = 0
+        # Of images: right answers, task loss, transfer loss; of steps: the three norms.
+        self.sums = torch.zeros(6, dtype=torch.float64, device=device)
+        self.has_transfer = False
+        self.has_norms = False
 
     def update(self, result: StepResult, labels: Tensor) -> None:
         """Count one step."""
-        self.accuracy.update(result.logits, labels)
-        self.task_loss.update(result.task_loss, weight=len(labels))
+        right = (result.logits.argmax(dim=-1) == labels).sum()
+        sums = [right.double(), len(labels) * result.task_loss.double()]
         if result.transfer_loss is not None:
-            self.transfer_loss.update(result.transfer_loss, weight=len(labels))
+            self.has_transfer = True
+            sums.append(len(labels) * result.transfer_loss.double())
         if result.norms is not None:
-            for metric, norm in zip(self.norms, result.norms, strict=True):
-                metric.update(norm)
+            self.has_norms = True
+            sums += [norm.double() for norm in result.norms]
+        self.sums[: len(sums)] += torch.stack(sums)
+        self.images += len(labels)
+        self.steps += 1
 
     def train_accuracy(self) -> float:
         """Percentage of training images that were classified right so far."""
-        return 100 * float(self.accuracy.compute())
+        return 100 * float(self.sums[0]) / self.images
 
     def mean_task_loss(self) -> float:
-        """Mean cross-entropy so far."""
-        return float(self.task_loss.compute())
+        """Mean cross-entropy so far; not finite from the first step on in which it was not."""
+        return float(self.sums[1]) / self.images
 
     def mean_transfer_loss(self) -> float | None:
-        """Mean transfer loss so far."""
-        return _mean(self.transfer_loss)
+        """Mean transfer loss so far, likewise."""
+        return float(self.sums[2]) / self.images if self.has_transfer else None
 
     def mean_norms(self) -> list[float | None]:
         """Mean norms of the task's, the transfer's and the clipped gradient."""
-        return [_mean(metric) for metric in self.norms]
+        if not self.has_norms:
+            return [None] * 3
+        return [norm / self.steps for norm in self.sums[3:].tolist()]
+
+    def require_finite(self, where: str) -> None:
+        """Raise `TrainingError` if a loss was not finite in some step so far."""
+        require_finite("loss", self.mean_task_loss(), where)
+        require_finite("transfer_loss", self.mean_transfer_loss() or 0.0, where)
 
 
-def _mean(metric: MeanMetric) -> float | None:
-    return float(metric.compute()) if metric.update_called else None
+def require_finite(name: str, loss: float, where: str) -> None:
+    """Raise `TrainingError` unless a loss is finite."""
+    if not math.isfinite(loss):
+        raise TrainingError(
+            name,
+            expected="a finite number",
+            got=f"{loss} {where}",
+            remedy="lower learning_rate, set max_grad_norm, or use another precision",
+        )
 
 
 @torch.inference_mode()
@@ -110,7 +133,8 @@ def evaluate_network(
     Returns:
         `Evaluation`; the network keeps its mode.
     """
-    accuracy = MulticlassAccuracy(num_classes, average="micro").to(device)
+    # Checking labels and logits would wait for the device at each batch.
+    accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False).to(device)
     loss = torch.zeros((), device=device)  # torchmetrics' sum would leave out what is NaN
     was_training = network.training
     network.eval()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -16,7 +17,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from svdistill.training.metrics import EpochRecord
+from svdistill.training.metrics import EpochMeter, EpochRecord
+
+READING_SECONDS: Final = 0.25  # from one reading of the meter to the next
 
 
 class Reporter:
@@ -39,8 +42,8 @@ class Reporter:
     def start(self, name: str, total_steps: int, done_steps: int) -> None:
         """A run of so many steps begins, or goes on."""
 
-    def step(self, loss: float, accuracy: float) -> None:
-        """One step is done; loss and accuracy are means over the epoch so far."""
+    def step(self, meter: EpochMeter) -> None:
+        """One step is done. To read the meter of the epoch so far is to wait for the device."""
 
     def advance(self, images: int) -> None:
         """The knowledge of so many more images is computed."""
@@ -66,6 +69,7 @@ class BarReporter(Reporter):
             transient=True,
         )
         self.task: TaskID | None = None
+        self.next_reading = 0.0
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -91,11 +95,17 @@ class BarReporter(Reporter):
             name, total=total_steps, completed=done_steps, state="starting"
         )
 
-    def step(self, loss: float, accuracy: float) -> None:
-        """Move the bar."""
-        if self.task is not None:
-            state = f"loss {loss:.3f}  accuracy {accuracy:.1f} %"
-            self.bar.update(self.task, advance=1, state=state)
+    def step(self, meter: EpochMeter) -> None:
+        """Move the bar, and now and then say how the epoch goes."""
+        if self.task is None:
+            return
+        now = time.monotonic()
+        if now < self.next_reading:
+            self.bar.advance(self.task)
+            return
+        self.next_reading = now + READING_SECONDS
+        state = f"loss {meter.mean_task_loss():.3f}  accuracy {meter.train_accuracy():.1f} %"
+        self.bar.update(self.task, advance=1, state=state)
 
     def advance(self, images: int) -> None:
         """Move the bar."""

@@ -43,13 +43,19 @@ class Step(abc.ABC):
         self,
         images: Tensor,
         labels: Tensor,
-        progress: float,
+        progress: float | Tensor,
         knowledge: Knowledge | None = None,
+        measure: bool | None = None,
     ) -> StepResult:
         """Fill the gradients for a batch of images [B, 3, H, W] and labels [B].
 
-        The teacher's knowledge of these images is given where it comes from a store.
+        The teacher's knowledge of these images is given where it comes from a store. A recorded
+        step gets its progress as a tensor, and as `measure` what `plan` answered.
         """
+
+    def plan(self, progress: float) -> bool:
+        """Which of at most two kinds the next step is of: `Distiller.plan`."""
+        return True
 
     def end_epoch(self) -> None:  # noqa: B027  most steps have nothing to do then
         """Called after the last step of an epoch."""
@@ -74,8 +80,9 @@ class TaskStep(Step):
         self,
         images: Tensor,
         labels: Tensor,
-        progress: float,
+        progress: float | Tensor,
         knowledge: Knowledge | None = None,
+        measure: bool | None = None,
     ) -> StepResult:
         """Backward of the cross-entropy."""
         with self.accelerator.autocast():
@@ -106,6 +113,10 @@ class _DistillerStep(Step):
         """Put the student in training mode; the teacher stays in eval mode."""
         self.distiller.train()
 
+    def plan(self, progress: float) -> bool:
+        """Whether the next step takes both gradients."""
+        return self.distiller.plan(progress)
+
     def end_epoch(self) -> None:
         """Warn if the transfer taught nothing."""
         self.distiller.end_epoch()
@@ -118,8 +129,9 @@ class DistillStep(_DistillerStep):
         self,
         images: Tensor,
         labels: Tensor,
-        progress: float,
+        progress: float | Tensor,
         knowledge: Knowledge | None = None,
+        measure: bool | None = None,
     ) -> StepResult:
         """Backward of both losses."""
         with self.accelerator.autocast():
@@ -130,6 +142,7 @@ class DistillStep(_DistillerStep):
             output._replace(transfer_loss=output.transfer_loss * self.transfer_weight),
             progress=progress,
             loss_scale=_loss_scale(self.accelerator, output.transfer_loss.device),
+            measure=measure,
         )
         return StepResult(
             task_loss.detach(), output.transfer_loss.detach(), output.logits.detach(), norms
@@ -143,8 +156,9 @@ class TransferStep(_DistillerStep):
         self,
         images: Tensor,
         labels: Tensor,
-        progress: float,
+        progress: float | Tensor,
         knowledge: Knowledge | None = None,
+        measure: bool | None = None,
     ) -> StepResult:
         """Backward of the transfer loss."""
         with self.accelerator.autocast():
@@ -156,6 +170,7 @@ class TransferStep(_DistillerStep):
             output._replace(transfer_loss=output.transfer_loss * self.transfer_weight),
             progress=progress,
             loss_scale=_loss_scale(self.accelerator, output.transfer_loss.device),
+            measure=measure,
         )
         return StepResult(task_loss, output.transfer_loss.detach(), output.logits.detach(), None)
 
