@@ -141,7 +141,7 @@ def test_members_do_not_depend_on_their_batch() -> None:
     together = truncated_svd(matrices, 2, solver="subspace").right_vectors
     for member in (0, 9, 16):
         alone = truncated_svd(matrices[member : member + 1], 2, solver="subspace").right_vectors
-        torch.testing.assert_close(together[member : member + 1], alone, rtol=0, atol=1e-4)
+        torch.testing.assert_close(together[member : member + 1], alone, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("k", [1, 2, 6])

@@ -11,7 +11,7 @@ COMMON = {"batch_size", "rounds", "threads", "device", "output"}
 READ = {
     "svd": COMMON | {"network", "width", "teacher", "data"},
     "dfv": COMMON,
-    "step": COMMON | {"network", "width"},
+    "step": COMMON | {"network", "width", "data"},
 }
 
 
@@ -28,7 +28,7 @@ class BenchConfig:
         device: `auto`, `cpu` or `cuda`.
         teacher: run directory or .safetensors file whose feature maps to decompose (`svd`);
             freshly initialised networks if not given.
-        data: images to run it on, as for `train` (`svd`); noise if not given.
+        data: images to run on, as for `train` (`svd`, `step`); noise if not given.
         output: the JSON file; `benchmarks/results/NAME.json` if not given.
     """
 

@@ -47,7 +47,12 @@ def _measure(what: str, config: BenchConfig) -> SVDResult | DFVResult | StepResu
     pairs = chosen_pairs(config.network)
     if what == "step":
         return bench_step(
-            pairs, batch_size=batch_size, width=config.width, rounds=rounds, device=device
+            pairs,
+            batch_size=batch_size,
+            width=config.width,
+            rounds=rounds,
+            device=device,
+            data=config.data,
         )
     return bench_svd(
         pairs,

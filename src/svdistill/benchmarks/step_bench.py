@@ -12,7 +12,7 @@ from svdistill.benchmarks.peers import HOW_TO_INSTALL
 from svdistill.benchmarks.step_parts import REST, NetworkParts, network_parts
 from svdistill.benchmarks.step_rows import Row, floor, step_rows
 from svdistill.benchmarks.timer import Case, Measurement, interleave
-from svdistill.benchmarks.workload import PAIRS, Workload, new_workload
+from svdistill.benchmarks.workload import PAIRS, Workload, name_of, new_workload
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class StepResult:
 
     Attributes:
         machine: see `machine`.
-        batch_size, width, rounds: as asked for.
+        batch_size, width, rounds, images: as asked for.
         tables: one a teacher and student.
         left_out: rows that were not measured, and what to do about it.
     """
@@ -62,6 +62,7 @@ class StepResult:
     batch_size: int
     width: float
     rounds: int
+    images: str
     tables: tuple[NetworkSteps, ...]
     left_out: tuple[str, ...]
 
@@ -73,12 +74,13 @@ def bench_step(
     width: float = 1.0,
     rounds: int = 10,
     device: torch.device | str = "cpu",
+    data: str | None = None,
 ) -> StepResult:
     """Time one training step of every row, interleaved in this process.
 
     A step is the teacher's forward pass (eval mode, no gradient; from the store, reading instead),
     the student's in training mode, the losses, the backward pass or passes, the update by SGD with
-    momentum, and `zero_grad`; on noise, with fresh networks of 100 classes laid out channels last.
+    momentum, and `zero_grad`; with fresh networks of 100 classes laid out channels last.
     With `clip="amortised"` it is the mean of 20 steps in a row. The floor is one forward pass of
     the teacher, one of the student and two backward passes of its cross-entropy, without update.
 
@@ -88,6 +90,7 @@ def bench_step(
         width: factor on the networks' channels.
         rounds: how often everything is timed, after one round that does not count.
         device: where.
+        data: whose test images, see `load_images`; noise if not given.
 
     Returns:
         Medians, quartiles and all times, in seconds.
@@ -98,13 +101,15 @@ def bench_step(
     device = torch.device(device)
     tables = tuple(
         _measure(
-            pair, new_workload(pair, batch_size=batch_size, device=device, width=width), rounds
+            pair,
+            new_workload(pair, batch_size=batch_size, device=device, width=width, data=data),
+            rounds,
         )
         for pair in pairs
     )
     where = machine()
     left_out = () if where["torchdistill"] else (HOW_TO_INSTALL,)
-    return StepResult(where, batch_size, width, rounds, tables, left_out)
+    return StepResult(where, batch_size, width, rounds, name_of(data), tables, left_out)
 
 
 def _measure(pair: str, workload: Workload, rounds: int) -> NetworkSteps:

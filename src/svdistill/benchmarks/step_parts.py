@@ -125,7 +125,10 @@ def spectral_parts(whose: str, workload: Workload, svd: SVD, distance: Distance)
         teachers = [svd(matrices, 1)[1] for matrices in teacher_maps]
     decomposed = decompose_students()
     students = [vectors[..., :1].detach().requires_grad_() for vectors in decomposed]
+    # Of a student's two candidates mostly the first is chosen, and the other has no gradient.
     vector_gradients = [torch.randn_like(vectors) for vectors in decomposed]
+    for gradient in vector_gradients:
+        gradient[..., 1:] = 0.0
 
     def decompose_teachers() -> None:
         with torch.no_grad():

@@ -14,10 +14,8 @@ from torch import Tensor, nn
 from svdistill.benchmarks.machine import machine
 from svdistill.benchmarks.straightforward import leading_svd
 from svdistill.benchmarks.timer import Case, Measurement, interleave
-from svdistill.benchmarks.workload import PAIRS, new_workload
-from svdistill.data import Augmentation, load_images
-from svdistill.errors import ArgumentError
-from svdistill.linalg import truncated_svd
+from svdistill.benchmarks.workload import PAIRS, name_of, new_workload, pictures
+from svdistill.linalg import truncated_svd, watch_convergence
 from svdistill.linalg.solvers import SOLVERS
 from svdistill.taps import FeatureTaps
 from svdistill.training.assembly import place_network, tap_paths
@@ -36,6 +34,7 @@ class SolverRow:
 
     The errors are the worst of the batch against float64: of a value, relative; of a vector,
     ``1 - |cos|``, where its value is 1 % or more from its neighbours; and of ``V^T V`` from 1.
+    `again` counts the members that subspace iteration left to `eigh`.
     """
 
     network: str
@@ -48,6 +47,7 @@ class SolverRow:
     value_error: float
     vector_error: float
     orthonormality_error: float
+    again: int
 
 
 @dataclass(frozen=True)
@@ -91,54 +91,45 @@ def bench_svd(
         ArgumentError, DataError, RunError: a count, the data or the weights are not usable.
     """
     device = torch.device(device)
-    networks = _networks(pairs, batch_size, width, device, teacher)
+    networks = _networks(pairs, batch_size, width, device, teacher, data)
     rows: list[SolverRow] = []
-    for name, (network, noise) in networks.items():
-        images = noise if data is None else _pictures(data, teacher, batch_size, device)
+    for name, (network, images) in networks.items():
         paths = tap_paths("teacher", network, [])
         with torch.no_grad():
             features = FeatureTaps(network, paths).run(images).features
         for path, feature in zip(paths, features, strict=True):
             rows += _tap_rows(name, path, feature.flatten(2).mT, rounds)
-    described = f"{'fresh' if teacher is None else 'trained'} weights, {data or 'noise'}"
+    described = f"{'fresh' if teacher is None else 'trained'} weights, {name_of(data)}"
     return SVDResult(machine(), batch_size, width, rounds, described, tuple(rows))
 
 
 def _networks(
-    pairs: Sequence[str], batch_size: int, width: float, device: torch.device, teacher: str | None
+    pairs: Sequence[str],
+    batch_size: int,
+    width: float,
+    device: torch.device,
+    teacher: str | None,
+    data: str | None,
 ) -> dict[str, tuple[nn.Module, Tensor]]:
-    """The networks to run, by name, each with a batch of noise."""
-    workloads = {
-        pair: new_workload(pair, batch_size=batch_size, device=device, width=width)
-        for pair in (pairs if teacher is None else tuple(PAIRS)[:1])
-    }
+    """The networks to run, by name, each with a batch of images."""
     if teacher is None:
-        return {PAIRS[pair][0]: (work.teacher, work.images) for pair, work in workloads.items()}
+        workloads = {
+            PAIRS[pair][0]: new_workload(
+                pair, batch_size=batch_size, device=device, width=width, data=data
+            )
+            for pair in pairs
+        }
+        return {name: (work.teacher, work.images) for name, work in workloads.items()}
     network = load_student(teacher)
     place_network(network, device)
     card = read_card(weights_file(Path(teacher)))
     assert card is not None  # load_student
-    (work,) = workloads.values()
-    return {card.network: (network, work.images)}
-
-
-def _pictures(data: str, teacher: str | None, batch_size: int, device: torch.device) -> Tensor:
-    """Test images, normalised as the teacher knows them."""
-    images = load_images(data)
-    if len(images.test) < batch_size:
-        raise ArgumentError(
-            "batch_size",
-            expected=f"at most the {len(images.test)} test images of {data}",
-            got=batch_size,
-            remedy="choose a smaller batch",
-        )
-    mean, std = images.mean, images.std
-    card = None if teacher is None else read_card(weights_file(Path(teacher)))
-    if card is not None:
-        mean, std = card.mean, card.std
-    batch = next(images.test.batches(batch_size, device=device, order_seed=0))
-    normalise = Augmentation("none", images.image_shape[-1], mean, std).to(device).normalise
-    return normalise(batch.images).contiguous(memory_format=torch.channels_last)
+    images = (
+        new_workload("vgg", batch_size=batch_size, device=device, width=width).images
+        if data is None
+        else pictures(data, batch_size, card)
+    )
+    return {card.network: (network, images.to(device, memory_format=torch.channels_last))}
 
 
 def _tap_rows(network: str, tap: str, matrices: Tensor, rounds: int) -> list[SolverRow]:
@@ -155,19 +146,15 @@ def _tap_rows(network: str, tap: str, matrices: Tensor, rounds: int) -> list[Sol
     measured = iter(interleave(cases, rounds, device=matrices.device))
     exact = _exact(matrices)
     positions, channels = matrices.shape[1:]
-    return [
-        SolverRow(
-            network,
-            tap,
-            positions,
-            channels,
-            name,
-            next(measured),
-            next(measured),
-            *_errors(svd(matrices, k), exact, k),
+    rows = []
+    for name, svd in solvers.items():
+        with watch_convergence(matrices.device) as watch:
+            errors = _errors(svd(matrices, k), exact, k)
+        times = (next(measured), next(measured))
+        rows.append(
+            SolverRow(network, tap, positions, channels, name, *times, *errors, int(watch.missed))
         )
-        for name, svd in solvers.items()
-    ]
+    return rows
 
 
 def _both_ways(svd: SVD, matrices: Tensor, k: int) -> list[tuple[str, Callable[[], object]]]:

@@ -14,7 +14,17 @@ from svdistill.benchmarks.svd_bench import SVDResult
 from svdistill.benchmarks.timer import Measurement
 
 STEP_HEADINGS = ("", "over the floor", "quartiles", "ms a step", "images/s")
-SVD_HEADINGS = ("tap", "solver", "forward", "both ways", "IQR", "values", "vectors", "V^T V")
+SVD_HEADINGS = (
+    "tap",
+    "solver",
+    "forward",
+    "both ways",
+    "IQR",
+    "values",
+    "vectors",
+    "V^T V",
+    "again",
+)
 DFV_HEADINGS = ("channels", "k", "", "ms", "IQR", "peak MB", "distance", "gradient")
 
 
@@ -31,7 +41,7 @@ def step_grids(result: StepResult) -> list[Grid]:
     """A table for each teacher and student; the floor is its last row."""
     return [
         Grid(
-            f"{table.teacher} to {table.student}, batch {result.batch_size}",
+            f"{table.teacher} to {table.student}, batch {result.batch_size}, {result.images}",
             STEP_HEADINGS,
             [
                 _step_cells(row.name, row.over_floor, row.seconds, result.batch_size)
@@ -79,6 +89,7 @@ def svd_grids(result: SVDResult) -> list[Grid]:
                     f"{row.value_error:.0e}",
                     f"{row.vector_error:.0e}",
                     f"{row.orthonormality_error:.0e}",
+                    str(row.again),
                 )
                 for row in result.rows
                 if row.network == network
