@@ -80,7 +80,7 @@ def svd_agreement() -> Iterator[Row]:
                 matrices = make(rows, columns).to(dtype)
                 for k in sorted({min(k, rows, columns) for k in (1, 2, 5)}):
                     expected = decompose(references.full_svd, matrices.double(), k)
-                    for solver in ("gram", "svd"):
+                    for solver in ("subspace", "gram", "svd"):
                         actual = decompose(partial(truncated_svd, solver=solver), matrices, k)
                         case = f"{spectrum} {rows}x{columns} k={k} {dtype_name} {solver}"
                         names = ("values", "vectors", "gradient")

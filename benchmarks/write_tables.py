@@ -30,6 +30,7 @@ PAGES = ("README.md", "docs/speed.md")
 BENCHMARKS: dict[str, type[StepResult] | type[SVDResult] | type[DFVResult]] = {
     "step": StepResult,
     "svd": SVDResult,
+    "svd-trained": SVDResult,
     "dfv": DFVResult,
 }
 # Rows in the order in which they are read, by the run's folder.
@@ -55,10 +56,17 @@ SETS = {
         "mobilenet-teacher": "MobileNet teacher, 6 epochs",
         "mobilenet-student": "MobileNet student alone, 6 epochs",
     },
+    "mini-clip": {
+        "vgg-teacher": "VGG teacher, 80 epochs",
+        "vgg-stride-student": "VGG_stride student alone",
+        "vgg-stride-svd-norm": "VGG_stride student, SVD, `norm`",
+        "vgg-stride-svd-amortised": "VGG_stride student, SVD, `amortised`",
+    },
 }
 TITLES = {
     "demo": "Digits, 100 labels for the student",
     "cifar100-short": "CIFAR-100, half width, short runs",
+    "mini-clip": "CIFAR-100, 20 classes, half width",
 }
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from host_reads import NoHostReads
+from recorded_work import Recordable
 from svdistill.linalg.small_eigen import leading_of_small
 
 
@@ -40,6 +40,6 @@ def test_rows_are_orthonormal_where_values_are_zero_or_equal(diagonal: list[floa
     torch.testing.assert_close(values[0], torch.tensor(diagonal[:3]), rtol=1e-5, atol=0)
 
 
-def test_never_reads_the_host() -> None:
-    with NoHostReads():
+def test_never_looks_at_the_host() -> None:
+    with Recordable():
         leading_of_small(positive(12, seed=1), 2)

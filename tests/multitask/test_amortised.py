@@ -157,6 +157,32 @@ def test_only_the_parameters_given_get_gradients() -> None:
         assert all(p.grad is None for p in model[2].parameters())
 
 
+def test_told_its_plan_it_does_what_it_does_by_itself() -> None:
+    """The epoch as a tensor, as in a recorded step, which must not look at it."""
+    model, told, alone = network(), AmortisedBackward(interval=3), AmortisedBackward(interval=3)
+    plans = []
+    for step in range(10):
+        epoch = step // 5
+        plans.append(told.plan(epoch))
+        progress = torch.tensor(float(epoch))
+        norms = told(*losses(model, step), model.parameters(), progress=progress, measure=plans[-1])
+        actual = gradients(model)
+        expected = alone(*losses(model, step), model.parameters(), progress=epoch)
+        torch.testing.assert_close(actual, gradients(model), rtol=1e-6, atol=0)
+        torch.testing.assert_close(tuple(norms), tuple(expected), rtol=1e-6, atol=0)
+    assert plans == [True, False, False, True, False] * 2
+
+
+def test_the_scale_stays_where_a_recorded_step_reads_it() -> None:
+    model, backward = network(), AmortisedBackward(interval=1)
+    places = set()
+    for step in range(3):
+        backward(*losses(model, step), model.parameters())
+        assert backward._measured is not None
+        places.add(backward._measured.data_ptr())
+    assert len(places) == 1
+
+
 @pytest.mark.parametrize("interval", [0, -1, 1.5, True])
 def test_a_bad_interval(interval: object) -> None:
     with pytest.raises(ArgumentError, match="clip_interval"):

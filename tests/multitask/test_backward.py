@@ -228,6 +228,30 @@ def test_scales_lie_between_zero_and_one(task, transfer, progress):
         assert 0 <= scale <= 1
 
 
+@pytest.mark.parametrize("clip", ["norm", "poster", "global", "none"])
+def test_the_epoch_may_be_a_tensor(clip):
+    found = []
+    for progress in (2.5, torch.tensor(2.5)):
+        parameters, task, transfer = one_of_each(0)
+        norms = multitask_backward(
+            losses_of(parameters, task),
+            losses_of(parameters, transfer),
+            parameters,
+            clip=clip,
+            progress=progress,
+        )
+        found.append([*norms, *(parameter.grad for parameter in parameters)])
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+
+
+def test_scales_of_several_at_once_are_those_of_each():
+    task, transfer = torch.tensor([1.0, 2.0, 0.0]), torch.tensor([4.0, 1.0, 0.0])
+    for clip in ("norm", "poster"):
+        together = clip_scale(task, transfer, clip, 1.0)
+        apart = [clip_scale(g, h, clip, 1.0) for g, h in zip(task, transfer, strict=True)]
+        assert together.tolist() == [float(scale) for scale in apart]
+
+
 def test_a_generator_of_parameters():
     model = nn.Linear(3, 2)
     output = model(torch.rand(4, 3))

@@ -1,9 +1,12 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from svdistill.data import Augmentation, load_images
+from svdistill.errors import TrainingError
 from svdistill.multitask import GradientNorms
 from svdistill.training.metrics import EpochMeter, evaluate_network
 from svdistill.training.step import StepResult
@@ -41,6 +44,23 @@ def test_what_no_step_computed_is_none():
     meter.update(*step(0, 8))
     assert meter.mean_transfer_loss() is None
     assert meter.mean_norms() == [None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("losses", "name"),
+    [((1.0, 2.0), None), ((math.inf, 2.0), "loss"), ((1.0, math.nan), "transfer_loss")],
+)
+def test_one_step_that_is_not_finite_shows_ever_after(losses, name):
+    meter = EpochMeter(CPU)
+    for number in range(5):
+        result, labels = step(number, 4, losses[1] if number == 2 else 1.0)
+        task = torch.tensor(losses[0]) if number == 2 else result.task_loss
+        meter.update(result._replace(task_loss=task), labels)
+    if name is None:
+        meter.require_finite("in epoch 1")
+    else:
+        with pytest.raises(TrainingError, match=rf"^{name}: .* got (inf|nan) in epoch 1"):
+            meter.require_finite("in epoch 1")
 
 
 @pytest.fixture(scope="module")

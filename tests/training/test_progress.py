@@ -2,6 +2,7 @@ import io
 
 from rich.console import Console
 
+from svdistill.training import progress
 from svdistill.training.metrics import EpochRecord
 from svdistill.training.progress import BarReporter, Reporter
 
@@ -10,13 +11,30 @@ RECORD = EpochRecord(
 )
 
 
+class Meter:
+    """An epoch so far, that counts how often it is read."""
+
+    readings = 0
+
+    def mean_task_loss(self):
+        self.readings += 1
+        return 1.5
+
+    def train_accuracy(self):
+        return 42.0
+
+
+METER = Meter()
+
+
 def watched():
     console = Console(file=io.StringIO(), width=120, force_terminal=True)
     with BarReporter(console) as reporter:
         reporter.start("run", total_steps=10, done_steps=4)
         reporter.bar.refresh()
         begun = console.file.getvalue()
-        reporter.step(loss=1.5, accuracy=42.0)
+        for _ in range(3):
+            reporter.step(METER)
         reporter.bar.refresh()
         reporter.epoch(RECORD)
     return begun, console.file.getvalue()
@@ -26,8 +44,20 @@ def test_the_bar_goes_on_from_where_a_run_was_stopped():
     begun, shown = watched()
     assert "4/10" in begun
     assert "nan" not in begun
-    assert "5/10" in shown
+    assert "7/10" in shown
     assert "loss 1.500  accuracy 42.0 %" in shown
+
+
+def test_steps_in_quick_succession_read_the_meter_once(monkeypatch):
+    """Each reading waits for the device."""
+    now, meter = [100.0], Meter()
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with BarReporter(Console(file=io.StringIO())) as reporter:
+        reporter.start("run", 100, 0)
+        for seconds, readings in ((0, 1), (0.1, 1), (0.2, 2), (0.2, 2)):
+            now[0] += seconds
+            reporter.step(meter)
+            assert meter.readings == readings
 
 
 def test_an_epoch_is_a_line_that_counts_from_one():
@@ -49,7 +79,7 @@ def test_the_bar_counts_images_too():
 def test_a_plain_reporter_says_nothing(capsys):
     with Reporter() as reporter:
         reporter.start("run", 10, 0)
-        reporter.step(1.0, 50.0)
+        reporter.step(None)
         reporter.epoch(RECORD)
         reporter.message("text")
     assert capsys.readouterr().out == ""

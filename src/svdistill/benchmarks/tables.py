@@ -14,17 +14,7 @@ from svdistill.benchmarks.svd_bench import SVDResult
 from svdistill.benchmarks.timer import Measurement
 
 STEP_HEADINGS = ("", "over the floor", "quartiles", "ms a step", "images/s")
-SVD_HEADINGS = (
-    "tap",
-    "solver",
-    "forward",
-    "both ways",
-    "IQR",
-    "values",
-    "vectors",
-    "V^T V",
-    "again",
-)
+SVD_HEADINGS = ("tap", "solver", "forward", "both", "IQR", "s", "V", "V^T V", "left")
 DFV_HEADINGS = ("channels", "k", "", "ms", "IQR", "peak MB", "distance", "gradient")
 
 

@@ -1,6 +1,6 @@
 """Differentiable truncated SVD: forward solvers, exact backward. Tensors in, tensors out."""
 
-from svdistill.linalg.branching import may_branch
+from svdistill.linalg.branching import may_branch, rehearsal
 from svdistill.linalg.convergence import Convergence, watch_convergence
 from svdistill.linalg.precision import full_precision, working_dtype
 from svdistill.linalg.truncated_svd import TruncatedSVD, truncated_svd
@@ -10,6 +10,7 @@ __all__ = [
     "TruncatedSVD",
     "full_precision",
     "may_branch",
+    "rehearsal",
     "truncated_svd",
     "watch_convergence",
     "working_dtype",

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
+
+_rehearsals: list[object] = []
+
+
+@contextmanager
+def rehearsal() -> Iterator[None]:
+    """On CUDA, let the block run the very kernels that a captured step will."""
+    _rehearsals.append(None)
+    try:
+        yield
+    finally:
+        _rehearsals.pop()
 
 
 def is_captured(device: torch.device) -> bool:
     """Whether a CUDA graph is recording: nothing may wait for the device, not even a status."""
-    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+    if device.type != "cuda":
+        return False
+    return bool(_rehearsals) or torch.cuda.is_current_stream_capturing()
 
 
 def may_branch(device: torch.device) -> bool:

@@ -78,10 +78,16 @@ def _factorised(gram: Tensor, Q: Tensor, lam: Tensor, pivot: Tensor, R: Tensor) 
     failed = (info > 0)[..., None, None]
     factor = torch.where(failed, identity, factor)
     right = torch.where(failed, 0.0, R[..., None])
-    solution = torch.cholesky_solve(right, factor)
+    solution = _cholesky_solve(factor, right)
     for _ in range(REFINEMENTS):
-        solution = solution + torch.cholesky_solve(right - system @ solution, factor)
+        solution = solution + _cholesky_solve(factor, right - system @ solution)
     return _project(torch.where(failed, 0.0, solution).squeeze(-1), Q)
+
+
+def _cholesky_solve(factor: Tensor, right: Tensor) -> Tensor:
+    """As `torch.cholesky_solve`, which some CUDA builds cannot capture in a graph."""
+    half = torch.linalg.solve_triangular(factor, right, upper=False)
+    return torch.linalg.solve_triangular(factor.mT, half, upper=True)
 
 
 def _project(X: Tensor, Q: Tensor) -> Tensor:

@@ -19,8 +19,9 @@ from svdistill.linalg.subspace import GUARD, are_orthonormal, leading_eigenpairs
 
 Solver = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 
-# Subspace iteration pays up to some k + 6 = sqrt(6 m): measured on two cores, batch 128, m from 16
-# to 128 and k from 1 to 33. Not measured on a GPU.
+# Subspace iteration pays from m = 24 on, up to some k + 6 = sqrt(6 m): measured on two cores, batch
+# 128, m from 16 to 128 and k from 1 to 33. Not measured on a GPU.
+SMALLEST = 24
 CROSSOVER = 6
 
 
@@ -80,7 +81,9 @@ def svd_solver(matrices: Tensor, gram: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 def auto_solver(matrices: Tensor, gram: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The faster of `subspace_solver` and `gram_solver` for this size; `gram_solver` in float64."""
-    if gram.dtype == torch.float64 or (k + GUARD) ** 2 > CROSSOVER * gram.shape[-1]:
+    m = gram.shape[-1]
+    pays = m >= SMALLEST and (k + GUARD) ** 2 <= CROSSOVER * m
+    if gram.dtype == torch.float64 or not pays:
         return gram_solver(matrices, gram, k)
     return subspace_solver(matrices, gram, k)
 

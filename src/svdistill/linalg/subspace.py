@@ -17,8 +17,8 @@ from svdistill.linalg.small_eigen import leading_of_small
 GUARD = 6  # vectors carried beyond those wanted; measured fastest at 5 and 6
 ROUNDS = 6  # at most, where they can be ended early
 FIXED_ROUNDS = 6  # where they cannot
-# In eps lam_i. Where the gap in s is 1 %, it bounds an angle's sine to 0.0024 in float32, a cosine's
-# distance from 1 to 3e-6; four times as much were 2 % faster.
+# In eps lam_i. Where the gap in s is 1 %, it bounds an angle's sine to 0.0024 in float32, and a
+# cosine's distance from 1 to 3e-6; four times as much were 2 % faster.
 BOUND = 400.0
 RESIDUAL_FLOOR = 32.0  # in eps lam_1: what rounding in G leaves of a residual
 LOWEST_CUT = 1e-4  # of lam_1: bounds how far the filter amplifies the leading vector

@@ -6,6 +6,7 @@ Shapes: fronts [B, D_F, k], backs [B, D_B, k].
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import torch
@@ -163,7 +164,7 @@ class _DistanceBySeries(torch.autograd.Function):
             # u becomes 1 + u only now: differences were taken at full precision.
             A[..., terms + 1, :] += 1.0
             B[..., 0, :] += 1.0
-            weight = _weight(terms, A)
+            weight = _weight(terms, A.dtype, A.device)
             G_A, G_B = weight * (A @ A.mT), B @ B.mT
         ctx.save_for_backward(
             student_front, student_back, teacher_front, teacher_back, A, B, G_A, weight * G_B
@@ -224,12 +225,13 @@ def _rows_gradient(a: Tensor, rows: Tensor, rows_bar: Tensor, beta: float) -> Te
     return (math.sqrt(2.0 / beta) * rising - (2.0 / beta) * a.mT * narrowing).mT
 
 
-def _weight(terms: int, like: Tensor) -> Tensor:
-    """``1/p! 1/q!`` for every pair of rows."""
+@cache
+def _weight(terms: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """``1/p! 1/q!`` for every pair of rows; made once, since copying to a GPU waits."""
     factors = torch.tensor(
         [1.0 / math.factorial(p) for p in range(terms + 1)] * 2, dtype=torch.float64
     )
-    return (factors[:, None] * factors[None, :]).to(like.device, like.dtype)
+    return (factors[:, None] * factors[None, :]).to(device, dtype)
 
 
 def _distance_in_chunks(

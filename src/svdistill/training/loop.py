@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final
+from typing import Any
 
-import torch
 from accelerate import Accelerator
 from torch import nn
 from torch.optim import Optimizer
@@ -18,27 +16,16 @@ from svdistill.data import Augmentation, ImageData, ImageSplit
 from svdistill.errors import RunError
 from svdistill.knowledge_store import KnowledgeStore
 from svdistill.linalg import Convergence, watch_convergence
-from svdistill.training.captured import CapturedStep
 from svdistill.training.checkpoint import Place, load_checkpoint, save_checkpoint
 from svdistill.training.config import TrainConfig
-from svdistill.training.metrics import (
-    EpochMeter,
-    EpochRecord,
-    Evaluation,
-    evaluate_network,
-    require_finite,
-)
+from svdistill.training.epochs import Epochs
+from svdistill.training.metrics import EpochRecord, Evaluation, evaluate_network, require_finite
 from svdistill.training.optimisation import build_optimizer, build_schedule
 from svdistill.training.progress import Reporter
-from svdistill.training.recording import CUDARecorder
 from svdistill.training.run_directory import RunDirectory
-from svdistill.training.seeding import derive_seed
 from svdistill.training.step import Step
 from svdistill.training.views import Views
 from svdistill.training.weights import WeightsCard, save_weights
-
-# Steps from one look at the losses to the next. A GPU works ahead, and each look waits for it.
-LOOK_EVERY: Final = {"cpu": 1, "cuda": 50}
 
 
 @dataclass(frozen=True)
@@ -90,10 +77,10 @@ class Loop:
         size = data.image_shape[-1]
         augmentation = Augmentation(config.augmentation, size, data.mean, data.std)
         self.augmentation = augmentation.to(accelerator.device)
+        self.epochs = Epochs(data.train, config, views, self.augmentation, accelerator, reporter)
         self.card = WeightsCard(
             config.network, config.width, data.class_names, data.mean, data.std, size
         )
-        self.steps_per_epoch = math.ceil(len(data.train) / config.batch_size)
 
     def fit(self) -> Place:
         """Train until the last epoch.
@@ -107,8 +94,8 @@ class Loop:
         place, states = self._resume()
         self.reporter.start(
             self.run.path.name,
-            self.steps_per_epoch * sum(stage.epochs for stage in self.stages),
-            self.steps_per_epoch * place.total,
+            self.epochs.steps * sum(stage.epochs for stage in self.stages),
+            self.epochs.steps * place.total,
         )
         with watch_convergence(self.accelerator.device) as watch:
             while place.stage < len(self.stages):
@@ -127,13 +114,13 @@ class Loop:
         if states:
             optimizer.load_state_dict(states["optimizer"])
             schedule.load_state_dict(states["schedule"])
-        step = self._captured(stage.step, watch)
+        step = self.epochs.captured(stage.step, watch)
         for epoch in range(place.epoch, stage.epochs):
             began = time.perf_counter()
             learning_rate = float(schedule.get_last_lr()[0])
             watch.decomposed = 0
             watch.missed.zero_()
-            meter = self._train(place, step, stage.store, optimizer, schedule)
+            meter = self.epochs.train(place, step, stage.store, optimizer, schedule)
             trained = time.perf_counter() - began
             test = self.evaluate(self.data.test, self.network)
             require_finite("loss", test.loss, f"on the test images after epoch {place.total + 1}")
@@ -180,54 +167,6 @@ class Loop:
             self.reporter.epoch(record)
         return place
 
-    def _captured(self, step: Step, watch: Convergence) -> Step:
-        """The step as CUDA graphs, where that is possible: a scaler of fp16 looks at gradients."""
-        device = self.accelerator.device
-        if device.type != "cuda" or self.accelerator.scaler or self.config.capture == "off":
-            return step
-        return CapturedStep(step, CUDARecorder(device), watch)
-
-    def _train(
-        self,
-        place: Place,
-        step: Step,
-        store: KnowledgeStore | None,
-        optimizer: Optimizer,
-        schedule: LRScheduler,
-    ) -> EpochMeter:
-        """One epoch. All that is random in it follows from the seeds, the stage and the epoch."""
-        config, device = self.config, self.accelerator.device
-        where = (place.stage, place.epoch)
-        torch.manual_seed(derive_seed(config.seed, "dropout", *where))
-        order = derive_seed(config.seed, "order", *where)
-        view = self.views.of_epoch(place.total)
-        look_every = LOOK_EVERY[device.type]
-        meter = EpochMeter(device)
-        step.train_mode()
-        batches = self.data.train.batches(config.batch_size, device=device, order_seed=order)
-        for number, batch in enumerate(batches, start=1):
-            images = self.augmentation(
-                batch.images, seed=self.views.seed, indices=batch.indices, view=view
-            )
-            result = step(
-                images.contiguous(memory_format=torch.channels_last),
-                batch.labels,
-                progress=place.epoch,
-                knowledge=None if store is None else store.read(batch.indices, view, device),
-            )
-            meter.update(result, batch.labels)
-            if number % look_every == 0 or number == self.steps_per_epoch:
-                by = "" if look_every == 1 else "by "
-                meter.require_finite(f"in epoch {place.total + 1}, {by}step {number}")
-            if config.max_grad_norm is not None:
-                self.accelerator.clip_grad_norm_(step.parameters(), config.max_grad_norm)
-            optimizer.step()
-            optimizer.zero_grad()
-            schedule.step()
-            self.reporter.step(meter)
-        step.end_epoch()
-        return meter
-
     def evaluate(self, split: ImageSplit, network: nn.Module) -> Evaluation:
         """Accuracy and loss of a network on one of the splits."""
         return evaluate_network(
@@ -258,7 +197,7 @@ class Loop:
             config.optimizer, stage.step.parameters(), config.learning_rate, config.weight_decay
         )
         schedule = build_schedule(
-            config.schedule, optimizer, config.learning_rate, self.steps_per_epoch * stage.epochs
+            config.schedule, optimizer, config.learning_rate, self.epochs.steps * stage.epochs
         )
         prepared: tuple[Optimizer, LRScheduler] = self.accelerator.prepare(optimizer, schedule)
         return prepared

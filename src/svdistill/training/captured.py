@@ -1,0 +1,156 @@
+"""A training step that is recorded once and replayed from then on."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Final, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from svdistill.linalg import Convergence
+from svdistill.losses import Knowledge
+from svdistill.training.recording import Recorder
+from svdistill.training.step import Step, StepResult
+
+WARM_UP: Final = 3  # steps of a kind before it is recorded: libraries choose and allocate in them
+
+
+class _Inputs:
+    """Where a recorded step finds its batch: always in the same memory."""
+
+    def __init__(self, images: Tensor, labels: Tensor, knowledge: Knowledge | None) -> None:
+        self.images = images.clone()
+        self.labels = labels.clone()
+        self.knowledge = None if knowledge is None else knowledge.map(torch.clone)
+        self.progress = torch.zeros((), device=images.device)
+        self.epoch = 0.0
+
+    def fill(
+        self, images: Tensor, labels: Tensor, progress: float, knowledge: Knowledge | None
+    ) -> bool:
+        """Copy a batch in; False, and nothing is done, where it is of another size."""
+        old = _tensors(self.images, self.labels, self.knowledge)
+        new = _tensors(images, labels, knowledge)
+        if [(x.shape, x.dtype) for x in old] != [(x.shape, x.dtype) for x in new]:
+            return False
+        for kept, given in zip(old, new, strict=True):
+            kept.copy_(given)
+        if progress != self.epoch:
+            self.progress.fill_(progress)
+            self.epoch = progress
+        return True
+
+
+class _Replay(NamedTuple):
+    """A kind of step: how to do it again, and how many matrices it decomposes by subspace."""
+
+    run: Callable[[], tuple[StepResult, list[Tensor | None]]]
+    decomposed: int
+
+
+class CapturedStep(Step):
+    """Another step, recorded; one graph for each of its kinds.
+
+    The first three steps of a kind are ordinary ones. So is one on a batch that is not of the first
+    one's size, as an epoch's last may be. Gradients replace what `.grad` held, and the result lies
+    in memory that the next step overwrites. The optimizer's step is not recorded: it is a handful
+    of kernels, and so a schedule may change the learning rate as ever.
+
+    A teacher's weights, hooks and modes are looked at while recording: changes after that go
+    unseen. Where a step cannot be recorded, a warning says why, and it runs as it is.
+
+    Args:
+        step: what to record. In it nothing may wait for the device, see `linalg.may_branch`.
+        recorder: how; `CUDARecorder` but for tests.
+        watch: counts the matrices that the step decomposes.
+    """
+
+    def __init__(self, step: Step, recorder: Recorder, watch: Convergence) -> None:
+        self.step = step
+        self.recorder = recorder
+        self.watch = watch
+        self._trained: list[nn.Parameter] = step.parameters()
+        self._inputs: _Inputs | None = None
+        self._warmed: Counter[bool] = Counter()
+        self._replays: dict[bool, _Replay] = {}
+        self._failed = False
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What the step trains."""
+        return self._trained
+
+    def train_mode(self) -> None:
+        """Put the trained network in training mode."""
+        self.step.train_mode()
+
+    def plan(self, progress: float) -> bool:
+        """Which kind the next step is of."""
+        return self.step.plan(progress)
+
+    def end_epoch(self) -> None:
+        """Called after the last step of an epoch."""
+        self.step.end_epoch()
+
+    def __call__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        progress: float | Tensor,
+        knowledge: Knowledge | None = None,
+        measure: bool | None = None,
+    ) -> StepResult:
+        """Fill the gradients, by a replay if this kind of step has been recorded."""
+        epoch = float(progress)
+        if measure is None:
+            measure = self.plan(epoch)
+        if self._inputs is None:
+            self._inputs = _Inputs(images, labels, knowledge)
+        if self._failed or not self._inputs.fill(images, labels, epoch, knowledge):
+            return self.step(images, labels, epoch, knowledge, measure)
+        if measure not in self._replays and self._warmed[measure] < WARM_UP:
+            self._warmed[measure] += 1
+            return self.recorder.warm_up(partial(self._work, self._inputs, measure))[0]
+        try:
+            replay = self._replays.get(measure) or self._record(self._inputs, measure)
+        except Exception as error:  # whatever a foreign model does that cannot be recorded
+            self._give_up(error)
+            return self.step(images, labels, epoch, knowledge, measure)
+        result, gradients = replay.run()
+        self.watch.decomposed += replay.decomposed
+        for parameter, gradient in zip(self._trained, gradients, strict=True):
+            parameter.grad = gradient
+        return result
+
+    def _work(self, inputs: _Inputs, measure: bool) -> tuple[StepResult, list[Tensor | None]]:
+        """What is recorded. It makes new gradients, which each replay fills: it adds to none."""
+        for parameter in self._trained:
+            parameter.grad = None
+        result = self.step(inputs.images, inputs.labels, inputs.progress, inputs.knowledge, measure)
+        return result, [parameter.grad for parameter in self._trained]
+
+    def _record(self, inputs: _Inputs, measure: bool) -> _Replay:
+        before = self.watch.decomposed
+        run = self.recorder.record(partial(self._work, inputs, measure))
+        self._replays[measure] = _Replay(run, self.watch.decomposed - before)
+        self.watch.decomposed = before
+        return self._replays[measure]
+
+    def _give_up(self, error: Exception) -> None:
+        self._failed = True
+        self._replays.clear()
+        for parameter in self._trained:
+            parameter.grad = None
+        warnings.warn(
+            "the step cannot be recorded as a CUDA graph and runs kernel by kernel: "
+            f"{' '.join(str(error).split())[:300]}. `capture: off` leaves it out",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
+def _tensors(images: Tensor, labels: Tensor, knowledge: Knowledge | None) -> list[Tensor]:
+    return [images, labels, *(() if knowledge is None else knowledge.tensors())]

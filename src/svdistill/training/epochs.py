@@ -1,0 +1,116 @@
+"""One epoch of training: views, steps, updates."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import torch
+from accelerate import Accelerator
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from svdistill.data import Augmentation, ImageSplit
+from svdistill.knowledge_store import KnowledgeStore
+from svdistill.linalg import Convergence
+from svdistill.training.captured import CapturedStep
+from svdistill.training.checkpoint import Place
+from svdistill.training.config import TrainConfig
+from svdistill.training.metrics import EpochMeter
+from svdistill.training.progress import Reporter
+from svdistill.training.recording import CUDARecorder
+from svdistill.training.seeding import derive_seed
+from svdistill.training.step import Step
+from svdistill.training.views import Views
+
+# Steps from one look at the losses to the next. A GPU works ahead, and each look waits for it.
+LOOK_EVERY: Final = {"cpu": 1, "cuda": 50}
+
+
+class Epochs:
+    """Trains epoch by epoch. All that is random in one follows from the seeds and its place.
+
+    Args:
+        images: to train on.
+        config: batch size, seed and bound on the gradient.
+        views: which views of the images are shown.
+        augmentation: draws them.
+        accelerator: device and precision.
+        reporter: is told of every step.
+    """
+
+    def __init__(
+        self,
+        images: ImageSplit,
+        config: TrainConfig,
+        views: Views,
+        augmentation: Augmentation,
+        accelerator: Accelerator,
+        reporter: Reporter,
+    ) -> None:
+        self.images = images
+        self.config = config
+        self.views = views
+        self.augmentation = augmentation
+        self.accelerator = accelerator
+        self.reporter = reporter
+        self.steps = math.ceil(len(images) / config.batch_size)
+
+    def captured(self, step: Step, watch: Convergence) -> Step:
+        """The step as CUDA graphs, where that is possible: a scaler of fp16 looks at gradients."""
+        device = self.accelerator.device
+        if device.type != "cuda" or self.accelerator.scaler or self.config.capture == "off":
+            return step
+        return CapturedStep(step, CUDARecorder(device), watch)
+
+    def train(
+        self,
+        place: Place,
+        step: Step,
+        store: KnowledgeStore | None,
+        optimizer: Optimizer,
+        schedule: LRScheduler,
+    ) -> EpochMeter:
+        """Train one epoch.
+
+        Args:
+            place: which.
+            step: fills the gradients.
+            store: gives the step its knowledge, where there is one.
+            optimizer: uses the gradients.
+            schedule: is advanced after every step.
+
+        Raises:
+            TrainingError: a loss is not finite.
+        """
+        config, device = self.config, self.accelerator.device
+        where = (place.stage, place.epoch)
+        torch.manual_seed(derive_seed(config.seed, "dropout", *where))
+        order = derive_seed(config.seed, "order", *where)
+        view = self.views.of_epoch(place.total)
+        look_every = LOOK_EVERY[device.type]
+        meter = EpochMeter(device)
+        step.train_mode()
+        batches = self.images.batches(config.batch_size, device=device, order_seed=order)
+        for number, batch in enumerate(batches, start=1):
+            images = self.augmentation(
+                batch.images, seed=self.views.seed, indices=batch.indices, view=view
+            )
+            result = step(
+                images.contiguous(memory_format=torch.channels_last),
+                batch.labels,
+                progress=place.epoch,
+                knowledge=None if store is None else store.read(batch.indices, view, device),
+            )
+            meter.update(result, batch.labels)
+            if number % look_every == 0 or number == self.steps:
+                by = "" if look_every == 1 else "by "
+                meter.require_finite(f"in epoch {place.total + 1}, {by}step {number}")
+            if config.max_grad_norm is not None:
+                self.accelerator.clip_grad_norm_(step.parameters(), config.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+            self.reporter.step(meter)
+        step.end_epoch()
+        return meter

@@ -1,0 +1,352 @@
+import warnings
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from recorded_work import Recordable, recorded
+from tiny_runs import distill_config, outcome, train_config
+from torch import Tensor
+
+from svdistill.distiller import Distiller
+from svdistill.errors import TrainingError, TransferWarning
+from svdistill.linalg import watch_convergence
+from svdistill.losses import FSPLoss, SoftTargetLoss, SumLoss, SVDLoss
+from svdistill.networks import build_network
+from svdistill.training import distill, train
+from svdistill.training import epochs as epochs_module
+from svdistill.training.captured import WARM_UP, CapturedStep
+from svdistill.training.recording import CUDARecorder
+from svdistill.training.run_directory import read_records
+from svdistill.training.step import DistillStep, TaskStep, TransferStep
+
+CLIPS = ("norm", "poster", "global", "none", "amortised")
+LOSSES = {
+    "svd": SVDLoss,
+    "svd of two": lambda: SVDLoss(num_vectors=2),
+    "svd by the poster": lambda: SVDLoss(gradient="poster"),
+    "fsp": FSPLoss,
+    "soft target": SoftTargetLoss,
+    "sum": lambda: SumLoss([SVDLoss(), SoftTargetLoss()], [1.0, 0.5]),
+}
+# Every clip, and every loss.
+CASES = [("svd", clip) for clip in CLIPS] + [
+    (loss, "amortised") for loss in LOSSES if loss != "svd"
+]
+
+
+class Tape:
+    """Stands in for CUDA graphs: does the work again, into the memory of the first time."""
+
+    def __init__(self):
+        self.warmed = self.recorded = 0
+
+    def warm_up(self, work):
+        self.warmed += 1
+        return work()
+
+    def record(self, work):
+        self.recorded += 1
+        first = []
+
+        def replay():
+            if not first:
+                first.append(work())
+            else:
+                overwrite(first[0], work())
+            return first[0]
+
+        return replay
+
+
+class Refusing(Tape):
+    def record(self, work):
+        work()  # what a recording that fails leaves in `.grad` must not stay there
+        raise RuntimeError("operation not permitted\nwhen stream is capturing")
+
+
+def overwrite(kept, new):
+    if isinstance(kept, Tensor):
+        kept.detach().copy_(new.detach())
+    elif kept is not None:
+        for one, other in zip(kept, new, strict=True):
+            overwrite(one, other)
+
+
+@pytest.fixture(params=["no", "bf16"])
+def accelerator(request):
+    return new_accelerator(request.param)
+
+
+def new_accelerator(precision="no"):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(cpu=True, mixed_precision=precision)
+
+
+def make_distiller(loss=SVDLoss, clip="norm", width=0.25, device="cpu"):
+    torch.manual_seed(0)
+    teacher, student = (build_network(f"vgg_{who}", 4, width) for who in ("teacher", "student"))
+    distiller = Distiller(
+        teacher, student, loss(), taps=student.tap_paths, clip=clip, clip_interval=3
+    )
+    return distiller.to(device).train()
+
+
+def batches(count, images=8, last=8, device="cpu"):
+    generator = torch.Generator().manual_seed(0)
+    for number in range(count):
+        size = last if number % 10 == 9 else images
+        pixels = torch.randn(size, 3, 32, 32, generator=generator)
+        labels = torch.randint(4, (size,), generator=generator)
+        yield pixels.to(device, memory_format=torch.channels_last), labels.to(device)
+
+
+def trained(step, source, *, steps=30, last=8, device="cpu"):
+    """All that so many steps find out, three epochs of ten each, and the weights they lead to."""
+    optimizer = torch.optim.SGD(step.parameters(), 0.01, 0.9, nesterov=True, weight_decay=1e-4)
+    torch.manual_seed(5)
+    found = []
+    step.train_mode()
+    for number, (images, labels) in enumerate(batches(steps, last=last, device=device)):
+        result = step(images, labels, number // 10, None if source is None else source(images))
+        images.fill_(torch.nan)  # whoever still needs the batch has kept it
+        found += [result.task_loss.clone(), result.logits.clone()]
+        found += [] if result.transfer_loss is None else [result.transfer_loss.clone()]
+        found += [] if result.norms is None else [norm.clone() for norm in result.norms]
+        optimizer.step()
+        optimizer.zero_grad()
+    return found, [parameter.detach().clone() for parameter in step.parameters()]
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize(("loss", "clip"), CASES)
+def test_a_recorded_step_never_waits_for_the_host(accelerator, loss, clip, stored):
+    distiller = make_distiller(LOSSES[loss], clip, width=1.0)
+    step = DistillStep(distiller, accelerator, 0.5, 2.0)
+    images, labels = next(batches(1, images=2))
+    knowledge = distiller.teach(images) if stored else None
+    progress = torch.zeros(())
+    with watch_convergence("cpu"):
+        step(images, labels, progress, knowledge, measure=True)  # as a warm-up does
+        with recorded(), Recordable():
+            for measure in (True, False):
+                step(images, labels, progress, knowledge, measure=measure)
+
+
+@pytest.mark.parametrize("kind", [TransferStep, TaskStep])
+def test_nor_do_the_steps_of_two_stages(accelerator, kind):
+    distiller = make_distiller()
+    step = (
+        TaskStep(distiller.student, accelerator)
+        if kind is TaskStep
+        else TransferStep(distiller, accelerator, 1.0, 1.0)
+    )
+    images, labels = next(batches(1))
+    step(images, labels, torch.zeros(()), measure=True)
+    with recorded(), Recordable():
+        step(images, labels, torch.zeros(()), measure=True)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda x: x.sum().item(),
+        lambda x: bool((x > 0).all()),
+        lambda x: x[x > 0],
+        lambda x: x.nonzero(),
+        lambda x: torch.linalg.eigh(x),
+        lambda x: torch.linalg.svd(x),
+        lambda x: torch.linalg.inv(x),
+        lambda x: torch.linalg.solve(x, x),
+        lambda x: torch.linalg.cholesky(x @ x.mT),
+        lambda x: x * torch.tensor([1.0, 2.0, 3.0]),
+        lambda x: torch.as_tensor(0.5) * x,
+        lambda x: x.unique(),
+    ],
+)
+def test_the_watch_for_that_sees(read):
+    x = torch.eye(3)
+    with Recordable(), pytest.raises(AssertionError, match="recorded"):
+        read(x)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("clip", CLIPS)
+def test_trains_as_the_step_itself_bit_for_bit(accelerator, clip, stored):
+    """Through all kinds of steps, with dropout, and a smaller batch at the end of each epoch."""
+    found = []
+    for capture in (False, True):
+        distiller = make_distiller(clip=clip)
+        step = DistillStep(distiller, accelerator, 0.5, 2.0)
+        with watch_convergence("cpu") as watch:
+            step = CapturedStep(step, Tape(), watch) if capture else step
+            found.append(trained(step, distiller.teach if stored else None, last=3))
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
+
+
+def test_each_kind_of_step_is_recorded_once():
+    distiller, tape = make_distiller(clip="amortised"), Tape()
+    with watch_convergence("cpu") as watch:
+        step = CapturedStep(DistillStep(distiller, new_accelerator(), 1.0, 1.0), tape, watch)
+        trained(step, None)
+    assert (tape.warmed, tape.recorded) == (2 * WARM_UP, 2)
+
+
+def test_a_replay_makes_no_new_memory():
+    """The optimizer and the meter read where a graph writes."""
+    distiller = make_distiller(FSPLoss)
+    with watch_convergence("cpu") as watch:
+        step = CapturedStep(DistillStep(distiller, new_accelerator(), 1.0, 1.0), Tape(), watch)
+        places = []
+        for images, labels in batches(WARM_UP + 3):
+            result = step(images, labels, 0)
+            tensors = (result.logits, *(p.grad for p in step.parameters()))
+            places.append([tensor.data_ptr() for tensor in tensors])
+            for parameter in step.parameters():
+                parameter.grad = None
+    assert places[-1] == places[-2] == places[-3]
+
+
+def test_what_cannot_be_recorded_runs_as_it_is():
+    plain, refused = (
+        DistillStep(without_dropout(make_distiller(clip="amortised")), new_accelerator(), 0.5, 2.0)
+        for _ in range(2)
+    )
+    with watch_convergence("cpu") as watch:
+        step = CapturedStep(refused, Refusing(), watch)
+        with pytest.warns(RuntimeWarning, match=r"not permitted when .*`capture: off`") as warned:
+            found = trained(step, None)
+    assert len(warned) == 1
+    torch.testing.assert_close(found, trained(plain, None), rtol=0, atol=0)
+
+
+def without_dropout(distiller):
+    """For steps that draw other random numbers: in a recording that fails, or in a graph."""
+    for module in distiller.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return distiller
+
+
+def test_counts_the_matrices_of_replays():
+    class Graph(Tape):
+        """Runs Python once, when it records, as a graph does."""
+
+        def record(self, work):
+            outputs = work()
+            return lambda: outputs
+
+    decomposed = []
+    for recorder in (None, Graph()):
+        step = DistillStep(make_distiller(width=1.0), new_accelerator(), 1.0, 1.0)
+        with watch_convergence("cpu") as watch:
+            step = step if recorder is None else CapturedStep(step, recorder, watch)
+            for images, labels in batches(WARM_UP + 4):
+                step(images, labels, 0)
+        decomposed.append(watch.decomposed)
+    assert decomposed[0] == decomposed[1] > 0
+
+
+@pytest.mark.parametrize("last", [8, 3])
+def test_a_transfer_that_teaches_nothing_is_noticed(last):
+    distiller = make_distiller(FSPLoss)
+    distiller.student = distiller.teacher
+    distiller._student_taps.model = distiller.teacher
+    distiller.teacher.requires_grad_(True)
+    with watch_convergence("cpu") as watch:
+        inner = DistillStep(distiller, new_accelerator(), 1.0, 1.0)
+        step = CapturedStep(inner, Tape(), watch)
+        for epoch in range(3):
+            for images, labels in batches(10, last=last):
+                step(images, labels, epoch)
+            with pytest.warns(TransferWarning, match=f"in every step of epoch {epoch}"):
+                step.end_epoch()
+
+
+def taped(monkeypatch):
+    tapes = []
+
+    def captured(epochs, step, watch):
+        tapes.append(Tape())
+        return CapturedStep(step, tapes[-1], watch)
+
+    monkeypatch.setattr(epochs_module.Epochs, "captured", captured)
+    return tapes
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"clip": "amortised", "clip_interval": 2, "epochs": 4},
+        {"precision": "bf16", "max_grad_norm": 1.0},
+        {"transfer_epochs": 2, "optimizer": "adamw", "schedule": "one_cycle"},
+        {"network": "vgg_student", "augmentation": "seed", "loss": "fsp+soft_target"},
+    ],
+)
+def test_the_loop_comes_to_the_same_with_it(tmp_path, teacher_run, monkeypatch, changes):
+    if changes.get("network"):
+        train(train_config(tmp_path / "teacher", width=0.1, network="vgg_teacher", epochs=1))
+        teacher_run = tmp_path / "teacher"
+        changes = {**changes, "width": 0.1}
+    distill(distill_config(tmp_path / "plain", teacher_run, **changes))
+    tapes = taped(monkeypatch)
+    distill(distill_config(tmp_path / "captured", teacher_run, **changes))
+    assert all(tape.recorded for tape in tapes)
+    assert len(tapes) > 0
+    assert outcome(tmp_path / "captured") == outcome(tmp_path / "plain")
+
+
+@pytest.mark.parametrize("look_every", [2, 50])
+def test_the_loop_notices_a_loss_that_is_not_finite(tmp_path, monkeypatch, look_every):
+    taped(monkeypatch)
+    monkeypatch.setattr(epochs_module, "LOOK_EVERY", {"cpu": look_every})
+    with pytest.raises(TrainingError, match=r"^loss: .*nan in epoch 1, by step [24]"):
+        train(train_config(tmp_path / "run", learning_rate=1e30))
+    assert not list((tmp_path / "run").glob("*.safetensors"))
+
+
+def test_and_a_transfer_loss_that_is_not(tmp_path, teacher_run, monkeypatch):
+    """Recorded, the distiller itself cannot look."""
+    monkeypatch.setattr(FSPLoss, "forward", lambda *args: args[1][0].sum() * float("inf"))
+    with recorded(), pytest.raises(TrainingError, match=r"transfer_loss: .*epoch 1, step 1"):
+        distill(distill_config(tmp_path / "run", teacher_run, loss="fsp", transfer_epochs=1))
+    assert not list((tmp_path / "run").glob("*.safetensors"))
+
+
+def test_svd_by_subspace_says_what_share_missed_its_bound(tmp_path):
+    train(train_config(tmp_path / "teacher", width=1.0, network="vgg_student", epochs=1))
+    for loss in ("svd", "soft_target"):
+        config = distill_config(
+            *(tmp_path / loss, tmp_path / "teacher"),
+            network="vgg_student",
+            width=1.0,
+            loss=loss,
+            epochs=1,
+        )
+        distill(config)
+    (svd,), (soft,) = (read_records(tmp_path / loss) for loss in ("svd", "soft_target"))
+    assert 0 <= svd.svd_missed < 0.5
+    assert soft.svd_missed is None
+
+
+def test_on_a_cpu_nothing_is_recorded(tmp_path, monkeypatch):
+    monkeypatch.setattr(CUDARecorder, "__init__", lambda self, device: pytest.fail("recorded"))
+    train(train_config(tmp_path / "run"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize(("loss", "clip"), CASES)
+def test_on_a_gpu(loss, clip, stored):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator, device = Accelerator(), torch.device("cuda")
+    found = []
+    for capture in (False, True):
+        distiller = without_dropout(make_distiller(LOSSES[loss], clip, width=1.0, device=device))
+        step = DistillStep(distiller, accelerator, 0.5, 2.0)
+        with watch_convergence(device) as watch, warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)
+            step = CapturedStep(step, CUDARecorder(device), watch) if capture else step
+            found.append(trained(step, distiller.teach if stored else None, last=3, device=device))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-2, atol=1e-3)
