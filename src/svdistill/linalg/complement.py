@@ -51,12 +51,15 @@ def _conjugate(gram: Tensor, Q: Tensor, pivot: Tensor, R: Tensor) -> tuple[Tenso
     squared = rest.square().sum(-1, keepdim=True)
     enough = (CONJUGATE_RESIDUAL * torch.finfo(R.dtype).eps) ** 2 * squared
     for _ in range(CONJUGATE_STEPS):
-        converged = (squared <= enough).all(-2).squeeze(-1)
+        going = squared > enough
+        converged = ~going.any(-2).squeeze(-1)
         if bool(converged.all()):
             break
         image = pivot[..., None] * direction - _project(direction @ gram, Q)
         curvature = (direction * image).sum(-1, keepdim=True)
-        step = torch.where(curvature > 0, squared / torch.where(curvature > 0, curvature, 1.0), 0.0)
+        # What has converged stays as it is: it must not depend on the rest of its batch.
+        going = going & (curvature > 0)
+        step = torch.where(going, squared / torch.where(going, curvature, 1.0), 0.0)
         X = X + step * direction
         rest = rest - step * image
         before, squared = squared, rest.square().sum(-1, keepdim=True)

@@ -15,7 +15,13 @@ from torch import Tensor
 from svdistill.linalg.branching import is_captured, may_branch
 from svdistill.linalg.convergence import report
 from svdistill.linalg.small_eigen import leading_of_small
-from svdistill.linalg.subspace import GUARD, are_orthonormal, leading_eigenpairs, polish
+from svdistill.linalg.subspace import (
+    GUARD,
+    are_orthonormal,
+    block_rows,
+    leading_eigenpairs,
+    polish,
+)
 
 Solver = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 
@@ -33,7 +39,7 @@ def smaller_gram(matrices: Tensor) -> Tensor:
 
 def subspace_solver(matrices: Tensor, gram: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Block subspace iteration on the Gram matrix; `eigh` for members that did not converge."""
-    if k + GUARD > gram.shape[-1]:
+    if block_rows(k) > gram.shape[-1]:
         return gram_solver(matrices, gram, k)
     lam, rows, converged = leading_eigenpairs(gram, k)
     values, vectors = _right_vectors(matrices, lam, rows)

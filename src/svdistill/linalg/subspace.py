@@ -24,20 +24,28 @@ RESIDUAL_FLOOR = 32.0  # in eps lam_1: what rounding in G leaves of a residual
 LOWEST_CUT = 1e-4  # of lam_1: bounds how far the filter amplifies the leading vector
 
 
+def block_rows(k: int) -> int:
+    """How many rows a block for k vectors has: k + 6 or more, a multiple of four.
+
+    So each member of a batch is aligned in memory as the first one is, and a CPU's products give it
+    the same bits at any place: a teacher's knowledge does not depend on the batch it came from.
+    """
+    return -4 * (-(k + GUARD) // 4)
+
+
 def leading_eigenpairs(gram: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """The k leading eigenpairs, and where they are right.
 
-    From a fixed random block of ``q = k + 6`` rows, after two multiplications by G, each round
-    applies the Chebyshev polynomial that damps everything below the block::
+    From a fixed random block of q rows, k + 6 or a few more, after two multiplications by G, each
+    round applies the Chebyshev polynomial that damps everything below the block::
 
         X <- orthonormal(T_2(2 G / lam_q - 1) X),   T_2(y) = 2 y^2 - 1
 
     and takes Ritz vectors. Rounds end when all residuals ``|G x_i - lam_i x_i|`` are below their
-    bound, or after six more for the last third of a batch. In a captured step there are always
-    six, and Ritz vectors at the end only.
+    bound, or after six. In a captured step there are always six, and Ritz vectors at the end only.
 
     Args:
-        gram: [B, m, m], m at least k + 6.
+        gram: [B, m, m], m at least `block_rows(k)`.
         k: how many.
 
     Returns:
@@ -48,7 +56,7 @@ def leading_eigenpairs(gram: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     higher degrees lose the trailing vectors to rounding in float32.
     """
     m = gram.shape[-1]
-    X = _orthonormal(_start(k + GUARD, m, gram.dtype, gram.device) @ gram)
+    X = _orthonormal(_start(block_rows(k), m, gram.dtype, gram.device) @ gram)
     X = _orthonormal(X @ gram)
     rounds = _adaptive_rounds if may_branch(gram.device) else _fixed_rounds
     values, X, converged = rounds(gram, X, k)
@@ -56,21 +64,31 @@ def leading_eigenpairs(gram: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _adaptive_rounds(gram: Tensor, X: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Rounds until everything has converged; stragglers go on alone."""
+    """Rounds until everything has converged; stragglers go on alone.
+
+    A member is taken as it is when it first converges, so that it does not depend on its batch.
+    """
+    B, _, m = X.shape
+    found_values, found_X = gram.new_empty(B, k), gram.new_empty(B, k, m)
+    found = torch.zeros(B, dtype=torch.bool, device=gram.device)
+    converged = found.clone()
+    members = torch.arange(B, device=gram.device)
     values, X, image = _ritz(gram, X)
-    for _ in range(ROUNDS):
-        converged = _converged(values, X, image, k)
-        going = (~converged).nonzero().squeeze(-1)
+    for round_ in range(ROUNDS + 1):
+        good = _converged(values, X, image, k)
+        taken = (good | (round_ == ROUNDS)) & ~found[members]
+        rows = members[taken]
+        found_values[rows], found_X[rows] = values[taken, :k], X[taken, :k]
+        converged[rows], found[rows] = good[taken], True
+        going = (~found[members]).nonzero().squeeze(-1)
         if len(going) == 0:
             break
-        if len(going) <= len(gram) // 3:
-            found = _adaptive_rounds(gram[going], X[going], k)
-            values, X = values[:, :k].clone(), X[:, :k].clone()
-            values[going], X[going], converged[going] = found
-            return values, X, converged
+        if len(going) <= len(members) // 3:
+            members, gram, X = members[going], gram[going], X[going]
+            image, values = image[going], values[going]
         X = _filtered(gram, X, image, values[:, :1], values[:, -1:])
         values, X, image = _ritz(gram, X)
-    return values[:, :k], X[:, :k], _converged(values, X, image, k)
+    return found_values, found_X, converged
 
 
 def _fixed_rounds(gram: Tensor, X: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:

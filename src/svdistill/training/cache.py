@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from svdistill.data import Augmentation, ImageData
+from svdistill.frozen_teacher import FrozenTeacher
 from svdistill.knowledge_store import (
     SHARD_IMAGES,
     KnowledgeStore,
@@ -20,7 +21,6 @@ from svdistill.knowledge_store import (
 )
 from svdistill.knowledge_store.shards import Shard
 from svdistill.losses import Knowledge, TransferLoss
-from svdistill.taps import FeatureTaps
 from svdistill.training.assembly import (
     as_taught,
     build_loss,
@@ -100,17 +100,17 @@ class _Scholar:
         self.config = config
         self.teacher = teacher.eval()
         self.loss = loss
-        self.taps = FeatureTaps(teacher, taps)
+        self.frozen = FrozenTeacher(teacher, taps, needs_logits=loss.needs_logits)
         self.data = data
         self.device = device
         size = data.image_shape[-1]
         augmentation = Augmentation(config.augmentation, size, data.mean, data.std)
         self.augmentation = augmentation.to(device)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def extract(self, images: torch.Tensor) -> Knowledge:
         """The knowledge of normalised images."""
-        recording = self.taps.run(images.contiguous(memory_format=torch.channels_last))
+        recording = self.frozen.run(images.contiguous(memory_format=torch.channels_last))
         knowledge: Knowledge = self.loss.extract(recording.features, recording.output)
         return knowledge
 
