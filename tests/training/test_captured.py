@@ -4,10 +4,10 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from recorded_work import Recordable, recorded
 from tiny_runs import distill_config, outcome, train_config
 from torch import Tensor
 
+from recorded_work import Recordable, recorded
 from svdistill.distiller import Distiller
 from svdistill.errors import TrainingError, TransferWarning
 from svdistill.linalg import watch_convergence
