@@ -47,6 +47,23 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         raise
 
 
+def make_directory(path: Path) -> None:
+    """Make a directory for output, and those above it; one that is there is left alone.
+
+    Raises:
+        RunError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            str(path),
+            expected="a directory that can be made",
+            got=error.strerror or type(error).__name__,
+            remedy="choose another --output, or change the permissions",
+        ) from error
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON, atomically."""
     text = json.dumps(value, indent=2) + "\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from svdistill.errors import RunError
-from svdistill.files import write_atomically
+from svdistill.files import make_directory, write_atomically
 from svdistill.knowledge_store.manifest import Manifest, read_manifest, write_manifest
 from svdistill.knowledge_store.rows import encode
 from svdistill.knowledge_store.shards import MANIFEST_NAME, Shard, all_shards, map_rows
@@ -54,15 +54,7 @@ class StoreWriter:
                 got="something else",
                 remedy="choose another --output",
             )
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(
-                str(self.path),
-                expected="a directory that can be made",
-                got=error.strerror or type(error).__name__,
-                remedy="choose another --output, or change the permissions",
-            ) from error
+        make_directory(self.path)
         self._sweep()
         write_manifest(file, self.manifest)
         return list(all_shards(self.manifest))

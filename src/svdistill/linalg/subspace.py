@@ -108,10 +108,10 @@ def polish(X: Tensor) -> Tensor:
     return 1.5 * X - 0.5 * (X @ X.mT) @ X
 
 
-def are_orthonormal(X: Tensor, tolerance: float = 1e-5) -> Tensor:
-    """Whether the rows [B, k, m] of each member are orthonormal; NaN is not."""
+def are_orthonormal(X: Tensor) -> Tensor:
+    """Whether the rows [B, k, m] of each member are orthonormal to 1e-5; NaN is not."""
     error = (X @ X.mT - torch.eye(X.shape[-2], dtype=X.dtype, device=X.device)).abs()
-    return error.amax(dim=(-2, -1)) <= tolerance
+    return error.amax(dim=(-2, -1)) <= 1e-5
 
 
 def _filtered(gram: Tensor, X: Tensor, image: Tensor, top: Tensor, cut: Tensor) -> Tensor:

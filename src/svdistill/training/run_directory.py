@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from svdistill.errors import RunError
-from svdistill.files import read_json, write_atomically, write_json
+from svdistill.files import make_directory, read_json, write_atomically, write_json
 from svdistill.training.config import RunConfig, require_same, to_yaml
 from svdistill.training.metrics import EpochRecord
 
@@ -110,15 +110,7 @@ class RunDirectory:
                 got="an unfinished run" if started else "something else",
                 remedy="continue it with --resume" if started else "choose another --output",
             )
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(
-                str(self.path),
-                expected="a directory that can be made",
-                got=error.strerror or type(error).__name__,
-                remedy="choose another --output, or change the permissions",
-            ) from error
+        make_directory(self.path)
         write_json(self.environment, {**environment(), "data_fingerprint": data_fingerprint})
         text = to_yaml(config)
         write_atomically(self.config, lambda temporary: temporary.write_text(text))
