@@ -47,3 +47,8 @@ def in_order(split):
     images = np.concatenate([batch.images.numpy() for batch in batches])
     labels = np.concatenate([batch.labels.numpy() for batch in batches])
     return images.transpose(0, 2, 3, 1), labels
+
+
+def labels_of(tables):
+    """The labels of all splits."""
+    return {name: tables.labels(name).tolist() for name in tables.splits}

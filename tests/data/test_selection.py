@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from svdistill.data.opening import ArrayPictures
-from svdistill.data.selection import Part, every_class, split_part, stratified, training_part
+from svdistill.data.selection import Part, keep_classes, split_part, stratified, training_part
 from svdistill.errors import ArgumentError
 
 LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=60).map(np.array)
@@ -76,12 +76,13 @@ def test_split_part_shares_no_row_and_loses_none(labels, share, seed):
         assert piece.pictures is part.pictures
 
 
-@given(LABELS, st.integers(1, 9))
-def test_every_class_keeps_and_renumbers(labels, step):
-    kept = every_class(part_of(labels), step)
-    numbers = {label: number for number, label in enumerate(range(0, 7, step))}
+@given(LABELS, st.sets(st.integers(0, 8), min_size=1).map(sorted))
+def test_chosen_classes_are_kept_and_renumbered(labels, classes):
+    kept = keep_classes(part_of(labels), np.array(classes))
+    numbers = {label: number for number, label in enumerate(classes)}
     assert kept.labels.tolist() == [numbers[label] for label in labels if label in numbers]
-    assert np.array_equal(labels[(kept.rows - 1) // 3], kept.labels * step)
+    assert kept.labels.dtype == np.int64
+    assert [classes[label] for label in kept.labels] == labels[(kept.rows - 1) // 3].tolist()
 
 
 def test_training_part_keeps_all_for_none():

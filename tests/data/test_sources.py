@@ -155,6 +155,19 @@ def test_every_nth_class_is_kept_and_renumbered(digits, step):
         assert np.array_equal(in_order(getattr(part, name))[1], labels[kept] // step)
 
 
+def test_drawn_classes_are_kept_and_renumbered(digits):
+    part = load_images("digits", classes="4@0")
+    kept = [digits.class_names.index(name) for name in part.class_names]
+    assert len(kept) == 4
+    assert kept == sorted(kept)
+    for name in ("train", "test"):
+        images, labels = in_order(getattr(digits, name))
+        ours = in_order(getattr(part, name))
+        assert np.array_equal(ours[0], images[np.isin(labels, kept)])
+        assert np.array_equal(np.array(kept)[ours[1]], labels[np.isin(labels, kept)])
+    assert load_images("digits", classes="10@3").fingerprint == digits.fingerprint
+
+
 def test_the_dev_split_is_held_out_of_the_training_images(insects):
     data = load_images(insects, dev_fraction=0.3)
     assert np.bincount(data.train.labels).tolist() == [14, 14, 14]
@@ -237,6 +250,7 @@ def test_the_fingerprint_changes_with_the_parts(tmp_path):
         {"train_size": 30},
         {"train_size": 30, "seed": 1},
         {"classes_every": 2},
+        {"classes": "2@0"},
         {"image_size": 10},
     ]
     prints = {fingerprint(tmp_path, changed(), **option) for option in options}
@@ -293,6 +307,9 @@ def test_a_data_set_of_the_hub(monkeypatch, insects):
         ({"classes_every": 2.0}, "classes_every: expected an integer"),
         ({"classes_every": True}, "classes_every: expected an integer"),
         ({"classes_every": 10}, "classes_every: .*leaves 2 or more of 10 classes, got 10; .*small"),
+        ({"classes": "11@0"}, "classes: expected at most 10 classes, as many as there are, got 11"),
+        ({"classes": "ten"}, "classes: expected N@SEED, such as 50@0: .*got 'ten'"),
+        ({"classes": "6@0", "classes_every": 2}, "classes: expected at most 5 classes"),
         ({"train_size": 9}, r"train_size: expected 10 \(one image per class\) to 1078 .*, got 9"),
         ({"train_size": 1079}, r"train_size: expected 10 .* to 1078 \(all .*\), got 1079"),
         ({"train_size": 971, "dev_fraction": 0.1}, "train_size: expected 10 .* to 970"),

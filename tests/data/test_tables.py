@@ -4,16 +4,12 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
-from picture_files import NAMES, in_turn, noise, table, write_folder, write_parquet
+from picture_files import NAMES, in_turn, labels_of, noise, table, write_parquet
 
-from svdistill.data.tables import read_folder, read_hub, read_parquet
+from svdistill.data.tables import read_hub, read_parquet
 from svdistill.errors import DataError
 
 IMAGES, LABELS = noise(6), in_turn(6)
-
-
-def labels_of(tables):
-    return {name: tables.labels(name).tolist() for name in tables.splits}
 
 
 # Parquet
@@ -48,6 +44,7 @@ def test_a_single_parquet_file_is_what_to_train_on(tmp_path, name):
     [
         (["train-0", "val-0"], "train", "val"),
         (["train", "validation"], "train", "validation"),
+        (["train-00000-of-00001", "valid-00000-of-00001"], "train", "valid"),
         (["training_a", "dev_a"], "training", "dev"),
         (["train-0", "test-0", "validation-0"], "train", "test"),
         (["train-0"], "train", None),
@@ -167,78 +164,6 @@ def test_reading_leaves_progress_bars_as_they_were(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-# Folders
-
-
-@pytest.mark.parametrize(
-    ("names", "train", "test"),
-    [
-        (["train", "test"], "train", "test"),
-        (["train", "val"], "train", "val"),
-        (["training", "validation", "test"], "training", "test"),
-        (["train"], "train", None),
-    ],
-)
-def test_a_folder_with_splits(tmp_path, names, train, test):
-    for name in names:
-        write_folder(tmp_path / name, IMAGES, LABELS)
-    tables = read_folder(tmp_path)
-    assert (tables.train_name(), tables.test_name()) == (train, test)
-    assert labels_of(tables) == {name: [0, 0, 1, 1, 2, 2] for name in names}
-    assert tables.class_names == NAMES
-
-
-def test_a_folder_without_splits(tmp_path):
-    tables = read_folder(write_folder(tmp_path, IMAGES, LABELS))
-    assert labels_of(tables) == {"images": [0, 0, 1, 1, 2, 2]}
-    assert (tables.train_name(), tables.test_name()) == ("images", None)
-
-
-def test_a_class_may_be_called_train(tmp_path):
-    tables = read_folder(write_folder(tmp_path, IMAGES, LABELS, ("train", "test", "boat")))
-    assert tables.class_names == ("boat", "test", "train")
-    assert list(tables.splits) == ["images"]
-
-
-def test_classes_are_those_of_all_splits(tmp_path):
-    write_folder(tmp_path / "train", IMAGES, LABELS, ("bee", "cat", "dog"))
-    write_folder(tmp_path / "test", IMAGES[:2], [0, 1], ("ant", "cat"))
-    tables = read_folder(tmp_path)
-    assert tables.class_names == ("ant", "bee", "cat", "dog")
-    assert labels_of(tables) == {"train": [1, 1, 2, 2, 3, 3], "test": [0, 2]}
-
-
-def test_only_images_count_in_any_depth_and_case(tmp_path):
-    write_folder(tmp_path, IMAGES, LABELS)
-    (tmp_path / "ant" / "notes.txt").write_text("six legs")
-    (tmp_path / "notes.png").write_text("not in the folder of a class")
-    (tmp_path / ".thumbnails").mkdir()
-    (tmp_path / "bee" / "2019").mkdir()
-    (tmp_path / "bee" / "001.png").rename(tmp_path / "bee" / "2019" / "001.PNG")
-    assert labels_of(read_folder(tmp_path)) == {"images": [0, 0, 1, 1, 2, 2]}
-
-
-def test_a_folder_that_is_none(tmp_path):
-    with pytest.raises(DataError, match="expected a folder of images, got nothing there"):
-        read_folder(tmp_path / "gone")
-    (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="expected a folder of images, got a file"):
-        read_folder(tmp_path / "file")
-
-
-def test_a_folder_without_anything(tmp_path):
-    with pytest.raises(DataError, match=r"one folder of images per class, got no images; .*CLASS"):
-        read_folder(tmp_path)
-
-
-def test_a_class_without_images(tmp_path):
-    write_folder(tmp_path / "train", IMAGES, LABELS)
-    (tmp_path / "train" / "dog").mkdir()
-    (tmp_path / "train" / "dog" / "rex.heic").touch()
-    with pytest.raises(DataError, match=r"train.dog: expected images of one class, got none .*png"):
-        read_folder(tmp_path)
-
-
 # The hub
 
 
@@ -253,6 +178,14 @@ def test_a_data_set_of_the_hub(monkeypatch):
     tables = read_hub("someone/insects")
     assert asked == ["someone/insects"]
     assert labels_of(tables) == {"train": LABELS.tolist(), "test": [2, 1]}
+
+
+@pytest.mark.parametrize("test", ["test", "validation", "valid", "val", "dev"])
+def test_a_test_split_of_the_hub_by_any_of_its_names(monkeypatch, test):
+    splits = DatasetDict({"train": table(IMAGES, LABELS), test: table(IMAGES[:2], [2, 1])})
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: splits)
+    tables = read_hub("someone/insects")
+    assert (tables.train_name(), tables.test_name()) == ("train", test)
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,14 @@ def test_table_stands_only_beside_its_own_setting():
     assert describe_network("vgg_student", image_size=64).published is None
 
 
+@pytest.mark.parametrize("name", network_names())
+def test_larger_images_cost_convolutions_and_no_parameters(name):
+    small, large = (describe_network(name, image_size=side) for side in (32, 64))
+    assert large.profile.parameters == small.profile.parameters
+    for row, other in zip(small.stages, large.stages, strict=True):
+        assert other.flops == row.flops * (1 if row.path == "head" else 4)
+
+
 def test_no_weight_is_drawn():
     generator = torch.get_rng_state()
     describe_network("vgg_teacher")

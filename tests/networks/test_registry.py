@@ -56,6 +56,14 @@ def test_tap_shapes_at_full_width(name):
 
 
 @pytest.mark.parametrize("name", ALL)
+def test_tap_shapes_double_where_images_do(name):
+    with torch.device("meta"):
+        shapes = tap_shapes(build_network(name, 200).eval(), torch.zeros(1, 3, 64, 64))
+    inner = INNER_SHAPES[name.split("_")[0]]
+    assert shapes == [(channels, 2 * side, 2 * side) for channels, side, _ in inner]
+
+
+@pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("side", [16, 32, 64])
 def test_image_sizes(name, side):
     network = build_network(name, num_classes=7, width=0.125)

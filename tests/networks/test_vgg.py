@@ -61,3 +61,11 @@ def test_head_pooling_changes_nothing_for_the_size_of_the_seed(name):
     logits = network(images)
     network.head[0] = nn.Identity()
     assert torch.equal(network(images), logits)
+
+
+@pytest.mark.parametrize("name", VGG)
+def test_head_averages_the_quarters_of_a_larger_map(name):
+    head = build_network(name, 10, width=0.25).eval().head
+    features = torch.randn(2, 128, 4, 4)
+    quarters = features.view(2, 128, 2, 2, 2, 2).mean(dim=(3, 5))
+    torch.testing.assert_close(head(features), head[1:](quarters))

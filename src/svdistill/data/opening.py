@@ -10,12 +10,19 @@ import torch
 import torch.nn.functional as F
 
 from svdistill.data.decoding import EncodedPictures
+from svdistill.data.folders import read_folder
 from svdistill.data.selection import Part, split_part
 from svdistill.data.splits import Pictures
-from svdistill.data.tables import Tables, read_folder, read_hub, read_parquet
+from svdistill.data.tables import Tables, read_hub, read_parquet
+from svdistill.data.tiny_imagenet import read_tiny_imagenet
 from svdistill.errors import ArgumentError, DataError, nearest, require_count
 
-SCHEMES: Final = ("digits", "folder:PATH", "hub:NAME", "parquet:PATH")
+SCHEMES: Final = ("digits", "folder:PATH", "hub:NAME", "parquet:PATH", "tiny_imagenet:PATH")
+READERS: Final = {
+    "folder": read_folder,
+    "parquet": read_parquet,
+    "tiny_imagenet": read_tiny_imagenet,
+}
 SMALLEST_SIZE: Final = 8
 DIGITS_SIZE: Final = 16
 DIGITS_TRAIN_SHARE: Final = 0.6
@@ -57,10 +64,8 @@ def open_images(spec: str, image_size: int | None) -> Opened:
     scheme, _, place = spec.partition(":")
     if spec == "digits":
         return _open_digits(image_size or DIGITS_SIZE)
-    if place and scheme == "parquet":
-        return _open_tables(read_parquet(Path(place).expanduser()), image_size)
-    if place and scheme == "folder":
-        return _open_tables(read_folder(Path(place).expanduser()), image_size)
+    if place and scheme in READERS:
+        return _open_tables(READERS[scheme](Path(place).expanduser()), image_size)
     if place and scheme == "hub":
         return _open_tables(read_hub(place), image_size)
     kind = "folder" if Path(spec).is_dir() else "parquet"

@@ -1,4 +1,4 @@
-"""Choose rows of a data set: fixed and seeded stratified parts, every n-th class."""
+"""Choose rows of a data set: fixed and seeded stratified parts, some of the classes."""
 
 from __future__ import annotations
 
@@ -75,10 +75,10 @@ def stratified(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
     return np.sort(np.lexsort((ties, waits))[:size])
 
 
-def every_class(part: Part, step: int) -> Part:
-    """Keep the images of classes 0, step, 2 step, ... and number these classes 0, 1, 2, ..."""
-    kept = part.take(np.flatnonzero(part.labels % step == 0))
-    return kept._replace(labels=kept.labels // step)
+def keep_classes(part: Part, classes: np.ndarray) -> Part:
+    """Keep the images of these classes, ascending, and number the classes 0, 1, 2, ..."""
+    kept = part.take(np.flatnonzero(np.isin(part.labels, classes)))
+    return kept._replace(labels=np.searchsorted(classes, kept.labels))
 
 
 def training_part(part: Part, size: int | None, seed: int) -> Part:

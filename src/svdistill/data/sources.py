@@ -10,8 +10,9 @@ from typing import Final
 import numpy as np
 import torch
 
+from svdistill.data.class_choice import chosen_classes, parse_draw
 from svdistill.data.opening import open_images
-from svdistill.data.selection import Part, every_class, split_part, training_part
+from svdistill.data.selection import Part, keep_classes, split_part, training_part
 from svdistill.data.splits import ImageSplit, ResidentSplit, StreamedSplit
 from svdistill.errors import ArgumentError, DataError, require_count
 
@@ -56,6 +57,7 @@ def load_images(
     *,
     image_size: int | None = None,
     classes_every: int = 1,
+    classes: str | None = None,
     train_size: int | None = None,
     dev_fraction: float = 0.0,
     seed: int = 0,
@@ -72,10 +74,13 @@ def load_images(
         spec: ``digits``: 1,797 grey digits that come with scikit-learn, enlarged to 16x16;
             ``parquet:PATH``: a folder with train-*.parquet and test-*.parquet, or one file;
             ``folder:PATH``: ``PATH/train/CLASS/*`` and ``PATH/test/CLASS/*``, or ``PATH/CLASS/*``;
+            ``tiny_imagenet:PATH``: the folder tiny-imagenet-200 as published, tested on its val;
             ``hub:NAME``: a data set of the Hugging Face hub, the only one that downloads.
         image_size: resize and crop all images to this height and width, 8 or more. None keeps
             their size, which must then be one and the same.
         classes_every: keep classes 0, n, 2n, ... and number them 0, 1, 2, ...
+        classes: ``N@SEED``: of these keep N, drawn by their names as in `chosen_classes`. None
+            keeps all.
         train_size: keep this many training images, stratified. None keeps all.
         dev_fraction: share of the training images to hold out as dev split, 0 to below 1.
         seed: decides which images `train_size` keeps and `dev_fraction` holds out.
@@ -97,16 +102,11 @@ def load_images(
         require_count(name, value, least)
     _require_fraction("dev_fraction", dev_fraction, 1.0)
     _require_fraction("memory_limit_gb", memory_limit_gb, float("inf"))
+    draw = None if classes is None else parse_draw(classes)
     opened = open_images(spec, image_size)
-    names = opened.class_names[::classes_every]
-    if len(names) < 2:
-        raise ArgumentError(
-            "classes_every",
-            expected=f"a step that leaves 2 or more of {len(opened.class_names)} classes",
-            got=classes_every,
-            remedy="choose a smaller step",
-        )
-    train, test = (every_class(part, classes_every) for part in (opened.train, opened.test))
+    chosen = chosen_classes(opened.class_names, classes_every, draw)
+    names = tuple(opened.class_names[place] for place in chosen)
+    train, test = (keep_classes(part, chosen) for part in (opened.train, opened.test))
     parts = {"train": train, "test": test}
     if dev_fraction > 0:
         kept = round(len(train.rows) * (1 - dev_fraction))
@@ -118,7 +118,7 @@ def load_images(
                 f"{spec}, {name} split",
                 expected="at least one image",
                 got="none",
-                remedy="use more images, another dev_fraction or a smaller classes_every",
+                remedy="use more images, another dev_fraction, or more classes",
             )
     decoded_bytes = sum(len(part.rows) for part in parts.values()) * math.prod(train.pictures.shape)
     make = _resident if decoded_bytes <= memory_limit_gb * 1e9 else _streamed

@@ -1,4 +1,4 @@
-"""Find the images, labels and class names of a data set on disk or on the hub."""
+"""Tables of encoded images with labels and class names: from Parquet files, from the hub."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ TRAIN_NAMES: Final = ("train", "training")
 TEST_NAMES: Final = ("test", "validation", "valid", "val", "dev")
 # `datasets` keeps the name "all" to itself.
 ONLY_NAME: Final = "images"
-IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm")
 
 
 class Tables(NamedTuple):
@@ -138,57 +137,6 @@ def read_hub(name: str) -> Tables:
             remedy="check the name and the connection, or download it and use parquet:PATH",
         ) from cause
     return _tables(f"hub:{name}", loaded)
-
-
-def read_folder(path: Path) -> Tables:
-    """List ``PATH/train/CLASS/*.png`` and ``PATH/test/...`` (or val), or ``PATH/CLASS/*.png``."""
-    from datasets import ClassLabel, Dataset, Features, Image, Value
-
-    if not path.is_dir():
-        got = "a file" if path.exists() else "nothing there"
-        raise DataError(str(path), expected="a folder of images", got=got, remedy="check the path")
-    splits_seen = [child for child in _folders(path) if child.name in TRAIN_NAMES + TEST_NAMES]
-    # A folder "train" without folders in it is no split: it may be a class like "car".
-    roots = {child.name: child for child in splits_seen if _folders(child)}
-    if not set(roots) & set(TRAIN_NAMES):
-        roots = {ONLY_NAME: path}
-    names = sorted({child.name for root in roots.values() for child in _folders(root)})
-    features = Features(
-        image={"bytes": Value("binary"), "path": Value("string")},
-        label=ClassLabel(names=names or [""]),
-    )
-    splits = {}
-    for split, root in roots.items():
-        files: list[Path] = []
-        labels: list[int] = []
-        for child in _folders(root):
-            images = [
-                file for file in sorted(child.rglob("*")) if file.suffix.lower() in IMAGE_SUFFIXES
-            ]
-            files += images
-            labels += [names.index(child.name)] * len(images)
-            if not images:
-                raise DataError(
-                    str(child),
-                    expected="images of one class",
-                    got="none with a suffix of " + ", ".join(IMAGE_SUFFIXES),
-                    remedy="add images, or remove the folder",
-                )
-        if not files:
-            raise DataError(
-                str(root),
-                expected="one folder of images per class",
-                got="no images",
-                remedy=f"lay them out as {root}/CLASS/NAME.png",
-            )
-        cells = [{"bytes": None, "path": str(file.resolve())} for file in files]
-        table = Dataset.from_dict({"image": cells, "label": labels}, features=features)
-        splits[split] = table.cast_column("image", Image(decode=False))
-    return Tables(str(path), splits, "image", "label", tuple(names))
-
-
-def _folders(path: Path) -> list[Path]:
-    return sorted(child for child in path.iterdir() if child.is_dir() and child.name[0] != ".")
 
 
 def _split_name(file_name: str) -> str:

@@ -59,6 +59,8 @@ def _head(hidden_layers: int, num_classes: int, width: float) -> nn.Module:
     hidden = scale_channels(HIDDEN_FEATURES, width)
     # A fully connected layer needs one input size. The pooling changes nothing for 32 x 32 images
     # and brings the last feature map of all others to the size that the seed's layer was made for.
+    # So 64 x 64 images, for which the seed prints no sizes, cost four times the convolutions and
+    # not one parameter more; a layer for their 4 x 4 map would have four times the weights.
     layers: list[nn.Module] = [nn.AdaptiveAvgPool2d(HEAD_SIDE), nn.Flatten()]
     features = scale_channels(STAGE_CHANNELS[-1], width) * HEAD_SIDE**2
     for _ in range(hidden_layers):
