@@ -98,6 +98,7 @@ def as_matrices(feature: Tensor) -> Array:
 def svd_features(student: Array, teacher: Array, k: int) -> tuple[Array, Array]:
     """The aligned, weighted vectors `[D, k]` of one image at one tap: student's, teacher's.
 
+    Fewer than `k` where the student's or the teacher's map has fewer.
     The paper leaves the teacher's signs free, but a DFV depends on those of front against back.
     The library fixes them: the entry of largest magnitude is positive.
     """
@@ -105,6 +106,7 @@ def svd_features(student: Array, teacher: Array, k: int) -> tuple[Array, Array]:
     for row in vt_teacher:
         row *= np.sign(row[np.abs(row).argmax()])
     candidates = np.linalg.svd(student, full_matrices=False)[2][: min(k + 1, *student.shape)]
+    k = min(k, *student.shape, *teacher.shape)
     weights = sigma[:k] / np.linalg.norm(sigma[:k])
     features_student, features_teacher = [], []
     for i in range(k):
@@ -131,8 +133,9 @@ def svd_loss(
             for s, t in zip(student, teacher, strict=True)
         ]
         for front, back in pairwise(taps):
-            dfv_student = explicit_dfv(front[0], back[0], beta)
-            dfv_teacher = explicit_dfv(front[1], back[1], beta)
+            both = min(front[0].shape[1], back[0].shape[1])
+            dfv_student = explicit_dfv(front[0][:, :both], back[0][:, :both], beta)
+            dfv_teacher = explicit_dfv(front[1][:, :both], back[1][:, :both], beta)
             total += ((dfv_student - dfv_teacher) ** 2).sum()
     return float(total)
 

@@ -60,7 +60,7 @@ def check_decomposition(matrices, svd, tolerance):
 def test_hard_spectra_stay_finite_and_orthonormal(spectrum, n, d, dtype, solver):
     exact = matrix_with_spectrum(spectrum, n, d)
     for k in (1, 2, 4):
-        for gradient in ("exact", "poster"):
+        for gradient in ("exact", "poster", "authors"):
             matrix = exact.to(dtype).requires_grad_()
             svd = truncated_svd(matrix, k, gradient=gradient, solver=solver)
             check_decomposition(matrix.detach(), svd, tolerance=100 * torch.finfo(dtype).eps)

@@ -14,6 +14,7 @@ from svdistill.losses import (
     FSPLoss,
     Knowledge,
     SoftTargetLoss,
+    SumKnowledge,
     SumLoss,
     SVDLoss,
     TransferLoss,
@@ -107,10 +108,6 @@ def test_vectors_and_tokens_are_feature_maps_too(row, kind):
 
     as_maps = student, teacher
     student, teacher = [reshape(f) for f in student], [reshape(f) for f in teacher]
-    if kind == "vectors" and getattr(row.make(), "num_vectors", 1) > 1:
-        with pytest.raises(ArgumentError, match="num_vectors: expected at most 1"):
-            row.make().extract(teacher, logits(1))
-        return
     expected = row.reference(as_maps[0], logits(0), as_maps[1], logits(1))
     actual = value(row.make(), student, logits(0), teacher, logits(1))
     assert float(actual) == pytest.approx(expected, rel=1e-10)
@@ -260,6 +257,19 @@ def test_knowledge_is_batch_first_and_maps(row):
     alone = loss.extract([feature[:1] for feature in teacher[0]], teacher[1][:1])
     for left, right in zip(first.tensors(), alone.tensors(), strict=True):
         torch.testing.assert_close(left, right)
+
+
+@every_loss
+def test_selects_its_own_knowledge_alone_and_from_a_sum(row):
+    loss = row.make()
+    knowledge = loss.extract(*networks()[2:])
+    for richer in (knowledge, SumKnowledge((Knowledge(), SumKnowledge((knowledge,))))):
+        selected = loss.select(richer)
+        assert type(selected) is type(knowledge)
+        for found, expected in zip(selected.tensors(), knowledge.tensors(), strict=True):
+            assert torch.equal(found, expected)
+    with pytest.raises(ArgumentError, match=r"^knowledge: expected"):
+        loss.select(SumKnowledge((Knowledge(),)))
 
 
 @every_loss

@@ -49,6 +49,32 @@ def test_sums_nest():
     torch.testing.assert_close(*values)
 
 
+def test_every_loss_selects_its_own_from_a_sum():
+    whole = SumLoss([SVDLoss(4), SoftTargetLoss(2.0)], [1.0, 0.5]).extract(maps(1), logits(1))
+    for loss in (
+        SVDLoss(2, beta=3.0, gradient="poster"),
+        SoftTargetLoss(),
+        SumLoss([SoftTargetLoss(), SVDLoss()], [2.0, 1.0]),
+        SumLoss([SumLoss([SVDLoss(3)], [1.0])], [1.0]),
+    ):
+        expected = loss(maps(0), logits(0), loss.extract(maps(1), logits(1)))
+        torch.testing.assert_close(loss(maps(0), logits(0), loss.select(whole)), expected)
+
+
+def test_parts_of_one_kind_find_the_knowledge_that_is_enough():
+    loss = SumLoss([SVDLoss(2), SVDLoss(4)], [1.0, 1.0])
+    knowledge = loss.extract(maps(1), logits(1))
+    selected = loss.select(knowledge)
+    assert [str(part) for part in selected.parts] == [str(part) for part in knowledge.parts]
+
+
+def test_refuses_knowledge_without_one_of_its_parts():
+    knowledge = SVDLoss(2).extract(maps(1), None)
+    message = r"^knowledge: expected SoftTargetKnowledge .*SoftTargetLoss.* got SVDKnowledge\("
+    with pytest.raises(ArgumentError, match=message):
+        SumLoss([SVDLoss(), SoftTargetLoss()], [1.0, 1.0]).select(knowledge)
+
+
 def test_a_weight_of_zero_switches_a_loss_off():
     loss = SumLoss([SVDLoss(), SoftTargetLoss()], [0.0, 1.0])
     soft = SoftTargetLoss()

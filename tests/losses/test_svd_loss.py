@@ -187,13 +187,89 @@ def test_descending_the_exact_gradient_ends_at_the_teacher():
     assert history[-1] < 1e-4 * history[0]
 
 
-def test_refuses_more_vectors_than_a_tap_has():
-    shapes = [(6, 8, 6), (20, 2, 1)]
-    with pytest.raises(ArgumentError, match=r"num_vectors.*tap 1.*got 3"):
-        SVDLoss(3).extract(maps(0, shapes=shapes), None)
-    knowledge = SVDLoss(3).extract(maps(1, shapes=[(6, 8, 6), (20, 4, 1)]), None)
-    with pytest.raises(ArgumentError, match=r"num_vectors.*tap 1.*got 3"):
-        SVDLoss(3)(maps(0, shapes=shapes), None, knowledge)
+def test_sixteen_vectors_where_a_map_has_four_positions():
+    """The seed's largest k at the end of a VGG, in float64 with nothing left out of the formula."""
+    shapes = [(8, 4, 4), (16, 2, 2)]  # 16 positions by 8 channels, then 4 by 16
+    student, teacher = maps(0, shapes=shapes), maps(1, shapes=shapes)
+    loss = SVDLoss(16)
+    knowledge = loss.extract(teacher, None)
+    assert [tuple(v.shape) for v in knowledge.right_vectors] == [(3, 8, 8), (3, 16, 4)]
+    expected = torch.zeros((), dtype=torch.float64)
+    for image in range(3):
+        front_S, front_T = aligned_by_hand(student[0][image], teacher[0][image])
+        back_S, back_T = aligned_by_hand(student[1][image], teacher[1][image])
+        assert (front_S.shape, back_S.shape) == ((8, 8), (16, 4))
+        for place in range(4):  # the front's other four have no counterpart
+            dfv_S, dfv_T = (
+                torch.exp(-((front[:, None, place] - back[None, :, place]) ** 2) / 8)
+                for front, back in ((front_S, back_S), (front_T, back_T))
+            )
+            expected += (dfv_S - dfv_T).square().sum()
+    torch.testing.assert_close(loss(student, None, knowledge), expected, rtol=1e-10, atol=0)
+
+
+def aligned_by_hand(student, teacher):
+    """All right vectors [D, min(N, D)] of one image's maps [D, H, W], aligned and weighted."""
+    V_S, V_T = (
+        torch.linalg.svd(feature.flatten(1).T, full_matrices=False)[2].T
+        for feature in (student, teacher)
+    )
+    sigma = torch.linalg.svdvals(teacher.flatten(1).T)
+    V_T = references.fix_signs(V_T)
+    cosines = V_T.T @ V_S
+    choice = cosines.abs().argmax(dim=1)
+    V_S = V_S[:, choice] * cosines.gather(1, choice[:, None]).sign().T
+    return V_S * sigma / sigma.norm(), V_T * sigma / sigma.norm()
+
+
+@pytest.mark.parametrize("k", [1, 3, 4, 5, 16])
+@pytest.mark.parametrize("fewer", ["student", "teacher"])
+def test_a_map_with_fewer_positions_than_the_other_networks(k, fewer):
+    """A tap keeps as many vectors as both its maps have; its weights are over those."""
+    wide, narrow = [(6, 4, 3), (5, 3, 2)], [(6, 2, 2), (5, 3, 1)]
+    student, teacher = (
+        maps(seed, shapes=narrow if fewer == who else wide)
+        for seed, who in enumerate(("student", "teacher"))
+    )
+    student = [feature.requires_grad_() for feature in student]
+    actual = value(SVDLoss(k), student, teacher)
+    assert actual.item() == pytest.approx(references.svd_loss(student, teacher, k), rel=1e-9)
+    actual.backward()
+    assert all(feature.grad.isfinite().all() for feature in student)
+
+
+def test_singular_values_that_a_map_does_not_have_are_zero():
+    knowledge = SVDLoss(6).extract(maps(0, shapes=[(5, 2, 2), (8, 3, 2)]), None)
+    few, all_six = knowledge.singular_values
+    assert few.shape == all_six.shape == (3, 6)
+    assert (few[:, 4:] == 0).all()
+    assert (few[:, :4] > 0).all()
+    assert (all_six > 0).all()
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 6])
+def test_selects_its_own_of_richer_knowledge(k):
+    """What it cuts from sixteen is what it would have extracted, and the loss is the same."""
+    student, teacher = maps(0), maps(1)
+    loss = SVDLoss(k)
+    selected = loss.select(SVDLoss(16).extract(teacher, None))
+    own = loss.extract(teacher, None)
+    for found, expected in zip(selected.tensors(), own.tensors(), strict=True):
+        torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(loss(student, None, selected), loss(student, None, own))
+
+
+def test_refuses_knowledge_of_another_k():
+    """Also where a map, not the option, left few vectors at some tap."""
+    student, teacher = maps(0), maps(1)
+    poor, rich = (SVDLoss(k).extract(teacher, None) for k in (7, 9))
+    message = r"^knowledge: expected SVDKnowledge .*num_vectors=8.*, got SVDKnowledge\(.*\[7\]"
+    with pytest.raises(ArgumentError, match=message):
+        SVDLoss(8).select(poor)
+    SVDLoss(7).select(poor)
+    for knowledge in (poor, rich):
+        with pytest.raises(ArgumentError, match=r"^num_vectors: expected the teacher's (7|9)"):
+            SVDLoss(8)(student, None, knowledge)
 
 
 @pytest.mark.parametrize("tap", [0, 1, 2])

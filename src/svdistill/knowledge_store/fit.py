@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import torch
+
 from svdistill.data import ImageData
-from svdistill.errors import RunError
+from svdistill.errors import ArgumentError, RunError
 from svdistill.knowledge_store.manifest import Manifest
+from svdistill.knowledge_store.structure import rebuild
 from svdistill.losses import TransferLoss
 
 
@@ -20,7 +23,7 @@ def loss_text(loss: TransferLoss) -> str:
 
 
 def require_fit(manifest: Manifest, data: ImageData, loss: TransferLoss, augmentation: str) -> None:
-    """Raise `RunError` unless a store holds the knowledge that a run needs.
+    """Raise `RunError` unless a store holds the knowledge that a run needs, or more than that.
 
     Args:
         manifest: the store's.
@@ -30,11 +33,10 @@ def require_fit(manifest: Manifest, data: ImageData, loss: TransferLoss, augment
     """
     classes = data.class_names
     checks = (
-        ("classes", _classes(manifest.class_names), _classes(classes), "classes_every"),
+        ("classes", _classes(manifest.class_names), _classes(classes), "classes_every and classes"),
         ("image_size", manifest.image_size, data.image_shape[-1], "image_size"),
         ("train_size", manifest.images, len(data.train), "train_size and dev_fraction"),
         ("data", manifest.data_fingerprint, data.fingerprint, "data, train_size and dev_fraction"),
-        ("loss", manifest.loss, loss_text(loss), "loss and its options"),
         ("augmentation", manifest.augmentation, augmentation, "augmentation"),
     )
     for argument, stored, wanted, options in checks:
@@ -45,6 +47,23 @@ def require_fit(manifest: Manifest, data: ImageData, loss: TransferLoss, augment
                 got=wanted,
                 remedy=f"give the store's {options}, or make a store for this run",
             )
+    _require_enough(manifest, loss)
+
+
+def _require_enough(manifest: Manifest, loss: TransferLoss) -> None:
+    """Raise unless the loss finds what it reads in what the store holds."""
+    leaves = manifest.structure.leaves()
+    nothing = (torch.empty(0, *leaf.shape) for leaf in leaves)
+    try:
+        loss.select(rebuild(manifest.structure, nothing))
+    except ArgumentError as error:
+        raise RunError(
+            "loss",
+            expected="one that needs no more than the knowledge store holds, the knowledge of "
+            f"{manifest.loss}",
+            got=loss_text(loss),
+            remedy="give such a loss, or make a store for this run",
+        ) from error
 
 
 def _classes(names: tuple[str, ...]) -> str:

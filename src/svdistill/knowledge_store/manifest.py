@@ -36,7 +36,7 @@ class Manifest:
         class_names: name of each class.
         image_size: side of the images in pixels.
         mean, std: of the channels, in 0 to 1, with which the images were normalised.
-        loss: the loss with its options, as it prints itself.
+        loss: the loss with its options, as it prints itself, to be read by people.
         augmentation: name of the augmentation.
         views: how many views of each image.
         views_seed: what they were drawn from.

@@ -26,6 +26,17 @@ def are_resolved(lam: Tensor) -> Tensor:
     return lam > RESOLVED * torch.finfo(lam.dtype).eps * lam[..., :1]
 
 
+def gap_floor(lam: Tensor) -> Tensor:
+    """The gap in ``s^2`` [..., 1] below which gradients are damped."""
+    return SHIFT * torch.finfo(lam.dtype).eps * lam[..., :1]
+
+
+def are_close(lam: Tensor) -> Tensor:
+    """Which members have a kept value no farther than that from the next kept one, or from zero."""
+    following = torch.cat([lam[..., 1:], torch.zeros_like(lam[..., :1])], dim=-1)
+    return (lam - following <= gap_floor(lam)).any(-1)
+
+
 def solve_complement(gram: Tensor, Q: Tensor, lam: Tensor, R: Tensor) -> Tensor:
     """Solve ``(lam_i I - G_perp) x_i = r_i`` for every kept i; bounded where a gap closes.
 
@@ -76,8 +87,8 @@ def _factorised(gram: Tensor, Q: Tensor, lam: Tensor, pivot: Tensor, R: Tensor) 
     identity = torch.eye(m, dtype=gram.dtype, device=gram.device)
     rest = gram - Q.mT @ (lam[..., None] * Q)
     system = pivot[..., None, None] * identity - rest[:, None]
-    shift = SHIFT * torch.finfo(lam.dtype).eps * lam[:, :1]
-    factor, info = torch.linalg.cholesky_ex(system + shift[..., None, None] * identity)
+    shift = gap_floor(lam)[..., None, None]
+    factor, info = torch.linalg.cholesky_ex(system + shift * identity)
     failed = (info > 0)[..., None, None]
     factor = torch.where(failed, identity, factor)
     right = torch.where(failed, 0.0, R[..., None])

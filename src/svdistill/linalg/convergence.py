@@ -1,4 +1,4 @@
-"""Counts the matrices for which subspace iteration fell short of its bound."""
+"""Counts the matrices whose decomposition, or its gradient, was a hard case."""
 
 from __future__ import annotations
 
@@ -12,16 +12,35 @@ from torch import Tensor
 
 @dataclass
 class Convergence:
-    """What the solvers report while a watch lasts.
+    """What solvers and gradients report while a watch lasts.
 
     Attributes:
         decomposed: matrices that subspace iteration was given.
         missed: those above the residual bound, a scalar on the device: read it after a captured
             step, never in it. Outside of captured steps they were computed again by `eigh`.
+        differentiated: matrices that a gradient went back to, whatever the solver.
+        close: those of which a kept value was so close to the next kept one, or to zero, that the
+            gradient was damped (`complement.are_close`), likewise on the device.
     """
 
     decomposed: int
     missed: Tensor
+    differentiated: int
+    close: Tensor
+
+    def missed_share(self) -> float | None:
+        """Of the matrices that were decomposed; None where there were none."""
+        return int(self.missed) / self.decomposed if self.decomposed else None
+
+    def close_share(self) -> float | None:
+        """Of the matrices that were differentiated, likewise."""
+        return int(self.close) / self.differentiated if self.differentiated else None
+
+    def reset(self) -> None:
+        """Begin again, in the same memory."""
+        self.decomposed = self.differentiated = 0
+        self.missed.zero_()
+        self.close.zero_()
 
 
 _watches: list[Convergence] = []
@@ -31,19 +50,22 @@ _watches: list[Convergence] = []
 def watch_convergence(device: torch.device | str) -> Iterator[Convergence]:
     """Count while the block lasts.
 
-    A step that is replayed as a CUDA graph counts `missed` in every replay, and `decomposed` once.
+    A step that is replayed as a CUDA graph counts `missed` and `close` in every replay, the other
+    two once.
 
     Args:
         device: where the decompositions happen.
 
     Example:
         >>> from svdistill.linalg import truncated_svd
+        >>> matrices = torch.rand(4, 200, 100, requires_grad=True)
         >>> with watch_convergence("cpu") as watch:
-        ...     _ = truncated_svd(torch.rand(4, 200, 100), k=1, solver="subspace")
-        >>> watch.decomposed, int(watch.missed)
-        (4, 0)
+        ...     truncated_svd(matrices, k=1, solver="subspace").singular_values.sum().backward()
+        >>> watch.decomposed, int(watch.missed), watch.differentiated, int(watch.close)
+        (4, 0, 4, 0)
     """
-    watch = Convergence(0, torch.zeros((), dtype=torch.int64, device=device))
+    missed, close = (torch.zeros((), dtype=torch.int64, device=device) for _ in range(2))
+    watch = Convergence(0, missed, 0, close)
     _watches.append(watch)
     try:
         yield watch
@@ -51,8 +73,15 @@ def watch_convergence(device: torch.device | str) -> Iterator[Convergence]:
         _watches.remove(watch)
 
 
-def report(converged: Tensor) -> None:
+def count_decomposed(converged: Tensor) -> None:
     """Add one decomposition of a batch [B] to the watches."""
     for watch in _watches:
         watch.decomposed += converged.numel()
         watch.missed += (~converged).sum()
+
+
+def count_differentiated(close: Tensor) -> None:
+    """Add the gradient of one batch [B] to the watches."""
+    for watch in _watches:
+        watch.differentiated += close.numel()
+        watch.close += close.sum()

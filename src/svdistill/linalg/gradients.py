@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from svdistill.linalg.complement import SHIFT, are_resolved, solve_complement
+from svdistill.linalg.complement import are_resolved, gap_floor, solve_complement
 
 Gradient = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
@@ -79,17 +79,44 @@ def poster_gradient(
     N, D = M.shape[-2:]
     if N > D:
         return US @ _twice_symmetric(K_T * (V.mT @ V_bar)) @ V.mT
-    U = _divide(US, s)
-    E = _divide(V_bar, s)
-    diagonal = (E * V).sum(-2)
+    U, E = _divide(US, s), _divide(V_bar, s)
     coupling = _twice_symmetric(K_T.mT * (s[:, :, None] * (V.mT @ E)))
-    return U @ E.mT - (U * diagonal[:, None, :]) @ V.mT - U @ coupling @ (V * s[:, None, :]).mT
+    return _uncoupled(U, E, V) - U @ coupling @ (V * s[:, None, :]).mT
+
+
+def authors_gradient(
+    M: Tensor,
+    G: Tensor,  # noqa: ARG001
+    s: Tensor,
+    V: Tensor,
+    s_bar: Tensor,  # noqa: ARG001
+    V_bar: Tensor,
+) -> Tensor:
+    """What the paper's authors' code computes: the poster's formula with K all zero.
+
+    A guard against the infinite diagonal of K runs before that is masked, and empties K::
+
+        M_bar = U E^T - U (E^T V)_diag V^T   where N < D
+        M_bar = 0                            where N >= D
+
+    It is here to be compared with.
+    """
+    N, D = M.shape[-2:]
+    if N >= D:
+        return torch.zeros_like(M)
+    V_bar = torch.where(are_resolved(s.square())[:, None, :], V_bar, 0.0)
+    return _uncoupled(_divide(M @ V, s), _divide(V_bar, s), V)
+
+
+def _uncoupled(U: Tensor, E: Tensor, V: Tensor) -> Tensor:
+    """``U E^T - U (E^T V)_diag V^T``."""
+    return U @ E.mT - (U * (E * V).sum(-2)[:, None, :]) @ V.mT
 
 
 def _inverse_gap(lam: Tensor) -> Tensor:
     """1 / (lam_i - lam_j) at row j, column i; smoothly to 0 where two values meet."""
     gap = lam[:, None, :] - lam[:, :, None]
-    floor = SHIFT * torch.finfo(lam.dtype).eps * lam[:, :1, None]
+    floor = gap_floor(lam)[:, :, None]
     scale = gap.square() + floor.square()
     return gap / torch.where(scale > 0, scale, 1.0)
 
@@ -106,4 +133,8 @@ def _twice_symmetric(square: Tensor) -> Tensor:
     return square + square.mT
 
 
-GRADIENTS: dict[str, Gradient] = {"exact": exact_gradient, "poster": poster_gradient}
+GRADIENTS: dict[str, Gradient] = {
+    "exact": exact_gradient,
+    "poster": poster_gradient,
+    "authors": authors_gradient,
+}

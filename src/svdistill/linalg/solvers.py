@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from svdistill.linalg.branching import is_captured, may_branch
-from svdistill.linalg.convergence import report
+from svdistill.linalg.convergence import count_decomposed
 from svdistill.linalg.small_eigen import leading_of_small
 from svdistill.linalg.subspace import (
     GUARD,
@@ -44,7 +44,7 @@ def subspace_solver(matrices: Tensor, gram: Tensor, k: int) -> tuple[Tensor, Ten
     lam, rows, converged = leading_eigenpairs(gram, k)
     values, vectors = _right_vectors(matrices, lam, rows)
     converged = converged & are_orthonormal(vectors)
-    report(converged)
+    count_decomposed(converged)
     if may_branch(gram.device) and not bool(converged.all()):
         missed = (~converged).nonzero().squeeze(-1)
         again, right = gram_solver(matrices[missed], gram[missed], k)

@@ -10,6 +10,8 @@ from torch.autograd.function import once_differentiable
 
 from svdistill.errors import ArgumentError, require_choice
 from svdistill.linalg.branching import may_branch
+from svdistill.linalg.complement import are_close
+from svdistill.linalg.convergence import count_differentiated
 from svdistill.linalg.gradients import GRADIENTS
 from svdistill.linalg.precision import full_precision, working_dtype
 from svdistill.linalg.solvers import SOLVERS, smaller_gram
@@ -40,8 +42,10 @@ def truncated_svd(
         matrices: [..., N, D], floating point. Half precision is computed in float32 and returned
             in its own dtype; float64 stays. Autocast and TF32 are off inside.
         k: how many to keep, 1 to min(N, D).
-        gradient: `"exact"`, from the kept vectors alone, or `"poster"`, the seed paper's formula,
-            which is exact only with k = min(N, D) and gives singular values no gradient.
+        gradient: `"exact"`, from the kept vectors alone; `"poster"`, the seed paper's formula,
+            which is exact only with k = min(N, D) and gives singular values no gradient; or
+            `"authors"`, what its authors' code computes: of that formula what is left without K,
+            and nothing at all where N >= D.
         solver: `"subspace"` (block subspace iteration on the smaller Gram matrix, for the leading
             vectors alone; members that it leaves above its residual bound are computed by `"gram"`,
             see `watch_convergence`), `"gram"` (all eigenvectors of that matrix), `"svd"`
@@ -104,6 +108,7 @@ class _TruncatedSVD(torch.autograd.Function):
     def backward(ctx: Any, s_bar: Tensor, V_bar: Tensor) -> tuple[Tensor, None, None, None]:
         matrices, gram, scale, s, V = ctx.saved_tensors
         gradient = GRADIENTS[ctx.gradient]
+        count_differentiated(are_close(s.square()))
         with full_precision(matrices.device):
             if scale is None:
                 return gradient(matrices, gram, s, V, s_bar, V_bar), None, None, None

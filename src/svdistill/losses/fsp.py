@@ -50,6 +50,7 @@ class FSPLoss(TransferLoss):
     """
 
     needs_logits = False
+    knowledge_type = FSPKnowledge
 
     @torch.no_grad()
     def extract(self, features: Sequence[Tensor], logits: Tensor | None) -> FSPKnowledge:

@@ -39,6 +39,8 @@ class SumLoss(TransferLoss):
         0.0
     """
 
+    knowledge_type = SumKnowledge
+
     def __init__(self, losses: Sequence[TransferLoss], weights: Sequence[float]) -> None:
         super().__init__()
         if not losses or len(losses) != len(weights):
@@ -63,6 +65,10 @@ class SumLoss(TransferLoss):
     def extract(self, features: Sequence[Tensor], logits: Tensor | None) -> SumKnowledge:
         """The knowledge of every part."""
         return SumKnowledge(tuple(loss.extract(features, logits) for loss in self._parts()))
+
+    def select(self, knowledge: Knowledge) -> SumKnowledge:
+        """What each part reads, from wherever it is found."""
+        return SumKnowledge(tuple(loss.select(knowledge) for loss in self._parts()))
 
     def forward(
         self, features: Sequence[Tensor], logits: Tensor, knowledge: SumKnowledge

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from svdistill.errors import ArgumentError, require_choice, require_count, require_positive
+from svdistill.errors import require_choice, require_count, require_positive
 from svdistill.linalg import full_precision, truncated_svd, working_dtype
 from svdistill.linalg.gradients import GRADIENTS
 from svdistill.losses.dfv import dfv_distance
@@ -26,7 +27,10 @@ REDUCTIONS = ("sum", "mean")
 
 @dataclass(frozen=True)
 class SVDKnowledge(Knowledge):
-    """Per tap: singular values [B, k] and right singular vectors [B, D, k] of the teacher."""
+    """Per tap: the teacher's singular values [B, k] and right singular vectors [B, D, k'].
+
+    A map of N positions has ``k' = min(k, N, D)`` vectors; its values beyond them are 0.
+    """
 
     singular_values: tuple[Tensor, ...]
     right_vectors: tuple[Tensor, ...]
@@ -42,16 +46,19 @@ class SVDLoss(TransferLoss):
         loss = sum_{taps, images, m, n, l} (DFV_S[m, n, l] - DFV_T[m, n, l])^2
         DFV[m, n, l] = exp(-(f_front[m, l] - f_back[n, l])^2 / beta)
 
+    A tap keeps k vectors, or as many as the smaller of its two maps has: ``min(k, N, D)``. The norm
+    of sigma is over those that the tap keeps, and ``l`` runs over those that both taps keep.
+
     Args:
         num_vectors: singular vectors k that a teacher passes on per tap. The student offers one
             more to choose from, where its map has one.
         beta: width of the radial basis function.
-        gradient: `"exact"` or `"poster"`, see `truncated_svd`.
+        gradient: `"exact"`, `"poster"` or `"authors"`, see `truncated_svd`.
         reduction: over images, `"sum"` as in the seed or `"mean"`.
 
     Raises:
-        ArgumentError: at construction for a wrong option; in use for fewer than two taps, more
-            vectors than a map has, or channels or images that differ from the teacher's.
+        ArgumentError: at construction for a wrong option; in use for fewer than two taps, for
+            channels or images that differ from the teacher's, or for knowledge of another k.
 
     Example:
         >>> loss = SVDLoss(num_vectors=2)
@@ -70,6 +77,7 @@ class SVDLoss(TransferLoss):
     """
 
     needs_logits = False
+    knowledge_type = SVDKnowledge
 
     def __init__(
         self,
@@ -92,13 +100,25 @@ class SVDLoss(TransferLoss):
     def extract(self, features: Sequence[Tensor], logits: Tensor | None) -> SVDKnowledge:
         """Singular values and vectors of every tap."""
         require_taps(features)
-        matrices = [_matrices(feature_map) for feature_map in features]
-        for tap, matrix in enumerate(matrices):
-            self._require_vectors(tap, matrix)
-        svds = [truncated_svd(matrix, self.num_vectors) for matrix in matrices]
-        return SVDKnowledge(
-            tuple(svd.singular_values for svd in svds), tuple(svd.right_vectors for svd in svds)
+        values, vectors = [], []
+        for feature_map in features:
+            matrices = _matrices(feature_map)
+            kept = min(self.num_vectors, *matrices.shape[1:])
+            svd = truncated_svd(matrices, kept)
+            values.append(F.pad(svd.singular_values, (0, self.num_vectors - kept)))
+            vectors.append(svd.right_vectors)
+        return SVDKnowledge(tuple(values), tuple(vectors))
+
+    def can_read(self, knowledge: Knowledge) -> bool:
+        """Whether it holds k singular values or more at each tap."""
+        return isinstance(knowledge, SVDKnowledge) and all(
+            values.shape[-1] >= self.num_vectors for values in knowledge.singular_values
         )
+
+    def select(self, knowledge: Knowledge) -> SVDKnowledge:
+        """The k leading values and vectors of each tap."""
+        known: SVDKnowledge = super().select(knowledge)
+        return known.map(lambda tensor: tensor[..., : self.num_vectors])
 
     def forward(
         self,
@@ -111,44 +131,39 @@ class SVDLoss(TransferLoss):
         require_match(
             "number of taps", len(features), len(knowledge.right_vectors), "tap the same stages"
         )
-        students, teachers = [], []
-        for tap, feature_map in enumerate(features):
-            matrices = _matrices(feature_map)
-            sigma_T = knowledge.singular_values[tap].to(matrices.dtype)
-            V_T = knowledge.right_vectors[tap].to(matrices.dtype)
-            self._require_vectors(tap, matrices)
-            require_match(
-                f"images at tap {tap}", matrices.shape[0], V_T.shape[0], "use one batch for both"
-            )
-            require_match(
-                f"channels at tap {tap}",
-                matrices.shape[2],
-                V_T.shape[1],
-                "choose taps of equal width, or put a 1x1 adapter on the student's",
-            )
-            candidates = min(self.num_vectors + 1, *matrices.shape[1:])
-            V_S = truncated_svd(matrices, candidates, gradient=self.gradient).right_vectors
-            weight = _normalise(sigma_T)[:, None, :]
-            students.append(weight * align(V_S, V_T))
-            teachers.append(weight * V_T)
-        distances = [
-            dfv_distance(*student_pair, *teacher_pair, self.beta)
-            for student_pair, teacher_pair in zip(
-                pairwise(students), pairwise(teachers), strict=True
+        taps = [
+            self._weighted(tap, _matrices(feature_map), values, vectors)
+            for tap, (feature_map, values, vectors) in enumerate(
+                zip(features, knowledge.singular_values, knowledge.right_vectors, strict=True)
             )
         ]
+        distances = []
+        for (S_F, T_F), (S_B, T_B) in pairwise(taps):
+            both = min(T_F.shape[2], T_B.shape[2])
+            S_F, S_B, T_F, T_B = (f[..., :both] for f in (S_F, S_B, T_F, T_B))
+            distances.append(dfv_distance(S_F, S_B, T_F, T_B, self.beta))
         total = torch.stack(distances).sum()
         return total if self.reduction == "sum" else total / features[0].shape[0]
 
-    def _require_vectors(self, tap: int, matrices: Tensor) -> None:
-        if min(matrices.shape[1:]) < self.num_vectors:
-            raise ArgumentError(
-                "num_vectors",
-                expected=f"at most {min(matrices.shape[1:])} at tap {tap}, a map of "
-                f"{matrices.shape[1]} positions and {matrices.shape[2]} channels",
-                got=self.num_vectors,
-                remedy="keep fewer vectors or tap a larger map",
-            )
+    def _weighted(
+        self, tap: int, matrices: Tensor, sigma_T: Tensor, V_T: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The vectors of one tap, aligned and weighted: the student's and the teacher's."""
+        B, N, D = matrices.shape
+        k = self.num_vectors
+        require_match("num_vectors", k, sigma_T.shape[1], "`select` cuts richer knowledge")
+        require_match(f"images at tap {tap}", B, V_T.shape[0], "use one batch for both")
+        require_match(
+            f"channels at tap {tap}",
+            D,
+            V_T.shape[1],
+            "choose taps of equal width, or put a 1x1 adapter on the student's",
+        )
+        V_S = truncated_svd(matrices, min(k + 1, N, D), gradient=self.gradient).right_vectors
+        kept = min(V_S.shape[2], V_T.shape[2])
+        V_T = V_T[..., :kept].to(V_S.dtype)
+        weight = _normalise(sigma_T[:, :kept].to(V_S.dtype))[:, None, :]
+        return weight * align(V_S, V_T), weight * V_T
 
     def extra_repr(self) -> str:
         """The options, for ``print(loss)``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 from torch import Tensor, nn
@@ -35,11 +35,25 @@ class Knowledge:
         fields = dataclasses.fields(self)
         return type(self)(*(_map(getattr(self, field.name), function) for field in fields))
 
+    def __str__(self) -> str:
+        """The shapes of one image's tensors, for messages."""
+        return repr(_map(self, lambda tensor: list(tensor.shape[1:])))
 
-def _map(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+
+def _map(value: Any, function: Callable[[Tensor], Any]) -> Any:
     if isinstance(value, tuple):
         return tuple(_map(item, function) for item in value)
     return value.map(function) if isinstance(value, Knowledge) else function(value)
+
+
+def _knowledge_in(value: Any) -> Iterator[Knowledge]:
+    """A knowledge and all that it is made of, the whole before its parts."""
+    if isinstance(value, Knowledge):
+        yield value
+        value = tuple(getattr(value, field.name) for field in dataclasses.fields(value))
+    if isinstance(value, tuple):
+        for item in value:
+            yield from _knowledge_in(item)
 
 
 class TransferLoss(nn.Module, abc.ABC):
@@ -51,9 +65,11 @@ class TransferLoss(nn.Module, abc.ABC):
     Attributes:
         needs_logits: whether `extract` reads the teacher's logits. Where it does not, a teacher is
             run to its last tap only, and `extract` is given None for them.
+        knowledge_type: what `extract` returns, by which `select` finds it in a sum.
     """
 
     needs_logits: bool = True
+    knowledge_type: type[Knowledge] = Knowledge
 
     @abc.abstractmethod
     def extract(self, features: Sequence[Tensor], logits: Tensor | None) -> Any:
@@ -62,6 +78,26 @@ class TransferLoss(nn.Module, abc.ABC):
     @abc.abstractmethod
     def forward(self, features: Sequence[Tensor], logits: Tensor, knowledge: Any) -> Tensor:
         """The student's half: a scalar, 0 where student and teacher relate their maps alike."""
+
+    def can_read(self, knowledge: Knowledge) -> bool:
+        """Whether a knowledge is of this loss's type and holds all that the loss reads."""
+        return isinstance(knowledge, self.knowledge_type)
+
+    def select(self, knowledge: Knowledge) -> Any:
+        """What this loss reads of a richer knowledge, such as another loss's or a sum's.
+
+        Raises:
+            ArgumentError: it is not there.
+        """
+        for part in _knowledge_in(knowledge):
+            if self.can_read(part):
+                return part
+        raise ArgumentError(
+            "knowledge",
+            expected=f"{self.knowledge_type.__name__} that is enough for {self}",
+            got=knowledge,
+            remedy="extract it with this loss, or with one that needs more",
+        )
 
 
 def as_matrices(feature_map: Tensor) -> Tensor:
