@@ -9,7 +9,7 @@ from torch import nn
 
 from svdistill.distiller import Distiller, DistillerOutput
 from svdistill.errors import ArgumentError, TrainingError, TransferWarning
-from svdistill.losses import FSPLoss, Knowledge, SoftTargetLoss, SVDLoss, TransferLoss
+from svdistill.losses import FSPLoss, Knowledge, SoftTargetLoss, SumLoss, SVDLoss, TransferLoss
 from svdistill.taps import TapPairs
 
 CLASSES = 5
@@ -154,6 +154,24 @@ class TestTeacher:
         network = convnet()
         with pytest.raises(ArgumentError, match=r"^student: .*deepcopy"):
             Distiller(network, network, SVDLoss(), taps=TAPS)
+
+
+class TestGivenKnowledge:
+    @pytest.mark.parametrize("loss", [SVDLoss(2), FSPLoss(), SoftTargetLoss()], ids=repr)
+    def test_teaches_what_the_teacher_would(self, loss):
+        live, images = make(loss).eval(), batch()[0]
+        richer = SumLoss([SoftTargetLoss(2.0), FSPLoss(), SVDLoss(4)], [1.0, 1.0, 1.0])
+        knowledge = make(richer).teach(images)
+        alone = Distiller(None, live.student, loss, taps=TAPS).eval()
+        torch.testing.assert_close(
+            alone(images, knowledge).transfer_loss, live(images).transfer_loss
+        )
+
+    def test_that_is_not_enough(self):
+        images, _ = batch()
+        knowledge = make(SVDLoss(2)).teach(images)
+        with pytest.raises(ArgumentError, match=r"^knowledge: expected .*num_vectors=3"):
+            make(SVDLoss(3))(images, knowledge)
 
 
 class TestStudent:
@@ -386,6 +404,20 @@ class TestSilentFailures:
         with pytest.warns(TransferWarning, match="a copy of the teacher"):
             distiller.end_epoch()
 
+    @pytest.mark.parametrize("clip", ["norm", "poster", "global", "none", "amortised"])
+    def test_a_gradient_that_is_zero_at_every_tap_warns_and_leaves_the_tasks(self, clip):
+        """All maps here have more positions than channels."""
+        distiller = make(SVDLoss(2, gradient="authors"), clip=clip).eval()
+        norms = one_step(distiller)
+        assert (float(norms.transfer), float(norms.clipped)) == (0, 0)
+        images, labels = batch()
+        parameters = list(distiller.student.parameters())
+        task_loss = F.cross_entropy(distiller.student(images), labels)
+        expected = torch.autograd.grad(task_loss, parameters)
+        torch.testing.assert_close([parameter.grad for parameter in parameters], list(expected))
+        with pytest.warns(TransferWarning, match="its gradient was zero in every step"):
+            distiller.end_epoch()
+
     def test_one_step_that_taught_is_enough(self):
         loss = ConstantLoss(0.0)
         distiller = make(loss)
@@ -413,3 +445,56 @@ def test_output_has_names():
     assert isinstance(output, DistillerOutput)
     assert output.logits.shape == (8, CLASSES)
     assert output.transfer_loss.shape == ()
+
+
+class TestUnclippedLoss:
+    """A second loss counts with the task: learnt in full, and the first is clipped against both."""
+
+    def make(self, teacher, clip="global"):
+        student = convnet(0)
+        soft = SumLoss([SoftTargetLoss()], [0.9])
+        return Distiller(teacher, student, SVDLoss(), taps=TAPS, clip=clip, unclipped=soft)
+
+    def gradients(self, distiller, *losses):
+        parameters = distiller.trainable_parameters()
+        return [
+            torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+            for loss in losses
+        ]
+
+    def test_the_gradient_is_the_sum_of_both_and_the_clipped_one(self):
+        distiller = self.make(convnet(1))
+        images, labels = batch()
+        output = distiller(images)
+        task = 0.1 * F.cross_entropy(output.logits, labels)
+        both, transfer = self.gradients(
+            distiller, task + output.unclipped_loss, output.transfer_loss
+        )
+        reached = [(g, h) for g, h in zip(both, transfer, strict=True) if h is not None]
+        norms = [
+            sum(float(g.square().sum()) for g in side) ** 0.5 for side in zip(*reached, strict=True)
+        ]
+        scale = min(1.0, torch.sigmoid(torch.tensor(2.0)).item() * norms[0] / norms[1])
+        distiller.backward(task, output, progress=2.0)
+        for parameter, g, h in zip(distiller.trainable_parameters(), both, transfer, strict=True):
+            expected = g if h is None else g + scale * h
+            torch.testing.assert_close(parameter.grad, expected, rtol=1e-4, atol=1e-6)
+
+    def test_it_is_the_loss_of_its_own(self):
+        distiller = self.make(convnet(1))
+        images, _ = batch()
+        alone = Distiller(convnet(1), distiller.student, SoftTargetLoss(), taps=TAPS)
+        expected = 0.9 * alone(images).transfer_loss
+        torch.testing.assert_close(distiller(images).unclipped_loss, expected)
+        assert alone(images).unclipped_loss is None
+
+    def test_knowledge_of_both_stands_for_the_teacher(self):
+        distiller = self.make(convnet(1)).eval()
+        images, _ = batch()
+        knowledge = distiller.teach(images)
+        without = self.make(None).eval()
+        expected, output = distiller(images), without(images, knowledge)
+        torch.testing.assert_close(output.transfer_loss, expected.transfer_loss)
+        torch.testing.assert_close(output.unclipped_loss, expected.unclipped_loss)
+        with pytest.raises(ArgumentError, match="SoftTargetKnowledge"):
+            without(images, knowledge.parts[0])

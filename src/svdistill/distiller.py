@@ -13,16 +13,20 @@ from torch import Tensor, nn
 from svdistill.errors import ArgumentError, TrainingError, TransferWarning, require_choice
 from svdistill.frozen_teacher import FrozenTeacher
 from svdistill.linalg import may_branch
-from svdistill.losses import Knowledge, TransferLoss
+from svdistill.losses import Knowledge, SumKnowledge, TransferLoss
 from svdistill.multitask import CLIPS, AmortisedBackward, GradientNorms, multitask_backward
 from svdistill.taps import FeatureTaps, TapPairs
 
 
 class DistillerOutput(NamedTuple):
-    """The student's logits [B, C] and the scalar transfer loss."""
+    """The student's logits [B, C], and as scalars the transfer loss and the unclipped one, if any.
+
+    `Distiller.backward` adds the unclipped loss to the task's.
+    """
 
     logits: Tensor
     transfer_loss: Tensor
+    unclipped_loss: Tensor | None = None
 
 
 class Distiller(nn.Module):
@@ -42,6 +46,8 @@ class Distiller(nn.Module):
             little more than the price of one gradient, see `AmortisedBackward`.
         clip_interval: with `"amortised"` and `"none"`, the steps from one measurement of both
             gradients to the next; the norms that `backward` returns are those last measured.
+        unclipped: a second loss that counts as part of the task: it is learnt in full, and the
+            first is clipped against both. Soft targets beside `SVDLoss`, say.
         weight_decay: the optimizer's, see `multitask_backward`.
 
     Raises:
@@ -72,6 +78,7 @@ class Distiller(nn.Module):
         taps: TapPairs | Sequence[str],
         clip: str = "norm",
         clip_interval: int = 10,
+        unclipped: TransferLoss | None = None,
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__()
@@ -95,13 +102,15 @@ class Distiller(nn.Module):
                 remedy="pair them one to one",
             )
         self.teacher = teacher
+        self.student = student
+        self.loss = loss
+        self.unclipped = unclipped
+        needs_logits = any(part.needs_logits for part in self._losses())
         self._frozen_teacher = (
             None
             if teacher is None
-            else FrozenTeacher(teacher, teacher_paths, needs_logits=loss.needs_logits)
+            else FrozenTeacher(teacher, teacher_paths, needs_logits=needs_logits)
         )
-        self.student = student
-        self.loss = loss
         self.clip = clip
         self.weight_decay = weight_decay
         # Only a comparison per tensor needs both gradients in every step.
@@ -116,23 +125,29 @@ class Distiller(nn.Module):
 
         Args:
             images: [B, ...], whatever both networks take.
-            knowledge: of these very images; the teacher is not run then.
+            knowledge: of these very images, all that the losses read or more; the teacher is not
+                run then.
 
         Returns:
-            `DistillerOutput(logits, transfer_loss)`; the loss is 0 to rounding for equals.
+            `DistillerOutput(logits, transfer_loss, unclipped_loss)`; the losses are 0 to rounding
+            for equals.
 
         Raises:
-            ArgumentError: neither a teacher nor knowledge.
+            ArgumentError: neither a teacher nor knowledge, or less of it than the losses read.
         """
-        if knowledge is None:
-            knowledge = self.teach(images)
-        student = self._student_taps.run(images)
-        return DistillerOutput(
-            student.output, self.loss(student.features, student.output, knowledge)
+        parts = (
+            self._extract(images)
+            if knowledge is None
+            else [loss.select(knowledge) for loss in self._losses()]
         )
+        logits, features = self._student_taps.run(images)
+        losses = [
+            loss(features, logits, known) for loss, known in zip(self._losses(), parts, strict=True)
+        ]
+        return DistillerOutput(logits, *losses)
 
     def teach(self, images: Tensor) -> Knowledge:
-        """What the teacher knows of a batch of images, as the loss extracts it.
+        """What the teacher knows of a batch of images, as the losses extract it.
 
         Args:
             images: [B, ...].
@@ -140,6 +155,11 @@ class Distiller(nn.Module):
         Raises:
             ArgumentError: there is no teacher.
         """
+        parts = self._extract(images)
+        return parts[0] if len(parts) == 1 else SumKnowledge(tuple(parts))
+
+    def _extract(self, images: Tensor) -> list[Knowledge]:
+        """What each loss keeps of a batch of images."""
         if self._frozen_teacher is None:
             raise ArgumentError(
                 "knowledge",
@@ -149,9 +169,9 @@ class Distiller(nn.Module):
             )
         with torch.inference_mode():
             recording = self._frozen_teacher.run(images)
-            knowledge: Knowledge = self.loss.extract(recording.features, recording.output)
+            parts = [loss.extract(recording.features, recording.output) for loss in self._losses()]
         # Cloned outside, it is ordinary: autograd saves no tensor of inference mode.
-        return knowledge.map(torch.clone)
+        return [part.map(torch.clone) for part in parts]
 
     def backward(
         self,
@@ -181,6 +201,8 @@ class Distiller(nn.Module):
         """
         if may_branch(output.transfer_loss.device):
             require_finite_transfer(output.transfer_loss)
+        if output.unclipped_loss is not None:
+            task_loss = task_loss + output.unclipped_loss
         losses = task_loss * loss_scale, output.transfer_loss * loss_scale
         parameters = self.trainable_parameters()
         decay = self.weight_decay * loss_scale
@@ -213,9 +235,13 @@ class Distiller(nn.Module):
         self._watch.end_epoch(stacklevel=3)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """Parameters of the student and of the loss, where it has any."""
-        own = [*self.student.parameters(), *self.loss.parameters()]
+        """Parameters of the student and of the losses, where they have any."""
+        modules = (self.student, *self._losses())
+        own = [parameter for module in modules for parameter in module.parameters()]
         return [parameter for parameter in own if parameter.requires_grad]
+
+    def _losses(self) -> list[TransferLoss]:
+        return [self.loss] if self.unclipped is None else [self.loss, self.unclipped]
 
     def train(self, mode: bool = True) -> Self:
         """Set the student's mode; the teacher stays in eval mode."""

@@ -151,6 +151,43 @@ def test_two_stages(tmp_path, store, teacher_run):
         torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
+@pytest.fixture(scope="module")
+def rich_store(tmp_path_factory, teacher_run):
+    """More vectors than the last map has, beside the logits; options that are no knowledge's."""
+    path = tmp_path_factory.mktemp("stores") / "rich"
+    options = {"num_vectors": 16, "beta": 2.0, "gradient": "poster", "temperature": 2.0}
+    cache_knowledge(cache_config(path, teacher_run, loss="svd+soft_target", **options))
+    return path
+
+
+@pytest.mark.parametrize(
+    "needs",
+    [
+        {"loss": "svd", "num_vectors": 3, "beta": 4.0},
+        {"loss": "soft_target"},
+        {"loss": "svd+soft_target", "num_vectors": 16, "soft_target_weight": 0.5},
+    ],
+    ids=str,
+)
+def test_a_store_teaches_every_loss_that_needs_less(tmp_path, rich_store, teacher_run, needs):
+    options = {"augmentation": "seed", "learning_rate": 0.003, "epochs": 1, **needs}
+    views = {"views": 2, "views_seed": 0}
+    distill(distill_config(tmp_path / "live", teacher_run, **views, **options))
+    distill(stored_config(tmp_path / "stored", rich_store, **options))
+    live, stored = (read_records(tmp_path / name) for name in ("live", "stored"))
+    for one, other in zip(live, stored, strict=True):
+        assert other.transfer_loss == pytest.approx(one.transfer_loss, rel=1e-3)
+        assert other.task_loss == pytest.approx(one.task_loss, rel=1e-3)
+
+
+def test_a_rich_store_keeps_no_more_than_the_maps_have(rich_store):
+    known = KnowledgeStore(rich_store).read(torch.arange(3), 0).parts[0]
+    assert [tuple(values.shape) for values in known.singular_values] == [(3, 16)] * 4
+    # The last of the four maps has 2x2 positions.
+    shapes = [(3, 12, 12), (3, 24, 16), (3, 52, 16), (3, 104, 4)]
+    assert [tuple(vectors.shape) for vectors in known.right_vectors] == shapes
+
+
 def test_half_precision_is_near(tmp_path, store, teacher_run):
     found = cache_knowledge(cache_config(tmp_path / "half", teacher_run, dtype="float16"))
     whole = KnowledgeStore(store)
@@ -270,8 +307,9 @@ def test_the_batch_of_the_teacher_makes_no_difference(tmp_path, store, teacher_r
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"loss": "fsp"}, r"^loss: expected SVDLoss\(.*got FSPLoss\(\)"),
+        ({"loss": "fsp"}, r"^loss: expected .* knowledge of SVDLoss\(.*got FSPLoss\(\)"),
         ({"num_vectors": 2}, "^loss: expected .*num_vectors=1.*got .*num_vectors=2"),
+        ({"loss": "svd+soft_target"}, r"^loss: expected .* of SVDLoss\(.*got SumLoss\("),
         ({"augmentation": "crop_flip"}, "^augmentation: expected seed .*got crop_flip"),
         ({"classes_every": 2}, "^classes: expected 10 classes .*got 5 classes"),
         ({"image_size": 8}, "^image_size: expected 16 .*got 8"),
@@ -313,7 +351,7 @@ def test_no_store_and_a_damaged_one(tmp_path, store):
         ("views_seed", -1, "^views_seed: "),
         ("augmentation", "none", "^views: expected 1, since without augmentation"),
         ("augmentation", "flip", "^augmentation: "),
-        ("num_vectors", 5, "^num_vectors: "),
+        ("num_vectors", 0, "^num_vectors: "),
         ("loss", "at", "^loss: "),
         ("dtype", "float8", "^dtype: "),
         ("batch_size", 0, "^batch_size: "),

@@ -45,6 +45,7 @@ OTHER = {
     "width": 0.5,
     "image_size": 8,
     "classes_every": 2,
+    "classes": "2@0",
     "train_size": 99,
     "dev_fraction": 0.1,
     "memory_limit_gb": 1.0,
@@ -148,6 +149,16 @@ def test_the_same_configuration_resumes(path):
 def test_another_value_is_named(path, name):
     with pytest.raises(RunError, match=rf"^{name}: .* as in .*resume with the same"):
         require_same(config(**{name: OTHER[name]}), path)
+
+
+def test_what_an_earlier_version_did_not_write_is_as_by_default(path):
+    stored = yaml.safe_load(path.read_text())
+    del stored["classes"], stored["clip_interval"]
+    path.write_text(yaml.safe_dump(stored))
+    require_same(config(), path)
+    for name in ("classes", "clip_interval"):
+        with pytest.raises(RunError, match=rf"^{name}: .* as in .*resume with the same"):
+            require_same(config(**{name: OTHER[name]}), path)
 
 
 def test_another_command(path):

@@ -332,6 +332,7 @@ class TestWhatIsLeft:
             assert 0 < line["clipped_norm"] <= line["task_norm"]
             assert line["clipped_norm"] <= line["transfer_norm"]
             assert line["images_per_second"] > 0
+            assert 0 <= line["svd_close"] <= 1
             assert 0 <= line["test_accuracy"] <= 100
 
     def test_tensorboard_says_what_the_metrics_say(self, student_run):

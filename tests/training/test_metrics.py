@@ -1,3 +1,4 @@
+import json
 import math
 
 import pytest
@@ -9,6 +10,7 @@ from svdistill.data import Augmentation, load_images
 from svdistill.errors import TrainingError
 from svdistill.multitask import GradientNorms
 from svdistill.training.metrics import EpochMeter, evaluate_network
+from svdistill.training.run_directory import read_records
 from svdistill.training.step import StepResult
 
 CPU = torch.device("cpu")
@@ -116,3 +118,13 @@ def test_a_network_that_puts_out_nan_has_no_loss_of_zero(images):
     model = network()
     nn.init.constant_(model[4].bias, float("nan"))
     assert torch.tensor(evaluate(model, images).loss).isnan()
+
+
+def test_runs_from_before_a_metric_was_measured_are_read(student_run, tmp_path):
+    lines = [json.loads(line) for line in (student_run / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        del line["svd_close"]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    records = read_records(tmp_path)
+    assert [record.epoch for record in records] == [0, 1, 2]
+    assert {record.svd_close for record in records} == {None}

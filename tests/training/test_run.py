@@ -22,7 +22,7 @@ from tiny_runs import (
 from svdistill.errors import ArgumentError, RunError, SVDistillError
 from svdistill.losses import FSPLoss, SoftTargetLoss, SumLoss, SVDLoss
 from svdistill.training import distill, evaluate, load_student, train
-from svdistill.training.assembly import build_loss
+from svdistill.training.assembly import build_losses, whole_loss
 from svdistill.training.run_directory import read_records, read_summary
 
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="tells what no GPU means")
@@ -177,7 +177,6 @@ class TestRefusesBeforeAnythingIsWritten:
             ("teacher_taps", ["stage1", "stage9"], r"'stage9'.*did you mean"),
             ("student_taps", ["stage1"], "got 4 and 1"),
             ("student_taps", ["stage2", "stage1", "stage3", "stage4"], "channels at tap 0"),
-            ("num_vectors", 5, "^num_vectors: expected at most 4 at tap 3"),
             ("num_vectors", 0, "^num_vectors: "),
             ("beta", -1.0, "^beta: "),
             ("temperature", 0.0, "^temperature: "),
@@ -267,19 +266,31 @@ def test_every_loss_trains(tmp_path, teacher_run, loss):
 
 def test_losses_are_built_as_configured():
     def build(**fields):
-        return build_loss(distill_config("run", "teacher", **fields))
+        return build_losses(distill_config("run", "teacher", **fields))
 
-    svd = build(num_vectors=3, beta=2.0, gradient="poster")
+    svd, none = build(num_vectors=3, beta=2.0, gradient="poster")
     assert isinstance(svd, SVDLoss)
     assert (svd.num_vectors, svd.beta, svd.gradient, svd.reduction) == (3, 2.0, "poster", "sum")
-    assert isinstance(build(loss="fsp"), FSPLoss)
-    soft = build(loss="soft_target", temperature=7.0)
+    assert none is None
+    assert isinstance(build(loss="fsp").clipped, FSPLoss)
+    soft = build(loss="soft_target", temperature=7.0).clipped
     assert isinstance(soft, SoftTargetLoss)
     assert soft.temperature == 7.0
-    both = build(loss="svd+soft_target", soft_target_weight=0.9)
+    clipped, unclipped = build(loss="svd+soft_target", soft_target_weight=0.9)
+    assert isinstance(clipped, SVDLoss)
+    assert isinstance(unclipped, SumLoss)
+    assert [type(part) for part in unclipped.losses] == [SoftTargetLoss]
+    assert unclipped.weights == (0.9,)
+
+
+def test_a_store_keeps_what_all_losses_read():
+    both = whole_loss(distill_config("run", "teacher", loss="svd+soft_target"))
     assert isinstance(both, SumLoss)
-    assert [type(part) for part in both.losses] == [SVDLoss, SoftTargetLoss]
-    assert both.weights == (1.0, 0.9)
+    images = [torch.rand(2, 4, 3, 3), torch.rand(2, 4, 3, 3)]
+    knowledge = both.extract(images, torch.rand(2, 5))
+    for loss in build_losses(distill_config("run", "teacher", loss="svd+soft_target")):
+        assert loss is not None
+        loss.select(knowledge)
 
 
 @pytest.mark.parametrize("transfer_epochs", [0, 1])

@@ -3,6 +3,7 @@
 from svdistill.training.cache import cache_knowledge
 from svdistill.training.cache_config import CacheConfig
 from svdistill.training.config import DistillConfig, TrainConfig
+from svdistill.training.memory import keep_freed_memory
 from svdistill.training.metrics import Evaluation
 from svdistill.training.run import distill, evaluate, train
 from svdistill.training.run_directory import RunSummary
@@ -17,6 +18,7 @@ __all__ = [
     "cache_knowledge",
     "distill",
     "evaluate",
+    "keep_freed_memory",
     "load_student",
     "train",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -24,16 +25,28 @@ from svdistill.training.weights import read_card, weights_file
 PRECISIONS = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
-def build_loss(config: DistillConfig | CacheConfig) -> TransferLoss:
-    """The transfer loss that a configuration names.
+class Losses(NamedTuple):
+    """What a configuration transfers: the loss that is clipped, and one that is not, if any."""
+
+    clipped: TransferLoss
+    unclipped: TransferLoss | None = None
+
+
+def build_losses(config: DistillConfig | CacheConfig) -> Losses:
+    """The transfer losses that a configuration names; a soft target that is added is not clipped.
 
     Example:
-        >>> build_loss(DistillConfig(output="runs/a", loss="fsp"))
-        FSPLoss()
+        >>> build_losses(DistillConfig(output="runs/a", loss="fsp+soft_target")).unclipped
+        SumLoss(
+          weights=(1.0,)
+          (losses): ModuleList(
+            (0): SoftTargetLoss(temperature=4.0)
+          )
+        )
     """
     soft = SoftTargetLoss(config.temperature)
     if config.loss == "soft_target":
-        return soft
+        return Losses(soft)
     svd = SVDLoss(config.num_vectors, config.beta, config.gradient)
     losses: dict[str, TransferLoss] = {"svd": svd, "fsp": FSPLoss()}
     name, _, added = config.loss.partition("+")
@@ -45,8 +58,19 @@ def build_loss(config: DistillConfig | CacheConfig) -> TransferLoss:
             remedy="choose one of these",
         )
     if not added:
-        return losses[name]
-    return SumLoss([losses[name], soft], [1.0, config.soft_target_weight])
+        return Losses(losses[name])
+    return Losses(losses[name], SumLoss([soft], [config.soft_target_weight]))
+
+
+def whole_loss(config: DistillConfig | CacheConfig) -> TransferLoss:
+    """One loss that reads all that a configuration's losses read, as a knowledge store keeps it.
+
+    Example:
+        >>> whole_loss(DistillConfig(output="runs/a", loss="fsp"))
+        FSPLoss()
+    """
+    losses = [loss for loss in build_losses(config) if loss is not None]
+    return losses[0] if len(losses) == 1 else SumLoss(losses, [1.0] * len(losses))
 
 
 def load_data(config: TrainConfig | CacheConfig) -> ImageData:
@@ -55,6 +79,7 @@ def load_data(config: TrainConfig | CacheConfig) -> ImageData:
         config.data,
         image_size=config.image_size,
         classes_every=config.classes_every,
+        classes=config.classes,
         train_size=config.train_size,
         dev_fraction=config.dev_fraction,
         memory_limit_gb=config.memory_limit_gb,

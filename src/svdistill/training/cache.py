@@ -23,7 +23,6 @@ from svdistill.knowledge_store.shards import Shard
 from svdistill.losses import Knowledge, TransferLoss
 from svdistill.training.assembly import (
     as_taught,
-    build_loss,
     choose_device,
     load_data,
     move_data,
@@ -31,6 +30,7 @@ from svdistill.training.assembly import (
     require_classes,
     tap_paths,
     two_images,
+    whole_loss,
 )
 from svdistill.training.cache_config import CacheConfig
 from svdistill.training.metrics import evaluate_network
@@ -67,7 +67,7 @@ def cache_knowledge(config: CacheConfig, reporter: Reporter | None = None) -> Kn
     place_network(teacher, device)
     data = move_data(as_taught(data, config.teacher), device)
     taps = tap_paths("teacher_taps", teacher, config.teacher_taps)
-    scholar = _Scholar(config, teacher, build_loss(config), taps, data, device)
+    scholar = _Scholar(config, teacher, whole_loss(config), taps, data, device)
     manifest = _manifest(config, scholar, taps, data, device)
     writer = StoreWriter(config.output, manifest)
     shards = writer.open(resume=config.resume)

@@ -26,9 +26,11 @@ class CacheConfig:
         teacher_network: The network's name, for a .safetensors file that does not say it.
         teacher_width: Likewise, the factor on its channel counts.
         teacher_taps: Module paths of the teacher's taps; empty for a named network's own.
-        data: Where images come from: `digits`, `parquet:PATH`, `folder:PATH` or `hub:NAME`.
+        data: Where images come from: `digits`, `parquet:PATH`, `folder:PATH`, `hub:NAME` or
+            `tiny_imagenet:PATH`.
         image_size: Side in pixels to which images are resized; empty keeps theirs.
         classes_every: Keep every n-th class only.
+        classes: `N@SEED` keeps N of these, drawn by their names; empty keeps all.
         train_size: Keep that many training images, the same share of each class; empty keeps all.
         dev_fraction: Share of the training images held out; their knowledge is not kept.
         memory_limit_gb: Decoded images up to this size stay in memory; more are streamed.
@@ -39,7 +41,7 @@ class CacheConfig:
         loss: What students are to learn by.
         num_vectors: Singular vectors per tap (svd).
         beta: Width of the radial basis function (svd).
-        gradient: `exact`, or the `poster`'s formula (svd).
+        gradient: `exact`, the `poster`'s formula, or what its `authors`' code computes (svd).
         temperature: Softening of the predictions (soft_target).
         soft_target_weight: Factor on the soft target where it is added to another loss.
         dtype: Of the numbers on disk, `float16` or `float32`; at most 16 of them stay float32.
@@ -56,6 +58,7 @@ class CacheConfig:
     data: str = "digits"
     image_size: int | None = None
     classes_every: int = 1
+    classes: str | None = None
     train_size: int | None = None
     dev_fraction: float = 0.0
     memory_limit_gb: float = 8.0
@@ -65,7 +68,7 @@ class CacheConfig:
     loss: LossName = "svd"
     num_vectors: int = 1
     beta: float = 8.0
-    gradient: Literal["exact", "poster"] = "exact"
+    gradient: Literal["exact", "poster", "authors"] = "exact"
     temperature: float = 4.0
     soft_target_weight: float = 1.0
     dtype: Literal["float16", "float32"] = "float16"

@@ -46,10 +46,11 @@ class _Inputs:
 
 
 class _Replay(NamedTuple):
-    """A kind of step: how to do it again, and how many matrices it decomposes by subspace."""
+    """A kind of step: how to do it again, and how many matrices each time count as what."""
 
     run: Callable[[], tuple[StepResult, list[Tensor | None]]]
     decomposed: int
+    differentiated: int
 
 
 class CapturedStep(Step):
@@ -66,7 +67,7 @@ class CapturedStep(Step):
     Args:
         step: what to record. In it nothing may wait for the device, see `linalg.may_branch`.
         recorder: how; `CUDARecorder` but for tests.
-        watch: counts the matrices that the step decomposes.
+        watch: counts the matrices that the step decomposes and differentiates.
     """
 
     def __init__(self, step: Step, recorder: Recorder, watch: Convergence) -> None:
@@ -121,6 +122,7 @@ class CapturedStep(Step):
             return self.step(images, labels, epoch, knowledge, measure)
         result, gradients = replay.run()
         self.watch.decomposed += replay.decomposed
+        self.watch.differentiated += replay.differentiated
         for parameter, gradient in zip(self._trained, gradients, strict=True):
             parameter.grad = gradient
         return result
@@ -133,10 +135,12 @@ class CapturedStep(Step):
         return result, [parameter.grad for parameter in self._trained]
 
     def _record(self, inputs: _Inputs, measure: bool) -> _Replay:
-        before = self.watch.decomposed
+        watch = self.watch
+        before = watch.decomposed, watch.differentiated
         run = self.recorder.record(partial(self._work, inputs, measure))
-        self._replays[measure] = _Replay(run, self.watch.decomposed - before)
-        self.watch.decomposed = before
+        counted = watch.decomposed - before[0], watch.differentiated - before[1]
+        watch.decomposed, watch.differentiated = before
+        self._replays[measure] = _Replay(run, *counted)
         return self._replays[measure]
 
     def _give_up(self, error: Exception) -> None:

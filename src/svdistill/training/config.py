@@ -27,11 +27,13 @@ class TrainConfig:
 
     Args:
         output: Run directory to make. A finished run is never overwritten.
-        data: Where images come from: `digits`, `parquet:PATH`, `folder:PATH` or `hub:NAME`.
+        data: Where images come from: `digits`, `parquet:PATH`, `folder:PATH`, `hub:NAME` or
+            `tiny_imagenet:PATH`.
         network: Network to train, a name that `svdistill info` lists.
         width: Factor on all channel counts of the network.
         image_size: Side in pixels to which images are resized; empty keeps theirs.
         classes_every: Keep every n-th class only.
+        classes: `N@SEED` keeps N of these, drawn by their names; empty keeps all.
         train_size: Keep that many training images, the same share of each class; empty keeps all.
         dev_fraction: Share of the training images held out to choose the best epoch on.
         memory_limit_gb: Decoded images up to this size stay in memory; more are streamed.
@@ -58,6 +60,7 @@ class TrainConfig:
     width: float = 1.0
     image_size: int | None = None
     classes_every: int = 1
+    classes: str | None = None
     train_size: int | None = None
     dev_fraction: float = 0.0
     memory_limit_gb: float = 8.0
@@ -119,10 +122,10 @@ class DistillConfig(TrainConfig):
         teacher_width: Likewise, the factor on its channel counts.
         teacher_taps: Module paths of the teacher's taps; empty for a named network's own.
         student_taps: Module paths of the student's taps, as many; empty for its own.
-        loss: What to transfer.
+        loss: What to transfer. An added soft target counts as part of the task: it is not clipped.
         num_vectors: Singular vectors per tap (svd).
         beta: Width of the radial basis function (svd).
-        gradient: `exact`, or the `poster`'s formula (svd).
+        gradient: `exact`, the `poster`'s formula, or what its `authors`' code computes (svd).
         temperature: Softening of the predictions (soft_target).
         clip: Bound on the transfer gradient against the task's: `norm` per tensor, `poster`,
             `global` with one scale for all, `none`; or `amortised`, which measures that scale in
@@ -145,7 +148,7 @@ class DistillConfig(TrainConfig):
     loss: LossName = "svd"
     num_vectors: int = 1
     beta: float = 8.0
-    gradient: Literal["exact", "poster"] = "exact"
+    gradient: Literal["exact", "poster", "authors"] = "exact"
     temperature: float = 4.0
     clip: Literal["norm", "poster", "global", "none", "amortised"] = "norm"
     clip_interval: int = 10
@@ -219,9 +222,10 @@ def stored_values(path: Path) -> dict[str, Any]:
 def require_same(config: RunConfig, path: Path) -> None:
     """Raise `RunError` unless the YAML at the path says what the configuration says.
 
-    Where the run lies, the device, how it is used, and `resume` itself may differ.
+    Where the run lies, the device, how it is used, and `resume` itself may differ. What an earlier
+    version did not write was as it is by default.
     """
-    stored = stored_values(path)
+    stored = {**dataclasses.asdict(type(config)(output="")), **stored_values(path)}
     asked = dataclasses.asdict(config)
     for name in [*asked, *stored]:
         if name not in ("output", "device", "capture", "resume") and stored.get(name) != asked.get(

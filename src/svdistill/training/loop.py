@@ -118,8 +118,7 @@ class Loop:
         for epoch in range(place.epoch, stage.epochs):
             began = time.perf_counter()
             learning_rate = float(schedule.get_last_lr()[0])
-            watch.decomposed = 0
-            watch.missed.zero_()
+            watch.reset()
             meter = self.epochs.train(place, step, stage.store, optimizer, schedule)
             trained = time.perf_counter() - began
             test = self.evaluate(self.data.test, self.network)
@@ -142,7 +141,8 @@ class Loop:
                 clipped_norm=norms[2],
                 images_per_second=len(self.data.train) / trained,
                 seconds=seconds,
-                svd_missed=int(watch.missed) / watch.decomposed if watch.decomposed else None,
+                svd_missed=watch.missed_share(),
+                svd_close=watch.close_share(),
             )
             place = replace(
                 place,

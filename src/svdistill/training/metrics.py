@@ -28,9 +28,10 @@ class Evaluation:
 class EpochRecord:
     """One line of metrics.jsonl.
 
-    Losses are means over images, norms are means over steps. Accuracies are percentages, and
-    `svd_missed` is the share of the SVDs by subspace iteration that fell short of its bound. What a
-    stage does not compute, or a split that is not there, is None.
+    Losses are means over images, norms are means over steps. Accuracies are percentages.
+    `svd_missed` is the share of the SVDs by subspace iteration that fell short of its bound;
+    `svd_close` that of the SVDs with a gradient in which values lay so close to each other, or to
+    zero, that it was damped. What a stage does not compute, or a split that is not there, is None.
     """
 
     stage: str
@@ -48,6 +49,7 @@ class EpochRecord:
     images_per_second: float
     seconds: float
     svd_missed: float | None = None
+    svd_close: float | None = None
 
 
 class EpochMeter:

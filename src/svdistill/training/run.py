@@ -17,7 +17,7 @@ from svdistill.networks import profile_network
 from svdistill.taps import TapPairs
 from svdistill.training.assembly import (
     as_taught,
-    build_loss,
+    build_losses,
     choose_device,
     load_data,
     move_data,
@@ -26,6 +26,7 @@ from svdistill.training.assembly import (
     place_network,
     tap_paths,
     try_once,
+    whole_loss,
 )
 from svdistill.training.config import DistillConfig, TrainConfig, stored_values
 from svdistill.training.loop import Loop, Stage
@@ -104,7 +105,7 @@ def _distill_from_store(
     device = accelerator.device
     store = KnowledgeStore(config.knowledge)
     known = store.manifest
-    require_fit(known, data, build_loss(config), config.augmentation)
+    require_fit(known, data, whole_loss(config), config.augmentation)
     data = replace(data, mean=known.mean, std=known.std)
     student = new_student(config, data, device)
     student_taps = tap_paths("student_taps", student, config.student_taps)
@@ -126,13 +127,15 @@ def _distiller(
     taps: TapPairs,
     device: torch.device,
 ) -> Distiller:
+    losses = build_losses(config)
     return Distiller(
         teacher,
         student,
-        build_loss(config),
+        losses.clipped,
         taps=taps,
         clip=config.clip,
         clip_interval=config.clip_interval,
+        unclipped=losses.unclipped,
         weight_decay=config.weight_decay if config.optimizer == "sgd" else 0.0,
     ).to(device)
 
@@ -176,7 +179,10 @@ def evaluate(path: str | Path, data: str | None = None, *, device: str = "auto")
     if data is None:
         config = stored_values(RunDirectory(path).config)
         images = load_images(
-            config["data"], image_size=card.image_size, classes_every=config["classes_every"]
+            config["data"],
+            image_size=card.image_size,
+            classes_every=config["classes_every"],
+            classes=config.get("classes"),
         )
     else:
         images = load_images(data, image_size=card.image_size)
