@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
 from svdistill.files import write_atomically
+from svdistill.report.bands import band_of
 from svdistill.training.run_directory import read_records
 
 
@@ -33,17 +33,12 @@ def plot_curves(runs: Iterable[tuple[str, str | Path]], output: str | Path, titl
         curves.setdefault(method, []).append(accuracies)
     figure, axes = plt.subplots(figsize=(10, 4.5), layout="constrained")
     for method, seeds in curves.items():
-        epochs = range(1, min(map(len, seeds)) + 1)
-        columns = list(zip(*seeds, strict=False))
-        means = [statistics.fmean(column) for column in columns]
-        (line,) = axes.plot(epochs, means, marker=".", label=f"{method} ({means[-1]:.1f})")
+        band = band_of(seeds)
+        epochs = range(1, len(band.mean) + 1)
+        (line,) = axes.plot(epochs, band.mean, marker=".", label=f"{method} ({band.mean[-1]:.1f})")
         if len(seeds) > 1:
-            lowest, highest = (
-                [min(column) for column in columns],
-                [max(column) for column in columns],
-            )
             axes.fill_between(
-                epochs, lowest, highest, color=line.get_color(), alpha=0.15, linewidth=0
+                epochs, band.lowest, band.highest, color=line.get_color(), alpha=0.15, linewidth=0
             )
     axes.set(title=title, xlabel="epoch", ylabel="test accuracy %")
     axes.grid(alpha=0.3)

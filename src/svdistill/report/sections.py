@@ -1,0 +1,73 @@
+"""The figures of the page, section by section; where one cannot be drawn, a sentence says why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from svdistill.errors import RunError
+from svdistill.report.clipping_figure import clipping_curves
+from svdistill.report.comparisons import Comparison
+from svdistill.report.cost_figure import accuracy_against_cost
+from svdistill.report.curve_figures import accuracy_curves
+from svdistill.report.latency import Latency, measure_latencies
+from svdistill.report.part import Part, part_of
+from svdistill.report.runs import Run
+from svdistill.report.vectors_figure import number_of_vectors
+
+
+def curves_section(comparisons: Sequence[Comparison]) -> list[Part]:
+    """Test accuracy by epoch."""
+    return [
+        part_of(comparison.title, accuracy_curves(comparison.runs), "There are no runs.")
+        for comparison in comparisons
+    ]
+
+
+def vectors_section(comparisons: Sequence[Comparison]) -> list[Part]:
+    """Accuracy by the number of vectors, all pairs on a data set in one figure."""
+    otherwise = (
+        "Not drawn: no method was trained with two numbers of vectors k or more, beside a student "
+        "alone that was trained alike."
+    )
+    parts = [
+        part_of(data, number_of_vectors(runs), otherwise)
+        for data, runs in _by_data(comparisons).items()
+    ]
+    drawn = [part for part in parts if part.figures]
+    return drawn or parts[:1]  # the reason is the same for all
+
+
+def cost_section(comparisons: Sequence[Comparison]) -> list[Part]:
+    """Accuracy against FLOPs, parameters and latency, all pairs on a data set in one figure."""
+    parts = []
+    for data, runs in _by_data(comparisons).items():
+        latencies: list[Latency] = []
+        missing: tuple[str, ...] = ()
+        try:
+            latencies = measure_latencies(runs)
+        except RunError as error:
+            missing = (f"Latency was not measured: {error}.",)
+        figure = accuracy_against_cost(runs, latencies)
+        parts.append(Part(data, () if figure is None else (figure,), missing))
+    return parts
+
+
+def clipping_section(comparisons: Sequence[Comparison]) -> list[Part]:
+    """Gradient norms by epoch."""
+    return [
+        part_of(
+            comparison.title,
+            clipping_curves(comparison.runs),
+            "Not drawn: no run recorded the gradients of both tasks.",
+        )
+        for comparison in comparisons
+    ]
+
+
+def _by_data(comparisons: Sequence[Comparison]) -> dict[str, list[Run]]:
+    """The runs of each data set, each once: a teacher may be lent to two pairs."""
+    groups: dict[str, dict[str, Run]] = {}
+    for comparison in comparisons:
+        group = groups.setdefault(comparison.data, {})
+        group.update((str(run.path), run) for run in comparison.runs)
+    return {data: list(group.values()) for data, group in groups.items()}

@@ -1,0 +1,62 @@
+"""A headless Chromium, and the report of the committed runs and of two that keep their weights."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+from svdistill.report import write_report
+from svdistill.training import DistillConfig, TrainConfig, distill, train
+
+RESULTS = Path(__file__).parents[2] / "results"
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+def _find(*names: str) -> str:
+    """The path of a program; without it the test is skipped, or fails where one must be there."""
+    for name in names:
+        if path := shutil.which(name):
+            return path
+    reason = f"no {names[0]} on the path: install the packages chromium and chromium-driver"
+    if os.environ.get("SVDISTILL_REQUIRE_BROWSER") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    """One browser for all tests, with a new profile."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = _find("chromium", "chromium-browser", "google-chrome")
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(_find("chromedriver")))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="session")
+def page(browser: webdriver.Chrome, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of a report in which every section but one has its figures."""
+    folder = tmp_path_factory.mktemp("report")
+    shared = {"data": "digits", "width": 0.1, "train_size": 100, "epochs": 1, "device": "cpu"}
+    teacher = str(folder / "tiny" / "teacher")
+    train(TrainConfig(output=teacher, network="resnext_teacher", **shared))
+    student = {"output": str(folder / "tiny" / "student"), "network": "resnext_student"}
+    distill(DistillConfig(teacher=teacher, **student, **shared))
+    runs = [RESULTS / "mini-clip", RESULTS / "demo", folder / "tiny"]
+    return write_report(runs, folder / "report.html").as_uri()

@@ -1,0 +1,53 @@
+from made_runs import made_run, texts
+
+from svdistill.report.cost_figure import accuracy_against_cost, cost_points
+from svdistill.report.latency import Latency
+
+BIG = {"parameters": 9_000_000, "flops": 80_000_000}
+SMALL = {"parameters": 3_000_000, "flops": 20_000_000}
+TEACHER = made_run("teacher", "vgg_teacher", (70.0,), **BIG)
+RUNS = [
+    TEACHER,
+    made_run("alone-0", accuracies=(60.0,), **SMALL),
+    made_run("alone-1", accuracies=(62.0,), seed=1, **SMALL),
+    made_run("svd", accuracies=(64.0,), loss="svd", **SMALL),
+    made_run("fsp", accuracies=(63.0,), loss="fsp", **SMALL),
+    made_run("stride", "vgg_stride_student", (50.0,), **SMALL),
+]
+LATENCIES = [
+    Latency("vgg_teacher", BIG["parameters"], BIG["flops"], 8.0, 7.0, 9.0, 1, "a processor"),
+    Latency("vgg_student", SMALL["parameters"], SMALL["flops"], 2.0, 1.0, 3.0, 1, "a processor"),
+]
+
+
+def test_points_are_teachers_students_alone_and_the_best_row() -> None:
+    points = [(p.pair, p.role, p.row, p.accuracy) for p in cost_points(RUNS)]
+    assert points == [
+        ("VGG", "teacher", "teacher", 70.0),
+        ("VGG", "student alone", "student alone", 61.0),
+        ("VGG", "student, best row", "SVD", 64.0),
+        ("VGG_stride", "student alone", "student alone", 50.0),
+    ]
+
+
+def test_three_panels_with_latencies_and_two_without() -> None:
+    figure = accuracy_against_cost(RUNS, LATENCIES)
+    assert figure is not None
+    shown = texts(figure.svg)
+    assert {"FLOPs, millions", "parameters, millions", "latency of one image, ms"} <= set(shown)
+    assert "a processor, 1 thread" in figure.caption
+    assert "VGG: SVD" in figure.caption
+    without = accuracy_against_cost(RUNS, [])
+    assert without is not None
+    assert "latency of one image, ms" not in texts(without.svg)
+    assert "processor" not in without.caption
+
+
+def test_what_it_says_in_words_are_the_runs_numbers() -> None:
+    figure = accuracy_against_cost(RUNS, LATENCIES)
+    assert figure is not None
+    assert "VGG teacher 70.0 % with 80.0M FLOPs and 9.00M parameters" in figure.alt
+
+
+def test_no_runs_no_figure() -> None:
+    assert accuracy_against_cost([], []) is None

@@ -1,0 +1,84 @@
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+from made_runs import texts
+from matplotlib.figure import Figure as Drawing
+
+from svdistill.report.bands import Band
+from svdistill.report.figure import LINE_STYLES, draw_band, new_drawing, plain, styled, to_svg
+
+
+def drawn(values: tuple[float, ...] = (1.0, 3.0, 2.0)) -> Drawing:
+    """Everything that the report draws: lines, bands, a legend, a heat map."""
+    drawing = new_drawing(6, 3)
+    left, right = drawing.subplots(1, 2)
+    plain(left)
+    band = Band(values, tuple(value - 1 for value in values), tuple(value + 1 for value in values))
+    draw_band(left, range(1, 4), band, LINE_STYLES[0], "a < b & c")
+    left.legend(frameon=False)
+    right.imshow(np.arange(6).reshape(2, 3), interpolation="none")
+    return drawing
+
+
+def ids(svg: str) -> list[str]:
+    return [
+        element.attrib["id"]
+        for element in ElementTree.fromstring(svg).iter()
+        if "id" in element.attrib
+    ]
+
+
+def test_it_is_one_svg_element_that_says_what_it_shows() -> None:
+    svg = to_svg(drawn(), "curve", 'two "lines" < three')
+    root = ElementTree.fromstring(svg)
+    assert svg.startswith("<svg ")
+    assert root.tag.endswith("svg")
+    assert root.attrib["role"] == "img"
+    assert root.attrib["aria-label"] == 'two "lines" < three'
+    assert root.attrib["width"] == "100%"
+    assert root.attrib["viewBox"] == "0 0 432 216"
+    assert "height" not in root.attrib
+
+
+def test_text_stays_text_and_sheets_and_metadata_are_left_out() -> None:
+    svg = to_svg(drawn(), "curve", "alt")
+    assert "a < b & c" in texts(svg)
+    assert not re.search("<style|<metadata|<!DOCTYPE|DejaVu", svg)
+
+
+def test_black_follows_the_page_and_nothing_is_white() -> None:
+    svg = to_svg(drawn(), "curve", "alt")
+    assert "currentColor" in svg
+    assert not re.search("#000000|#ffffff", svg, re.IGNORECASE)
+    assert LINE_STYLES[0].colour.lower() in svg
+
+
+def test_pictures_share_no_id_and_refer_to_their_own() -> None:
+    first = to_svg(drawn(), "curve", "alt")
+    second = to_svg(drawn((1.0, 2.0, 3.0)), "curve", "alt")
+    for svg in (first, second):
+        own = ids(svg)
+        assert len(set(own)) == len(own)
+        references = re.findall(r'url\(#([^)]*)\)|href="#([^"]*)"', svg)
+        assert references
+        assert {clip or link for clip, link in references} <= set(own)
+    assert not set(ids(first)) & set(ids(second))
+
+
+def test_the_same_drawing_gives_the_same_text() -> None:
+    assert to_svg(drawn(), "curve", "alt") == to_svg(drawn(), "curve", "alt")
+
+
+def test_heat_maps_are_small_pictures_of_one_pixel_a_cell() -> None:
+    svg = to_svg(drawn(), "curve", "alt")
+    (image,) = (e for e in ElementTree.fromstring(svg).iter() if e.tag.endswith("image"))
+    assert (image.attrib["width"], image.attrib["height"]) == ("3", "2")
+    assert re.fullmatch(r"data:image/png;base64,[\w+/]+=*", image.attrib["href"])
+
+
+def test_rows_differ_in_more_than_colour() -> None:
+    styles = styled([f"row {place}" for place in range(7)])
+    assert len({style.colour for style in styles.values()}) == 7
+    assert len({style.marker for style in styles.values()}) == 7
+    assert styled(["SVD", "student alone"])["student alone"] not in styles.values()

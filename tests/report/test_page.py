@@ -1,0 +1,167 @@
+import base64
+import hashlib
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from made_runs import made_run, written
+
+from svdistill.errors import ArgumentError, RunError
+from svdistill.report import write_report
+from svdistill.report.page import SECTIONS
+
+MOBILENET = {"data": "digits", "width": 0.1, "parameters": 10_234, "flops": 407_808}
+
+
+class Page(HTMLParser):
+    """The page's tags with their attributes, its ids, and its text by tag."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.source = path.read_text(encoding="utf-8")
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.texts: dict[str, list[str]] = {}
+        self.feed(self.source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.open.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        if self.open:
+            self.texts.setdefault(self.open[-1], []).append(data.strip())
+
+    def handle_endtag(self, tag: str) -> None:
+        while self.open and self.open.pop() != tag:
+            pass
+
+    def attributes(self, name: str) -> list[str | None]:
+        return [values[name] for _, values in self.tags if name in values]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student alone and a taught one, without weights, in a folder with an awkward name."""
+    folder = tmp_path_factory.mktemp("page") / "<script>alert(1)</script> & co"
+    student = {"network": "mobilenet_student", **MOBILENET}
+    norms = {"task_norm": 2.0, "transfer_norm": 3.0, "clipped_norm": 1.0}
+    for seed in (0, 1):
+        written(made_run(str(folder / f"alone-{seed}"), seed=seed, **student))
+        path = str(folder / f"svd-{seed}")
+        options = {"loss": "svd", "teacher": "gone", "numbers": norms, "seed": seed}
+        written(made_run(path, accuracies=(30.0, 40.0 + seed), **options, **student))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(runs: Path) -> Page:
+    return Page(write_report([runs], runs.parent / "report.html"))
+
+
+def test_every_section_is_there_and_in_the_contents(page: Page) -> None:
+    targets = [link for link in page.attributes("href") if link and link.startswith("#")]
+    assert set(targets) >= {f"#{name}" for name in SECTIONS}
+    ids = page.attributes("id")
+    assert len(ids) == len(set(ids))
+    assert {link[1:] for link in targets} <= set(ids)
+    assert page.texts["h2"] == list(SECTIONS.values())
+
+
+def test_headings_step_down_one_at_a_time(page: Page) -> None:
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+
+
+def test_nothing_is_loaded_from_anywhere(page: Page) -> None:
+    for name in ("src", "href", "xlink:href", "action"):
+        for place in page.attributes(name):
+            assert place is not None
+            assert place.startswith(("#", "data:"))
+    assert not re.search(r"@import|url\((?!#)", page.source)
+
+
+def test_only_the_pages_own_script_may_run(page: Page) -> None:
+    (script,) = re.findall(r"<script>(.*?)</script>", page.source, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = next(
+        values["content"]
+        for _, values in page.tags
+        if values.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert policy is not None
+    assert "default-src 'none'" in policy
+    assert f"script-src 'sha256-{digest}'" in policy
+
+
+def test_names_are_text_and_never_markup(page: Page) -> None:
+    assert "<script>alert" not in page.source
+    assert any("<script>alert(1)" in text for text in page.texts["th"])
+
+
+def test_pictures_have_alternative_text(page: Page) -> None:
+    pictures = [values for tag, values in page.tags if tag in ("svg", "img")]
+    assert len(pictures) >= 3  # curves, cost, clipping
+    assert all(values.get("aria-label") or values.get("alt") for values in pictures)
+
+
+def test_the_language_the_title_and_the_viewport_are_said(page: Page) -> None:
+    attributes = dict(page.tags[:1])["html"] if page.tags[0][0] == "html" else {}
+    assert attributes == {"lang": "en"}
+    assert page.texts["title"] == ["Distillation report: MobileNet"]
+    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in [
+        values for tag, values in page.tags if tag == "meta"
+    ]
+
+
+def test_numbers_are_those_of_the_runs(page: Page) -> None:
+    assert "40.50 ± 0.71" in page.texts["dd"]
+    assert "+20.50 ± 0.71" in page.texts["dd"]
+    values = [float(value) for value in page.attributes("data-value") if value]
+    assert 40.5 in values
+
+
+def test_what_is_missing_is_said_with_its_reason(page: Page) -> None:
+    said = " ".join(page.texts["p"])
+    assert "no method was trained with two numbers of vectors" in said
+    assert "lacks its weights (student.safetensors)" in said
+
+
+def test_the_same_runs_give_the_same_page_but_for_latencies(
+    runs: Path, page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("svdistill.report.sections.measure_latencies", lambda runs: [])
+    first, second = (write_report([runs], tmp_path / name) for name in ("a.html", "b.html"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_page_is_replaced_whole(runs: Path, tmp_path: Path) -> None:
+    output = tmp_path / "report.html"
+    output.write_text("before")
+    with pytest.raises(RunError, match="nowhere"):
+        write_report([runs, "nowhere"], output)
+    assert output.read_text() == "before"
+    write_report([runs], output)
+    assert output.read_text().startswith("<!doctype html>")
+    assert list(tmp_path.iterdir()) == [output]
+
+
+@pytest.mark.parametrize(
+    ("output", "got"), [("nowhere/report.html", "no directory"), (".", "a directory")]
+)
+def test_a_page_that_cannot_be_written_is_refused_first(
+    output: str, got: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunError, match=got):
+        write_report(["no such run"], output)
+
+
+@pytest.mark.parametrize("data", ["digit", "parquet:nowhere", "parquet:"])
+def test_images_that_are_nowhere_are_refused(data: str, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="data: expected where images lie"):
+        write_report(["no such run"], tmp_path / "report.html", data=data)

@@ -1,0 +1,56 @@
+import pytest
+from made_runs import made_run
+
+from svdistill.errors import RunError
+from svdistill.report import sections
+from svdistill.report.comparisons import compare
+from svdistill.report.sections import (
+    clipping_section,
+    cost_section,
+    curves_section,
+    vectors_section,
+)
+
+SVD = {"loss": "svd", "teacher": "t"}
+NORMS = {"task_norm": 2.0, "transfer_norm": 3.0, "clipped_norm": 1.0}
+
+
+def test_each_comparison_has_its_own_curves() -> None:
+    runs = [made_run("a"), made_run("b", "mobilenet_student"), made_run("c", classes_every=5)]
+    parts = curves_section(compare(runs))
+    assert [part.title for part in parts] == [
+        "VGG on scikit-learn's digits",
+        "MobileNet on scikit-learn's digits",
+        "VGG on scikit-learn's digits (one class in 5)",
+    ]
+    assert all(len(part.figures) == 1 for part in parts)
+
+
+def test_vectors_are_drawn_where_there_are_several_and_said_once_where_not() -> None:
+    runs = [made_run("a"), made_run("b", **SVD), made_run("c", "mobilenet_student")]
+    (part,) = vectors_section(compare([*runs, made_run("d", data="folder:flowers")]))
+    assert part.figures == ()
+    assert "two numbers of vectors" in part.missing[0]
+    (part,) = vectors_section(compare([*runs, made_run("e", num_vectors=4, **SVD)]))
+    assert len(part.figures) == 1
+
+
+def test_clipping_says_where_no_gradients_were_recorded() -> None:
+    runs = [made_run("a", numbers=NORMS, **SVD), made_run("b", "mobilenet_student", **SVD)]
+    drawn, missing = clipping_section(compare(runs))
+    assert len(drawn.figures) == 1
+    assert "no run recorded" in missing.missing[0]
+
+
+def test_cost_is_drawn_for_each_data_set_also_without_latency(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(runs: object) -> list[object]:
+        raise RunError("run", expected="a", got="b", remedy="c")
+
+    monkeypatch.setattr(sections, "measure_latencies", refuse)
+    runs = [made_run("a"), made_run("b", "mobilenet_student"), made_run("c", data="folder:birds")]
+    parts = cost_section(compare(runs))
+    assert [part.title for part in parts] == ["scikit-learn's digits", "birds"]
+    assert all(len(part.figures) == 1 for part in parts)
+    assert "Latency was not measured: run: expected a" in parts[0].missing[0]

@@ -1,0 +1,98 @@
+import base64
+import io
+import re
+from dataclasses import replace
+
+import numpy as np
+import torch
+from made_runs import lines, made_run, shows, texts
+from PIL import Image
+from torch import Tensor
+
+from svdistill.report.figure import BLUE
+from svdistill.report.spectra import Analysis, PairMaps, Spectrum, TapSpectra
+from svdistill.report.spectra_figures import maps_figure, spectra_figure
+
+
+def spectrum(*values: float, close: float = 0.0) -> Spectrum:
+    mean = torch.tensor(values, dtype=torch.float64)
+    return Spectrum(mean, 0.9 * mean, mean, close)
+
+
+def pair(front: int = 3, back: int = 2) -> PairMaps:
+    teacher, before, after = (
+        torch.rand(front, back, generator=torch.Generator().manual_seed(seed)) for seed in range(3)
+    )
+    orders = torch.arange(front).flip(0), torch.arange(back)
+    return PairMaps("stage1", "stage2", teacher, before, after, *orders)
+
+
+ANALYSIS = Analysis(
+    made_run("svd", loss="svd", seed=5),
+    images=64,
+    num_vectors=1,
+    spectra=(
+        TapSpectra("stage1", *(spectrum(1.0, second, 0.1) for second in (0.6, 0.2, 0.5))),
+        TapSpectra("stage2", *(spectrum(1.0, second) for second in (0.7, 0.3, 0.4))),
+    ),
+    maps=(pair(),),
+)
+
+
+def heat_maps(svg: str) -> list[np.ndarray]:
+    """The pictures inside, without those of the colour bars."""
+    found = re.findall(r'base64,([^"]*)"', svg)
+    images = [np.asarray(Image.open(io.BytesIO(base64.b64decode(text)))) for text in found]
+    return [image for image in images if 1 not in image.shape[:2] and max(image.shape[:2]) <= 96]
+
+
+def test_spectra_are_drawn_tap_by_tap() -> None:
+    figure = spectra_figure(ANALYSIS)
+    drawn = lines(figure.svg, BLUE)
+    assert any(shows(line, np.log([1.0, 0.5, 0.1]).tolist()) for line in drawn)
+    assert any(shows(line, np.log([1.0, 0.4]).tolist()) for line in drawn)
+    assert {"stage1", "stage2", "teacher", "student before", "student after"} <= set(
+        texts(figure.svg)
+    )
+    assert "stage1 0.20 before, 0.50 after, teacher 0.60" in figure.alt
+    assert "VGG, SVD, seed 5" in figure.title
+
+
+def test_the_caption_says_how_often_values_are_close() -> None:
+    assert "In no image" in spectra_figure(ANALYSIS).caption
+    tap = TapSpectra("stage4", spectrum(1.0), spectrum(1.0, close=0.25), spectrum(1.0))
+    caption = spectra_figure(replace(ANALYSIS, spectra=(tap,))).caption
+    assert "stage4, student before 25.0%" in caption
+    assert "student after" not in caption
+
+
+def test_heat_maps_have_the_teachers_order_and_a_pixel_a_cell() -> None:
+    figure = maps_figure(ANALYSIS)
+    assert figure is not None
+    teacher, before, after, *differences = heat_maps(figure.svg)
+    assert len(differences) == 2
+    assert {image.shape for image in (teacher, before, after, *differences)} == {(3, 2, 4)}
+    # Cividis grows lighter with the value, so that the order of the pixels is that of the entries.
+    for image, values in ((teacher, pair().teacher), (after, pair().after)):
+        assert brightness_order(image) == brightness_order(values.flip(0))
+
+
+def brightness_order(picture: np.ndarray | Tensor) -> list[int]:
+    """Places of the cells from the darkest to the lightest."""
+    cells = np.asarray(picture, dtype=float)
+    flat = cells[..., :3].sum(-1).ravel() if cells.ndim == 3 else cells.ravel()
+    return flat.argsort().tolist()
+
+
+def test_large_maps_are_averaged_and_their_distance_is_of_all_entries() -> None:
+    large = pair(200, 100)
+    figure = maps_figure(replace(ANALYSIS, maps=(large,)))
+    assert figure is not None
+    assert {image.shape[:2] for image in heat_maps(figure.svg)} == {(96, 96)}
+    distance = float((large.after - large.teacher).square().sum())
+    assert f"squares: {distance:.2g}" in texts(figure.svg)
+    assert len(figure.svg) < 400_000
+
+
+def test_without_maps_there_is_no_figure() -> None:
+    assert maps_figure(replace(ANALYSIS, maps=())) is None
