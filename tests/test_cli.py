@@ -158,7 +158,6 @@ def test_a_mistake_is_one_line_and_status_two(words, expected, tmp_path, monkeyp
     ("options", "expected"),
     [
         (["--num_vectors", "-1"], "num_vectors: "),
-        (["--num_vectors", "300"], "num_vectors: expected at most"),
         (["--student_taps", "[stage1,stage9]"], "did you mean"),
         (["--student_taps", "[stage1,stage2]"], "taps: "),
         (["--teacher_taps", "[stem,stage4]", "--student_taps", "[stage1,stage4]"], "channels at"),
@@ -176,6 +175,18 @@ def test_what_does_not_fit_the_teacher_stops_before_a_run(
     assert main(words) == 2
     assert expected in capsys.readouterr().err
     assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "keeps"),
+    [("train", True), ("distill", True), ("cache", True), ("evaluate", False), ("info", False)],
+)
+def test_commands_that_train_keep_freed_memory(command, keeps, monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr("svdistill.training.keep_freed_memory", lambda: calls.append(command))
+    for words in (["-o", "x", "--data", "nothing"], ["nothing"]):
+        main([command, *words])
+    assert calls == ([command] if keeps else [])
 
 
 def test_unknown_key_in_yaml_is_named(tmp_path, capsys):

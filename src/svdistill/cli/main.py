@@ -59,23 +59,26 @@ class _Commands:
 
     @staticmethod
     def train(options: Namespace) -> None:
-        from svdistill.training import TrainConfig, train
+        from svdistill.training import TrainConfig, keep_freed_memory, train
         from svdistill.training.progress import BarReporter
 
+        keep_freed_memory()
         _print_summary(train(TrainConfig(**_fields(options)), BarReporter()))
 
     @staticmethod
     def distill(options: Namespace) -> None:
-        from svdistill.training import DistillConfig, distill
+        from svdistill.training import DistillConfig, distill, keep_freed_memory
         from svdistill.training.progress import BarReporter
 
+        keep_freed_memory()
         _print_summary(distill(DistillConfig(**_fields(options)), BarReporter()))
 
     @staticmethod
     def cache(options: Namespace) -> None:
-        from svdistill.training import CacheConfig, cache_knowledge
+        from svdistill.training import CacheConfig, cache_knowledge, keep_freed_memory
         from svdistill.training.progress import BarReporter
 
+        keep_freed_memory()
         _print_store(cache_knowledge(CacheConfig(**_fields(options)), BarReporter()))
 
     @staticmethod
@@ -99,6 +102,20 @@ class _Commands:
         else:
             described = [describe_network(name, *setting) for name in network_names()]
             Console().print(networks_table(described))
+
+    @staticmethod
+    def reproduce(options: Namespace) -> None:
+        from svdistill.experiments import ReproduceConfig, reproduce
+
+        fields = _fields(options)
+        what = fields.pop("what")
+        reproduce(what, ReproduceConfig(**fields), console=Console())
+
+    @staticmethod
+    def report(options: Namespace) -> None:
+        from svdistill.report import write_report
+
+        print(write_report(options.runs, options.output, data=options.data, console=Console()))
 
     @staticmethod
     def bench(options: Namespace) -> None:

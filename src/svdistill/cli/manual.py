@@ -9,6 +9,8 @@ COMMANDS = {
     "cache": "compute a teacher's knowledge once, for all students",
     "evaluate": "accuracy of a trained network",
     "info": "a network's stages, parameters and FLOPs",
+    "reproduce": "the seed's tables and figures, run again",
+    "report": "finished runs as one page",
     "bench": "what a training step costs, and its parts",
 }
 MANUAL = """\
@@ -101,6 +103,42 @@ seed's table says. Without a name, all networks.
 DEMO_MANUAL = """\
 Teacher, student alone, soft target, FSP and SVD on scikit-learn's digits: one table. Nothing is
 downloaded, two CPU cores are enough, and the runs stay on disk.
+"""
+REPRODUCE_MANUAL = """\
+Make the runs of one of the seed's tables or figures: teachers first, then their students by every
+method. Finished runs are skipped and stopped ones go on, so it can be made in pieces. At the end,
+a table for each pair of networks, and one page with everything.
+
+  networks   teacher, student alone, soft target, FSP and SVD, for each pair of networks
+  multitask  one stage (task and transfer at once) against two
+  dfv        the number of singular vectors, 1 to 16
+  large      images of 64x64: Tiny-ImageNet, or 50 classes of ImageNet
+
+presets:
+  smoke  seconds, on digits: shows that everything runs
+  mini   hours on two CPU cores: 20 classes of CIFAR-100, half width, 24 epochs
+  seed   the full protocol: CIFAR-100, 200 epochs; for a GPU
+"""
+REPRODUCE_EXAMPLES = """\
+examples:
+  svdistill reproduce networks --preset smoke
+  svdistill reproduce networks --preset mini --data parquet:data/cifar100 --dry_run
+  svdistill reproduce networks --preset mini --network vgg_stride --method student,svd --seeds 1
+  svdistill reproduce networks --preset seed --device cuda --max_seconds 1800
+  svdistill reproduce large --preset seed --data tiny_imagenet:data/tiny-imagenet-200
+"""
+REPORT_MANUAL = """\
+Write finished runs as one HTML page: accuracies beside the seed's, training curves, what accuracy
+costs, what distillation did to the feature maps, and how each run was made. The page is one file,
+which opens from disk and loads nothing.
+
+Nothing is trained. Feature maps are looked at where the weights of a student and of its teacher
+are there, and the images; the teacher's run may be among RUNS. The page says what is missing.
+"""
+REPORT_EXAMPLES = """\
+examples:
+  svdistill report runs/demo
+  svdistill report runs/teacher runs/student-* --data parquet:data/cifar100 -o students.html
 """
 BENCH_MANUAL = """\
 Time parts side by side in one process, print a table, and leave every time in a JSON file.

@@ -60,6 +60,29 @@ def _evaluate_parser() -> ArgumentParser:
     return parser
 
 
+def _reproduce_parser() -> ArgumentParser:
+    from svdistill.experiments import ReproduceConfig
+
+    epilog = "\n".join((manual.REPRODUCE_EXAMPLES, manual.EXIT_STATUS))
+    usage = "svdistill reproduce WHAT [options]"
+    parser = _parser(usage, manual.REPRODUCE_MANUAL, epilog)
+    parser.add_argument("what", type=str, help="`networks`, `multitask`, `dfv` or `large`.")
+    parser.add_class_arguments(ReproduceConfig)
+    return parser
+
+
+def _report_parser() -> ArgumentParser:
+    epilog = "\n".join((manual.REPORT_EXAMPLES, manual.EXIT_STATUS))
+    parser = _parser("svdistill report RUNS... [options]", manual.REPORT_MANUAL, epilog)
+    runs = "Run directories, or folders that hold some at any depth."
+    parser.add_argument("runs", type=str, nargs="+", help=runs)
+    output = "The page; a file of this name is replaced."
+    parser.add_argument("--output", type=str, default="report.html", help=output)
+    data = "Where images are now, for runs that do not find theirs; as for `train`."
+    parser.add_argument("--data", type=str | None, default=None, help=data)
+    return parser
+
+
 def _bench_parser() -> ArgumentParser:
     from svdistill.benchmarks import BenchConfig
 
@@ -86,6 +109,8 @@ COMMAND_PARSERS: dict[str, Callable[[], ArgumentParser]] = {
     "cache": _cache_parser,
     "evaluate": _evaluate_parser,
     "info": _info_parser,
+    "reproduce": _reproduce_parser,
+    "report": _report_parser,
     "bench": _bench_parser,
 }
 

@@ -8,6 +8,8 @@ from svdistill.cli.manual import COMMANDS
 from svdistill.cli.parsers import COMMAND_PARSERS
 from svdistill.errors import nearest
 
+BARE = ("--resume", "--dry_run")
+
 
 def spell(words: list[str]) -> list[str]:
     """Accept `--learning-rate` for `--learning_rate`, `-o` for `--output`, a bare `--resume`."""
@@ -19,7 +21,7 @@ def spell(words: list[str]) -> list[str]:
         elif option.startswith("--"):
             option = "--" + option[2:].replace("-", "_")
         following = words[place + 1] if place + 1 < len(words) else ""
-        if option == "--resume" and not equals and following not in ("true", "false"):
+        if option in BARE and not equals and following not in ("true", "false"):
             equals, value = "=", "true"
         spelled.append(option + equals + value)
     return spelled

@@ -17,8 +17,15 @@ from rich.console import Console
 from rich.progress import Progress
 
 from svdistill.errors import require_count
-from svdistill.report import MethodRow, method_rows, plot_curves, run_table
-from svdistill.training import DistillConfig, RunSummary, TrainConfig, distill, train
+from svdistill.report import MethodRow, method_rows, plot_curves, run_table, write_report
+from svdistill.training import (
+    DistillConfig,
+    RunSummary,
+    TrainConfig,
+    distill,
+    keep_freed_memory,
+    train,
+)
 
 Run = tuple[str, TrainConfig]
 
@@ -83,7 +90,8 @@ def demo(
     plot_curves(curves, figure, f"Digits, {STUDENT.train_size} labels for the student")
     title = f"Digits, {STUDENT.train_size} labels for the student, {TEACHER.network} as teacher"
     console.print(run_table(rows, title))
-    console.print(f"runs: {folder}   curves: {figure}", highlight=False, soft_wrap=True)
+    page = write_report([folder], folder / "report.html")
+    console.print(f"runs: {folder}   page: {page}", highlight=False, soft_wrap=True)
     return rows
 
 
@@ -126,6 +134,7 @@ def fresh_folder(wanted: Path) -> Path:
 
 def _one_thread() -> None:
     torch.set_num_threads(1)
+    keep_freed_memory()
     warnings.simplefilter("ignore", category=FutureWarning)
 
 

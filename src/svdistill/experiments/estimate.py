@@ -1,0 +1,153 @@
+"""How long runs will take: from finished ones of their kind, else from a few steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean, median
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from svdistill.data import ImageData
+from svdistill.distiller import Distiller
+from svdistill.experiments.plan import Task
+from svdistill.frozen_teacher import FrozenTeacher
+from svdistill.networks import SeedNetwork, build_network
+from svdistill.training import CacheConfig, DistillConfig, TrainConfig
+from svdistill.training.assembly import build_losses, choose_device, place_network, whole_loss
+from svdistill.training.run_directory import read_summary
+
+TIMED_STEPS: Final = 3
+
+
+class Estimator:
+    """Expects how many seconds each run takes on this machine, with a core or GPU for itself.
+
+    A finished run that differs in its seed alone tells. Where there is none, a few steps of
+    untrained networks on random images do.
+
+    Args:
+        tasks: all that may be asked for, with the teachers and stores that they need.
+        data: the images of all runs.
+    """
+
+    def __init__(self, tasks: Sequence[Task], data: ImageData) -> None:
+        self.tasks = {task.output: task for task in tasks}
+        self.data = data
+        self._known: dict[str, float] = {}
+
+    def seconds(self, task: Task) -> float:
+        """The time of a whole run, or of a whole knowledge store."""
+        name = _without_seed(task)
+        if name not in self._known:
+            self._known[name] = _seconds_of_other_seeds(task) or self._measured(task)
+        return self._known[name]
+
+    def _measured(self, task: Task) -> float:
+        images = len(self.data.train)
+        if isinstance(task, CacheConfig):
+            return task.views * images * self._time_teaching(task)
+        evaluation = len(self.data.test) * self._time_evaluation(task)
+        alone = task.epochs * (images * self._time_task(task) + evaluation)
+        if not isinstance(task, DistillConfig):
+            return alone
+        transfer = images * self._time_transfer(task) + evaluation
+        if task.transfer_epochs:
+            return task.transfer_epochs * transfer + alone
+        return task.epochs * transfer
+
+    def _time_evaluation(self, task: TrainConfig) -> float:
+        """Seconds per image, here and below."""
+        network, images = self._network(task).eval(), self._images(task)
+        with torch.inference_mode():
+            return _seconds_per_image(lambda: network(images), images)
+
+    def _time_task(self, task: TrainConfig) -> float:
+        network, images = self._network(task), self._images(task)
+        return _seconds_per_image(lambda: _cross_entropy(network(images)).backward(), images)
+
+    def _time_teaching(self, task: CacheConfig) -> float:
+        teacher, images, loss = self._teacher(task), self._images(task), whole_loss(task)
+        frozen = FrozenTeacher(teacher, teacher.tap_paths, needs_logits=loss.needs_logits)
+
+        def step() -> None:
+            recording = frozen.run(images)
+            loss.extract(recording.features, recording.output)
+
+        with torch.inference_mode():
+            return _seconds_per_image(step, images)
+
+    def _time_transfer(self, task: DistillConfig) -> float:
+        teacher, images = self._teacher(task), self._images(task)
+        losses = build_losses(task)
+        distiller = Distiller(
+            teacher,
+            self._network(task),
+            losses.clipped,
+            taps=teacher.tap_paths,
+            clip=task.clip,
+            clip_interval=task.clip_interval,
+            unclipped=losses.unclipped,
+        )
+        knowledge = distiller.teach(images) if task.knowledge else None
+
+        def step() -> None:
+            output = distiller(images, knowledge)
+            distiller.backward(_cross_entropy(output.logits), output, progress=1.0)
+
+        return _seconds_per_image(step, images)
+
+    def _teacher(self, task: DistillConfig | CacheConfig) -> SeedNetwork:
+        source = getattr(task, "knowledge", "") or task.teacher
+        found = self.tasks[source]
+        return self._teacher(found) if isinstance(found, CacheConfig) else self._network(found)
+
+    def _network(self, task: TrainConfig) -> SeedNetwork:
+        network = build_network(task.network, self.data.num_classes, task.width)
+        place_network(network, choose_device(task.device))
+        return network
+
+    def _images(self, task: Task) -> Tensor:
+        shape = (task.batch_size, *self.data.image_shape)
+        images = torch.randn(shape, device=choose_device(task.device))
+        return images.contiguous(memory_format=torch.channels_last)
+
+
+def _without_seed(task: Task) -> str:
+    return (
+        task.output if isinstance(task, CacheConfig) else task.output.removesuffix(f"-{task.seed}")
+    )
+
+
+def _seconds_of_other_seeds(task: Task) -> float | None:
+    name = Path(_without_seed(task))
+    runs = [run for run in name.parent.glob(f"{name.name}-*") if (run / "summary.json").exists()]
+    alike = [run for run in runs if run.name.removeprefix(f"{name.name}-").isdecimal()]
+    return fmean(read_summary(run).seconds for run in alike) if alike else None
+
+
+def _cross_entropy(logits: Tensor) -> Tensor:
+    labels = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
+    return F.cross_entropy(logits, labels)
+
+
+def _seconds_per_image(step: Callable[[], object], images: Tensor) -> float:
+    """The median of a few steps after one that warms up, over the images of a batch."""
+    step()
+    times = []
+    for _ in range(TIMED_STEPS):
+        _wait_for(images.device)
+        began = time.perf_counter()
+        step()
+        _wait_for(images.device)
+        times.append(time.perf_counter() - began)
+    return median(times) / len(images)
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,81 @@
+"""The ways to train a student, as the tables list them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to train a student.
+
+    Attributes:
+        name: as `--method` and the run's folder say it.
+        options: fields of `DistillConfig` that differ from the defaults; a student that is trained
+            alone has none that are of use.
+        stages: 2 to train by the transfer alone first, and then by the task alone.
+    """
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    stages: int = 1
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether anything is transferred."""
+        return "loss" in self.options
+
+
+def _svd(name: str, stages: int = 1, **options: Any) -> Method:
+    return Method(name, {"loss": "svd", **options}, stages)
+
+
+# Usual for soft targets: Hinton et al., 2015.
+SOFT_TARGET: Final = {"loss": "soft_target", "clip": "none"}
+SOFT_WEIGHTS: Final = {"task_weight": 0.1, "transfer_weight": 0.9}
+# The same two, and beside them, clipped, the transfer of SVD.
+BESIDE_SOFT: Final = {"task_weight": 0.1, "soft_target_weight": 0.9}
+
+ALONE: Final = Method("student")
+# The seed's table, and what we make of it: another clip, and soft targets beside.
+CORE: Final = (
+    ALONE,
+    Method("soft-target", SOFT_TARGET | SOFT_WEIGHTS),
+    Method("fsp-2-stage", {"loss": "fsp"}, stages=2),
+    _svd("svd"),
+    _svd("svd-amortised", clip="amortised"),
+    Method("svd-soft-target", {"loss": "svd+soft_target", "clip": "amortised", **BESIDE_SOFT}),
+)
+STAGES: Final = (
+    Method("fsp", {"loss": "fsp"}),
+    _svd("svd-2-stage", stages=2),
+)
+VARIANTS: Final = (
+    Method("svd-norm-soft-target", {"loss": "svd+soft_target", **BESIDE_SOFT}),
+    _svd("svd-poster-clip", clip="poster"),
+    _svd("svd-poster-gradient", gradient="poster"),
+    _svd("svd-authors-gradient", gradient="authors"),
+    _svd("svd-amortised-poster-gradient", clip="amortised", gradient="poster"),
+    _svd("svd-amortised-authors-gradient", clip="amortised", gradient="authors"),
+)
+VECTORS: Final = (1, 2, 4, 8, 16)
+METHODS: Final = (*CORE, *STAGES, *VARIANTS)
+
+
+def every_method() -> tuple[Method, ...]:
+    """All methods, those with more vectors among them."""
+    return (*METHODS, *(method for method in vector_methods() if method not in METHODS))
+
+
+def vector_methods() -> tuple[Method, ...]:
+    """The seed's method and ours, with each number of vectors."""
+    taught = [method for method in CORE if method.options.get("loss") == "svd"]
+    return tuple(with_vectors(method, count) for method in taught for count in VECTORS)
+
+
+def with_vectors(method: Method, count: int) -> Method:
+    """The same method with so many singular vectors; one vector is the method itself."""
+    if count == 1:
+        return method
+    return Method(f"{method.name}-k{count}", {**method.options, "num_vectors": count})

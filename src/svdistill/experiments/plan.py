@@ -1,0 +1,152 @@
+"""Experiments as plain lists of runs: teachers first, then what they know, then their students."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Final
+
+from svdistill.errors import ArgumentError, nearest
+from svdistill.experiments.methods import (
+    ALONE,
+    CORE,
+    METHODS,
+    STAGES,
+    VECTORS,
+    Method,
+    every_method,
+    vector_methods,
+)
+from svdistill.experiments.presets import Pair, Preset, find_pairs
+from svdistill.training import CacheConfig, DistillConfig, TrainConfig
+
+Task = TrainConfig | CacheConfig
+EXPERIMENTS: Final = ("networks", "multitask", "dfv", "large")
+
+
+def default_pairs(experiment: str, preset: Preset) -> tuple[str, ...]:
+    """Names of the pairs that an experiment is about, unless others are asked for."""
+    if experiment == "networks":
+        return preset.pairs
+    if experiment == "large":
+        return ("vgg",)
+    counted = [pair.name for pair in find_pairs(preset.pairs) if pair.vectors]
+    if experiment == "multitask":
+        return tuple(counted)
+    return tuple(name for name in counted if name in preset.in_full)
+
+
+def default_methods(experiment: str, pair: Pair, preset: Preset) -> tuple[Method, ...]:
+    """The rows of an experiment, unless others are asked for; those of the seed's table first."""
+    if experiment == "multitask":
+        return (*CORE, *STAGES)
+    if experiment == "dfv":
+        return (ALONE, *vector_methods())
+    return METHODS if pair.name in preset.in_full else CORE
+
+
+def find_methods(names: tuple[str, ...]) -> tuple[Method, ...]:
+    """The methods of these names.
+
+    Raises:
+        ArgumentError: a name that no method has.
+
+    Example:
+        >>> find_methods(("svd-amortised-k4",))[0].options["num_vectors"]
+        4
+    """
+    known = {method.name: method for method in every_method()}
+    for name in names:
+        if name not in known:
+            raise ArgumentError(
+                "method",
+                expected="names of " + ", ".join(known),
+                got=repr(name),
+                remedy=nearest(name, known),
+            )
+    return tuple(method for name, method in known.items() if name in names)
+
+
+def plan(rows: Sequence[tuple[Pair, Sequence[Method]]], preset: Preset, root: Path) -> list[Task]:
+    """The runs of an experiment, in the order in which they are best made.
+
+    Each teacher comes before what is taken from it, and one seed of everything before the second
+    seed of anything.
+
+    Args:
+        rows: the pairs of networks, and the methods for each.
+        preset: how long, how wide, on what, and how many seeds.
+        root: folder for all runs.
+
+    Returns:
+        Configurations of runs and of knowledge stores, each once.
+    """
+    tasks: list[Task] = []
+    for seed in range(preset.seeds):
+        for pair, methods in rows:
+            if any(method.needs_teacher for method in methods):
+                tasks.append(_teacher(pair, preset, root))
+            if any(_is_cached(method, preset) for method in methods):
+                tasks.append(_store(pair, preset, root))
+            tasks += [_student(pair, method, seed, preset, root) for method in methods]
+    return list({task.output: task for task in tasks}.values())
+
+
+def _teacher(pair: Pair, preset: Preset, root: Path) -> TrainConfig:
+    name = pair.teacher.replace("_", "-")
+    return replace(preset.teacher, network=pair.teacher, output=str(root / name))
+
+
+def _is_cached(method: Method, preset: Preset) -> bool:
+    """Whether a store is read: Gram matrices of FSP take too much disk for what they save."""
+    return preset.views > 0 and method.needs_teacher and method.options["loss"] != "fsp"
+
+
+def _store(pair: Pair, preset: Preset, root: Path) -> CacheConfig:
+    """All that a teacher's students need of it: the most vectors, and its logits."""
+    teacher, student = _teacher(pair, preset, root), preset.student
+    return CacheConfig(
+        output=str(root / "stores" / Path(teacher.output).name),
+        teacher=teacher.output,
+        data=student.data,
+        image_size=student.image_size,
+        classes_every=student.classes_every,
+        classes=student.classes,
+        train_size=student.train_size,
+        dev_fraction=student.dev_fraction,
+        augmentation=student.augmentation,
+        views=preset.views,
+        views_seed=student.views_seed or 0,
+        loss="svd+soft_target",
+        num_vectors=max(VECTORS) if pair.vectors else 1,
+        device=student.device,
+    )
+
+
+def _student(pair: Pair, method: Method, seed: int, preset: Preset, root: Path) -> TrainConfig:
+    folder = pair.student.removesuffix("_student").replace("_", "-")
+    alone = replace(
+        preset.student,
+        network=pair.student,
+        seed=seed,
+        views=preset.views,
+        output=str(root / folder / f"{method.name}-{seed}"),
+    )
+    if not method.needs_teacher:
+        return alone
+    epochs = preset.transfer_epochs if method.stages == 2 else 0
+    if not _is_cached(method, preset):
+        teacher = _teacher(pair, preset, root).output
+        options = {**method.options, "teacher": teacher, "transfer_epochs": epochs}
+        return DistillConfig(**asdict(alone), **options)
+    store = _store(pair, preset, root).output
+    options = {**method.options, "knowledge": store, "transfer_epochs": epochs}
+    # The store says which views there are.
+    return DistillConfig(**asdict(replace(alone, views=0, views_seed=None)), **options)
+
+
+def needs(task: Task) -> set[str]:
+    """The folders that must be finished before a run can begin."""
+    taken = (getattr(task, name, "") for name in ("teacher", "knowledge"))
+    return {place for place in taken if place}

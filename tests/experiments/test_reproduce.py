@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from svdistill.cli import main
+from svdistill.errors import ArgumentError
+from svdistill.experiments import ReproduceConfig, reproduce
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    folder = tmp_path_factory.mktemp("smoke")
+    console = Console(record=True, width=200, file=(folder / "printed.txt").open("w"))
+    config = ReproduceConfig(
+        preset="smoke",
+        network="vgg_stride",
+        method="student,soft-target,svd,svd-amortised-k4",
+        output=str(folder / "runs"),
+        device="cpu",
+    )
+    reproduce("networks", config, console=console)
+    return folder / "runs", console.export_text()
+
+
+def test_everything_asked_for_is_made_shown_and_put_on_a_page(made: tuple[Path, str]) -> None:
+    root, printed = made
+    folders = sorted(
+        path.parent.relative_to(root).as_posix() for path in root.rglob("summary.json")
+    )
+    assert folders == [
+        "vgg-stride/soft-target-0",
+        "vgg-stride/student-0",
+        "vgg-stride/svd-0",
+        "vgg-stride/svd-amortised-k4-0",
+        "vgg-teacher",
+    ]
+    for name in ("teacher", "student alone", "soft target", "SVD", "SVD, k = 4, amortised"):
+        assert name in printed
+    assert "points from its student alone" in printed
+    page = (root / "report.html").read_text()
+    assert "SVD, k = 4, amortised" in page
+
+
+def test_what_is_finished_is_not_made_again(made: tuple[Path, str]) -> None:
+    root, _ = made
+    times = {path: path.stat().st_mtime_ns for path in root.rglob("summary.json")}
+    words = [
+        *("reproduce", "networks", "--preset", "smoke", "--network", "vgg_stride"),
+        *("--method", "student,svd", "--output", str(root), "--device", "cpu"),
+    ]
+    assert main(words) == 0
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("summary.json")} == times
+
+
+def test_a_dry_run_lists_the_runs_with_times_and_makes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        *("reproduce", "multitask", "--preset", "smoke", "--network", "vgg_stride"),
+        *("--method", "fsp,svd-2-stage", "--output", str(tmp_path / "runs"), "--dry-run"),
+    ]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    for name in ("vgg-teacher", "stores/vgg-teacher", "fsp-0", "svd-2-stage-0", "1 + 2"):
+        assert name in printed
+    assert "4 runs, 4 to do" in printed
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_of_other_options_in_the_way_stops_everything_before_it_begins(
+    made: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, _ = made
+    other = tmp_path / "runs"
+    for name in ("config.yaml", "environment.json", "metrics.jsonl", "summary.json"):
+        target = other / "vgg-stride" / "student-0" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        text = (root / "vgg-stride" / "student-0" / name).read_text()
+        target.write_text(text.replace("epochs: 2", "epochs: 3"))
+    words = ["reproduce", "networks", "--preset", "smoke", "--output", str(other)]
+    assert main(words) == 2
+    assert "epochs" in capsys.readouterr().err
+    assert not (other / "vgg-teacher").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"preset": "tiny"}, "preset"),
+        ({"network": "vgg19"}, "network"),
+        ({"method": "svdd"}, "method"),
+        ({"seeds": 0}, "seeds"),
+        ({"jobs": 0}, "jobs"),
+        ({"max_seconds": -1.0}, "max_seconds"),
+    ],
+)
+def test_bad_options_are_named(options: dict[str, object], named: str) -> None:
+    with pytest.raises(ArgumentError, match=named):
+        reproduce("networks", ReproduceConfig(**options))  # type: ignore[arg-type]
+
+
+def test_large_images_have_no_default(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reproduce", "large", "--preset", "smoke"]) == 2
+    assert "tiny_imagenet:PATH" in capsys.readouterr().err
