@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from looking import emulate
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
@@ -60,3 +61,16 @@ def page(browser: webdriver.Chrome, tmp_path_factory: pytest.TempPathFactory) ->
     distill(DistillConfig(teacher=teacher, **student, **shared))
     runs = [RESULTS / "mini-clip", RESULTS / "demo", folder / "tiny"]
     return write_report(runs, folder / "report.html").as_uri()
+
+
+@pytest.fixture
+def report(browser: webdriver.Chrome, page: str) -> Iterator[webdriver.Chrome]:
+    """The page, freshly opened on a desk in daylight."""
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    emulate(browser)
+    browser.set_window_size(1280, 900)
+    for kind in ("browser", "performance"):
+        browser.get_log(kind)  # what came before is none of this page's
+    browser.get(page)
+    yield browser
+    assert [entry["message"] for entry in browser.get_log("browser")] == []

@@ -35,11 +35,20 @@ def test_vectors_are_drawn_where_there_are_several_and_said_once_where_not() -> 
     assert len(part.figures) == 1
 
 
-def test_clipping_says_where_no_gradients_were_recorded() -> None:
-    runs = [made_run("a", numbers=NORMS, **SVD), made_run("b", "mobilenet_student", **SVD)]
-    drawn, missing = clipping_section(compare(runs))
-    assert len(drawn.figures) == 1
-    assert "no run recorded" in missing.missing[0]
+def test_clipping_says_what_was_not_recorded() -> None:
+    close = {**NORMS, "svd_close": 0.25}
+    runs = [
+        made_run("a", numbers=close, **SVD),
+        made_run("b", "mobilenet_student", numbers=NORMS, **SVD),
+        made_run("c", "resnext_student", loss="fsp", teacher="t"),
+    ]
+    recorded, norms_only, nothing = clipping_section(compare(runs))
+    assert (len(recorded.figures), recorded.missing) == (1, ())
+    assert len(norms_only.figures) == 1
+    assert "How often two singular values were close" in norms_only.missing[0]
+    assert nothing.figures == ()
+    assert len(nothing.missing) == 1
+    assert "no run recorded the gradients" in nothing.missing[0]
 
 
 def test_cost_is_drawn_for_each_data_set_also_without_latency(

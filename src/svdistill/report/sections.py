@@ -53,15 +53,16 @@ def cost_section(comparisons: Sequence[Comparison]) -> list[Part]:
 
 
 def clipping_section(comparisons: Sequence[Comparison]) -> list[Part]:
-    """Gradient norms by epoch."""
-    return [
-        part_of(
-            comparison.title,
-            clipping_curves(comparison.runs),
-            "Not drawn: no run recorded the gradients of both tasks.",
-        )
-        for comparison in comparisons
-    ]
+    """Gradient norms by epoch, and how often singular values were too close for the gradient."""
+    parts = []
+    for comparison in comparisons:
+        figure = clipping_curves(comparison.runs)
+        missing = [] if figure else ["Not drawn: no run recorded the gradients of both tasks."]
+        svd = [run for run in comparison.runs if "svd" in run.config.get("loss", "")]
+        if svd and all(record.svd_close is None for run in svd for record in run.records):
+            missing.append("How often two singular values were close was not recorded.")
+        parts.append(Part(comparison.title, (figure,) if figure else (), tuple(missing)))
+    return parts
 
 
 def _by_data(comparisons: Sequence[Comparison]) -> dict[str, list[Run]]:
