@@ -46,6 +46,9 @@ def test_a_short_demo_prints_its_table_and_where_the_runs_lie(tmp_path, monkeypa
     assert str(tmp_path / "demo") in shown
     assert (tmp_path / "demo" / "curves.png").stat().st_size > 1000
     assert len(list((tmp_path / "demo").glob("*/summary.json"))) == len(rows)
+    page = tmp_path / "demo" / "report.html"
+    assert page.name in shown
+    assert "student alone" in page.read_text()
     table = describe_network("mobilenet_student", num_classes=10, width=0.1, image_size=16)
     assert rows[1].flops == table.profile.flops
 

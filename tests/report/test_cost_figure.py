@@ -36,7 +36,7 @@ def test_three_panels_with_latencies_and_two_without() -> None:
     shown = texts(figure.svg)
     assert {"FLOPs, millions", "parameters, millions", "latency of one image, ms"} <= set(shown)
     assert "a processor, 1 thread" in figure.caption
-    assert "VGG: SVD" in figure.caption
+    assert "SVD for VGG" in figure.caption
     without = accuracy_against_cost(RUNS, [])
     assert without is not None
     assert "latency of one image, ms" not in texts(without.svg)

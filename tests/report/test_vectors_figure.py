@@ -49,6 +49,6 @@ def test_both_panels_show_the_curve_and_the_right_one_the_seeds() -> None:
     assert [shows(line, [50.0, 54.0, 53.0, 54.0]) for line in drawn] == [True, True]
     seeds = [0.0, 7.0, 7.3, 7.4, 7.6, 7.8]
     assert any(shows(line, seeds) for line in lines(figure.svg, "currentColor"))
-    assert "VGG_stride, the seed's" in texts(figure.svg)
+    assert "VGG_stride, the paper's" in texts(figure.svg)
     assert "16" in texts(figure.svg)
     assert "k = 2 53.0" in figure.alt

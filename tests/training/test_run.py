@@ -264,6 +264,22 @@ def test_every_loss_trains(tmp_path, teacher_run, loss):
     assert record.clipped_norm == pytest.approx(record.transfer_norm) or clip == "norm"
 
 
+def test_in_two_stages_an_added_soft_target_comes_with_the_task(tmp_path, teacher_run):
+    options = {"epochs": 1, "transfer_epochs": 1, "clip": "amortised"}
+    records = {}
+    for loss in ("svd", "svd+soft_target"):
+        distill(distill_config(tmp_path / loss, teacher_run, loss=loss, **options))
+        records[loss] = read_records(tmp_path / loss)
+    (first, alone), (same, with_soft) = records["svd"], records["svd+soft_target"]
+    assert first.stage == same.stage == "transfer"
+    assert first.transfer_loss == same.transfer_loss
+    assert first.test_loss == same.test_loss
+    assert alone.stage == with_soft.stage == "task"
+    assert alone.transfer_loss is None
+    assert 0 < with_soft.transfer_loss < same.transfer_loss
+    assert alone.test_loss != with_soft.test_loss
+
+
 def test_losses_are_built_as_configured():
     def build(**fields):
         return build_losses(distill_config("run", "teacher", **fields))

@@ -30,7 +30,8 @@ def spell(words: list[str]) -> list[str]:
 def explain(message: str, words: list[str]) -> str:
     """A parser's message in one line, with the option that a mistyped one is close to."""
     command = words[0]
-    line = " ".join(message.split()).replace(f"{command}.", "--")
+    line = re.sub(rf"\b{command}\.(\w+)", lambda found: _shown(found[1], command), message)
+    line = " ".join(line.split())
     line = re.sub(
         r"Parser key \"(\w+)\": Expected an? (.+)\. Got value: (.*)",
         lambda found: f"{found[1]}: expected {_plain(found[2])}, got {found[3]}",
@@ -44,6 +45,11 @@ def explain(message: str, words: list[str]) -> str:
     unknown = [word for word in written if word not in options]
     remedy = nearest(unknown[0], options) if unknown else f"see `svdistill {command} --help`"
     return f"{line}; {remedy}"
+
+
+def _shown(name: str, command: str) -> str:
+    """An option with its dashes; what has none is in capitals, as in the manual."""
+    return f"--{name}" if f"--{name}" in _options_of(command) else name.upper()
 
 
 def _plain(kind: str) -> str:

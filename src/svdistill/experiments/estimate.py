@@ -22,6 +22,8 @@ from svdistill.training.assembly import build_losses, choose_device, place_netwo
 from svdistill.training.run_directory import read_summary
 
 TIMED_STEPS: Final = 3
+# Of each timed batch; on a GPU so few images would tell little.
+CPU_IMAGES: Final = 32
 
 
 class Estimator:
@@ -39,6 +41,7 @@ class Estimator:
         self.tasks = {task.output: task for task in tasks}
         self.data = data
         self._known: dict[str, float] = {}
+        self._alone: dict[str, tuple[float, float]] = {}
 
     def seconds(self, task: Task) -> float:
         """The time of a whole run, or of a whole knowledge store."""
@@ -51,8 +54,9 @@ class Estimator:
         images = len(self.data.train)
         if isinstance(task, CacheConfig):
             return task.views * images * self._time_teaching(task)
-        evaluation = len(self.data.test) * self._time_evaluation(task)
-        alone = task.epochs * (images * self._time_task(task) + evaluation)
+        to_learn, to_evaluate = self._times_alone(task)
+        evaluation = len(self.data.test) * to_evaluate
+        alone = task.epochs * (images * to_learn + evaluation)
         if not isinstance(task, DistillConfig):
             return alone
         transfer = images * self._time_transfer(task) + evaluation
@@ -60,15 +64,16 @@ class Estimator:
             return task.transfer_epochs * transfer + alone
         return task.epochs * transfer
 
-    def _time_evaluation(self, task: TrainConfig) -> float:
-        """Seconds per image, here and below."""
-        network, images = self._network(task).eval(), self._images(task)
-        with torch.inference_mode():
-            return _seconds_per_image(lambda: network(images), images)
-
-    def _time_task(self, task: TrainConfig) -> float:
-        network, images = self._network(task), self._images(task)
-        return _seconds_per_image(lambda: _cross_entropy(network(images)).backward(), images)
+    def _times_alone(self, task: TrainConfig) -> tuple[float, float]:
+        """Seconds per image, here and below: of a step without a teacher, and of evaluation."""
+        if task.network not in self._alone:
+            network, images = self._network(task), self._images(task)
+            step = _seconds_per_image(lambda: _cross_entropy(network(images)).backward(), images)
+            network.eval()
+            with torch.inference_mode():
+                evaluation = _seconds_per_image(lambda: network(images), images)
+            self._alone[task.network] = step, evaluation
+        return self._alone[task.network]
 
     def _time_teaching(self, task: CacheConfig) -> float:
         teacher, images, loss = self._teacher(task), self._images(task), whole_loss(task)
@@ -112,8 +117,9 @@ class Estimator:
         return network
 
     def _images(self, task: Task) -> Tensor:
-        shape = (task.batch_size, *self.data.image_shape)
-        images = torch.randn(shape, device=choose_device(task.device))
+        device = choose_device(task.device)
+        count = task.batch_size if device.type == "cuda" else min(task.batch_size, CPU_IMAGES)
+        images = torch.randn(count, *self.data.image_shape, device=device)
         return images.contiguous(memory_format=torch.channels_last)
 
 

@@ -80,8 +80,8 @@ def accuracy_against_cost(runs: Sequence[Run], latencies: Sequence[Latency]) -> 
     alt = "Accuracy against cost. " + "; ".join(map(_spoken, points)) + "."
     return Figure(
         title="Accuracy and what it costs",
-        caption="Means over the seeds. A line joins the student alone with the row that did best: "
-        + "; ".join(f"{p.pair}: {p.row}" for p in points if p.role == "student, best row")
+        caption="Means over the seeds. A line joins the student alone with the row that did best, "
+        + ", ".join(f"{p.row} for {p.pair}" for p in points if p.role == "student, best row")
         + ". Left and up is better."
         + (f" {_measured(latencies)}" if latencies else ""),
         alt=alt,

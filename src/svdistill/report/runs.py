@@ -112,7 +112,7 @@ def _instead(path: Path) -> str:
 def _remedy(path: Path) -> str:
     if path.exists():
         return "finish a run with --resume, or give another folder"
-    siblings = [folder.name for folder in path.parent.glob("*") if folder.is_dir()]
+    siblings = [folder.name for folder in path.parent.glob("[!.]*") if folder.is_dir()]
     return nearest(path.name, siblings) if siblings else "check the path"
 
 

@@ -76,7 +76,7 @@ def number_of_vectors(runs: Sequence[Run]) -> Figure | None:
     for line, dashes in zip(published, SEED_DASHES, strict=False):
         places = [counts.index(count) for count in line.counts]
         gain = band_of([[accuracy - line.accuracies[0] for accuracy in line.accuracies]])
-        draw_band(right, places, gain, LineStyle(BLACK, "x", dashes), f"{line.pair}, the seed's")
+        draw_band(right, places, gain, LineStyle(BLACK, "x", dashes), f"{line.pair}, the paper's")
     for axes in (left, right):
         plain(axes)
         axes.set_xticks(range(len(counts)), [str(count) for count in counts])
@@ -93,7 +93,7 @@ def number_of_vectors(runs: Sequence[Run]) -> Figure | None:
         caption="Left: test accuracy, mean over the seeds, the band from the lowest seed to the "
         "highest. Right: the same as a gain over the student alone"
         + (
-            ", beside the gains in the seed's figure (all of CIFAR-100, in full width), which "
+            ", beside the gains in the paper's figure (all of CIFAR-100, in full width), which "
             "were read from its plot."
             if published
             else "."

@@ -136,7 +136,7 @@ class DistillConfig(TrainConfig):
         transfer_weight: Factor on the transfer loss.
         soft_target_weight: Factor on the soft target where it is added to another loss.
         transfer_epochs: In 2-stage training, epochs of transfer alone before `epochs` of the task
-            alone. 0 for 1-stage training: both at once.
+            alone, an added soft target with it. 0 for 1-stage training: both at once.
     """
 
     teacher: str = ""

@@ -33,7 +33,7 @@ from svdistill.training.loop import Loop, Stage
 from svdistill.training.metrics import Evaluation, evaluate_network
 from svdistill.training.progress import Reporter
 from svdistill.training.run_directory import RunDirectory, RunSummary
-from svdistill.training.step import DistillStep, TaskStep, TransferStep
+from svdistill.training.step import DistillStep, Step, TaskStep, TransferStep
 from svdistill.training.views import Views, views_of
 from svdistill.training.weights import load_student, load_teacher, read_card, weights_file
 
@@ -146,13 +146,25 @@ def _stages(
     accelerator: Accelerator,
     store: KnowledgeStore | None = None,
 ) -> list[Stage]:
+    """Task and transfer at once; or the transfer alone, then the task and what counts with it."""
     parts = (distiller, accelerator, config.task_weight, config.transfer_weight)
     if not config.transfer_epochs:
         return [Stage("both", DistillStep(*parts), config.epochs, store)]
-    return [
-        Stage("transfer", TransferStep(*parts), config.transfer_epochs, store),
-        Stage("task", TaskStep(distiller.student, accelerator), config.epochs),
-    ]
+    transfer = Stage("transfer", TransferStep(*parts), config.transfer_epochs, store)
+    if distiller.unclipped is None:
+        task: Step = TaskStep(distiller.student, accelerator)
+        return [transfer, Stage("task", task, config.epochs)]
+    rest = Distiller(
+        distiller.teacher,
+        distiller.student,
+        distiller.unclipped,
+        taps=[],
+        clip="none",
+        clip_interval=config.clip_interval,
+        weight_decay=distiller.weight_decay,
+    )
+    task = DistillStep(rest, accelerator, config.task_weight, transfer_weight=1.0)
+    return [transfer, Stage("task", task, config.epochs, store)]
 
 
 def evaluate(path: str | Path, data: str | None = None, *, device: str = "auto") -> Evaluation:

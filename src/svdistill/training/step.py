@@ -165,9 +165,10 @@ class TransferStep(_DistillerStep):
             output = self.distiller(images, knowledge)
         # Detached, so that it adds no gradient and clips none.
         task_loss = F.cross_entropy(output.logits.detach().float(), labels)
+        transfer_loss = output.transfer_loss * self.transfer_weight
         self.distiller.backward(
             task_loss,
-            output._replace(transfer_loss=output.transfer_loss * self.transfer_weight),
+            output._replace(transfer_loss=transfer_loss, unclipped_loss=None),
             progress=progress,
             loss_scale=_loss_scale(self.accelerator, output.transfer_loss.device),
             measure=measure,
