@@ -14,19 +14,24 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from svdistill.benchmarks import DFVResult, StepResult, SVDResult
 from svdistill.benchmarks.results import read_result
 from svdistill.benchmarks.tables import footnotes, grids, ratio_grid, to_markdown
 from svdistill.networks import describe_network, network_names, published_size
-from svdistill.report import markdown_table, method_rows, plot_curves
+from svdistill.report import find_runs, markdown_table, method_rows, plot_curves
+from svdistill.report.comparisons import compare
+from svdistill.report.html_table import mean_cell
+from svdistill.report.method_results import method_results
 from svdistill.report.network_tables import millions
+from svdistill.report.run_tables import mean_std
 from svdistill.training.run_directory import read_summary
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
 MEASURED = ROOT / "benchmarks" / "results"
-PAGES = ("README.md", "docs/speed.md")
+PAGES = ("README.md", "docs/speed.md", "docs/findings.md")
 BENCHMARKS: dict[str, type[StepResult] | type[SVDResult] | type[DFVResult]] = {
     "step": StepResult,
     "svd": SVDResult,
@@ -106,6 +111,10 @@ def with_tables(text: str) -> str:
             rows = agreement_table()
         elif found[1] == "networks":
             rows = networks_markdown()
+        elif found[1] == "tap-gradients":
+            rows = tap_gradients_table()
+        elif found[1].startswith("mini/"):
+            rows = mini_table(found[1].removeprefix("mini/"))
         else:
             runs = [(label, read_summary(path)) for label, path in runs_of(found[1])]
             rows = markdown_table(method_rows(runs))
@@ -156,6 +165,50 @@ def agreement_table() -> str:
             for dtype in ("float32", "float64", "bfloat16")
         )
         lines.append(f"| {subject} | {quantity} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def mini_table(pair: str) -> str:
+    """Every method that results/mini has for a pair of networks, the best first."""
+    (comparison,) = (one for one in compare(find_runs([RESULTS / "mini"])) if one.pair == pair)
+    results = method_results(comparison)
+    lines = [
+        "| method | last epoch % | best epoch % | gain over the student alone | seeds |",
+        "|---" * 5 + "|",
+    ]
+    for result in sorted(results, key=lambda one: (not one.method.is_teacher, -one.accuracy)):
+        method = result.method
+        cells = (
+            method.name,
+            mean_std(method.last),
+            mean_std(method.best),
+            mean_cell(result.gains, signed=True).text,
+            str(len(method.seeds)),
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def tap_gradients_table() -> str:
+    """What each gradient sends to each tap, from benchmarks/results/tap-gradients.json."""
+    rows = json.loads((MEASURED / "tap-gradients.json").read_text())["rows"]
+    lines = [
+        "| student | k | tap | positions x channels | exact: norm | poster: of it, cosine | "
+        "authors: of it, cosine |",
+        "|---" * 7 + "|",
+    ]
+    taps: dict[tuple[str, int, str], dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        taps.setdefault((row["student"], row["vectors"], row["tap"]), {})[row["gradient"]] = row
+    for (student, vectors, tap), by_gradient in taps.items():
+        exact = by_gradient["exact"]
+        size = f"{exact['positions']} x {exact['channels']}"
+        cells = [student, str(vectors), tap, size, f"{exact['norm']:.3f}"]
+        for name in ("poster", "authors"):
+            one = by_gradient[name]
+            angle = "" if one["cosine"] is None else f", {one['cosine']:.2f}"
+            cells.append(f"{one['share_of_exact']:.2f}{angle}")
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

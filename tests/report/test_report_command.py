@@ -29,7 +29,7 @@ def test_the_page_is_written_and_named(
     [
         (["nothing"], "nothing: expected a run directory"),
         (["run"], "did you mean 'runs'?"),
-        ([], "runs"),
+        ([], "RUNS"),
         (["runs", "--ouput", "x.html"], "did you mean '--output'?"),
         (["runs", "-o", "nowhere/x.html"], "no directory nowhere"),
         (["runs", "-o", "runs"], "got a directory"),

@@ -26,6 +26,19 @@ def test_each_comparison_has_its_own_curves() -> None:
     assert all(len(part.figures) == 1 for part in parts)
 
 
+def test_many_rows_are_spread_over_several_figures_the_best_in_the_first() -> None:
+    taught = [
+        made_run(f"k{k}", accuracies=(10.0, 20.0 + k), num_vectors=k, **SVD) for k in range(1, 11)
+    ]
+    (part,) = curves_section(compare([made_run("alone"), *taught]))
+    first, second = (figure.alt for figure in part.figures)
+    assert "k = 10 30.0" in first
+    assert "k = 4 24.0" in first
+    assert "k = 3 23.0" in second
+    assert "student alone" in first
+    assert "student alone" in second
+
+
 def test_vectors_are_drawn_where_there_are_several_and_said_once_where_not() -> None:
     runs = [made_run("a"), made_run("b", **SVD), made_run("c", "mobilenet_student")]
     (part,) = vectors_section(compare([*runs, made_run("d", data="folder:flowers")]))

@@ -12,7 +12,7 @@ from svdistill.report.network_tables import millions
 
 OWN_HEADINGS = ("last epoch %", "best epoch %", "seeds", "gain")
 PAPER_HEADINGS = ("paper's gain", "paper's %", "difference")
-COST_HEADINGS = ("step time", "parameters", "FLOPs")
+COST_HEADINGS = ("parameters", "FLOPs")
 
 
 def accuracy_table(comparison: Comparison) -> HTMLTable:
@@ -90,7 +90,6 @@ def _row(result: MethodResult, with_paper: bool) -> tuple[Cell, ...]:
         Cell(f"{seeds}{repeated}", seeds),
         mean_cell(result.gains, signed=True),
         *(paper_cells if with_paper else ()),
-        number_cell(result.step_time, "× {:.2f}"),
         Cell(millions(summary.parameters, digits=3), summary.parameters),
         Cell(millions(summary.flops), summary.flops),
     )

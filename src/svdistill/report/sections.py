@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 
 from svdistill.errors import RunError
@@ -9,6 +10,7 @@ from svdistill.report.clipping_figure import clipping_curves
 from svdistill.report.comparisons import Comparison
 from svdistill.report.cost_figure import accuracy_against_cost
 from svdistill.report.curve_figures import accuracy_curves
+from svdistill.report.figure import LINE_STYLES
 from svdistill.report.latency import Latency, measure_latencies
 from svdistill.report.part import Part, part_of
 from svdistill.report.runs import Run
@@ -16,11 +18,12 @@ from svdistill.report.vectors_figure import number_of_vectors
 
 
 def curves_section(comparisons: Sequence[Comparison]) -> list[Part]:
-    """Test accuracy by epoch."""
-    return [
-        part_of(comparison.title, accuracy_curves(comparison.runs), "There are no runs.")
-        for comparison in comparisons
-    ]
+    """Test accuracy by epoch, some rows in each figure, the best first."""
+    parts = []
+    for comparison in comparisons:
+        drawn = (accuracy_curves(runs) for runs in _some_rows(comparison))
+        parts.append(Part(comparison.title, tuple(figure for figure in drawn if figure), ()))
+    return parts
 
 
 def vectors_section(comparisons: Sequence[Comparison]) -> list[Part]:
@@ -63,6 +66,18 @@ def clipping_section(comparisons: Sequence[Comparison]) -> list[Part]:
             missing.append("How often two singular values were close was not recorded.")
         parts.append(Part(comparison.title, (figure,) if figure else (), tuple(missing)))
     return parts
+
+
+def _some_rows(comparison: Comparison) -> list[list[Run]]:
+    """The runs of each figure: teacher, student alone, and as many taught rows as stay apart."""
+    own = [method for method in comparison.methods if method.is_teacher or method.is_alone]
+    taught = [method for method in comparison.students if not method.is_alone]
+    taught.sort(key=lambda method: -statistics.fmean(method.last))
+    places = range(0, max(len(taught), 1), len(LINE_STYLES))
+    return [
+        [run for method in (*own, *taught[at : at + len(LINE_STYLES)]) for run in method.runs]
+        for at in places
+    ]
 
 
 def _by_data(comparisons: Sequence[Comparison]) -> dict[str, list[Run]]:

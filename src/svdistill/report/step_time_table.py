@@ -25,7 +25,7 @@ def step_time_table(comparison: Comparison) -> HTMLTable | None:
         return None
     return HTMLTable(
         title=comparison.title,
-        caption="Time of a training step, mean over the seeds",
+        caption="Time of a training step in the fastest epoch, mean over the seeds",
         headings=(Heading("method", numeric=False), *map(Heading, HEADINGS)),
         rows=tuple(
             _row(result, result.step_time) for result in results if result.step_time is not None
@@ -39,5 +39,5 @@ def _row(result: MethodResult, step_time: float) -> tuple[Cell, ...]:
         Cell(result.method.name),
         number_cell(1e3 * seconds, "{:.3f}"),
         number_cell(step_time, "× {:.2f}"),
-        number_cell(100 * (1 - 1 / step_time), "{:.0f} %"),
+        number_cell(100 * (1 - 1 / step_time) if step_time >= 1 else None, "{:.0f} %"),
     )

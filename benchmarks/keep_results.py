@@ -1,0 +1,71 @@
+r"""Copy finished runs into a folder that is committed: small, and without this machine's paths.
+
+    python benchmarks/keep_results.py runs/mini results/mini --data parquet:data/cifar100 \
+        --weights vgg-teacher mobilenet-teacher vgg-stride/svd-amortised-0
+
+Of each run the configuration, environment, metrics and summary are kept; of those named by
+`--weights`, the network after the last epoch too, in float16. What was kept before and is not among
+the runs stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import yaml
+
+from svdistill.files import make_directory, read_json, write_atomically, write_json
+from svdistill.training import load_student
+from svdistill.training.config import stored_values
+from svdistill.training.run_directory import RunDirectory
+from svdistill.training.weights import read_card, save_weights
+
+
+def keep(run: Path, source: Path, target: Path, data: str) -> Path:
+    """Copy what is known of a run, with its paths under the target and its data under this name."""
+    kept = target / run.relative_to(source)
+    make_directory(kept)
+    values = stored_values(run / "config.yaml") | {"output": str(kept), "data": data}
+    for name in ("teacher", "knowledge"):
+        if values.get(name):
+            values[name] = str(target / Path(values[name]).relative_to(source))
+    _write(kept / "config.yaml", yaml.safe_dump(values, sort_keys=False))
+    write_json(kept / "summary.json", read_json(run / "summary.json") | {"directory": str(kept)})
+    for name in ("environment.json", "metrics.jsonl"):
+        _write(kept / name, (run / name).read_text())
+    return kept
+
+
+def _write(path: Path, text: str) -> None:
+    write_atomically(path, lambda temporary: temporary.write_text(text))
+
+
+def keep_weights(run: Path, kept: Path) -> None:
+    """Keep a run's network in float16."""
+    weights = RunDirectory(run).student
+    card = read_card(weights)
+    assert card is not None  # it is a run's own
+    save_weights(RunDirectory(kept).student, load_student(run).half(), card)
+
+
+def main() -> None:
+    """Copy, and say what came of the weights."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", type=Path)
+    parser.add_argument("target", type=Path)
+    parser.add_argument("--data", required=True, help="what the kept configurations name")
+    parser.add_argument("--weights", nargs="*", default=[], help="runs whose networks are kept")
+    options = parser.parse_args()
+
+    finished = sorted(path.parent for path in options.source.rglob("summary.json"))
+    for run in finished:
+        kept = keep(run, options.source, options.target, options.data)
+        if str(run.relative_to(options.source)) in options.weights:
+            keep_weights(run, kept)
+            print(f"{kept}: {RunDirectory(kept).student.stat().st_size / 1e6:.1f} MB")
+    print(f"{len(finished)} runs in {options.target}")
+
+
+if __name__ == "__main__":
+    main()
