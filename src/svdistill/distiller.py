@@ -42,8 +42,8 @@ class Distiller(nn.Module):
         student: the network to train, with the same classes.
         loss: what to transfer.
         taps: module paths that both networks have, or `TapPairs(teacher=..., student=...)`.
-        clip: how the transfer gradient is bounded, see `multitask_backward`; or `"amortised"`, for
-            little more than the price of one gradient, see `AmortisedBackward`.
+        clip: how the transfer gradient is bounded: `"amortised"`, for little more than the price of
+            one gradient, see `AmortisedBackward`; or in every step, see `multitask_backward`.
         clip_interval: with `"amortised"` and `"none"`, the steps from one measurement of both
             gradients to the next; the norms that `backward` returns are those last measured.
         unclipped: a second loss that counts as part of the task: it is learnt in full, and the
@@ -76,7 +76,7 @@ class Distiller(nn.Module):
         loss: TransferLoss,
         *,
         taps: TapPairs | Sequence[str],
-        clip: str = "norm",
+        clip: str = "amortised",
         clip_interval: int = 10,
         unclipped: TransferLoss | None = None,
         weight_decay: float = 0.0,

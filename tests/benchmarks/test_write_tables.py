@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from svdistill.report import find_runs
+from svdistill.training.run_directory import read_records, read_summary
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -17,7 +20,9 @@ def write_tables():
     return module
 
 
-@pytest.mark.parametrize(("page", "at_least"), [("README.md", 4), ("docs/speed.md", 3)])
+@pytest.mark.parametrize(
+    ("page", "at_least"), [("README.md", 4), ("docs/speed.md", 3), ("docs/findings.md", 3)]
+)
 def test_pages_hold_the_tables_of_the_results(write_tables, page, at_least):
     assert page in write_tables.PAGES
     text = (ROOT / page).read_text()
@@ -40,12 +45,23 @@ def test_every_committed_run_is_in_its_table(write_tables, name):
     assert stored
 
 
-def test_committed_summaries_agree_with_their_metrics(write_tables):
-    from svdistill.training.run_directory import read_records, read_summary
+def test_every_method_of_the_preset_mini_is_in_its_table(write_tables):
+    runs = find_runs([ROOT / "results" / "mini"])
+    for pair in {run.pair for run in runs if not run.is_teacher}:
+        rows = write_tables.mini_table(pair).splitlines()[2:]
+        names = [row.split(" | ")[0].removeprefix("| ") for row in rows]
+        expected = {run.row for run in runs if run.pair == pair and not run.is_teacher}
+        assert expected <= set(names)
+        assert names[0] == "teacher"
+        means = [float(row.split(" | ")[1].split(" ")[0]) for row in rows[1:]]
+        assert means == sorted(means, reverse=True)
 
-    for name in ("demo", "cifar100-short"):
-        for _, path in write_tables.runs_of(name):
-            summary, records = read_summary(path), read_records(path)
-            assert summary.epochs == len(records)
-            assert summary.last_accuracy == records[-1].test_accuracy
-            assert summary.best_accuracy == max(record.test_accuracy for record in records)
+
+def test_committed_summaries_agree_with_their_metrics(write_tables):
+    found = [path for name in ("demo", "cifar100-short") for _, path in write_tables.runs_of(name)]
+    found += [run.path for run in find_runs([ROOT / "results" / "mini"])]
+    for path in found:
+        summary, records = read_summary(path), read_records(path)
+        assert summary.epochs == len(records)
+        assert summary.last_accuracy == records[-1].test_accuracy
+        assert summary.best_accuracy == max(record.test_accuracy for record in records)

@@ -39,8 +39,9 @@ def made_run(
     flops: int = 2_000_000,
     **options: object,
 ) -> Run:
-    """A run as if it had been read; with a `loss` among the options it was distilled."""
+    """A run as if it had been read; with a `loss` among the options it was taught, as the seed."""
     kind = DistillConfig if "loss" in options else TrainConfig
+    options = {"clip": "norm", **options} if "loss" in options else options
     config = dataclasses.asdict(kind(output=path, network=network, **options))
     records = tuple(
         EpochRecord(**{**NUMBERS, **(numbers or {}), "epoch": epoch, "test_accuracy": accuracy})

@@ -54,7 +54,7 @@ BESIDE = {"task_weight": 0.1, "soft_target_weight": 0.9}
     ],
 )
 def test_a_taught_student_is_named_by_what_differs(options: dict[str, object], name: str) -> None:
-    config = dataclasses.asdict(DistillConfig(output="run", teacher="teacher"))
+    config = dataclasses.asdict(DistillConfig(output="run", teacher="teacher", clip="norm"))
     assert row_name({**config, **options}) == name
 
 

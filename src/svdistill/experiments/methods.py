@@ -27,8 +27,9 @@ class Method:
         return "loss" in self.options
 
 
-def _svd(name: str, stages: int = 1, **options: Any) -> Method:
-    return Method(name, {"loss": "svd", **options}, stages)
+def _svd(name: str, stages: int = 1, clip: str = "norm", **options: Any) -> Method:
+    """The seed's own way, but for these options."""
+    return Method(name, {"loss": "svd", "clip": clip, **options}, stages)
 
 
 # Usual for soft targets: Hinton et al., 2015.
@@ -37,22 +38,24 @@ SOFT_WEIGHTS: Final = {"task_weight": 0.1, "transfer_weight": 0.9}
 # The same two, and beside them, clipped, the transfer of SVD.
 BESIDE_SOFT: Final = {"task_weight": 0.1, "soft_target_weight": 0.9}
 
+FSP: Final = {"loss": "fsp", "clip": "norm"}
+
 ALONE: Final = Method("student")
 # The seed's table, and what we make of it: another clip, and soft targets beside.
 CORE: Final = (
     ALONE,
     Method("soft-target", SOFT_TARGET | SOFT_WEIGHTS),
-    Method("fsp-2-stage", {"loss": "fsp"}, stages=2),
+    Method("fsp-2-stage", FSP, stages=2),
     _svd("svd"),
     _svd("svd-amortised", clip="amortised"),
     Method("svd-soft-target", {"loss": "svd+soft_target", "clip": "amortised", **BESIDE_SOFT}),
 )
 STAGES: Final = (
-    Method("fsp", {"loss": "fsp"}),
+    Method("fsp", FSP),
     _svd("svd-2-stage", stages=2),
 )
 VARIANTS: Final = (
-    Method("svd-norm-soft-target", {"loss": "svd+soft_target", **BESIDE_SOFT}),
+    Method("svd-norm-soft-target", {"loss": "svd+soft_target", "clip": "norm", **BESIDE_SOFT}),
     _svd("svd-poster-clip", clip="poster"),
     _svd("svd-poster-gradient", gradient="poster"),
     _svd("svd-authors-gradient", gradient="authors"),

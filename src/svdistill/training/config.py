@@ -127,9 +127,10 @@ class DistillConfig(TrainConfig):
         beta: Width of the radial basis function (svd).
         gradient: `exact`, the `poster`'s formula, or what its `authors`' code computes (svd).
         temperature: Softening of the predictions (soft_target).
-        clip: Bound on the transfer gradient against the task's: `norm` per tensor, `poster`,
-            `global` with one scale for all, `none`; or `amortised`, which measures that scale in
-            some steps only and costs little more than one gradient.
+        clip: Bound on the transfer gradient against the task's: `amortised` with one scale for all,
+            measured in some steps only, for little more than the price of one gradient; `global`,
+            which measures it in every step; per tensor `norm` (the seed authors' code) or
+            `poster`; or `none`.
         clip_interval: With `amortised` and `none`, the steps from one measurement of both
             gradients to the next.
         task_weight: Factor on the cross-entropy.
@@ -150,7 +151,7 @@ class DistillConfig(TrainConfig):
     beta: float = 8.0
     gradient: Literal["exact", "poster", "authors"] = "exact"
     temperature: float = 4.0
-    clip: Literal["norm", "poster", "global", "none", "amortised"] = "norm"
+    clip: Literal["norm", "poster", "global", "none", "amortised"] = "amortised"
     clip_interval: int = 10
     task_weight: float = 1.0
     transfer_weight: float = 1.0
