@@ -3,11 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from imagenet_files import write_tiny_imagenet
 from rich.console import Console
 
 from svdistill.cli import main
 from svdistill.errors import ArgumentError
 from svdistill.experiments import ReproduceConfig, reproduce
+from svdistill.experiments.reproduce import customised
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +102,31 @@ def test_a_run_of_other_options_in_the_way_stops_everything_before_it_begins(
 def test_bad_options_are_named(options: dict[str, object], named: str) -> None:
     with pytest.raises(ArgumentError, match=named):
         reproduce("networks", ReproduceConfig(**options))  # type: ignore[arg-type]
+
+
+def test_large_images_of_64_pixels(tmp_path: Path) -> None:
+    data = write_tiny_imagenet(tmp_path / "tiny-imagenet-200", size=50)
+    config = ReproduceConfig(
+        preset="smoke",
+        data=f"tiny_imagenet:{data}",
+        method="student,svd",
+        output=str(tmp_path / "runs"),
+        device="cpu",
+    )
+    runs = {run.row: run for run in reproduce("large", config)}
+    assert set(runs) == {"teacher", "student alone", "SVD"}
+    for run in runs.values():
+        assert run.config["image_size"] == 64
+        assert run.pair == "VGG"
+    assert runs["SVD"].summary.flops > 0
+    assert "Tiny-ImageNet" in (tmp_path / "runs" / "report.html").read_text()
+
+
+def test_large_folders_are_imagenet_of_fifty_classes() -> None:
+    config = ReproduceConfig(preset="seed", data="folder:imagenet")
+    preset = customised("large", config)
+    for run in (preset.teacher, preset.student):
+        assert (run.classes, run.image_size, run.classes_every) == ("50@0", 64, 1)
 
 
 def test_large_images_have_no_default(capsys: pytest.CaptureFixture[str]) -> None:

@@ -100,7 +100,7 @@ def reproduce(
     require_choice("experiment", experiment, EXPERIMENTS)
     config.check()
     console = console or Console(quiet=True)
-    preset = _preset(experiment, config)
+    preset = customised(experiment, config)
     root = Path(config.output or f"runs/{preset.name}")
     rows = [
         (pair, find_methods(_names(config.method)) or default_methods(experiment, pair, preset))
@@ -135,6 +135,7 @@ def reproduce(
         console.print(
             f"page: {write_report([root], root / 'report.html', data=config.data or None)}",
             highlight=False,
+            soft_wrap=True,
         )
     if progress.failures:
         raise TrainingError(
@@ -148,7 +149,7 @@ def reproduce(
     return runs
 
 
-def _preset(experiment: str, config: ReproduceConfig) -> Preset:
+def customised(experiment: str, config: ReproduceConfig) -> Preset:
     """The preset, with what the command line says otherwise."""
     preset = PRESETS[config.preset]
     if experiment == "large" and not config.data:
