@@ -28,7 +28,7 @@ def test_a_table_is_printed_and_the_result_written(
         (["step", "--network", "vggg"], "choose one of these"),
         (["dfv", "--network", "vgg"], "leave it out"),
         (["step", "--rounds", "many"], "rounds"),
-        ([], "what"),
+        ([], "WHAT"),
     ],
 )
 def test_a_mistake_is_one_line(
