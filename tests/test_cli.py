@@ -201,3 +201,21 @@ def test_as_a_process_the_status_is_two_and_no_traceback():
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (["train", "--output", "run"], "use --resume"),
+        (["reproduce", "networks", "--preset", "smoke"], "the same command goes on"),
+        (["info"], "interrupted\n"),
+    ],
+)
+def test_who_interrupts_is_told_how_to_go_on(words, advice, monkeypatch, capsys):
+    def interrupted(options):
+        raise KeyboardInterrupt
+
+    commands = sys.modules["svdistill.cli.main"]._Commands  # the name itself is the function's
+    monkeypatch.setattr(commands, words[0], staticmethod(interrupted))
+    assert main(words) == 130
+    assert advice in capsys.readouterr().err

@@ -15,6 +15,12 @@ from svdistill.cli.parsers import build_parser
 from svdistill.cli.spelling import explain, spell
 from svdistill.errors import SVDistillError
 
+# What was finished is saved; how a command goes on with the rest.
+GO_ON = {
+    **dict.fromkeys(("train", "distill", "cache"), "; what was finished is saved, use --resume"),
+    "reproduce": "; what was finished is saved, the same command goes on",
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
@@ -44,7 +50,7 @@ def _run(words: list[str]) -> int:
     except SVDistillError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
-        return _fail("interrupted; what was finished is saved, go on with --resume", status=130)
+        return _fail(f"interrupted{GO_ON.get(words[0], '')}", status=130)
     return 0
 
 
