@@ -111,6 +111,8 @@ def with_tables(text: str) -> str:
             rows = agreement_table()
         elif found[1] == "networks":
             rows = networks_markdown()
+        elif found[1] == "recipe-search":
+            rows = recipe_search_table()
         elif found[1] == "tap-gradients":
             rows = tap_gradients_table()
         elif found[1].startswith("mini/"):
@@ -184,6 +186,23 @@ def mini_table(pair: str) -> str:
             mean_std(method.best),
             mean_cell(result.gains, signed=True).text,
             str(len(method.seeds)),
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def recipe_search_table() -> str:
+    """Single runs on a part of the training images, judged on the rest."""
+    lines = ["| | epochs | batch | held-out % | test % |", "|---" * 5 + "|"]
+    for run in find_runs([RESULTS / "recipe-search"]):
+        config, last = run.config, run.records[-1]
+        first = f"{config['transfer_epochs']} + " if config["transfer_epochs"] else ""
+        cells = (
+            run.row,
+            f"{first}{config['epochs']}",
+            str(config["batch_size"]),
+            f"{last.dev_accuracy:.1f}",
+            f"{last.test_accuracy:.1f}",
         )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
