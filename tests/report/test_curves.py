@@ -2,31 +2,17 @@ import json
 
 import numpy as np
 import pytest
+from made_runs import NUMBERS
 from PIL import Image
 
 from svdistill.errors import RunError
 from svdistill.report import plot_curves
 
-RECORD = {
-    "stage": "task",
-    "learning_rate": 0.1,
-    "task_loss": 1.0,
-    "transfer_loss": None,
-    "train_accuracy": 50.0,
-    "dev_accuracy": None,
-    "test_loss": 1.0,
-    "task_norm": None,
-    "transfer_norm": None,
-    "clipped_norm": None,
-    "images_per_second": 1.0,
-    "seconds": 1.0,
-}
-
 
 def run_directory(path, accuracies):
     path.mkdir()
     lines = [
-        json.dumps({**RECORD, "epoch": epoch, "test_accuracy": accuracy})
+        json.dumps({**NUMBERS, "epoch": epoch, "test_accuracy": accuracy})
         for epoch, accuracy in enumerate(accuracies)
     ]
     (path / "metrics.jsonl").write_text("\n".join(lines) + "\n")

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from svdistill.errors import require_count
+from svdistill.experiments.methods import SOFT_TARGET
 from svdistill.report import MethodRow, method_rows, plot_curves, run_table, write_report
 from svdistill.training import (
     DistillConfig,
@@ -46,12 +47,7 @@ TEACHER = TrainConfig(
 # its room to learn.
 STUDENT = replace(TEACHER, network="mobilenet_student", train_size=100, epochs=40)
 METHODS: dict[str, dict[str, Any]] = {
-    "soft target": {
-        "loss": "soft_target",
-        "clip": "none",
-        "task_weight": 0.1,
-        "transfer_weight": 0.9,
-    },
+    "soft target": SOFT_TARGET,
     "FSP": {"loss": "fsp"},
     "SVD": {"loss": "svd"},
 }

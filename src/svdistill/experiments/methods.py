@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 
@@ -33,9 +33,13 @@ def _svd(name: str, stages: int = 1, clip: str = "norm", **options: Any) -> Meth
 
 
 # Usual for soft targets: Hinton et al., 2015.
-SOFT_TARGET: Final = {"loss": "soft_target", "clip": "none"}
-SOFT_WEIGHTS: Final = {"task_weight": 0.1, "transfer_weight": 0.9}
-# The same two, and beside them, clipped, the transfer of SVD.
+SOFT_TARGET: Final = {
+    "loss": "soft_target",
+    "clip": "none",
+    "task_weight": 0.1,
+    "transfer_weight": 0.9,
+}
+# The same weights, and beside them, clipped, the transfer of SVD.
 BESIDE_SOFT: Final = {"task_weight": 0.1, "soft_target_weight": 0.9}
 
 FSP: Final = {"loss": "fsp", "clip": "norm"}
@@ -44,7 +48,7 @@ ALONE: Final = Method("student")
 # The seed's table, and what we make of it: another clip, and soft targets beside.
 CORE: Final = (
     ALONE,
-    Method("soft-target", SOFT_TARGET | SOFT_WEIGHTS),
+    Method("soft-target", SOFT_TARGET),
     Method("fsp-2-stage", FSP, stages=2),
     _svd("svd"),
     _svd("svd-amortised", clip="amortised"),
@@ -81,4 +85,5 @@ def with_vectors(method: Method, count: int) -> Method:
     """The same method with so many singular vectors; one vector is the method itself."""
     if count == 1:
         return method
-    return Method(f"{method.name}-k{count}", {**method.options, "num_vectors": count})
+    options = {**method.options, "num_vectors": count}
+    return replace(method, name=f"{method.name}-k{count}", options=options)

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
-from svdistill.errors import ArgumentError, nearest
+from svdistill.errors import require_choice
 from svdistill.experiments.methods import (
     ALONE,
     CORE,
@@ -58,13 +58,7 @@ def find_methods(names: tuple[str, ...]) -> tuple[Method, ...]:
     """
     known = {method.name: method for method in every_method()}
     for name in names:
-        if name not in known:
-            raise ArgumentError(
-                "method",
-                expected="names of " + ", ".join(known),
-                got=repr(name),
-                remedy=nearest(name, known),
-            )
+        require_choice("method", name, known)
     return tuple(method for name, method in known.items() if name in names)
 
 
@@ -135,15 +129,15 @@ def _student(pair: Pair, method: Method, seed: int, preset: Preset, root: Path) 
     )
     if not method.needs_teacher:
         return alone
-    epochs = preset.transfer_epochs if method.stages == 2 else 0
-    if not _is_cached(method, preset):
-        teacher = _teacher(pair, preset, root).output
-        options = {**method.options, "teacher": teacher, "transfer_epochs": epochs}
-        return DistillConfig(**asdict(alone), **options)
-    store = _store(pair, preset, root).output
-    options = {**method.options, "knowledge": store, "transfer_epochs": epochs}
-    # The store says which views there are.
-    return DistillConfig(**asdict(replace(alone, views=0, views_seed=None)), **options)
+    options = dict(method.options)
+    if method.stages == 2:
+        options["transfer_epochs"] = preset.transfer_epochs
+    if _is_cached(method, preset):
+        alone = replace(alone, views=0, views_seed=None)  # the store says which
+        options["knowledge"] = _store(pair, preset, root).output
+    else:
+        options["teacher"] = _teacher(pair, preset, root).output
+    return DistillConfig(**asdict(alone), **options)
 
 
 def needs(task: Task) -> set[str]:

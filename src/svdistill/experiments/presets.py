@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from svdistill.errors import ArgumentError, nearest
+from svdistill.errors import require_choice
 from svdistill.training import TrainConfig
 
 
@@ -125,11 +125,5 @@ def find_pairs(names: tuple[str, ...]) -> list[Pair]:
         ['vgg_student', 'vgg_stride_student']
     """
     for name in names:
-        if name not in _EVERY_PAIR:
-            raise ArgumentError(
-                "network",
-                expected="names of " + ", ".join(_EVERY_PAIR),
-                got=repr(name),
-                remedy=nearest(name, _EVERY_PAIR),
-            )
+        require_choice("network", name, _EVERY_PAIR)
     return [pair for pair in PAIRS if pair.name in names]
