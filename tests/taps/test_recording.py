@@ -297,6 +297,42 @@ def test_an_overwritten_view_of_an_output():
         FeatureTaps(Slices(), ["linear"]).run(torch.rand(2, 4))
 
 
+class ChannelsLast(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 5)
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, images):
+        return self.act(self.linear(images.permute(0, 2, 3, 1)))
+
+
+class TestChannelsLast:
+    def test_maps_are_recorded_with_channels_first(self):
+        model = ChannelsLast()
+        taps = FeatureTaps(model, ["act:nhwc"])
+        recording = taps.run(images())
+        assert taps.paths == ("act:nhwc",)
+        assert recording.features[0].equal(recording.output.permute(0, 3, 1, 2))
+        assert taps.run_to_last_tap(images())[0].equal(recording.features[0])
+        recording.features[0].sum().backward()
+        assert model.linear.weight.grad is not None
+
+    def test_the_same_rules_hold(self):
+        with pytest.raises(ArgumentError, match=r"tap 'linear:nhwc': .*overwritten in place"):
+            FeatureTaps(ChannelsLast(), ["linear:nhwc"]).run(images())
+        with pytest.raises(ArgumentError, match="each module once"):
+            FeatureTaps(ChannelsLast(), ["act", "act:nhwc"])
+        with pytest.raises(ArgumentError, match=r"got 'acts:nhwc'; .*'act', 'linear'"):
+            FeatureTaps(ChannelsLast(), ["acts:nhwc"])
+        with pytest.raises(ArgumentError, match="choose from"):
+            FeatureTaps(ChannelsLast(), [":nhwc"])
+
+    def test_other_outputs_are_refused(self):
+        with pytest.raises(ArgumentError, match=r"tap 'head:nhwc': .*got shape \(2, 5\)"):
+            FeatureTaps(Classifier(), ["head:nhwc"]).run(images())
+
+
 class TestCompiledModels:
     def test_that_is_only_run_through_its_taps(self):
         model = Classifier().eval()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from svdistill.errors import ArgumentError, nearest
+
+CHANNELS_LAST = ":nhwc"
 
 
 class TapPairs(NamedTuple):
@@ -34,7 +36,9 @@ class FeatureTaps:
 
     Args:
         model: any `nn.Module`.
-        paths: module paths as `model.named_modules()` gives them, e.g. `"layer1.0.conv2"`.
+        paths: module paths as `model.named_modules()` gives them, e.g. `"layer1.0.conv2"`. Of a
+            module that puts out [B, H, W, D], as timm's Swin has them, write `"layers.0:nhwc"`: it
+            is recorded as [B, D, H, W].
 
     Raises:
         ArgumentError: a path that the model lacks, with the nearest it has, or one named twice.
@@ -57,14 +61,14 @@ class FeatureTaps:
             )
         modules = dict(model.named_modules())
         for path in paths:
-            if path not in modules or not path:
+            if module_path(path) not in modules or not module_path(path):
                 raise ArgumentError(
                     "taps",
                     expected=f"module paths of {type(model).__name__}",
                     got=repr(path),
                     remedy=nearest(path, (name for name in modules if name)),
                 )
-        if len(set(paths)) < len(paths):
+        if len(set(map(module_path, paths))) < len(paths):
             raise ArgumentError(
                 "taps", expected="each module once", got=list(paths), remedy="remove the repetition"
             )
@@ -85,7 +89,7 @@ class FeatureTaps:
                 tensor, or whose output was later overwritten in place.
         """
         recorded = _Recorded(self.paths)
-        with self._hooked(recorded.add):
+        with watching(self.model, self.paths, recorded.add):
             output = self.model(*inputs)
         return Recording(output, recorded.features())
 
@@ -110,26 +114,29 @@ class FeatureTaps:
             if recorded.complete():
                 raise _LastTapRan
 
-        with self._hooked(add_or_leave), suppress(_LastTapRan):
+        with watching(self.model, self.paths, add_or_leave), suppress(_LastTapRan):
             self.model(*inputs)
         return recorded.features()
 
-    @contextmanager
-    def _hooked(self, see: Callable[[str, object], None]) -> Iterator[None]:
-        """Call `see(path, output)` whenever a tap has run."""
 
-        def hook(path: str, _module: nn.Module, _inputs: object, output: object) -> None:
-            see(path, output)
+@contextmanager
+def watching(
+    model: nn.Module, paths: Iterable[str], see: Callable[[str, object], None]
+) -> Iterator[None]:
+    """Call `see(path, output)` whenever one of these modules has run."""
 
-        handles: list[RemovableHandle] = []
-        try:
-            for path in self.paths:
-                module = self.model.get_submodule(path)
-                handles.append(module.register_forward_hook(partial(hook, path)))
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+    def hook(path: str, _module: nn.Module, _inputs: object, output: object) -> None:
+        see(path, output)
+
+    handles: list[RemovableHandle] = []
+    try:
+        for path in paths:
+            module = model.get_submodule(module_path(path))
+            handles.append(module.register_forward_hook(partial(hook, path)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class _LastTapRan(BaseException):
@@ -150,7 +157,7 @@ class _Recorded:
                 got=type(output).__name__,
                 remedy="tap a module inside it",
             )
-        self.outputs[path].append((output, write_count(output)))
+        self.outputs[path].append((channels_first(path, output), write_count(output)))
 
     def complete(self) -> bool:
         return all(self.outputs.values())
@@ -178,6 +185,25 @@ def _only(path: str, outputs: list[tuple[Tensor, int]]) -> Tensor:
             remedy="tap the module that overwrites it (often an in-place ReLU)",
         )
     return tensor
+
+
+def module_path(path: str) -> str:
+    """The path of a tap without what it says about the layout."""
+    return path.removesuffix(CHANNELS_LAST)
+
+
+def channels_first(path: str, output: Tensor) -> Tensor:
+    """What a tap put out, as [B, D, H, W] where its path says that it came as [B, H, W, D]."""
+    if not path.endswith(CHANNELS_LAST):
+        return output
+    if output.ndim != 4:
+        raise ArgumentError(
+            f"tap {path!r}",
+            expected="an output [B, H, W, D]",
+            got=f"shape {tuple(output.shape)}",
+            remedy=f"leave {CHANNELS_LAST!r} out",
+        )
+    return output.permute(0, 3, 1, 2)
 
 
 def write_count(tensor: Tensor) -> int:

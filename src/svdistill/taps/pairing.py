@@ -1,0 +1,179 @@
+"""Pair the stages of a teacher with those of a student, whatever networks they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cache
+
+from torch import Tensor, nn
+
+from svdistill.errors import ArgumentError, require_count
+from svdistill.taps.dry_run import ModuleOutput, at_rest, dry_run, few
+from svdistill.taps.paired import BY_USER, PairedTap, PairedTaps
+from svdistill.taps.recording import FeatureTaps, TapPairs
+from svdistill.taps.stages import FoundStage, FoundStages, Stage, find_stages
+
+EQUAL_SIZE = 1.5  # how much more an agreement in depth counts between maps of one size
+
+
+def pair_taps(
+    teacher: nn.Module, student: nn.Module, example: Tensor, *, count: int = 4
+) -> PairedTaps:
+    """Find the stages of two networks and pair them, to be looked at and changed.
+
+    Each network runs once on at most two of the images, in eval mode and without gradients, and
+    comes back as it was. A stage is the last block of a size, see `find_stages`; an isotropic
+    network, such as a ViT, has all its blocks for stages. Of all ways to pair stages that keep the
+    order in both networks, the one is taken whose pairs agree most. How far two stages agree::
+
+        1 - |depth_T - depth_S|, and half as much again for maps of equal height and width
+
+    A depth is the part of a network's weight layers that has run. Of two isotropic networks,
+    `count` blocks at even depths are paired.
+
+    Args:
+        teacher: any `nn.Module` that takes images alone.
+        student: another one.
+        example: images [B, 3, H, W] as both networks take them, at least one; two are better.
+        count: pairs at most, at least 2; the deepest are kept.
+
+    Returns:
+        The pairs, front to back; ``print`` shows them, `replace` and `drop` change them.
+
+    Raises:
+        ArgumentError: no images, a network that fails on them, one network for both, or fewer than
+            two pairs of stages.
+
+    Example:
+        >>> import torch
+        >>> def network(channels):
+        ...     return nn.Sequential(
+        ...         nn.Conv2d(3, channels, 3), nn.ReLU(), nn.MaxPool2d(2),
+        ...         nn.Conv2d(channels, channels, 3), nn.ReLU(),
+        ...     )
+        >>> print(pair_taps(network(16), network(8), torch.rand(2, 3, 10, 10)))
+           teacher  shape   student  shape  adapter  why
+        0  1        16x8x8  1        8x8x8  8 -> 16  both 8x8
+        1  2        16x4x4  2        8x4x4  8 -> 16  both 4x4
+        2  4        16x2x2  4        8x2x2  8 -> 16  both 2x2
+    """
+    require_count("count", count, minimum=2)
+    outputs = _dry_runs(teacher, student, example)
+    image = (example.shape[2], example.shape[3])
+    found_T, found_S = (find_stages(modules, image) for modules in outputs)
+    isotropic = found_T.isotropic and found_S.isotropic
+    stages_T, stages_S = found_T.stages, found_S.stages
+    if isotropic:
+        count = min(count, len(stages_T), len(stages_S))
+        stages_T, stages_S = _evenly(stages_T, count), _evenly(stages_S, count)
+    pairs = align(stages_T, stages_S)[-count:]
+    if len(pairs) < 2:
+        raise ArgumentError(
+            "taps",
+            expected="two stages or more that can be paired",
+            got=f"the teacher's {_list(found_T)} and the student's {_list(found_S)}",
+            remedy="choose modules yourself, with TapPairs(teacher=[...], student=[...])",
+        )
+    rows = (PairedTap(t.stage, s.stage, _why(t, s, by_depth=isotropic)) for t, s in pairs)
+    return PairedTaps(tuple(rows), *map(_tappable, outputs))
+
+
+def describe_pairs(
+    teacher: nn.Module, student: nn.Module, pairs: TapPairs, example: Tensor
+) -> PairedTaps:
+    """Shapes and channels of modules that you chose, as `pair_taps` gives those that it finds.
+
+    Args:
+        teacher: any `nn.Module` that takes images alone.
+        student: another one.
+        pairs: module paths, as many of the teacher as of the student, see `FeatureTaps`.
+        example: images [B, 3, H, W] as both networks take them.
+
+    Raises:
+        ArgumentError: as in `pair_taps`; paths that cannot be tapped, or that leave one unpaired.
+
+    Example:
+        >>> import torch
+        >>> teacher, student = (nn.Sequential(nn.Conv2d(3, d, 3), nn.ReLU()) for d in (16, 8))
+        >>> print(describe_pairs(teacher, student, TapPairs(["1"], ["1"]), torch.rand(2, 3, 4, 4)))
+           teacher  shape   student  shape  adapter  why
+        0  1        16x2x2  1        8x2x2  8 -> 16  chosen by you
+    """
+    if len(pairs.teacher) != len(pairs.student):
+        raise ArgumentError(
+            "taps",
+            expected="as many of the teacher as of the student",
+            got=f"{len(pairs.teacher)} and {len(pairs.student)}",
+            remedy="pair them one to one",
+        )
+    outputs = _dry_runs(teacher, student, example)
+    stages_T = _recorded("teacher", teacher, pairs.teacher, example)
+    stages_S = _recorded("student", student, pairs.student, example)
+    rows = (PairedTap(t, s, BY_USER) for t, s in zip(stages_T, stages_S, strict=True))
+    return PairedTaps(tuple(rows), *map(_tappable, outputs))
+
+
+def align(
+    teacher: Sequence[FoundStage], student: Sequence[FoundStage]
+) -> list[tuple[FoundStage, FoundStage]]:
+    """Of all pairings that keep the order of both, the one whose pairs agree most in sum."""
+
+    @cache
+    def best(t: int, s: int) -> tuple[float, tuple[tuple[int, int], ...]]:
+        """Of the first t and s stages."""
+        if not (t and s):
+            return 0.0, ()
+        agreement, pairs = best(t - 1, s - 1)
+        agreement += _agreement(teacher[t - 1], student[s - 1])
+        return max(best(t - 1, s), best(t, s - 1), (agreement, (*pairs, (t - 1, s - 1))))
+
+    return [(teacher[t], student[s]) for t, s in best(len(teacher), len(student))[1]]
+
+
+def _agreement(teacher: FoundStage, student: FoundStage) -> float:
+    in_depth = 1 - abs(teacher.depth - student.depth)
+    return EQUAL_SIZE * in_depth if teacher.grid == student.grid else in_depth
+
+
+def _evenly(stages: Sequence[FoundStage], count: int) -> tuple[FoundStage, ...]:
+    """So many stages at even depths; the last one is among them."""
+    return tuple(stages[math.ceil(len(stages) * k / count) - 1] for k in range(1, count + 1))
+
+
+def _why(teacher: FoundStage, student: FoundStage, *, by_depth: bool) -> str:
+    if teacher.grid == student.grid and not by_depth:
+        return "both {}x{}".format(*teacher.grid)
+    depths = [f"{stage.depth:.0%}" for stage in (teacher, student)]
+    return "at " + " and ".join(dict.fromkeys(depths)) + " depth"
+
+
+def _dry_runs(
+    teacher: nn.Module, student: nn.Module, example: Tensor
+) -> tuple[tuple[ModuleOutput, ...], tuple[ModuleOutput, ...]]:
+    if teacher is student:
+        raise ArgumentError(
+            "student",
+            expected="another network than the teacher",
+            got="the same object",
+            remedy="copy it with copy.deepcopy",
+        )
+    return dry_run("teacher", teacher, example), dry_run("student", student, example)
+
+
+def _recorded(
+    argument: str, network: nn.Module, paths: Sequence[str], example: Tensor
+) -> list[Stage]:
+    taps = FeatureTaps(network, paths)
+    with at_rest(argument, network, example):
+        features = taps.run(few(network, example)).features
+    return [Stage(path, tuple(f.shape[1:])) for path, f in zip(paths, features, strict=True)]
+
+
+def _tappable(outputs: Sequence[ModuleOutput]) -> tuple[Stage, ...]:
+    return tuple(Stage(output.path, output.shape) for output in outputs if output.shape)
+
+
+def _list(found: FoundStages) -> str:
+    stages = ", ".join(f"{s.stage.path} ({s.grid[0]}x{s.grid[1]})" for s in found.stages[-8:])
+    return stages or "none"
