@@ -169,6 +169,60 @@ def fsp_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> float:
     return float(total / entries)
 
 
+def average_pooling(grid: tuple[int, int], coarser: tuple[int, int]) -> Array:
+    """The matrix that averages the positions of a grid to those of a coarser one."""
+    sides = []
+    for old, new in zip(grid, coarser, strict=True):
+        side = np.zeros((new, old))
+        for i in range(new):
+            window = slice(i * old // new, -(-(i + 1) * old // new))
+            side[i, window] = 1 / len(range(*window.indices(old)))
+        sides.append(side)
+    return np.kron(sides[0], sides[1])
+
+
+def position_relations(matrix: Array, k: int, pooling: Array | None = None) -> Array:
+    """The Gram matrix of one image's positions, cut to rank `k`, pooled, of norm 1 or zero."""
+    u, s, _ = np.linalg.svd(matrix, full_matrices=False)
+    relations = u[:, :k] @ np.diag(s[:k] ** 2) @ u[:, :k].T
+    if pooling is not None:
+        relations = pooling @ relations @ pooling.T
+    norm = np.linalg.norm(relations)
+    return relations / norm if norm > 0 else relations
+
+
+def position_svd_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], k: int = 4) -> float:
+    """The position SVD loss, summed over taps and images; maps `[B, D, H, W]` of any size."""
+    total = 0.0
+    for s, t in zip(student, teacher, strict=True):
+        pool_s = pool_t = None
+        if s.shape[2:] != t.shape[2:]:
+            coarser = (min(s.shape[2], t.shape[2]), min(s.shape[3], t.shape[3]))
+            pool_s, pool_t = (average_pooling(tuple(f.shape[2:]), coarser) for f in (s, t))
+        for matrix_s, matrix_t in zip(as_matrices(s), as_matrices(t), strict=True):
+            first = matrix_s if pool_s is None else pool_s @ matrix_s
+            difference = position_relations(first, k) - position_relations(matrix_t, k, pool_t)
+            total += (difference**2).sum()
+    return float(total)
+
+
+def attention_map(feature: Array) -> Array:
+    """The mean square over the channels of `[D, H, W]`, with norm 1 over the positions."""
+    attention = (feature**2).mean(axis=0).ravel()
+    return attention / np.linalg.norm(attention)
+
+
+def attention_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> float:
+    """The loss of `examples/custom_loss.py` of taps `[B, D, H, W]`."""
+    total = 0.0
+    for student_tap, teacher_tap in zip(student, teacher, strict=True):
+        features = student_tap.detach().double().numpy(), teacher_tap.detach().double().numpy()
+        for front, back in zip(*features, strict=True):
+            difference = attention_map(front) - attention_map(back)
+            total += (difference**2).mean() / len(student_tap)
+    return float(total)
+
+
 def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> float:
     """`T^2 KL(teacher || student)` of logits `[B, C]`, the mean over the batch."""
     total = 0.0

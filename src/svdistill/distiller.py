@@ -1,21 +1,22 @@
-"""The module that joins a frozen teacher, a student, their taps and a transfer loss."""
+"""The module that joins a frozen teacher, a student, their taps, adapters and a transfer loss."""
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
-from svdistill.errors import ArgumentError, TrainingError, TransferWarning, require_choice
+from svdistill.adapters import Adapters, adapters_for
+from svdistill.errors import ArgumentError, require_choice
 from svdistill.frozen_teacher import FrozenTeacher
 from svdistill.linalg import may_branch
+from svdistill.logits import as_logits
 from svdistill.losses import Knowledge, SumKnowledge, TransferLoss
 from svdistill.multitask import CLIPS, AmortisedBackward, GradientNorms, multitask_backward
-from svdistill.taps import FeatureTaps, TapPairs
+from svdistill.taps import FeatureTaps, PairedTaps, TapPairs
+from svdistill.watching import TransferWatch, require_finite_transfer
 
 
 class DistillerOutput(NamedTuple):
@@ -30,7 +31,7 @@ class DistillerOutput(NamedTuple):
 
 
 class Distiller(nn.Module):
-    """Teacher, student, taps and loss as one module for a training loop of your own.
+    """Teacher, student, taps, adapters and loss as one module for a training loop of your own.
 
     The teacher is frozen for good: no gradients, and eval mode in every forward pass, whatever
     `.train()` was called on. A transfer loss that is not finite or reaches no parameter raises; one
@@ -41,7 +42,13 @@ class Distiller(nn.Module):
             comes from elsewhere, such as a `KnowledgeStore`.
         student: the network to train, with the same classes.
         loss: what to transfer.
-        taps: module paths that both networks have, or `TapPairs(teacher=..., student=...)`.
+        taps: module paths that both networks have, `TapPairs(teacher=..., student=...)`, or what
+            `pair_taps` found.
+        adapters: project the student's features to the teacher's channels before the losses see
+            them. None makes them where they are needed: with what `pair_taps` found, some channels
+            different, and a loss that compares channels. They are trained with the student, so give
+            the optimizer `trainable_parameters()`; only the transfer teaches them, with a gradient
+            that `"amortised"` and `"global"` scale as the student's, and the other clips leave.
         clip: how the transfer gradient is bounded: `"amortised"`, for little more than the price of
             one gradient, see `AmortisedBackward`; or in every step, see `multitask_backward`.
         clip_interval: with `"amortised"` and `"none"`, the steps from one measurement of both
@@ -51,7 +58,8 @@ class Distiller(nn.Module):
         weight_decay: the optimizer's, see `multitask_backward`.
 
     Raises:
-        ArgumentError: a tap that a network lacks, unpaired taps, one network for both, a bad clip.
+        ArgumentError: a tap that a network lacks, unpaired taps, adapters for another number of
+            taps, one network for both, a bad clip.
 
     Example:
         >>> from svdistill.losses import SVDLoss
@@ -75,7 +83,8 @@ class Distiller(nn.Module):
         student: nn.Module,
         loss: TransferLoss,
         *,
-        taps: TapPairs | Sequence[str],
+        taps: PairedTaps | TapPairs | Sequence[str],
+        adapters: Adapters | None = None,
         clip: str = "amortised",
         clip_interval: int = 10,
         unclipped: TransferLoss | None = None,
@@ -90,7 +99,8 @@ class Distiller(nn.Module):
                 got="the same object",
                 remedy="copy it with copy.deepcopy",
             )
-        teacher_paths, student_paths = taps if isinstance(taps, TapPairs) else (taps, taps)
+        pairs = taps.pairs if isinstance(taps, PairedTaps) else taps
+        teacher_paths, student_paths = pairs if isinstance(pairs, TapPairs) else (pairs, pairs)
         if teacher is not None:
             FeatureTaps(teacher, teacher_paths)  # raises before the teacher is touched
         self._student_taps = FeatureTaps(student, student_paths)
@@ -105,6 +115,9 @@ class Distiller(nn.Module):
         self.student = student
         self.loss = loss
         self.unclipped = unclipped
+        self.adapters = _adapters(adapters, taps, self._losses(), len(student_paths))
+        if self.adapters is not None and (weight := next(student.parameters(), None)) is not None:
+            self.adapters.to(weight.device)
         needs_logits = any(part.needs_logits for part in self._losses())
         self._frozen_teacher = (
             None
@@ -118,7 +131,7 @@ class Distiller(nn.Module):
             "amortised": AmortisedBackward(clip_interval),
             "none": AmortisedBackward(clip_interval, clip="none"),
         }.get(clip)
-        self._watch = _ZeroWatch()
+        self._watch = TransferWatch()
 
     def forward(self, images: Tensor, knowledge: Knowledge | None = None) -> DistillerOutput:
         """Run teacher and student on a batch of images.
@@ -140,7 +153,8 @@ class Distiller(nn.Module):
             if knowledge is None
             else [loss.select(knowledge) for loss in self._losses()]
         )
-        logits, features = self._student_taps.run(images)
+        output, features = self._student_taps.run(images)
+        logits, features = as_logits(output), self._adapted(features)
         losses = [
             loss(features, logits, known) for loss, known in zip(self._losses(), parts, strict=True)
         ]
@@ -157,6 +171,17 @@ class Distiller(nn.Module):
         """
         parts = self._extract(images)
         return parts[0] if len(parts) == 1 else SumKnowledge(tuple(parts))
+
+    def _adapted(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The student's features as the losses see them."""
+        if self.adapters is None:
+            return features
+        adapted: tuple[Tensor, ...] = self.adapters(features)
+        if any(feature.requires_grad for feature in features):
+            return adapted
+        # Of a student that passes no gradient nothing but the adapters would learn: `backward`
+        # shall find that the transfer reaches nothing.
+        return tuple(feature.detach() for feature in adapted)
 
     def _extract(self, images: Tensor) -> list[Knowledge]:
         """What each loss keeps of a batch of images."""
@@ -216,7 +241,7 @@ class Distiller(nn.Module):
             )
         )
         norms = GradientNorms(*(norm / loss_scale for norm in norms))
-        self._watch.see(output.transfer_loss, norms.transfer, progress)
+        self._watch.see(output.transfer_loss, norms.transfer, progress, self.student, self.adapters)
         return norms
 
     def plan(self, progress: float) -> bool:
@@ -231,13 +256,16 @@ class Distiller(nn.Module):
         return self._amortised is None or self._amortised.plan(progress)
 
     def end_epoch(self) -> None:
-        """Warn if the transfer taught nothing in this epoch; `backward` calls it between epochs."""
+        """Warn of an epoch that taught nothing, or left the adapters as they were.
+
+        `backward` calls it between epochs.
+        """
         self._watch.end_epoch(stacklevel=3)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """Parameters of the student and of the losses, where they have any."""
-        modules = (self.student, *self._losses())
-        own = [parameter for module in modules for parameter in module.parameters()]
+        """Parameters of the student, of the adapters, and of the losses where they have any."""
+        modules = (self.student, self.adapters, *self._losses())
+        own = [p for module in modules if module is not None for p in module.parameters()]
         return [parameter for parameter in own if parameter.requires_grad]
 
     def _losses(self) -> list[TransferLoss]:
@@ -251,58 +279,21 @@ class Distiller(nn.Module):
         return self
 
 
-def require_finite_transfer(transfer_loss: Tensor) -> None:
-    """Raise `TrainingError` unless the transfer loss is finite."""
-    value = float(transfer_loss.detach())
-    if not math.isfinite(value):
-        raise TrainingError(
-            "transfer_loss",
-            expected="a finite number",
-            got=value,
-            remedy="look for NaN or inf in the images and in the tapped features; "
-            "lower the learning rate if training diverged",
+def _adapters(
+    adapters: Adapters | None,
+    taps: PairedTaps | TapPairs | Sequence[str],
+    losses: list[TransferLoss],
+    count: int,
+) -> Adapters | None:
+    """The adapters that were given, or those that losses and taps need."""
+    needed = any(loss.compares_channels for loss in losses)
+    if adapters is None and needed and isinstance(taps, PairedTaps):
+        adapters = adapters_for(taps)
+    if adapters is not None and len(adapters.student_channels) != count:
+        raise ArgumentError(
+            "adapters",
+            expected=f"one for each of the {count} taps",
+            got=len(adapters.student_channels),
+            remedy="give Adapters the channels of every tap, also where they agree",
         )
-
-
-class _ZeroWatch:
-    """Notices an epoch in which the transfer loss, or its gradient, was zero in every step.
-
-    It counts on the device, so that a recorded step counts in every replay, and nothing waits.
-    """
-
-    ROUNDING = 1e-12
-
-    def __init__(self) -> None:
-        self.progress: float | Tensor | None = None
-        self.steps = torch.zeros((), dtype=torch.int64)
-        self.taught = torch.zeros((), dtype=torch.int64)
-
-    def see(self, transfer_loss: Tensor, gradient_norm: Tensor, progress: float | Tensor) -> None:
-        # Whoever replays a recorded step says himself when an epoch ends.
-        before = self.progress
-        numbers = not isinstance(before, Tensor) and not isinstance(progress, Tensor)
-        if numbers and before is not None and math.floor(before) != math.floor(progress):
-            self.end_epoch(stacklevel=4)
-        self.progress = progress
-        if self.steps.device != transfer_loss.device:
-            self.steps = self.steps.to(transfer_loss.device)
-            self.taught = self.taught.to(transfer_loss.device)
-        self.steps += 1
-        self.taught += (transfer_loss.detach() > self.ROUNDING) & (gradient_norm > 0)
-
-    def end_epoch(self, stacklevel: int) -> None:
-        if self.progress is None:
-            return
-        if int(self.steps) and not int(self.taught):
-            warnings.warn(
-                f"the transfer loss or its gradient was zero in every step of epoch "
-                f"{math.floor(self.progress)}: "
-                "the student learns nothing from its teacher. Is it a copy of the teacher, or does "
-                "the loss pass no gradient?",
-                TransferWarning,
-                stacklevel=stacklevel,
-            )
-        self.steps.zero_()
-        self.taught.zero_()
-        if not isinstance(self.progress, Tensor):  # a recorded step's stays: it tells the epoch
-            self.progress = None
+    return adapters

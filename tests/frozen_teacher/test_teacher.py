@@ -121,6 +121,13 @@ class Residual(nn.Module):
         return F.relu(maps + self.body(maps))
 
 
+class Nowhere(nn.Module):
+    """No logits in its output."""
+
+    def forward(self, maps: Tensor) -> dict[str, Tensor]:
+        return {"maps": maps}
+
+
 class Nested(nn.Module):
     """A shared convolution behind two norms, blocks in a list, a tuple for output."""
 
@@ -152,13 +159,20 @@ def test_nested_paths_shared_modules_and_a_tuple_for_output(paths: list[str]) ->
     assert_runs_right(teacher, paths, "traced")
 
 
-def test_an_output_that_is_no_tensor_is_passed_on() -> None:
-    teacher = FrozenTeacher(Nested(), ["stem"], needs_logits=True)
-    for _ in range(2):
-        logits, extra = teacher.run(images()).output
-        assert logits.shape == (3, 5)
-        assert extra["maps"].shape[:2] == (3, 4)
-    assert teacher.form == "whole"
+def test_the_logits_are_taken_from_an_output_that_is_no_tensor() -> None:
+    teacher = FrozenTeacher(used(Nested()), ["stem"], needs_logits=True)
+    for batch in (images(), images(seed=1)):
+        expected = whole(teacher.model, ["stem"], batch)
+        for _ in range(2):
+            torch.testing.assert_close(teacher.run(batch).output.clone(), expected.output[0])
+    assert teacher.form == "traced"
+
+
+def test_an_output_without_logits_is_refused() -> None:
+    model = nn.Sequential(conv_norm_relu(), Nowhere())
+    with pytest.raises(ArgumentError, match=r"^network: .*got dict with the keys 'maps'"):
+        FrozenTeacher(model, ["0"], needs_logits=True).run(images())
+    assert FrozenTeacher(model, ["0"], needs_logits=False).run(images()).output is None
 
 
 def test_a_tap_that_runs_twice_is_found_in_every_run() -> None:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from custom_loss import AttentionLoss
 from feature_maps import SMALL_SHAPES, logits, maps
 
 import references
@@ -13,6 +14,7 @@ from svdistill.errors import ArgumentError
 from svdistill.losses import (
     FSPLoss,
     Knowledge,
+    PositionSVDLoss,
     SoftTargetLoss,
     SumKnowledge,
     SumLoss,
@@ -26,6 +28,7 @@ class Row(NamedTuple):
     reference: Any  # (student maps, student logits, teacher maps, teacher logits) -> float
     reads_features: bool = True
     reads_logits: bool = False
+    relates_positions: bool = False
     over_images: str = "mean"
 
 
@@ -41,6 +44,18 @@ LOSSES = {
         over_images="sum",
     ),
     "fsp": Row(FSPLoss, lambda s, zs, t, zt: references.fsp_loss(s, t)),
+    "position svd": Row(
+        PositionSVDLoss,
+        lambda s, zs, t, zt: references.position_svd_loss(s, t),
+        relates_positions=True,
+        over_images="sum",
+    ),
+    "position svd of one, mean": Row(
+        lambda: PositionSVDLoss(num_vectors=1, reduction="mean"),
+        lambda s, zs, t, zt: references.position_svd_loss(s, t, k=1) / len(zs),
+        relates_positions=True,
+    ),
+    "a user's own": Row(AttentionLoss, lambda s, zs, t, zt: references.attention_loss(s, t)),
     "soft target": Row(
         SoftTargetLoss,
         lambda s, zs, t, zt: references.soft_target_loss(zs, zt),
@@ -108,6 +123,10 @@ def test_vectors_and_tokens_are_feature_maps_too(row, kind):
 
     as_maps = student, teacher
     student, teacher = [reshape(f) for f in student], [reshape(f) for f in teacher]
+    if row.relates_positions and kind == "vectors":
+        with pytest.raises(ArgumentError, match=r"^positions at tap 0: expected 2 or more"):
+            row.make().extract(teacher, None)
+        return
     expected = row.reference(as_maps[0], logits(0), as_maps[1], logits(1))
     actual = value(row.make(), student, logits(0), teacher, logits(1))
     assert float(actual) == pytest.approx(expected, rel=1e-10)

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from svdistill.frozen_teacher.tracing import trace
+from svdistill.logits import as_logits
 from svdistill.taps import FeatureTaps, Recording, write_count
+from svdistill.taps.recording import channels_first, module_path
 
 
 class Form(NamedTuple):
@@ -38,7 +40,7 @@ class FrozenTeacher:
         model: any `nn.Module` that takes images alone. Its parameters stop requiring gradients, and
             it is put in eval mode before every run.
         paths: module paths, see `FeatureTaps`.
-        needs_logits: whether the model's own output is wanted; else nothing is computed for it.
+        needs_logits: whether the model's logits are wanted; else nothing is computed for them.
 
     Raises:
         ArgumentError: see `FeatureTaps`.
@@ -69,10 +71,10 @@ class FrozenTeacher:
             images: what the model takes, [B, ...].
 
         Returns:
-            `Recording(output, features)`; the output is None where logits are not needed.
+            `Recording(output, features)`; the output is the logits, or None if not needed.
 
         Raises:
-            ArgumentError: see `FeatureTaps.run`.
+            ArgumentError: see `FeatureTaps.run`; or an output without logits, see `as_logits`.
         """
         if any(module.training for module in self._modules):
             self.model.eval()
@@ -100,8 +102,9 @@ class FrozenTeacher:
         # A traced model would not call the hooks of modules that have no node of their own.
         if not any(m._forward_hooks or m._forward_pre_hooks for m in self._modules):
             with suppress(Exception), torch.inference_mode(False), torch.no_grad():
-                traced = trace(self.model, self._taps.paths, keep_output=self.needs_logits)
-                self._forms.insert(0, Form("traced", partial(_run_traced, traced)))
+                modules = list(map(module_path, self._taps.paths))
+                traced = trace(self.model, modules, keep_output=self.needs_logits)
+                self._forms.insert(0, Form("traced", partial(self._run_traced, traced)))
 
     def _verify(self, images: Tensor, situation: Hashable) -> Recording:
         """Run the whole model, and drop each form that differs from it in this situation."""
@@ -117,11 +120,21 @@ class FrozenTeacher:
         # Not in inference mode: there no tensor tells whether it was overwritten.
         with torch.inference_mode(False), torch.no_grad():
             recording = self._taps.run(images)
-        return recording if self.needs_logits else Recording(None, recording.features)
+        return Recording(self._logits(recording.output), recording.features)
 
     def _run_stopped(self, images: Tensor) -> Recording:
         with torch.inference_mode(False), torch.no_grad():
             return Recording(None, self._taps.run_to_last_tap(images))
+
+    def _run_traced(self, traced: fx.GraphModule, images: Tensor) -> Recording:
+        with torch.inference_mode():
+            # `traced(images)` would print to stderr where it fails, in a form only tried out.
+            output, features = traced.forward(images)
+            features = tuple(map(channels_first, self._taps.paths, features))
+            return Recording(self._logits(output), features)
+
+    def _logits(self, output: Any) -> Tensor | None:
+        return as_logits(output) if self.needs_logits else None
 
     def _weights(self) -> tuple[int, ...]:
         """Identify modules, hooks and tensors as they are now; cheap enough for every run."""
@@ -145,12 +158,6 @@ class FrozenTeacher:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._forget()
-
-
-def _run_traced(traced: fx.GraphModule, images: Tensor) -> Recording:
-    with torch.inference_mode():
-        # `traced(images)` would print to stderr where it fails, in a form only tried out.
-        return Recording(*traced.forward(images))
 
 
 def _situation(images: Tensor) -> Hashable:

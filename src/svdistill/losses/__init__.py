@@ -2,6 +2,7 @@
 
 from svdistill.losses.dfv import dfv, dfv_distance
 from svdistill.losses.fsp import FSPKnowledge, FSPLoss
+from svdistill.losses.position_svd import PositionSVDKnowledge, PositionSVDLoss
 from svdistill.losses.soft_target import SoftTargetKnowledge, SoftTargetLoss
 from svdistill.losses.sum import SumKnowledge, SumLoss
 from svdistill.losses.svd import SVDKnowledge, SVDLoss
@@ -11,6 +12,8 @@ __all__ = [
     "FSPKnowledge",
     "FSPLoss",
     "Knowledge",
+    "PositionSVDKnowledge",
+    "PositionSVDLoss",
     "SVDKnowledge",
     "SVDLoss",
     "SoftTargetKnowledge",

@@ -16,6 +16,7 @@ from svdistill.losses.transfer import (
     Knowledge,
     TransferLoss,
     as_matrices,
+    require_channels,
     require_match,
     require_taps,
 )
@@ -76,11 +77,8 @@ class FSPLoss(TransferLoss):
                 teacher.shape[0],
                 "use one batch for both",
             )
-            require_match(
-                f"channels at taps {pair} and {pair + 1}",
-                tuple(student.shape[1:]),
-                tuple(teacher.shape[1:]),
-                "choose taps of equal width, or put a 1x1 adapter on the student's",
+            require_channels(
+                f"taps {pair} and {pair + 1}", tuple(student.shape[1:]), tuple(teacher.shape[1:])
             )
             difference = student - teacher.to(student.dtype)
             total = total + difference.square().sum() / (2 * student.shape[0])

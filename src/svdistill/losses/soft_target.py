@@ -43,6 +43,7 @@ class SoftTargetLoss(TransferLoss):
     Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2.
     """
 
+    compares_channels = False
     knowledge_type = SoftTargetKnowledge
 
     def __init__(self, temperature: float = 4.0) -> None:

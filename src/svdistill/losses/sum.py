@@ -61,6 +61,7 @@ class SumLoss(TransferLoss):
         self.losses = nn.ModuleList(losses)
         self.weights = tuple(float(weight) for weight in weights)
         self.needs_logits = any(loss.needs_logits for loss in losses)
+        self.compares_channels = any(loss.compares_channels for loss in losses)
 
     def extract(self, features: Sequence[Tensor], logits: Tensor | None) -> SumKnowledge:
         """The knowledge of every part."""

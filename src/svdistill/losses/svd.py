@@ -15,14 +15,14 @@ from svdistill.linalg import full_precision, truncated_svd, working_dtype
 from svdistill.linalg.gradients import GRADIENTS
 from svdistill.losses.dfv import dfv_distance
 from svdistill.losses.transfer import (
+    REDUCTIONS,
     Knowledge,
     TransferLoss,
     as_matrices,
+    require_channels,
     require_match,
     require_taps,
 )
-
-REDUCTIONS = ("sum", "mean")
 
 
 @dataclass(frozen=True)
@@ -153,12 +153,7 @@ class SVDLoss(TransferLoss):
         k = self.num_vectors
         require_match("num_vectors", k, sigma_T.shape[1], "`select` cuts richer knowledge")
         require_match(f"images at tap {tap}", B, V_T.shape[0], "use one batch for both")
-        require_match(
-            f"channels at tap {tap}",
-            D,
-            V_T.shape[1],
-            "choose taps of equal width, or put a 1x1 adapter on the student's",
-        )
+        require_channels(f"tap {tap}", D, V_T.shape[1])
         V_S = truncated_svd(matrices, min(k + 1, N, D), gradient=self.gradient).right_vectors
         kept = min(V_S.shape[2], V_T.shape[2])
         V_T = V_T[..., :kept].to(V_S.dtype)

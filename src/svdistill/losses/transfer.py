@@ -5,11 +5,13 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from torch import Tensor, nn
 
 from svdistill.errors import ArgumentError
+
+REDUCTIONS: Final = ("sum", "mean")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,10 +67,12 @@ class TransferLoss(nn.Module, abc.ABC):
     Attributes:
         needs_logits: whether `extract` reads the teacher's logits. Where it does not, a teacher is
             run to its last tap only, and `extract` is given None for them.
+        compares_channels: whether a student's tap must have its teacher's number of channels.
         knowledge_type: what `extract` returns, by which `select` finds it in a sum.
     """
 
     needs_logits: bool = True
+    compares_channels: bool = True
     knowledge_type: type[Knowledge] = Knowledge
 
     @abc.abstractmethod
@@ -126,11 +130,11 @@ def as_matrices(feature_map: Tensor) -> Tensor:
 
 
 def require_taps(features: Sequence[Tensor], at_least: int = 2) -> None:
-    """Raise unless there are as many taps as the loss relates."""
+    """Raise unless there are as many taps as the loss needs: two, to relate neighbours."""
     if len(features) < at_least:
         raise ArgumentError(
             "features",
-            expected=f"at least {at_least} feature maps, since neighbours are related",
+            expected=f"at least {at_least} feature map{'s' if at_least > 1 else ''}",
             got=len(features),
             remedy="tap more modules",
         )
@@ -140,3 +144,15 @@ def require_match(what: str, student: object, teacher: object, remedy: str) -> N
     """Raise unless the student's count, channels or batch size equals the teacher's."""
     if student != teacher:
         raise ArgumentError(what, expected=f"the teacher's {teacher}", got=student, remedy=remedy)
+
+
+def require_channels(taps: str, student: object, teacher: object) -> None:
+    """Raise unless a student's channels equal the teacher's; say what there is against it."""
+    require_match(
+        f"channels at {taps}",
+        student,
+        teacher,
+        "give Distiller the taps of pair_taps(teacher, student, images), which adapts them, or "
+        "adapters=Adapters(student_channels, teacher_channels); or use PositionSVDLoss, which "
+        "compares no channels",
+    )

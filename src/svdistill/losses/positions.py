@@ -1,0 +1,86 @@
+"""Features by position, and two of them over the same positions."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from svdistill.errors import ArgumentError
+from svdistill.linalg import working_dtype
+from svdistill.losses.transfer import as_matrices
+
+# Class token, distillation token, registers. More of them, and the sequence is no square grid.
+MOST_PREFIX_TOKENS: Final = 16
+
+
+def by_position(tap: int, feature: Tensor) -> Tensor:
+    """A map [B, D, H, W] as [B, H, W, D]; tokens [B, T, D] stay; in a dtype to compute in.
+
+    Raises:
+        ArgumentError: there is only one position.
+    """
+    if as_matrices(feature).shape[1] == 1:
+        raise ArgumentError(
+            f"positions at tap {tap}",
+            expected="2 or more, which are related to each other",
+            got=f"one, in features of shape {list(feature.shape)}",
+            remedy="tap a module before the pooling",
+        )
+    positions = feature.permute(0, 2, 3, 1) if feature.ndim == 4 else feature
+    return positions.to(working_dtype(feature.dtype))
+
+
+def on_one_grid(tap: int, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Bring two features to the same positions: the finer grid is averaged to the coarser one.
+
+    Args:
+        tap: its number, for messages.
+        student: [B, H, W, C] or tokens [B, T, C].
+        teacher: likewise, with channels of its own.
+
+    Returns:
+        Both as [B, N, C]. As many tokens as the other has positions stay as they are; else they are
+        a square grid, and those before it are left out.
+
+    Raises:
+        ArgumentError: tokens that are no square grid where one is needed.
+
+    Example:
+        >>> import torch
+        >>> student, teacher = on_one_grid(0, torch.rand(2, 7, 7, 5), torch.rand(2, 197, 3))
+        >>> student.shape, teacher.shape
+        (torch.Size([2, 49, 5]), torch.Size([2, 49, 3]))
+    """
+    grids = student.shape[1:-1], teacher.shape[1:-1]
+    a_sequence = min(map(len, grids)) == 1
+    if grids[0] != grids[1] and not (a_sequence and math.prod(grids[0]) == math.prod(grids[1])):
+        student, teacher = (_as_grid(tap, positions) for positions in (student, teacher))
+        size = min(student.shape[1], teacher.shape[1]), min(student.shape[2], teacher.shape[2])
+        student, teacher = (_pool(positions, size) for positions in (student, teacher))
+    return student.flatten(1, -2), teacher.flatten(1, -2)
+
+
+def _as_grid(tap: int, positions: Tensor) -> Tensor:
+    """Tokens [B, T, C] behind their prefix as a square grid [B, H, W, C], which stays."""
+    if positions.ndim == 4:
+        return positions
+    length = positions.shape[1]
+    side = math.isqrt(length)
+    prefix = length - side**2
+    if prefix > MOST_PREFIX_TOKENS:
+        raise ArgumentError(
+            f"positions at tap {tap}",
+            expected="a square grid of tokens, to be compared with another grid, behind at most "
+            f"{MOST_PREFIX_TOKENS} prefix tokens",
+            got=f"{length} tokens",
+            remedy="tap maps [B, D, H, W], or as many tokens in both networks",
+        )
+    return positions[:, prefix:].unflatten(1, (side, side))
+
+
+def _pool(positions: Tensor, size: tuple[int, int]) -> Tensor:
+    """[B, H, W, C] average-pooled to a size."""
+    return F.adaptive_avg_pool2d(positions.permute(0, 3, 1, 2), size).permute(0, 2, 3, 1)
