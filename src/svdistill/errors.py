@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Callable, Iterable
 from functools import partial
+from types import ModuleType
 
 
 class SVDistillError(Exception):
@@ -114,3 +116,35 @@ def require_count(argument: str, value: int, minimum: int = 1) -> None:
             got=repr(value),
             remedy=f"give {minimum} or more",
         )
+
+
+def require_package(module: str, extra: str) -> ModuleType:
+    """Import a module of a package that svdistill can do without.
+
+    Args:
+        module: its name, such as `"timm"` or `"torchvision.models"`.
+        extra: svdistill's extra that installs it.
+
+    Returns:
+        The module.
+
+    Raises:
+        ArgumentError: it is not installed, or cannot be imported; the remedy is one command.
+
+    Example:
+        >>> require_package("no_such_module", extra="zoo")
+        Traceback (most recent call last):
+        svdistill.errors.ArgumentError: no_such_module: expected an installed package, got none; \
+run pip install 'svdistill[zoo]'
+    """
+    package = module.partition(".")[0]
+    try:
+        return importlib.import_module(module)
+    except Exception as error:  # a broken installation may raise anything
+        absent = isinstance(error, ModuleNotFoundError) and error.name in (module, package)
+        raise ArgumentError(
+            package,
+            expected="an installed package" if absent else "a package that can be imported",
+            got="none" if absent else f"{type(error).__name__}: {error}",
+            remedy=f"run pip install 'svdistill[{extra}]'",
+        ) from error

@@ -13,6 +13,7 @@ from svdistill.networks import (
     profile_network,
     published_size,
 )
+from svdistill.networks.torchvision_build import prepare_torchvision
 
 
 @pytest.mark.parametrize("name", network_names())
@@ -47,6 +48,40 @@ def test_larger_images_cost_convolutions_and_no_parameters(name):
     assert large.profile.parameters == small.profile.parameters
     for row, other in zip(small.stages, large.stages, strict=True):
         assert other.flops == row.flops * (1 if row.path == "head" else 4)
+
+
+@pytest.fixture
+def zoo():
+    prepare_torchvision()
+    pytest.importorskip("timm")
+    pytest.importorskip("torchvision")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["timm:test_resnet", "timm:test_vit", "torchvision:regnet_y_400mf", "torchvision:swin_t"],
+)
+def test_of_a_librarys_network_the_stages_and_the_rest_add_up(zoo, name):
+    before = torch.get_rng_state()
+    description = describe_network(name, num_classes=7, image_size=64)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert description.published is None
+    *stages, rest = description.stages
+    assert len(stages) >= 2
+    assert all(row.is_tap for row in stages)
+    assert (rest.path, rest.shape, rest.is_tap) == ("(rest)", (7,), False)
+    assert sum(row.parameters for row in description.stages) == description.profile.parameters
+    assert sum(row.flops for row in description.stages) == description.profile.flops
+    real = profile_network(build_network(name, 7, image_size=64), (3, 64, 64))
+    assert description.profile.parameters == real.parameters
+    assert description.profile.flops == real.flops
+
+
+def test_of_a_librarys_network_classes_and_size_are_its_weights(zoo):
+    description = describe_network("torchvision:resnet18")
+    assert (description.num_classes, description.image_size) == (1000, 224)
+    assert description.profile.parameters == 11_689_512  # as torchvision's documentation says
+    assert [row.path for row in description.stages[:-1]] == ["layer1", "layer2", "layer3", "layer4"]
 
 
 def test_no_weight_is_drawn():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from svdistill.errors import ArgumentError
@@ -111,3 +112,13 @@ def test_tap_that_does_not_run():
 def test_wrong_image_shapes(shape):
     with pytest.raises(ArgumentError, match="image_shape: expected"):
         profile_network(build_network("vgg_student", 10, 0.25), shape)
+
+
+def test_attention_is_counted_whatever_kernel_would_run_it() -> None:
+    class Attention(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            tokens = images.flatten(2)  # three tokens of 16 numbers
+            return F.scaled_dot_product_attention(tokens, tokens, tokens)
+
+    # Two products of [3, 16] with [16, 3], and of [3, 3] with [3, 16].
+    assert profile_network(Attention(), (3, 4, 4)).flops == 2 * (3 * 16 * 3 + 3 * 3 * 16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 
 import pytest
@@ -10,7 +11,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from svdistill.errors import ArgumentError
-from svdistill.networks import build_network, network_names
+from svdistill.networks import (
+    build_network,
+    input_spec,
+    is_code,
+    is_zoo,
+    network_names,
+    pretrained_classes,
+)
 from svdistill.networks.base import scale_channels
 
 ALL = network_names()
@@ -210,3 +218,57 @@ def test_wrong_class_counts(num_classes):
 def test_wrong_widths(width):
     with pytest.raises(ArgumentError, match="width: expected a positive finite number"):
         build_network("vgg_student", 10, width)
+
+
+@pytest.mark.parametrize(
+    ("name", "zoo", "code"),
+    [
+        ("vgg_student", False, False),
+        ("timm:resnet18", True, False),
+        ("torchvision:", True, False),
+        ("hf:./folder", True, False),
+        ("my.nets:build", False, True),
+        (":build", False, True),
+        ("timm", False, False),
+        ("TIMM:resnet18", False, True),
+        (None, False, False),
+    ],
+)
+def test_what_a_name_means(name, zoo, code):
+    assert (is_zoo(name), is_code(name)) == (zoo, code)
+
+
+def test_networks_of_ones_own(tmp_path, monkeypatch):
+    (tmp_path / "nets_of_ones_own.py").write_text(
+        "from torch import nn\ndef build(num_classes):\n    return nn.Linear(3, num_classes)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert build_network("nets_of_ones_own:build", 7).out_features == 7
+    assert input_spec("nets_of_ones_own:build") is None
+    assert pretrained_classes("nets_of_ones_own:build") is None
+    with pytest.raises(ArgumentError, match=r"^width: expected 1 with a network that is none of"):
+        build_network("nets_of_ones_own:build", 7, width=0.5)
+    with pytest.raises(ArgumentError, match=r"^network: expected a module"):
+        build_network("absent_nets:build", 7)
+
+
+@pytest.mark.parametrize("name", ["vgg_student", "my_nets:build"])
+def test_only_libraries_publish_weights(name):
+    with pytest.raises(ArgumentError, match=rf"^pretrained: .*got '{name}'"):
+        build_network(name, 10, pretrained=True)
+
+
+@pytest.mark.parametrize(
+    ("library", "name"),
+    [("timm", "timm:resnet18"), ("torchvision", "torchvision:resnet18"), ("transformers", "hf:.")],
+)
+def test_a_library_that_is_missing_is_named_with_the_command(library, name, monkeypatch):
+    def absent(module, *arguments):
+        if module.partition(".")[0] == library:
+            raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+        return importlib.__import__(module)
+
+    monkeypatch.setattr("importlib.import_module", absent)
+    monkeypatch.setattr("svdistill.networks.torchvision_build._libraries", [None])
+    with pytest.raises(ArgumentError, match=rf"^{library}: .*pip install 'svdistill\[zoo\]'"):
+        build_network(name, 10)

@@ -12,7 +12,7 @@ from torch import nn
 from svdistill.errors import ArgumentError, nearest
 
 
-def import_network(spec: str, num_classes: int) -> nn.Module:
+def import_network(spec: str, num_classes: int, argument: str = "teacher") -> nn.Module:
     """Import a network, or a function that builds one, from the user's own code.
 
     The current directory is searched first, as `python -m` does.
@@ -21,6 +21,7 @@ def import_network(spec: str, num_classes: int) -> nn.Module:
         spec: `module:attr`, e.g. `"my_package.nets:resnet"`. The attribute is an `nn.Module`, or a
             callable that returns one; it is given `num_classes` if it has such a parameter.
         num_classes: the classes of the data.
+        argument: what an error message names.
 
     Returns:
         The network.
@@ -39,7 +40,7 @@ def import_network(spec: str, num_classes: int) -> nn.Module:
         module = importlib.import_module(module_name)
     except Exception as error:  # the user's module may fail in any way
         raise ArgumentError(
-            "teacher",
+            argument,
             expected=f"a module {module_name!r} that can be imported",
             got=f"{type(error).__name__}: {error}",
             remedy="check the name, the current directory and PYTHONPATH",
@@ -48,7 +49,7 @@ def import_network(spec: str, num_classes: int) -> nn.Module:
         sys.path.remove(here)
     if not hasattr(module, attribute):
         raise ArgumentError(
-            "teacher",
+            argument,
             expected=f"an attribute of module {module_name}",
             got=repr(attribute),
             remedy=nearest(attribute, (name for name in vars(module) if not name.startswith("_"))),
@@ -60,14 +61,14 @@ def import_network(spec: str, num_classes: int) -> nn.Module:
             found = found(num_classes=num_classes) if takes_classes else found()
         except Exception as error:  # so may the function
             raise ArgumentError(
-                "teacher",
+                argument,
                 expected=f"{spec} to build a network from num_classes or from nothing",
                 got=f"{type(error).__name__}: {error}",
                 remedy="wrap it in a function of your own that needs no other argument",
             ) from error
     if not isinstance(found, nn.Module):
         raise ArgumentError(
-            "teacher",
+            argument,
             expected="an nn.Module, or a function that returns one",
             got=type(found).__name__,
             remedy=f"let {spec} be one",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from svdistill.errors import ArgumentError, require_count
@@ -67,7 +68,7 @@ def profile_network(
         require_count("image_shape", side)
     weight = next(network.parameters(), torch.empty(0))
     image = torch.zeros(1, *image_shape, device=weight.device, dtype=weight.dtype)
-    with _evaluating(network), torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with _evaluating(network), torch.no_grad(), counting_flops() as counter:
         recording = FeatureTaps(network, tap_paths).run(image)
     return NetworkProfile(
         parameters=sum(parameter.numel() for parameter in network.parameters()),
@@ -77,6 +78,16 @@ def profile_network(
             for path, feature in zip(tap_paths, recording.features, strict=True)
         ),
     )
+
+
+@contextmanager
+def counting_flops() -> Iterator[FlopCounterMode]:
+    """Count the FLOPs of all that runs within, attention too.
+
+    Some of the fused kernels for attention, a CPU's among them, are none that torch counts.
+    """
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        yield counter
 
 
 @contextmanager

@@ -1,14 +1,28 @@
-"""Names of the seed's networks and the one function that builds them."""
+"""Names of networks, and the one function that builds them."""
 
 from __future__ import annotations
 
-from svdistill.errors import require_choice, require_count, require_positive
+from typing import Final
+
+from torch import nn
+
+from svdistill.errors import (
+    ArgumentError,
+    nearest,
+    require_choice,
+    require_count,
+    require_positive,
+)
+from svdistill.networks import zoo_hf, zoo_timm, zoo_torchvision
 from svdistill.networks.base import SeedNetwork
+from svdistill.networks.external import import_network
+from svdistill.networks.input_spec import InputSpec
 from svdistill.networks.mobilenet import mobilenet_student, mobilenet_teacher
 from svdistill.networks.resnext import resnext_student, resnext_teacher
 from svdistill.networks.vgg import vgg_stride_student, vgg_student, vgg_teacher
+from svdistill.networks.zoo import Zoo
 
-_BUILDERS = {
+_BUILDERS: Final = {
     "vgg_teacher": vgg_teacher,
     "vgg_student": vgg_student,
     "vgg_stride_student": vgg_stride_student,
@@ -17,10 +31,16 @@ _BUILDERS = {
     "resnext_teacher": resnext_teacher,
     "resnext_student": resnext_student,
 }
+_ZOOS: Final[dict[str, Zoo]] = {
+    "timm": zoo_timm,
+    "torchvision": zoo_torchvision,
+    "hf": zoo_hf,
+}
+OTHER_NAMES: Final = "timm:NAME, torchvision:NAME, hf:NAME or module:attr"
 
 
 def network_names() -> tuple[str, ...]:
-    """Name every network that `build_network` builds.
+    """Name the seed's networks, which `build_network` builds without another library.
 
     Example:
         >>> "vgg_teacher" in network_names()
@@ -29,21 +49,84 @@ def network_names() -> tuple[str, ...]:
     return tuple(_BUILDERS)
 
 
-def build_network(name: str, num_classes: int, width: float = 1.0) -> SeedNetwork:
-    """Build one of the seed's networks, freshly initialised from torch's random generator.
+def is_zoo(name: str) -> bool:
+    """Whether a name is of another library's network, such as `timm:resnet18`."""
+    return _split(name)[0] is not None
+
+
+def is_code(name: str) -> bool:
+    """Whether a name is `module:attr`: to build it is to run code of that module.
+
+    Example:
+        >>> is_code("my_package.nets:resnet"), is_code("timm:resnet18"), is_code("vgg_student")
+        (True, False, False)
+    """
+    return isinstance(name, str) and ":" in name and not is_zoo(name)
+
+
+def require_network(argument: str, name: str) -> None:
+    """Raise `ArgumentError` unless `build_network` knows a name of this kind; imports nothing."""
+    if name not in network_names() and not is_zoo(name) and not is_code(name):
+        names = ", ".join(map(repr, network_names()))
+        close = nearest(str(name), network_names())
+        raise ArgumentError(
+            argument,
+            expected=f"one of {names}, {OTHER_NAMES}",
+            got=repr(name),
+            remedy=close if close.startswith("did") else "choose one of these",
+        )
+
+
+def require_width(name: str, width: float) -> None:
+    """Raise `ArgumentError` unless a network can be built with a factor on its channels."""
+    require_positive("width", width)
+    if width != 1 and name not in network_names():
+        raise ArgumentError(
+            "width",
+            expected="1 with a network that is none of the seed's",
+            got=width,
+            remedy="leave width out, and choose a network of another size by its name",
+        )
+
+
+def build_seed_network(name: str, num_classes: int, width: float = 1.0) -> SeedNetwork:
+    """Build one of the seed's networks; see `build_network`."""
+    require_choice("name", name, _BUILDERS)
+    require_count("num_classes", num_classes)
+    require_positive("width", width)
+    return _BUILDERS[name](num_classes, width)
+
+
+def build_network(
+    name: str,
+    num_classes: int,
+    width: float = 1.0,
+    *,
+    pretrained: bool = False,
+    image_size: int | None = None,
+) -> nn.Module:
+    """Build a network by name, freshly initialised from torch's random generator.
 
     Args:
-        name: one of `network_names`.
+        name: one of `network_names`; `timm:NAME`, `torchvision:NAME`; `hf:NAME` or `hf:FOLDER`, an
+            image classifier of transformers; or `module:attr` of your own code, see
+            `import_network`. Code that a model brings along is never run.
         num_classes: number of logits, at least 1.
         width: positive factor on the channels of every stage and hidden layer, each rounded to
-            the nearest multiple of four and at least four; 1 is the seed's network.
+            the nearest multiple of four and at least four; for the seed's networks only.
+        pretrained: whether to fill a network of timm, torchvision or transformers with the weights
+            that are published, as a rule for ImageNet. If these are of another number of classes,
+            the head is left as it was initialised.
+        image_size: side of the images in pixels, for networks that are built for one, such as
+            vision transformers; None for their own.
 
     Returns:
-        A network in training mode that maps images [B, 3, H, W] to logits [B, num_classes] and
-        names its four taps in ``tap_paths``.
+        A network in training mode that maps images [B, 3, H, W] to logits [B, num_classes], or to
+        what `as_logits` finds them in. One of the seed names its four taps in ``tap_paths``.
 
     Raises:
-        ArgumentError: the name is unknown, or `num_classes` or `width` is out of range.
+        ArgumentError: the name is unknown, a package or the weights are missing, or another
+            argument is out of range.
 
     Example:
         >>> import torch
@@ -56,7 +139,52 @@ def build_network(name: str, num_classes: int, width: float = 1.0) -> SeedNetwor
         Decomposition", ECCV 2018. Where its drawing and its table disagree, the table's
         parameter count decides; `svdistill.networks.published` lists what remains.
     """
-    require_choice("name", name, _BUILDERS)
+    require_network("name", name)
     require_count("num_classes", num_classes)
-    require_positive("width", width)
-    return _BUILDERS[name](num_classes, width)
+    require_width(name, width)
+    zoo, own_name = _split(name)
+    if pretrained and zoo is None:
+        raise ArgumentError(
+            "pretrained",
+            expected="a network with published weights, of timm, torchvision or transformers",
+            got=repr(name),
+            remedy="train it, or give a weights file",
+        )
+    if name in _BUILDERS:
+        return build_seed_network(name, num_classes, width)
+    if zoo is None:
+        return import_network(name, num_classes, "network")
+    return zoo.build(own_name, num_classes, pretrained=pretrained, image_size=image_size)
+
+
+def input_spec(name: str) -> InputSpec | None:
+    """The images that a published network was trained on.
+
+    Args:
+        name: as for `build_network`.
+
+    Returns:
+        Their size and normalisation; None for the seed's networks and `module:attr`, which are
+        trained on any.
+
+    Raises:
+        ArgumentError: the library does not know the name, or is not installed.
+
+    Example:
+        >>> input_spec("vgg_student") is None
+        True
+    """
+    zoo, own_name = _split(name)
+    return None if zoo is None else zoo.input_spec(own_name)
+
+
+def pretrained_classes(name: str) -> int | None:
+    """How many classes a network's published weights tell apart; None where none are published."""
+    zoo, own_name = _split(name)
+    return None if zoo is None else zoo.pretrained_classes(own_name)
+
+
+def _split(name: str) -> tuple[Zoo | None, str]:
+    """The library that a name is of, if any, and the name in it."""
+    library, colon, own_name = name.partition(":") if isinstance(name, str) else ("", "", "")
+    return _ZOOS.get(library) if colon else None, own_name
