@@ -87,13 +87,16 @@ def test_chosen_classes_are_kept_and_renumbered(labels, classes):
 
 def test_training_part_keeps_all_for_none():
     part = part_of([0, 1, 1])
-    assert training_part(part, None, 0) is part
+    kept, rest = training_part(part, None, 0)
+    assert kept is part
+    assert len(rest.rows) == 0
 
 
 @pytest.mark.parametrize("size", [2, 3, 5])
 def test_training_part_keeps_that_many(size):
-    kept = training_part(part_of([0, 0, 0, 0, 1]), size, 0)
+    kept, rest = training_part(part_of([0, 0, 0, 0, 1]), size, 0)
     assert np.bincount(kept.labels).tolist() == [size - 1, 1]
+    assert sorted([*kept.rows, *rest.rows]) == part_of([0, 0, 0, 0, 1]).rows.tolist()
 
 
 @pytest.mark.parametrize(

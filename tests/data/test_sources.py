@@ -139,6 +139,7 @@ def test_the_memory_limit_counts_all_decoded_images(insects):
     less = load_images(insects, memory_limit_gb=(decoded - 1) / 1e9)
     assert isinstance(less.test, StreamedSplit)
     assert less.test.workers == min(8, os.cpu_count())
+    assert load_images(insects, memory_limit_gb=0, workers=3).train.workers == 3
 
 
 # Parts
@@ -297,6 +298,72 @@ def test_a_data_set_of_the_hub(monkeypatch, insects):
     assert load_images("hub:insects").fingerprint == expected.fingerprint
 
 
+# Tables that are loaded already
+
+
+def test_a_dataset_gets_its_test_split_cut_off(tmp_path):
+    data = load_images(table(IMAGES, LABELS))
+    stored = load_images(f"parquet:{write_parquet(tmp_path / 'a.parquet', IMAGES, LABELS)}")
+    assert data.fingerprint == stored.fingerprint
+    assert (len(data.train), len(data.test), data.class_names) == (48, 12, NAMES)
+
+
+def test_a_dataset_dict_is_what_its_splits_are(insects):
+    splits = datasets.DatasetDict(train=table(IMAGES, LABELS), test=table(IMAGES[48:], LABELS[48:]))
+    options = {"classes_every": 2, "train_size": 30, "dev_fraction": 0.2, "image_size": 9}
+    for extra in ({}, {"memory_limit_gb": 0}):
+        data = load_images(splits, **options, **extra)
+        assert data.fingerprint == load_images(insects, **options).fingerprint
+
+
+def test_rows_that_were_chosen_and_shuffled_are_taken_so():
+    rows = np.random.default_rng(0).permutation(60)[:40]
+    chosen = table(IMAGES, LABELS).select(rows)
+    data = load_images(datasets.DatasetDict(train=chosen, test=chosen.shuffle(seed=0)))
+    images, labels = in_order(data.train)
+    assert np.array_equal(images, IMAGES[rows])
+    assert np.array_equal(labels, LABELS[rows])
+    assert multiset(data.train) == multiset(data.test)
+
+
+def test_how_a_dataset_shows_its_rows_does_not_matter():
+    plain = table(IMAGES, LABELS)
+    expected = load_images(plain).fingerprint
+    assert load_images(plain.with_format("numpy")).fingerprint == expected
+    assert load_images(plain.with_transform(lambda rows: {"x": [0] * 9})).fingerprint == expected
+
+
+def streaming():
+    return table(IMAGES, LABELS).to_iterable_dataset()
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (streaming, "got IterableDataset; load it without streaming=True"),
+        (lambda: datasets.DatasetDict(), "got DatasetDict; give one of these"),
+        (lambda: IMAGES, "got ndarray; give one of these; for a DataLoader see images_from"),
+        (lambda: None, "got NoneType"),
+    ],
+)
+def test_what_is_no_data_set(spec, message):
+    with pytest.raises(ArgumentError, match=f"data: expected a text such as .*, {message}"):
+        load_images(spec())
+
+
+def test_splits_of_other_classes():
+    other = table(IMAGES, LABELS, ("ant", "bee", "cow"))
+    with pytest.raises(DataError, match="DatasetDict: expected the same columns and class names"):
+        load_images(datasets.DatasetDict(train=table(IMAGES, LABELS), test=other))
+
+
+def test_a_dataset_without_labels():
+    with pytest.raises(
+        DataError, match=r"Dataset: expected a label column \(ClassLabel\), got .*img"
+    ):
+        load_images(table(IMAGES, LABELS).remove_columns("label"))
+
+
 # Bad arguments
 
 
@@ -324,6 +391,7 @@ def test_a_data_set_of_the_hub(monkeypatch, insects):
         ({"image_size": 7}, "image_size: expected an integer of at least 8, got 7"),
         ({"memory_limit_gb": -1}, "memory_limit_gb: expected a number from 0"),
         ({"memory_limit_gb": float("nan")}, "memory_limit_gb: .*got nan"),
+        ({"workers": -1}, "workers: expected an integer of at least 0, got -1"),
     ],
 )
 def test_settings_that_cannot_be(options, message):

@@ -186,6 +186,22 @@ def test_resident_refuses_what_are_no_labelled_images(images, labels, message):
         ResidentSplit(images, labels)
 
 
+@KINDS
+def test_all_images_have_labels_and_come_once(split):
+    assert split.labelled is split
+    assert not split.repeats
+    assert (split.steps(5), split.steps(23), split.steps(100)) == (5, 1, 1)
+    batch = split.first(2, "cpu")
+    assert np.array_equal(batch.images, IMAGES[:2])
+
+
+def test_what_to_do_where_decoding_is_slow():
+    assert "more workers (3 now)" in streamed(workers=3).loading_remedy
+    many = StreamedSplit(ArrayPictures(IMAGES), np.zeros(10**7, dtype=int), torch.zeros(10**7))
+    assert "memory_limit_gb above 1.9 that keeps" in many.loading_remedy
+    assert "smaller image_size" in resident().loading_remedy
+
+
 class Damaged(ArrayPictures):
     """One of the rows cannot be read."""
 

@@ -6,7 +6,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from picture_files import NAMES, in_turn, labels_of, noise, table, write_parquet
 
-from svdistill.data.tables import read_hub, read_parquet
+from svdistill.data.table_sources import read_hub, read_parquet
 from svdistill.errors import DataError
 
 IMAGES, LABELS = noise(6), in_turn(6)

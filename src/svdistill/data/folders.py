@@ -47,19 +47,28 @@ def class_images(folder: Path) -> list[Path]:
     Raises:
         DataError: there is none.
     """
+    return _found(folder, "images of one class", "add images, or remove the class")
+
+
+def find_images(folder: Path) -> list[Path]:
+    """The images of a folder, in any depth, of whatever class.
+
+    Raises:
+        DataError: there is none.
+    """
+    return _found(folder, "a folder of images", "check the path")
+
+
+def _found(folder: Path, expected: str, remedy: str) -> list[Path]:
     images = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in IMAGE_SUFFIXES]
     if not images:
-        raise DataError(
-            str(folder),
-            expected="images of one class",
-            got="none with a suffix of " + ", ".join(IMAGE_SUFFIXES),
-            remedy="add images, or remove the class",
-        )
+        got = "none with a suffix of " + ", ".join(IMAGE_SUFFIXES)
+        raise DataError(str(folder), expected=expected, got=got, remedy=remedy)
     return images
 
 
 def table_of_files(
-    files: Sequence[Path], labels: Sequence[int], class_names: Sequence[str]
+    files: Sequence[Path], labels: Sequence[int | None], class_names: Sequence[str]
 ) -> Dataset:
     """The columns ``image`` and ``label`` of encoded images that stay where they are."""
     # Imported here: it takes a second, and the digits need none of it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -12,10 +12,14 @@ import torch.nn.functional as F
 from svdistill.data.decoding import EncodedPictures
 from svdistill.data.folders import read_folder
 from svdistill.data.selection import Part, split_part
-from svdistill.data.splits import Pictures
-from svdistill.data.tables import Tables, read_hub, read_parquet
+from svdistill.data.streamed import Pictures
+from svdistill.data.table_sources import read_hub, read_parquet
+from svdistill.data.tables import Tables, by_split, tables_of
 from svdistill.data.tiny_imagenet import read_tiny_imagenet
 from svdistill.errors import ArgumentError, DataError, nearest, require_count
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
 
 SCHEMES: Final = ("digits", "folder:PATH", "hub:NAME", "parquet:PATH", "tiny_imagenet:PATH")
 READERS: Final = {
@@ -57,10 +61,13 @@ class ArrayPictures:
         return self._images[rows]
 
 
-def open_images(spec: str, image_size: int | None) -> Opened:
+def open_images(spec: str | Dataset | DatasetDict, image_size: int | None) -> Opened:
     """Find the data set that a spec names; see `load_images` for both arguments."""
     if image_size is not None:
         require_count("image_size", image_size, SMALLEST_SIZE)
+    if not isinstance(spec, str):
+        splits = by_split("data", spec)
+        return _open_tables(tables_of(type(spec).__name__, splits), image_size)
     scheme, _, place = spec.partition(":")
     if spec == "digits":
         return _open_digits(image_size or DIGITS_SIZE)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from svdistill.data.splits import Pictures
+from svdistill.data.streamed import Pictures
 from svdistill.errors import ArgumentError, require_count
 
 
@@ -81,14 +81,14 @@ def keep_classes(part: Part, classes: np.ndarray) -> Part:
     return kept._replace(labels=np.searchsorted(classes, kept.labels))
 
 
-def training_part(part: Part, size: int | None, seed: int) -> Part:
-    """Keep a stratified part of the given size, or all of it for None.
+def training_part(part: Part, size: int | None, seed: int) -> tuple[Part, Part]:
+    """Split into a stratified part of the given size, or all for None, and the rest.
 
     Raises:
         ArgumentError: if there are fewer images than that, or fewer wanted than there are classes.
     """
     if size is None:
-        return part
+        return part, part.take(np.arange(0))
     require_count("train_size", size)
     classes = len(np.unique(part.labels))
     if not classes <= size <= len(part.labels):
@@ -98,4 +98,4 @@ def training_part(part: Part, size: int | None, seed: int) -> Part:
             got=size,
             remedy="choose a size in this range, or None for all",
         )
-    return split_part(part, size, seed)[0]
+    return split_part(part, size, seed)

@@ -4,56 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
 
 from svdistill.data.class_choice import chosen_classes, parse_draw
+from svdistill.data.image_data import ImageData
+from svdistill.data.mixed import MixedSplit, StoredSplit
 from svdistill.data.opening import open_images
 from svdistill.data.selection import Part, keep_classes, split_part, training_part
-from svdistill.data.splits import ImageSplit, ResidentSplit, StreamedSplit
+from svdistill.data.splits import ResidentSplit
+from svdistill.data.streamed import StreamedSplit
+from svdistill.data.unlabelled import REST, open_unlabelled, without_labels
 from svdistill.errors import ArgumentError, DataError, require_count
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
 
 SAMPLED_IMAGES: Final = 10_000
 HASHED_IMAGES: Final = 256
 SMALLEST_STD: Final = 1 / 255
 
 
-@dataclass(frozen=True, eq=False)
-class ImageData:
-    """A data set of labelled images, ready to train on.
-
-    Attributes:
-        train: the images to train on.
-        dev: images held out of the training split to choose settings on, or None.
-        test: the images to report accuracy on.
-        class_names: name of each class; the label is its place.
-        mean: mean of each channel of the training images, in 0 to 1.
-        std: standard deviation of each channel, in 0 to 1.
-        image_shape: ``(3, H, W)``.
-        fingerprint: the same for the same images, labels, splits and class names. Counts in all
-            labels, and of each split 256 images.
-    """
-
-    train: ImageSplit
-    dev: ImageSplit | None
-    test: ImageSplit
-    class_names: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    image_shape: tuple[int, ...]
-    fingerprint: str
-
-    @property
-    def num_classes(self) -> int:
-        """The number of classes."""
-        return len(self.class_names)
-
-
 def load_images(
-    spec: str,
+    spec: str | Dataset | DatasetDict,
     *,
     image_size: int | None = None,
     classes_every: int = 1,
@@ -62,6 +37,8 @@ def load_images(
     dev_fraction: float = 0.0,
     seed: int = 0,
     memory_limit_gb: float = 8.0,
+    workers: int | None = None,
+    unlabelled: str | Dataset | DatasetDict | None = None,
 ) -> ImageData:
     """Load a data set of labelled images.
 
@@ -75,7 +52,8 @@ def load_images(
             ``parquet:PATH``: a folder with train-*.parquet and test-*.parquet, or one file;
             ``folder:PATH``: ``PATH/train/CLASS/*`` and ``PATH/test/CLASS/*``, or ``PATH/CLASS/*``;
             ``tiny_imagenet:PATH``: the folder tiny-imagenet-200 as published, tested on its val;
-            ``hub:NAME``: a data set of the Hugging Face hub, the only one that downloads.
+            ``hub:NAME``: a data set of the Hugging Face hub, the only one that downloads. Or a
+            `datasets.Dataset` or `datasets.DatasetDict` with an image and a label column.
         image_size: resize and crop all images to this height and width, 8 or more. None keeps
             their size, which must then be one and the same.
         classes_every: keep classes 0, n, 2n, ... and number them 0, 1, 2, ...
@@ -85,6 +63,12 @@ def load_images(
         dev_fraction: share of the training images to hold out as dev split, 0 to below 1.
         seed: decides which images `train_size` keeps and `dev_fraction` holds out.
         memory_limit_gb: decoded images that take more than this (in 1e9 bytes) are streamed.
+        workers: processes that decode each split that is streamed; None takes as many as there
+            are cores, up to 8.
+        unlabelled: more training images, without labels, so that `ImageData.train` is a
+            `MixedSplit`: ``folder:PATH`` (files in any depth), ``parquet:PATH``, ``hub:NAME`` or
+            tables as above, whose labels are not looked at; or ``rest``, the training images that
+            `train_size` leaves out. The channel statistics are of the labelled ones alone.
 
     Returns:
         The data set; uint8 images in memory, or streamed where they are too many.
@@ -102,6 +86,8 @@ def load_images(
         require_count(name, value, least)
     _require_fraction("dev_fraction", dev_fraction, 1.0)
     _require_fraction("memory_limit_gb", memory_limit_gb, float("inf"))
+    if workers is not None:
+        require_count("workers", workers, 0)
     draw = None if classes is None else parse_draw(classes)
     opened = open_images(spec, image_size)
     chosen = chosen_classes(opened.class_names, classes_every, draw)
@@ -111,29 +97,54 @@ def load_images(
     if dev_fraction > 0:
         kept = round(len(train.rows) * (1 - dev_fraction))
         parts["train"], parts["dev"] = split_part(train, kept, seed)
-    parts["train"] = training_part(parts["train"], train_size, seed)
-    for name, part in parts.items():
-        if len(part.rows) == 0:
-            raise DataError(
-                f"{spec}, {name} split",
-                expected="at least one image",
-                got="none",
-                remedy="use more images, another dev_fraction, or more classes",
-            )
-    decoded_bytes = sum(len(part.rows) for part in parts.values()) * math.prod(train.pictures.shape)
-    make = _resident if decoded_bytes <= memory_limit_gb * 1e9 else _streamed
-    splits = {name: make(part) for name, part in parts.items()}
+    parts["train"], rest = training_part(parts["train"], train_size, seed)
+    shape = train.pictures.shape
+    if unlabelled == REST:
+        parts["unlabelled"] = _without_labels(rest)
+    elif unlabelled is not None:
+        parts["unlabelled"] = open_unlabelled(unlabelled, image_size, shape)
+    _require_images(spec if isinstance(spec, str) else type(spec).__name__, parts)
+    decoded_bytes = sum(len(part.rows) for part in parts.values()) * math.prod(shape)
+    resident = decoded_bytes <= memory_limit_gb * 1e9
+    splits = {
+        name: _resident(part) if resident else _streamed(part, workers)
+        for name, part in parts.items()
+    }
     mean, std = _statistics(splits["train"], parts["train"])
+    mixed = "unlabelled" in splits
     return ImageData(
-        train=splits["train"],
+        train=MixedSplit(splits["train"], splits["unlabelled"]) if mixed else splits["train"],
         dev=splits.get("dev"),
         test=splits["test"],
         class_names=names,
         mean=mean,
         std=std,
-        image_shape=train.pictures.shape,
+        image_shape=shape,
         fingerprint=_fingerprint(names, parts),
     )
+
+
+def _without_labels(rest: Part) -> Part:
+    """What `train_size` leaves out."""
+    if len(rest.rows) == 0:
+        raise ArgumentError(
+            "unlabelled",
+            expected="another source than 'rest' where all training images have labels",
+            got=repr(REST),
+            remedy="give a train_size below their number",
+        )
+    return without_labels(rest)
+
+
+def _require_images(source: str, parts: dict[str, Part]) -> None:
+    for name, part in parts.items():
+        if len(part.rows) == 0:
+            raise DataError(
+                f"{source}, {name} split",
+                expected="at least one image",
+                got="none",
+                remedy="use more images, another dev_fraction, or more classes",
+            )
 
 
 def _resident(part: Part) -> ResidentSplit:
@@ -141,11 +152,12 @@ def _resident(part: Part) -> ResidentSplit:
     return ResidentSplit(images, torch.from_numpy(part.labels))
 
 
-def _streamed(part: Part) -> StreamedSplit:
-    return StreamedSplit(part.pictures, part.rows, torch.from_numpy(part.labels))
+def _streamed(part: Part, workers: int | None) -> StreamedSplit:
+    labels = torch.from_numpy(part.labels)
+    return StreamedSplit(part.pictures, part.rows, labels, workers=workers)
 
 
-def _statistics(split: ImageSplit, part: Part) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _statistics(split: StoredSplit, part: Part) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel in 0 to 1, from exact counts of the 256 values."""
     if isinstance(split, ResidentSplit):
         images = split.images

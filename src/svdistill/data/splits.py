@@ -1,28 +1,26 @@
-"""One split of a data set, held in memory or decoded on the fly; both give the same batches."""
+"""One split of a data set, read in batches: what all kinds share, and the kind in memory."""
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import Final, NamedTuple, Protocol, final
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple, final
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from svdistill.errors import ArgumentError, DataError, require_count
+from svdistill.errors import ArgumentError, require_count
 
-MAX_WORKERS: Final = 8
+# The label of an image without one. It counts in no task loss and in no accuracy.
+UNLABELLED: Final = -1
 
 
 class Batch(NamedTuple):
     """Images with their labels and their places in the split.
 
     Attributes:
-        images: ``[B, 3, H, W]``, uint8.
-        labels: ``[B]``, int64, 0 to number of classes - 1.
+        images: ``[B, 3, H, W]``, uint8; float32 where a loader has prepared them.
+        labels: ``[B]``, int64, 0 to number of classes - 1, or `UNLABELLED`.
         indices: ``[B]``, int64, 0 to length of the split - 1; the order does not change them. On
             the CPU: whoever looks something up by them need not wait for the device.
     """
@@ -32,26 +30,35 @@ class Batch(NamedTuple):
     indices: Tensor
 
 
-class Pictures(Protocol):
-    """Images of one size that can be read by their row."""
-
-    shape: tuple[int, ...]  # (3, H, W)
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """Return the images of these rows, uint8 ``[n, 3, H, W]``."""
-
-
 class ImageSplit(ABC):
     """One split of a data set, read in batches."""
-
-    @property
-    @abstractmethod
-    def labels(self) -> Tensor:
-        """The labels of all images in stored order, int64 ``[N]``."""
 
     @abstractmethod
     def __len__(self) -> int:
         """The number of images."""
+
+    @property
+    @abstractmethod
+    def loading_remedy(self) -> str:
+        """What to do where training waits for these images."""
+
+    @property
+    def labelled(self) -> ImageSplit:
+        """The split without its unlabelled images."""
+        return self
+
+    @property
+    def repeats(self) -> bool:
+        """Whether an image may come several times while all are gone through once."""
+        return False
+
+    def steps(self, batch_size: int) -> int:
+        """How many batches `batches` gives, the last one too."""
+        return -(-len(self) // batch_size)
+
+    def first(self, count: int, device: torch.device | str) -> Batch:
+        """The first images in stored order, or of a loader's first batch."""
+        return next(self.part(0, count).batches(count, device=device, order_seed=None))
 
     @abstractmethod
     def to(self, device: torch.device | str) -> ImageSplit:
@@ -59,7 +66,11 @@ class ImageSplit(ABC):
 
     @abstractmethod
     def part(self, start: int, stop: int) -> ImageSplit:
-        """Return the images from `start` to before `stop`, in stored order, as a split."""
+        """Return the images from `start` to before `stop`, in stored order, as a split.
+
+        Raises:
+            ArgumentError: a loader has the images, and they have no stored order.
+        """
 
     @abstractmethod
     def batches(
@@ -113,23 +124,23 @@ class ResidentSplit(ImageSplit):
             expected, remedy = f"int64 of shape [{len(images)}]", "pass one label per image"
             raise ArgumentError("labels", expected=expected, got=got, remedy=remedy)
         self.images = images
-        self._labels = labels
-
-    @property
-    def labels(self) -> Tensor:
-        """See `ImageSplit.labels`."""
-        return self._labels
+        self.labels = labels
 
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def loading_remedy(self) -> str:
+        """See `ImageSplit.loading_remedy`."""
+        return "the images are in memory already: give a smaller image_size"
+
     def to(self, device: torch.device | str) -> ResidentSplit:
         """Return the split with images and labels on the device."""
-        return ResidentSplit(self.images.to(device), self._labels.to(device))
+        return ResidentSplit(self.images.to(device), self.labels.to(device))
 
     def part(self, start: int, stop: int) -> ResidentSplit:
         """See `ImageSplit.part`."""
-        return ResidentSplit(self.images[start:stop], self._labels[start:stop])
+        return ResidentSplit(self.images[start:stop], self.labels[start:stop])
 
     def batches(
         self,
@@ -140,119 +151,55 @@ class ResidentSplit(ImageSplit):
         drop_last: bool = False,
     ) -> Iterator[Batch]:
         """See `ImageSplit.batches`."""
-        order = _order(len(self), order_seed)
-        chunks = _chunks(order, batch_size, drop_last)
+        return self.gather(in_batches(len(self), batch_size, order_seed, drop_last), device)
+
+    def gather(self, chunks: Sequence[Tensor], device: torch.device | str) -> Iterator[Batch]:
+        """Read batches of chosen images.
+
+        Args:
+            chunks: the places of each batch's images in the split, int64 ``[B]``, on the CPU.
+            device: where the batches are wanted.
+        """
         # One copy for the whole order: one per batch would hold up a device that works ahead.
-        moved = _chunks(order.to(self.images.device), batch_size, drop_last)
+        order = torch.cat([*chunks, torch.empty(0, dtype=torch.int64)]).to(self.images.device)
+        moved = order.split([len(chunk) for chunk in chunks])
         # `index_select` copies whole images; `images[rows]` goes pixel by pixel, 15 times slower.
         return (
             Batch(
                 self.images.index_select(0, rows).to(device),
-                self._labels.index_select(0, rows).to(device),
-                indices,
-            )
-            for rows, indices in zip(moved, chunks, strict=True)
-        )
-
-
-@final
-class StreamedSplit(ImageSplit):
-    """A split too large for memory: worker processes decode each batch when it is wanted.
-
-    Args:
-        pictures: where the images are read from.
-        rows: the rows of `pictures` that belong to this split, int64 ``[N]``.
-        labels: ``[N]``, int64.
-        workers: processes that decode; 0 decodes in the calling process.
-    """
-
-    def __init__(
-        self, pictures: Pictures, rows: np.ndarray, labels: Tensor, *, workers: int | None = None
-    ) -> None:
-        self._pictures = pictures
-        self._rows = rows
-        self._labels = labels
-        self.workers = min(MAX_WORKERS, os.cpu_count() or 1) if workers is None else workers
-
-    @property
-    def labels(self) -> Tensor:
-        """See `ImageSplit.labels`."""
-        return self._labels
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def to(self, device: torch.device | str) -> StreamedSplit:
-        """Return the split itself: it holds no images."""
-        return self
-
-    def part(self, start: int, stop: int) -> StreamedSplit:
-        """See `ImageSplit.part`."""
-        rows, labels = self._rows[start:stop], self._labels[start:stop]
-        return StreamedSplit(self._pictures, rows, labels, workers=self.workers)
-
-    def batches(
-        self,
-        batch_size: int,
-        *,
-        device: torch.device | str,
-        order_seed: int | None,
-        drop_last: bool = False,
-    ) -> Iterator[Batch]:
-        """See `ImageSplit.batches`."""
-        chunks = _chunks(_order(len(self), order_seed), batch_size, drop_last)
-        loader = DataLoader(
-            _Reader(self._pictures, self._rows),
-            batch_size=None,
-            sampler=[chunk.numpy() for chunk in chunks],
-            num_workers=self.workers,
-            pin_memory=torch.device(device).type == "cuda",
-            # Without its own generator the loader would draw from the global one.
-            generator=torch.Generator(),
-        )
-        return self._move(loader, chunks, torch.device(device))
-
-    def _move(
-        self, loader: DataLoader, chunks: tuple[Tensor, ...], device: torch.device
-    ) -> Iterator[Batch]:
-        for chunk, images in zip(chunks, loader, strict=True):
-            if images is None:
-                # The worker met a damaged image. Its exception would arrive here as a plain text
-                # with a traceback; reading the rows again raises the error itself.
-                images = torch.from_numpy(self._pictures.read(self._rows[chunk.numpy()]))
-            yield Batch(
-                images.to(device, non_blocking=True),
-                self._labels[chunk].to(device),
+                self.labels.index_select(0, rows).to(device),
                 chunk,
             )
+            for rows, chunk in zip(moved, chunks, strict=True)
+        )
 
 
-class _Reader(Dataset):
-    """What a worker process runs: the images of one batch, or None where one is damaged."""
+def in_batches(
+    length: int, batch_size: int, order_seed: int | None, drop_last: bool
+) -> Sequence[Tensor]:
+    """The places of the images of each batch; see `ImageSplit.batches` for the arguments.
 
-    def __init__(self, pictures: Pictures, rows: np.ndarray) -> None:
-        self._pictures = pictures
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, chunk: np.ndarray) -> Tensor | None:
-        try:
-            return torch.from_numpy(self._pictures.read(self._rows[chunk]))
-        except DataError:
-            return None
-
-
-def _order(length: int, order_seed: int | None) -> Tensor:
-    if order_seed is None:
-        return torch.arange(length)
-    require_count("order_seed", order_seed, 0)
-    # On the CPU whatever the device, so that every device sees the same order.
-    return torch.randperm(length, generator=torch.Generator().manual_seed(order_seed))
-
-
-def _chunks(order: Tensor, batch_size: int, drop_last: bool) -> tuple[Tensor, ...]:
+    Example:
+        >>> [chunk.tolist() for chunk in in_batches(5, 2, None, drop_last=False)]
+        [[0, 1], [2, 3], [4]]
+    """
     require_count("batch_size", batch_size)
-    usable = len(order) - len(order) % batch_size if drop_last else len(order)
+    order = torch.arange(length) if order_seed is None else shuffled(length, order_seed)
+    usable = length - length % batch_size if drop_last else length
     return order[:usable].split(batch_size) if usable else ()
+
+
+def shuffled(length: int, order_seed: int) -> Tensor:
+    """A permutation of 0 to length - 1, int64 ``[length]``."""
+    # On the CPU whatever the device, so that every device sees the same order.
+    return torch.randperm(length, generator=seeded(order_seed))
+
+
+def seeded(order_seed: int) -> torch.Generator:
+    """A generator on the CPU for an order.
+
+    Raises:
+        ArgumentError: the seed is negative or no integer.
+    """
+    require_count("order_seed", order_seed, 0)
+    return torch.Generator().manual_seed(order_seed)

@@ -1,24 +1,22 @@
-"""Tables of encoded images with labels and class names: from Parquet files, from the hub."""
+"""Tables of encoded images with labels and class names, whoever loaded them."""
 
 from __future__ import annotations
 
-import contextlib
-import glob
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from svdistill.errors import DataError
+from svdistill.errors import ArgumentError, DataError
 
 if TYPE_CHECKING:
-    from datasets import Dataset, Features
+    from datasets import Dataset
 
 # `datasets` takes a second to import, and the digits need none of it: imported where used.
 
 TRAIN_NAMES: Final = ("train", "training")
 TEST_NAMES: Final = ("test", "validation", "valid", "val", "dev")
+UNLABELLED_NAMES: Final = ("unlabeled", "unlabelled", "unsupervised")
 # `datasets` keeps the name "all" to itself.
 ONLY_NAME: Final = "images"
 
@@ -42,8 +40,9 @@ class Tables(NamedTuple):
 
     def labels(self, split: str) -> np.ndarray:
         """Return the labels of a split, int64 ``[N]``; -1 where there is none."""
-        column = self.splits[split].data.column(self.label_column)
-        return column.fill_null(-1).to_numpy().astype(np.int64)
+        # As Arrow, since a null among numbers would come out as NaN.
+        column = self.splits[split].select_columns([self.label_column]).with_format("arrow")
+        return column[:][self.label_column].fill_null(-1).to_numpy().astype(np.int64)
 
     def train_name(self) -> str:
         """Return the split to train on."""
@@ -74,119 +73,85 @@ class Tables(NamedTuple):
         return labelled[0] if labelled else None
 
 
-def read_parquet(path: Path) -> Tables:
-    """Read ``train-*.parquet`` and ``test-*.parquet`` (or validation) of a folder, or one file."""
-    import datasets
-    import pyarrow.parquet
+def by_split(argument: str, loaded: object) -> Mapping[str, Dataset]:
+    """The tables of a `DatasetDict`, or the one of a `Dataset` as the only split.
 
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-    by_split: dict[str, list[str]] = {}
-    features: Features | None = None
-    for file in files:
-        try:
-            found = datasets.Features.from_arrow_schema(pyarrow.parquet.read_schema(file))
-        except (OSError, ValueError, pyarrow.ArrowException) as cause:
-            raise DataError(
-                str(file),
-                expected="a whole Parquet file",
-                got=str(cause),
-                remedy="check the path, or copy or download the file again",
-            ) from cause
-        features = features or found
-        if found != features:
-            # `datasets` would number the classes of all files like those of the first.
-            raise DataError(
-                str(file),
-                expected=f"the columns and class names of {files[0].name}",
-                got="others",
-                remedy="save all splits with the same features",
-            )
-        by_split.setdefault(_split_name(file.name), []).append(glob.escape(str(file)))
-    if not files:
-        raise DataError(
-            str(path),
-            expected="a folder with train-*.parquet and test-*.parquet",
-            got="a folder without Parquet files",
-            remedy="check the path",
+    Raises:
+        ArgumentError: it is something else.
+        DataError: the splits have different columns or class names.
+    """
+    import datasets
+
+    if isinstance(loaded, datasets.Dataset):
+        return {ONLY_NAME: loaded}
+    if not isinstance(loaded, datasets.DatasetDict) or not loaded:
+        streaming = isinstance(loaded, (datasets.IterableDataset, datasets.IterableDatasetDict))
+        raise ArgumentError(
+            argument,
+            expected="a text such as folder:PATH, a datasets.Dataset or a datasets.DatasetDict",
+            got=type(loaded).__name__,
+            remedy="load it without streaming=True"
+            if streaming
+            else "give one of these; for a DataLoader see images_from_loaders",
         )
-    with _quiet():
-        try:
-            # `load_dataset("parquet", ...)` would tell the hub's download counter of every call.
-            loaded = datasets.DatasetDict.from_parquet(by_split)
-        except (datasets.exceptions.DatasetsError, OSError, ValueError) as cause:
-            raise DataError(
-                str(path),
-                expected="Parquet files that hold one table of images",
-                got=_deepest(cause),
-                remedy="check that all files have the same columns, and copy damaged ones again",
-            ) from cause
-    return _tables(str(path), loaded)
-
-
-def read_hub(name: str) -> Tables:
-    """Download a data set from the Hugging Face hub, or take it from the local cache."""
-    import datasets
-
-    try:
-        loaded = datasets.load_dataset(name)
-    except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as cause:
+    first, *others = loaded.values()
+    if any(other.features != first.features for other in others):
         raise DataError(
-            f"hub:{name}",
-            expected="a data set on the Hugging Face hub that needs no code of its own",
-            got=_deepest(cause),
-            remedy="check the name and the connection, or download it and use parquet:PATH",
-        ) from cause
-    return _tables(f"hub:{name}", loaded)
+            "DatasetDict",
+            expected="the same columns and class names in all splits",
+            got="others",
+            remedy="cast all splits to the same features",
+        )
+    return loaded
 
 
-def _split_name(file_name: str) -> str:
-    """Return ``train`` for ``train-00000-of-00002.parquet``, `ONLY_NAME` where none is named."""
-    for name in TRAIN_NAMES + TEST_NAMES:
-        if file_name.startswith((f"{name}-", f"{name}.", f"{name}_")):
-            return name
-    return ONLY_NAME
+def tables_of(source: str, loaded: Mapping[str, Dataset]) -> Tables:
+    """The tables with the columns that hold images and labels.
 
+    Raises:
+        DataError: there is no such column.
+    """
+    from datasets import ClassLabel
 
-def _tables(source: str, loaded: Mapping[str, Dataset]) -> Tables:
-    from datasets import ClassLabel, Image
-
-    features: Features = next(iter(loaded.values())).features
-    images = [name for name, feature in features.items() if isinstance(feature, Image)]
+    table = next(iter(loaded.values()))
+    image = image_column(source, table)
     labels = {
-        name: feature for name, feature in features.items() if isinstance(feature, ClassLabel)
+        name: feature for name, feature in table.features.items() if isinstance(feature, ClassLabel)
     }
-    if not images or not labels:
-        columns = ", ".join(f"{name} ({type(kind).__name__})" for name, kind in features.items())
-        wanted = "an image column (Image)" if not images else "a label column (ClassLabel)"
-        raise DataError(
-            source,
-            expected=wanted,
-            got=f"the columns {columns}",
-            remedy="cast it with datasets.Dataset.cast_column and save again with to_parquet",
-        )
+    if not labels:
+        raise _no_column(source, table, "a label column (ClassLabel)")
     label = max(labels, key=lambda name: labels[name].num_classes)
-    encoded = {
-        name: table.cast_column(images[0], Image(decode=False)) for name, table in loaded.items()
-    }
-    return Tables(source, encoded, images[0], label, tuple(labels[label].names))
+    splits = {name: encoded(table, image) for name, table in loaded.items()}
+    return Tables(source, splits, image, label, tuple(labels[label].names))
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the progress bars of local reading off the terminal."""
-    import datasets
+def image_column(source: str, table: Dataset) -> str:
+    """The first column that holds images.
 
-    shown = datasets.is_progress_bar_enabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if shown:
-            datasets.enable_progress_bars()
+    Raises:
+        DataError: there is none.
+    """
+    from datasets import Image
+
+    for name, feature in table.features.items():
+        if isinstance(feature, Image):
+            return str(name)
+    raise _no_column(source, table, "an image column (Image)")
 
 
-def _deepest(error: BaseException) -> str:
-    """Return the message of the error that started it all; `datasets` wraps it several times."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error)
+def encoded(table: Dataset, column: str) -> Dataset:
+    """The table with its images as they are stored: plain Python objects, nothing decoded."""
+    from datasets import Image
+
+    return table.with_format(None).cast_column(column, Image(decode=False))
+
+
+def _no_column(source: str, table: Dataset, wanted: str) -> DataError:
+    features = table.features.items()
+    return DataError(
+        source,
+        expected=wanted,
+        got="the columns "
+        + ", ".join(f"{name} ({type(kind).__name__})" for name, kind in features),
+        remedy="cast it with datasets.Dataset.cast_column, and save files again with to_parquet",
+    )
