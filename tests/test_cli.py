@@ -10,6 +10,7 @@ import yaml
 
 from svdistill.cli import main
 from svdistill.cli.manual import COMMANDS
+from svdistill.networks.torchvision_build import prepare_torchvision
 
 TINY = ["--network", "mobilenet_student", "--width", "0.1", "--train_size", "100"]
 TINY += ["--epochs", "1", "--augmentation", "none"]
@@ -113,6 +114,53 @@ def test_info_names_parts_and_the_published_size(capsys):
     assert "resnext_teacher" in capsys.readouterr().out
 
 
+@pytest.fixture
+def timm():
+    prepare_torchvision()
+    return pytest.importorskip("timm")
+
+
+def test_info_of_another_librarys_network(timm, capsys):
+    assert main(["info", "timm:resnet18"]) == 0
+    printed = capsys.readouterr().out
+    for expected in ("1000 classes", "3x224x224", "layer4", "512x7x7", "(rest)", "11,689,512"):
+        assert expected in printed
+    assert main(["info", "timm:resnet18", "--num_classes", "10", "--image_size", "64"]) == 0
+    assert "512x2x2" in capsys.readouterr().out
+    assert main(["info", "timm:resnt18"]) == 2
+    assert "did you mean 'resnet18'" in capsys.readouterr().err
+
+
+def test_student_is_another_word_for_the_network_of_distill(timm, teacher, tmp_path, capsys):
+    output = tmp_path / "student"
+    words = ["--train_size", "50", "--epochs", "1", "--augmentation", "none", "-o", str(output)]
+    student = ["--student", "timm:test_resnet", "--weights", ""]
+    assert main(["distill", "--teacher", str(teacher), *student, *words]) == 0
+    printed = capsys.readouterr().out
+    assert "images 16x16" in printed
+    assert "adapter" in printed
+    assert "timm:test_resnet: " in printed
+    assert yaml.safe_load((output / "config.yaml").read_text())["network"] == "timm:test_resnet"
+    assert main(["evaluate", str(output)]) == 0
+
+
+def test_a_network_of_ones_own_is_named_to_be_evaluated(tmp_path, monkeypatch, capsys):
+    (tmp_path / "nets_of_the_user.py").write_text(
+        "import svdistill\ndef build(num_classes):\n"
+        "    return svdistill.build_network('mobilenet_student', num_classes, 0.1)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    words = ["--network", "nets_of_the_user:build"]
+    few = ["--train_size", "50", "--epochs", "1", "--augmentation", "none"]
+    assert main(["train", *few, *words, "-o", "run"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "run"]) == 2
+    assert "--network for evaluate" in capsys.readouterr().err
+    assert main(["evaluate", "run", *words]) == 0
+    assert "719 images" in capsys.readouterr().out
+    del sys.modules["nets_of_the_user"]
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -122,6 +170,8 @@ def test_info_names_parts_and_the_published_size(capsys):
         (["train", "-o", "x", "--epochs", "many"], "epochs: expected int, got many"),
         (["train", "-o", "x", "--epochs", "0"], "epochs: expected an integer of at least 1"),
         (["train", "-o", "x", "--network", "vgg_studnt"], "did you mean 'vgg_student'"),
+        (["train", "-o", "x", "--weights", "pretrained"], "weights: expected a weights file"),
+        (["train", "-o", "x", "--student", "vgg_student"], "--student"),
         (["train", "-o", "x", "--data", "digit"], "data: "),
         (["train", "-o", "x", "--data", "parquet:nowhere"], "nowhere"),
         (["train", "-o", "x", "--data", "folder:nowhere"], "nowhere"),
@@ -160,8 +210,8 @@ def test_a_mistake_is_one_line_and_status_two(words, expected, tmp_path, monkeyp
         (["--num_vectors", "-1"], "num_vectors: "),
         (["--student_taps", "[stage1,stage9]"], "did you mean"),
         (["--student_taps", "[stage1,stage2]"], "taps: "),
-        (["--teacher_taps", "[stem,stage4]", "--student_taps", "[stage1,stage4]"], "channels at"),
-        (["--width", "0.3"], "channels at tap 0"),
+        (["--teacher_weights", "weights.pth"], "teacher_weights: expected nothing"),
+        (["--student", "timm:any"], "width: expected 1"),
         (["--classes_every", "2"], "classes"),
         (["--beta", "0"], "beta: "),
         (["--loss", "soft_target", "--temperature", "-4"], "temperature: "),

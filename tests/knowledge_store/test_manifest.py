@@ -20,6 +20,7 @@ OTHER = {
     "teacher": "b",
     "teacher_sha256": "b",
     "teacher_taps": ("a",),
+    "tap_shapes": ((64, 16, 16), (197, 384)),
     "data": "b",
     "data_fingerprint": "b",
     "images": 51,
@@ -57,6 +58,18 @@ def test_comes_back(path, whole):
 
 def test_says_the_bytes_of_an_image(whole):
     assert whole.bytes_per_image == 4 * (2 + 2 + 16 + 48 + 100)
+
+
+def test_shapes_of_taps_come_back(path, whole):
+    shaped = replace(whole, tap_shapes=((64, 16, 16), (197, 384)))
+    write_manifest(path, shaped)
+    assert read_manifest(path) == shaped
+
+
+def test_without_shapes_it_is_as_earlier_versions_wrote_it(path, whole):
+    assert "tap_shapes" not in json.loads(path.read_text())
+    # Computed by a version whose stores did not tell shapes.
+    assert whole.identity() == "97177322186864f97f370b7b0f175665d66660f5e3cc2a14dd3e6da806af9bcb"
 
 
 @pytest.mark.parametrize("name", OTHER)
@@ -110,6 +123,12 @@ def test_one_that_is_cut_short(path, share):
         ("class_names", [1, 2]),
         ("mean", [0.5, "0.5", 0.5]),
         ("mean", [0.5, float("nan"), 0.5]),
+        ("tap_shapes", [[64, 16, 16]]),
+        ("tap_shapes", [[64, 16, 16], [64, 0]]),
+        ("tap_shapes", [[64, 16, 16], [64, 1.5]]),
+        ("tap_shapes", [[64, 16, 16], []]),
+        ("tap_shapes", [1, 2]),
+        ("tap_shapes", 3),
         ("structure", []),
         ("structure", None),
         ("more", 1),

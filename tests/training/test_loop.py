@@ -189,6 +189,33 @@ class TestResuming:
         self.stop_and_resume(distill, config, KillAfter(epochs))
         assert outcome(tmp_path / "run") == outcome(two_stage_run)
 
+    def test_with_adapters(self, tmp_path, teacher_run):
+        """For a student of other channels: trained beside it, in the checkpoint, in no weights."""
+        options = {"width": 0.2, "epochs": 3, "clip": "norm"}
+        distill(distill_config(tmp_path / "whole", teacher_run, **options))
+        config = distill_config(tmp_path / "run", teacher_run, **options)
+        with pytest.raises(Killed):
+            distill(config, KillAfter(1))
+        saved = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["states"]
+        channels = [(weight.shape[1], weight.shape[0]) for weight in saved["companions"].values()]
+        assert channels
+        assert all(student > teacher for student, teacher in channels)
+        self.stop_and_resume(distill, dataclasses.replace(config, resume=True), KillAtStep(6))
+        assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+        student = build_network("mobilenet_student", 10, 0.2)
+        assert set(weights(tmp_path / "run")) == set(student.state_dict())
+
+    def test_from_a_checkpoint_without_the_adapters(self, tmp_path, teacher_run):
+        config = distill_config(tmp_path / "run", teacher_run, width=0.2)
+        with pytest.raises(Killed):
+            distill(config, KillAfter(1))
+        checkpoint = tmp_path / "run" / "checkpoint.pt"
+        content = torch.load(checkpoint, weights_only=True)
+        del content["states"]["companions"]
+        torch.save(content, checkpoint)
+        with pytest.raises(RunError, match="expected a checkpoint of this run"):
+            distill(dataclasses.replace(config, resume=True))
+
     def test_with_everything_that_is_random(self, tmp_path):
         train(train_config(tmp_path / "whole", **RANDOM))
         config = train_config(tmp_path / "run", **RANDOM)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from svdistill.data import Augmentation, load_images
+from svdistill.data import UNLABELLED, Augmentation, load_images
 from svdistill.errors import TrainingError
 from svdistill.multitask import GradientNorms
 from svdistill.training.metrics import EpochMeter, evaluate_network
@@ -39,6 +39,34 @@ def test_means_are_over_images_and_norms_over_steps():
     )
     assert meter.mean_transfer_loss() == pytest.approx((8 * 2 + 3 * 5) / 11)
     assert meter.mean_norms() == pytest.approx([1.5, 3, 6])
+
+
+def test_images_without_a_label_count_in_the_transfer_alone():
+    meter, labelled = EpochMeter(CPU), []
+    for seed, transfer in ((0, 2.0), (1, 5.0)):
+        result, labels = step(seed, 8, transfer)
+        labels[seed : seed + 5] = UNLABELLED
+        kept = labels != UNLABELLED
+        labelled.append((result.logits[kept], labels[kept]))
+        loss = F.cross_entropy(*labelled[-1])
+        meter.update(result._replace(task_loss=loss), labels)
+    result, labels = step(2, 4, 8.0)
+    nothing = torch.full_like(labels, UNLABELLED)
+    meter.update(result._replace(task_loss=torch.zeros(())), nothing)
+    logits, labels = map(torch.cat, zip(*labelled, strict=True))
+    assert meter.images == 20
+    assert meter.mean_task_loss() == pytest.approx(F.cross_entropy(logits, labels).item())
+    right = (logits.argmax(1) == labels).double().mean().item()
+    assert meter.train_accuracy() == pytest.approx(100 * right)
+    assert meter.mean_transfer_loss() == pytest.approx((8 * 2 + 8 * 5 + 4 * 8) / 20)
+
+
+def test_no_image_has_a_label():
+    meter = EpochMeter(CPU)
+    result, labels = step(0, 8)
+    nothing = torch.full_like(labels, UNLABELLED)
+    meter.update(result._replace(task_loss=torch.zeros(())), nothing)
+    assert (meter.train_accuracy(), meter.mean_task_loss()) == (0.0, 0.0)
 
 
 def test_what_no_step_computed_is_none():
@@ -79,7 +107,7 @@ def network(seed=0):
 
 def evaluate(model, images, **options):
     augmentation = Augmentation("none", 16, images.mean, images.std)
-    return evaluate_network(model, images.test, augmentation, num_classes=10, device=CPU, **options)
+    return evaluate_network(model, images.test, augmentation, device=CPU, **options)
 
 
 def test_evaluation_against_one_big_batch(images):
@@ -94,6 +122,18 @@ def test_evaluation_against_one_big_batch(images):
     )
     assert measured.loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
     assert measured.images == len(images.test) == 719
+
+
+def test_evaluation_finds_the_logits_in_what_others_return(images):
+    class Wrapped(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = network()
+
+        def forward(self, views):
+            return self.network(views), None
+
+    assert evaluate(Wrapped(), images) == evaluate(network(), images)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 719, 5000])

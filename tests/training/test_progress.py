@@ -83,3 +83,16 @@ def test_a_plain_reporter_says_nothing(capsys):
         reporter.epoch(RECORD)
         reporter.message("text")
     assert capsys.readouterr().out == ""
+
+
+def test_the_time_is_told_from_the_first_steps_but_those_that_load(monkeypatch):
+    now, console = [0.0], Console(file=io.StringIO(), width=120)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with BarReporter(console) as reporter:
+        reporter.start("run", total_steps=1210, done_steps=10)
+        for seconds in (30.0, 30.0, *[0.5] * 20):
+            now[0] += seconds
+            reporter.step(METER)
+    shown = console.file.getvalue()
+    assert shown.count("of training") == 1
+    assert "1,200 steps of 0.5 s: about 10 min of training" in shown

@@ -6,11 +6,17 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from svdistill.data import UNLABELLED
 from svdistill.distiller import Distiller
 from svdistill.errors import TrainingError, TransferWarning
 from svdistill.losses import FSPLoss, SVDLoss
 from svdistill.networks import build_network
-from svdistill.training.step import DistillStep, TaskStep, TransferStep
+from svdistill.training.step import (
+    DistillStep,
+    TaskStep,
+    TransferStep,
+    labelled_cross_entropy,
+)
 
 
 class Scaling:
@@ -66,6 +72,48 @@ def test_task_step_is_plain_cross_entropy(plain):
     assert result.transfer_loss is None
     assert result.norms is None
     assert not result.logits.requires_grad
+
+
+def test_task_step_finds_the_logits_in_what_others_return(plain):
+    class Wrapped(torch.nn.Linear):
+        def forward(self, images):
+            return {"logits": super().forward(images.flatten(1))}
+
+    images, labels = batch()
+    network = Wrapped(3 * 16 * 16, 4)
+    result = TaskStep(network, plain)(images, labels, progress=0)
+    torch.testing.assert_close(result.logits, network(images)["logits"].detach())
+    assert network.weight.grad.norm() > 0
+
+
+@pytest.mark.parametrize("images", [1, 7, 50, 128])
+def test_with_all_labels_the_cross_entropy_is_torchs_bit_for_bit(images):
+    generator = torch.Generator().manual_seed(images)
+    labels = torch.randint(4, (images,), generator=generator)
+    found = []
+    for cross_entropy in (F.cross_entropy, labelled_cross_entropy):
+        generator.manual_seed(images)
+        logits = torch.randn(images, 4, generator=generator).requires_grad_()
+        loss = cross_entropy(logits, labels)
+        (0.3 * loss).backward()
+        found.append((loss, logits.grad))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("labelled", [0, 1, 5])
+def test_images_without_a_label_are_not_learnt(labelled):
+    logits = torch.randn(8, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    labels = torch.arange(8) % 4
+    labels[labelled:] = UNLABELLED
+    loss = labelled_cross_entropy(logits, labels)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert not gradient[labelled:].any()
+    if labelled:
+        expected = F.cross_entropy(logits[:labelled], labels[:labelled])
+        torch.testing.assert_close(loss, expected)
+        torch.testing.assert_close(gradient, torch.autograd.grad(expected, logits)[0])
+    else:
+        assert float(loss.detach()) == 0
 
 
 @pytest.mark.parametrize("progress", [0, 3])

@@ -1,35 +1,23 @@
 import json
 import pickle
-import sys
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from saved_networks import CARD, logits, network
 from tiny_runs import Bomb, flipped
 from torch import nn
 
 from svdistill.errors import ArgumentError, RunError, SVDistillError
 from svdistill.networks import build_network
-from svdistill.training.weights import (
-    WeightsCard,
-    load_student,
-    load_teacher,
-    load_weights,
-    read_card,
-    save_weights,
-)
+from svdistill.networks.torchvision_build import prepare_torchvision
+from svdistill.training import evaluate
+from svdistill.training.teacher import load_teacher
+from svdistill.training.weights import load_student, load_weights, read_card, save_weights
 
-CARD = WeightsCard(
-    "mobilenet_student", 0.05, ("zero", "ä", '"'), (0.1, 1 / 3, 0.3), (0.2, 0.3, 0.4), 16
-)
-
-
-def network(classes=3, width=0.05):
-    torch.manual_seed(0)
-    built = build_network("mobilenet_student", classes, width)
-    built(torch.rand(8, 3, 16, 16))  # batch statistics that are not the initial ones
-    return built.eval()
+prepare_torchvision()  # timm and transformers import it
 
 
 @pytest.fixture
@@ -37,10 +25,6 @@ def path(tmp_path):
     path = tmp_path / "student.safetensors"
     save_weights(path, network(), CARD)
     return path
-
-
-def logits(model):
-    return model(torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(1)))
 
 
 class TestLoadStudent:
@@ -64,9 +48,94 @@ class TestLoadStudent:
             load_student(tmp_path)
 
 
+class TestCardsOfStrangers:
+    """A card says of which network the weights are; it must not make us run anything else."""
+
+    @pytest.fixture
+    def code(self, tmp_path, monkeypatch):
+        """Whoever imports it makes a file."""
+        (tmp_path / "stranger.py").write_text(
+            f"from pathlib import Path\nPath({str(tmp_path / 'exploded')!r}).touch()\n"
+            "def net(num_classes):\n    raise SystemExit\n"
+        )
+        monkeypatch.chdir(tmp_path)
+        return tmp_path / "exploded"
+
+    @pytest.mark.parametrize(
+        "named", ["stranger:net", ":net", "stranger:", "object", "", "stranger", "../stranger:net"]
+    )
+    def test_that_name_code(self, tmp_path, code, named):
+        path = tmp_path / "student.safetensors"
+        save_weights(path, network(), replace(CARD, network=named))
+        for load in (load_student, lambda p: load_teacher(str(p), 3), evaluate):
+            with pytest.raises(
+                RunError, match=r"a network that is built by its name, got .*network="
+            ):
+                load(path)
+        assert not code.exists()
+        assert logits(load_student(path, network())).equal(logits(network()))
+
+    @pytest.mark.parametrize("named", ["timm:stranger:net", "timm:hf-hub:a/b", "timm:local-dir:."])
+    def test_that_name_no_network_of_a_library(self, tmp_path, code, named):
+        pytest.importorskip("timm")
+        path = tmp_path / "student.safetensors"
+        save_weights(path, network(), replace(CARD, network=named, width=1.0))
+        with pytest.raises(ArgumentError, match="timm: and a name that timm has"):
+            load_student(path)
+        assert not code.exists()
+
+    def test_that_bring_a_configuration_with_code(self, tmp_path, code):
+        pytest.importorskip("transformers")
+        config = {"model_type": "stranger", "auto_map": {"AutoConfig": "stranger.net"}}
+        path = tmp_path / "student.safetensors"
+        save_weights(path, network(), CARD)
+        card = replace(CARD, network="hf:stranger/net", config=json.dumps(config))
+        save_file(load_file(path), path, {"svdistill": json.dumps(asdict(card))})
+        with pytest.raises(ArgumentError, match="an image classifier that transformers has"):
+            load_student(path)
+        assert not code.exists()
+
+
+def test_a_network_that_is_given_is_filled_and_put_at_rest(path):
+    given = build_network("mobilenet_student", 3, 0.05)
+    assert load_student(path, given) is given
+    assert not given.training
+    assert logits(given).equal(logits(network()))
+    with pytest.raises(RunError, match="the weights of Linear as it was built"):
+        load_student(path, nn.Linear(2, 2))
+
+
+def test_shared_weights_survive(tmp_path):
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
+            self.second.weight = self.first.weight
+            self.register_buffer("part", self.first.weight.detach()[:1])
+
+    tied, other = Tied(), Tied()
+    path = tmp_path / "student.safetensors"
+    save_weights(path, tied, replace(CARD, network="object"))
+    assert set(load_file(path)) == {"first.weight", "second.weight", "part"}
+    load_student(path, other)
+    assert other.second.weight is other.first.weight
+    assert torch.equal(other.first.weight, tied.first.weight)
+    with torch.no_grad():
+        other.first.weight.zero_()
+    assert not other.second.weight.any()
+
+
 def test_the_card_comes_back(path):
     assert read_card(path) == CARD
     assert len(read_card(path).sha256) == 64
+
+
+def test_a_card_without_a_configuration_is_as_earlier_versions_wrote_it(path):
+    with safe_open(path, "pt") as file:
+        fields = json.loads(file.metadata()["svdistill"])
+    assert list(fields) == [
+        *("network", "width", "class_names", "mean", "std", "image_size", "sha256")
+    ]
 
 
 def test_equal_networks_make_equal_files(path):
@@ -141,60 +210,6 @@ def test_weights_of_another_network(path, other):
         load_weights(other, path)
 
 
-def count_parameters(model):
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-class TestLoadTeacher:
-    def test_from_a_run_directory_and_from_its_files(self, path):
-        for spec in (str(path), str(path.parent)):
-            assert logits(load_teacher(spec, 3).eval()).equal(logits(network()))
-
-    def test_its_card_goes_before_the_name_given(self, path):
-        teacher = load_teacher(str(path), 3, network="vgg_teacher", width=1.0)
-        assert count_parameters(teacher) == count_parameters(network())
-
-    def test_from_another_tools_file_with_a_name(self, path):
-        save_file(load_file(path), path)
-        teacher = load_teacher(str(path), 3, network="mobilenet_student", width=0.05)
-        assert logits(teacher.eval()).equal(logits(network()))
-
-    def test_from_another_tools_file_without_a_name(self, path):
-        save_file(load_file(path), path)
-        with pytest.raises(ArgumentError, match=r"^teacher_network: .*student\.safetensors"):
-            load_teacher(str(path), 3)
-
-    @pytest.mark.parametrize(("name", "width"), [("mobilenet_student", 1.0), ("vgg_teacher", 0.05)])
-    def test_from_another_tools_file_with_a_wrong_name(self, path, name, width):
-        save_file(load_file(path), path)
-        with pytest.raises(RunError, match=r"name, its width and the number of classes"):
-            load_teacher(str(path), 3, network=name, width=width)
-
-    def test_of_other_classes(self, path):
-        with pytest.raises(RunError, match=r"teacher of the data's 10 classes, got one of 3"):
-            load_teacher(str(path), 10)
-        save_file(load_file(path), path)
-        with pytest.raises(RunError, match=r"number of classes"):
-            load_teacher(str(path), 10, network="mobilenet_student", width=0.05)
-
-    def test_from_code(self, tmp_path, monkeypatch):
-        (tmp_path / "teacher_code.py").write_text(
-            "from torch import nn\ndef build(num_classes):\n    return nn.Linear(2, num_classes)\n"
-        )
-        monkeypatch.chdir(tmp_path)
-        assert load_teacher("teacher_code:build", 10).out_features == 10
-        del sys.modules["teacher_code"]
-
-    @pytest.mark.parametrize("spec", ["runs/absent", "absent.safetensors", "vgg_teacher"])
-    def test_from_nowhere(self, spec):
-        with pytest.raises(ArgumentError, match=rf"^teacher: .*'{spec}', which does not exist"):
-            load_teacher(spec, 10)
-
-    def test_from_an_empty_directory(self, tmp_path):
-        with pytest.raises(RunError, match=r"student\.safetensors"):
-            load_teacher(str(tmp_path), 10)
-
-
 class TestPickles:
     """Weights from a stranger must run nothing."""
 
@@ -216,6 +231,7 @@ class TestPickles:
             lambda: load_teacher(str(path), 10),
             lambda: load_teacher(str(path), 10, network="vgg_teacher"),
             lambda: load_student(path),
+            lambda: load_student(path, network()),
         ):
             with pytest.raises(RunError, match=rf"{name}: expected a \.safetensors file"):
                 load()

@@ -6,6 +6,7 @@ import sys
 import warnings
 from argparse import ArgumentError as UsageError
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    parser = build_parser()
+    parser = build_parser(words[0] if words else "")
     if not words:
         parser.print_help()
         return 0
@@ -77,7 +78,9 @@ class _Commands:
         from svdistill.training.progress import BarReporter
 
         keep_freed_memory()
-        _print_summary(distill(DistillConfig(**_fields(options)), BarReporter()))
+        summary = distill(DistillConfig(**_fields(options)), BarReporter())
+        _print_summary(summary)
+        _show_gain(summary.directory)
 
     @staticmethod
     def cache(options: Namespace) -> None:
@@ -90,12 +93,32 @@ class _Commands:
     @staticmethod
     def evaluate(options: Namespace) -> None:
         from svdistill.training import evaluate
+        from svdistill.training.evaluation import own_network
 
-        evaluation = evaluate(options.run, options.data, device=options.device)
+        network = own_network(options.run, options.network) if options.network else None
+        evaluation = evaluate(options.run, options.data, network=network, device=options.device)
         print(
             f"accuracy {evaluation.accuracy:.2f} %   loss {evaluation.loss:.4f}   "
             f"{evaluation.images} images"
         )
+
+    @staticmethod
+    def export(options: Namespace) -> None:
+        from svdistill.export import export_student
+        from svdistill.export.table import export_notes, export_table
+
+        console = Console()
+        with console.status("exporting and comparing"):
+            report = export_student(
+                options.run,
+                options.format,
+                options.output,
+                data=options.data,
+                images=options.images,
+                network=options.network,
+            )
+        console.print(export_table(report))
+        print(*export_notes(report), report.path, sep="\n")
 
     @staticmethod
     def info(options: Namespace) -> None:
@@ -145,6 +168,20 @@ def _print_summary(summary: Any) -> None:
         f"{summary.best_by}); {summary.parameters:,} parameters, {summary.flops / 1e6:.1f}M FLOPs\n"
         f"{summary.directory}"
     )
+
+
+def _show_gain(run: str) -> None:
+    """The student beside its teacher, in a table and on a page; the run is finished without."""
+    from svdistill.report import before_after_table, write_report
+    from svdistill.training.before_after import read_before_after
+
+    figures = read_before_after(run)
+    if figures is not None:
+        Console().print(before_after_table(figures))
+    try:
+        print(write_report([run], Path(run) / "report.html"))
+    except SVDistillError as error:
+        warnings.warn(f"no report was written: {error}", stacklevel=2)
 
 
 def _print_store(store: Any) -> None:

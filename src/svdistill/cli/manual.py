@@ -8,6 +8,7 @@ COMMANDS = {
     "distill": "train a student with its teacher's knowledge",
     "cache": "compute a teacher's knowledge once, for all students",
     "evaluate": "accuracy of a trained network",
+    "export": "a trained network as a file for other programs",
     "info": "a network's stages, parameters and FLOPs",
     "reproduce": "the seed's tables and figures, run again",
     "report": "finished runs as one page",
@@ -22,9 +23,15 @@ A first look, on digits, in under three minutes:
 
 The usual way:
   svdistill train   --network vgg_teacher --data parquet:cifar100 --output runs/teacher
-  svdistill distill --network vgg_student --data parquet:cifar100 --teacher runs/teacher \\
+  svdistill distill --student vgg_student --data parquet:cifar100 --teacher runs/teacher \\
                     --output runs/student
   svdistill evaluate runs/student
+
+With other networks, on images in folders of their classes:
+  svdistill train   --network timm:resnet50 --weights pretrained --data folder:flowers \\
+                    --output runs/teacher
+  svdistill distill --student timm:mobilenetv3_small_100 --weights pretrained \\
+                    --data folder:flowers --teacher runs/teacher --output runs/student
 """
 RUN_FILES = """\
 files in the run directory:
@@ -35,6 +42,8 @@ files in the run directory:
   student-best.safetensors  weights after the best epoch, by the dev split if there is one
   checkpoint.pt             to --resume from; removed when the run is finished
   tensorboard/              for `tensorboard --logdir`
+  before_after.json         teacher, student before and student after (distill)
+  report.html               all of it on one page (distill)
   summary.json              what came out; its presence marks a finished run
 """
 EXIT_STATUS = """\
@@ -42,8 +51,13 @@ exit status:
   0 done   2 bad input, or a run that cannot go on: one line says what to do   130 interrupted
 """
 TRAIN_MANUAL = """\
-Train a network of the seed on labelled images, and leave a run directory. The result is a
-teacher for `svdistill distill`, or the student alone to compare with.
+Train a network on labelled images, and leave a run directory. The result is a teacher for
+`svdistill distill`, or the student alone to compare with.
+
+A network is one of `svdistill info`, timm:NAME, torchvision:NAME, hf:NAME_OR_FOLDER (an image
+classifier of transformers), or module:attr of your own code. With --weights pretrained it starts
+from its published weights, sees images as these were trained on, and gets a new head where they
+are of other classes.
 
 Options come from flags, from a YAML file (--config), or both; the later one counts.
 """
@@ -53,13 +67,22 @@ examples:
   svdistill train --network vgg_student --width 0.5 --epochs 30 --schedule one_cycle \\
                   --learning_rate 0.03 --output runs/short
   svdistill train --config runs/short/config.yaml --seed 1 --output runs/short-1
+  svdistill train --network timm:resnet50 --weights pretrained --data folder:flowers \\
+                  --learning_rate 0.001 --epochs 10 --output runs/teacher
+  svdistill train --network torchvision:resnet18 --weights resnet18.pth --data folder:flowers \\
+                  --output runs/teacher
 """
 DISTILL_MANUAL = """\
 Train a student on labelled images and on its teacher's knowledge, and leave a run directory.
 
-The teacher is a run directory, a .safetensors file, or `module:attr` of your own code. With
---loss svd both networks' stages are decomposed, and the student learns to relate its leading
-singular vectors as its teacher does; tapped stages need the same number of channels.
+The teacher is a run directory, a .safetensors file, `module:attr` of your own code, or timm:NAME,
+torchvision:NAME, hf:NAME_OR_FOLDER with published weights for the very classes of the data. The
+student, --student or --network, is as for `svdistill train`.
+
+With --loss svd both networks' stages are decomposed, and the student learns to relate its leading
+singular vectors as its teacher does. Which stages, is shown; where their channels differ, the
+student's are projected by an adapter, which is no part of the trained student. --loss position_svd
+compares positions instead of channels, and needs none.
 
 Options come from flags, from a YAML file (--config), or both; the later one counts.
 """
@@ -69,8 +92,10 @@ examples:
                     --output runs/svd
   svdistill distill --teacher runs/teacher --loss soft_target --clip none --task_weight 0.1 \\
                     --transfer_weight 0.9 --network mobilenet_student --output runs/soft
-  svdistill distill --teacher my_package.nets:teacher --teacher_taps layer1,layer2 \\
-                    --student_taps stage1,stage2 --network vgg_student --output runs/own
+  svdistill distill --teacher my_package.nets:teacher --teacher_taps [layer1,layer2] \\
+                    --student_taps [stage1,stage2] --student vgg_student --output runs/own
+  svdistill distill --teacher runs/teacher --student timm:mobilenetv3_small_100 \\
+                    --weights pretrained --data folder:flowers --output runs/small
   svdistill distill --knowledge stores/vgg --network vgg_student --data parquet:cifar100 \\
                     --output runs/from-store
 """
@@ -96,9 +121,34 @@ EVALUATE_MANUAL = """\
 Accuracy and loss of a trained network on the test split. Without --data, on the data that the
 run was trained for.
 """
+EXPORT_MANUAL = """\
+Write a trained network to one file that other programs run, without its teacher: ONNX, or
+PyTorch's .pt2. The file takes batches of any size, and says its classes and how images are
+prepared for it.
+
+It is run on test images first, and written only if it puts each in the network's own class and
+its logits are within 1e-4 of the largest one. Without --data, on images that the run was tested
+on; of other data, only the network's classes are used.
+"""
+EXPORT_EXAMPLES = """\
+examples:
+  svdistill export runs/student
+  svdistill export runs/student --data parquet:data/cifar100 --output student.onnx
+  svdistill export runs/student --format torch
+
+to use it, with onnxruntime and numpy alone:
+  session = onnxruntime.InferenceSession("student.onnx")
+  about = session.get_modelmeta().custom_metadata_map  # JSON: class_names, image_size, mean, std
+  mean, std = (numpy.float32(json.loads(about[name])) for name in ("mean", "std"))
+  inputs = ((images / numpy.float32(255) - mean) / std).transpose(0, 3, 1, 2)  # [B, H, W, 3] RGB
+  logits = session.run(["logits"], {"images": inputs})[0]
+"""
 INFO_MANUAL = """\
-Stages, tap shapes, parameters and FLOPs (2 x multiply-adds) of a network, next to what the
-seed's table says. Without a name, all networks.
+Stages, tap shapes, parameters and FLOPs (2 x multiply-adds) of a network; of one of the seed's,
+next to what the seed's table says. Without a name, all of the seed's.
+
+Others are timm:NAME, torchvision:NAME, hf:NAME_OR_FOLDER and module:attr. Of these it shows the
+stages, of which `svdistill distill` taps some.
 """
 DEMO_MANUAL = """\
 Teacher, student alone, soft target, FSP and SVD on scikit-learn's digits: one table. Nothing is

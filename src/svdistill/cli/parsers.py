@@ -14,12 +14,17 @@ class _ManualFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
     """Keeps the examples' line breaks."""
 
 
-def build_parser() -> ArgumentParser:
-    """The parser of all commands and their options."""
+def build_parser(command: str = "") -> ArgumentParser:
+    """The parser of all commands, with the options of one.
+
+    Options are the fields of dataclasses in rooms that import torch, which takes seconds: only the
+    command that is wanted waits for its own.
+    """
     parser = _parser("svdistill COMMAND [options]", manual.MANUAL, manual.EXIT_STATUS)
     commands = parser.add_subcommands(required=True, dest="command", metavar="COMMAND")
     for name, summary in manual.COMMANDS.items():
-        commands.add_subcommand(name, COMMAND_PARSERS[name](), help=summary)
+        options = COMMAND_PARSERS[name]() if name == command else ArgumentParser()
+        commands.add_subcommand(name, options, help=summary)
     return parser
 
 
@@ -56,7 +61,24 @@ def _evaluate_parser() -> ArgumentParser:
     parser = _parser("svdistill evaluate RUN [options]", manual.EVALUATE_MANUAL, manual.EXIT_STATUS)
     parser.add_argument("run", type=str, help="Run directory or .safetensors file of a run.")
     parser.add_argument("--data", type=str | None, default=None, help="As for `train`.")
+    network = "`module:attr`, where the run trained a network of your own code."
+    parser.add_argument("--network", type=str | None, default=None, help=network)
     parser.add_argument("--device", type=str, default="auto", help="`auto`, `cpu` or `cuda`.")
+    return parser
+
+
+def _export_parser() -> ArgumentParser:
+    epilog = "\n".join((manual.EXPORT_EXAMPLES, manual.EXIT_STATUS))
+    parser = _parser("svdistill export RUN [options]", manual.EXPORT_MANUAL, epilog)
+    parser.add_argument("run", type=str, help="Run directory or .safetensors file of a run.")
+    parser.add_argument("--format", type=str, default="onnx", help="`onnx` or `torch`.")
+    output = "The file; one of this name is replaced. Empty for one beside the run's weights."
+    parser.add_argument("--output", type=str | None, default=None, help=output)
+    data = "Where test images are now, if the run does not find its own; as for `train`."
+    parser.add_argument("--data", type=str | None, default=None, help=data)
+    parser.add_argument("--images", type=int, default=200, help="Test images to compare on.")
+    network = "`module:attr`, where the run trained a network of your own code."
+    parser.add_argument("--network", type=str | None, default=None, help=network)
     return parser
 
 
@@ -95,10 +117,13 @@ def _bench_parser() -> ArgumentParser:
 
 def _info_parser() -> ArgumentParser:
     parser = _parser("svdistill info [NAME] [options]", manual.INFO_MANUAL, manual.EXIT_STATUS)
-    parser.add_argument("name", type=str, nargs="?", default="", help="A network's name.")
-    parser.add_argument("--num_classes", type=int, default=100, help="Number of logits.")
+    name = "A network's name, as for `train`; empty for all of the seed's."
+    parser.add_argument("name", type=str, nargs="?", default="", help=name)
+    classes = "Number of logits; empty for those of its published weights, or 100."
+    parser.add_argument("--num_classes", type=int | None, default=None, help=classes)
     parser.add_argument("--width", type=float, default=1.0, help="Factor on all channel counts.")
-    parser.add_argument("--image_size", type=int, default=32, help="Side of an image in pixels.")
+    side = "Side of an image in pixels; empty for that of its published weights, or 32."
+    parser.add_argument("--image_size", type=int | None, default=None, help=side)
     return parser
 
 
@@ -108,6 +133,7 @@ COMMAND_PARSERS: dict[str, Callable[[], ArgumentParser]] = {
     "distill": _distill_parser,
     "cache": _cache_parser,
     "evaluate": _evaluate_parser,
+    "export": _export_parser,
     "info": _info_parser,
     "reproduce": _reproduce_parser,
     "report": _report_parser,

@@ -12,7 +12,7 @@ BARE = ("--resume", "--dry_run")
 
 
 def spell(words: list[str]) -> list[str]:
-    """Accept `--learning-rate` for `--learning_rate`, `-o` for `--output`, a bare `--resume`."""
+    """Accept `--learning-rate`, `-o` for `--output`, `--student` for `--network`, `--resume`."""
     spelled = []
     for place, word in enumerate(words):
         option, equals, value = word.partition("=")
@@ -20,6 +20,8 @@ def spell(words: list[str]) -> list[str]:
             option = "--output"
         elif option.startswith("--"):
             option = "--" + option[2:].replace("-", "_")
+        if option == "--student" and words[0] == "distill":
+            option = "--network"
         following = words[place + 1] if place + 1 < len(words) else ""
         if option in BARE and not equals and following not in ("true", "false"):
             equals, value = "=", "true"

@@ -32,11 +32,12 @@ def require_fit(manifest: Manifest, data: ImageData, loss: TransferLoss, augment
         augmentation: the run's, by name.
     """
     classes = data.class_names
+    images = "train_size, dev_fraction and unlabelled"
     checks = (
         ("classes", _classes(manifest.class_names), _classes(classes), "classes_every and classes"),
         ("image_size", manifest.image_size, data.image_shape[-1], "image_size"),
-        ("train_size", manifest.images, len(data.train), "train_size and dev_fraction"),
-        ("data", manifest.data_fingerprint, data.fingerprint, "data, train_size and dev_fraction"),
+        ("train_size", manifest.images, len(data.train), images),
+        ("data", manifest.data_fingerprint, data.fingerprint, f"data, {images}"),
         ("augmentation", manifest.augmentation, augmentation, "augmentation"),
     )
     for argument, stored, wanted, options in checks:

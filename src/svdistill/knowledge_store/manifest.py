@@ -15,6 +15,8 @@ from svdistill.files import read_json, write_json
 from svdistill.knowledge_store.structure import Node, from_json, to_json
 
 VERSION: Final = 1
+# What stores of earlier versions do not say; it is written where it says something.
+LATER: Final = ("tap_shapes",)
 # What may differ between a store that is being written and the same one when it is whole.
 OUTCOME: Final = ("teacher_accuracy", "complete")
 
@@ -29,6 +31,7 @@ class Manifest:
         teacher: where its teacher came from, to be read by people.
         teacher_sha256: of the teacher's weights, with their names and shapes.
         teacher_taps: module paths of the teacher's taps.
+        tap_shapes: of their outputs, without the batch; empty in stores of earlier versions.
         teacher_accuracy: per cent of the test images; None until the store is complete.
         data: where its images came from, to be read by people.
         data_fingerprint: `ImageData.fingerprint`.
@@ -50,6 +53,7 @@ class Manifest:
     teacher: str
     teacher_sha256: str
     teacher_taps: tuple[str, ...]
+    tap_shapes: tuple[tuple[int, ...], ...] = ()
     teacher_accuracy: float | None = None
     data: str
     data_fingerprint: str
@@ -111,11 +115,12 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def _checked(content: dict[str, Any]) -> Manifest:
-    if set(content) != {field.name for field in fields(Manifest)}:
+    if set(content) | set(LATER) != {field.name for field in fields(Manifest)}:
         raise ValueError("fields are missing, or too many")
     structure = from_json(content["structure"])
     lists = {name: tuple(value) for name, value in content.items() if isinstance(value, list)}
-    manifest = Manifest(**{**content, **lists, "structure": structure})
+    shapes = tuple(map(tuple, content.get("tap_shapes", ())))
+    manifest = Manifest(**{**content, **lists, "tap_shapes": shapes, "structure": structure})
     _require(manifest, int, "images", "image_size", "views", "shard_images", least=1)
     _require(manifest, int, "views_seed", least=0)
     _require(manifest, bool, "complete")
@@ -137,6 +142,11 @@ def _checked(content: dict[str, Any]) -> Manifest:
             raise ValueError(f"{name} is no list of {kind.__name__}")
     if not all(math.isfinite(number) for number in manifest.mean + manifest.std):
         raise ValueError("mean and std are not finite")
+    if len(shapes) not in (0, len(manifest.teacher_taps)) or not all(
+        1 <= len(shape) <= 3 and all(type(side) is int and side > 0 for side in shape)
+        for shape in shapes
+    ):
+        raise ValueError("tap_shapes are not one of each tap")
     return manifest
 
 
@@ -152,7 +162,8 @@ def _plain(manifest: Manifest) -> dict[str, Any]:
     """The manifest as JSON holds it."""
     shallow = replace(manifest, structure=Node("", ()))
     content = {**asdict(shallow), "structure": to_json(manifest.structure)}
-    return json.loads(json.dumps(content))
+    said = {name: value for name, value in content.items() if value or name not in LATER}
+    return json.loads(json.dumps(said))
 
 
 def _digest(content: dict[str, Any]) -> str:

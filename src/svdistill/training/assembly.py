@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from svdistill.data import Augmentation, Batch, ImageData, load_images
+from svdistill.data import Batch, ImageData
 from svdistill.distiller import Distiller
 from svdistill.errors import ArgumentError, require_choice
 from svdistill.knowledge_store import KnowledgeStore
-from svdistill.losses import FSPLoss, SoftTargetLoss, SumLoss, SVDLoss, TransferLoss
-from svdistill.networks import SeedNetwork, build_network
+from svdistill.logits import as_logits
+from svdistill.losses import (
+    FSPLoss,
+    PositionSVDLoss,
+    SoftTargetLoss,
+    SumLoss,
+    SVDLoss,
+    TransferLoss,
+)
+from svdistill.networks import build_network, pretrained_classes
 from svdistill.training.cache_config import CacheConfig
-from svdistill.training.config import DistillConfig, TrainConfig
+from svdistill.training.config import PRETRAINED, DistillConfig, LossName, TrainConfig
+from svdistill.training.initial_weights import fill_network
+from svdistill.training.progress import Reporter
 from svdistill.training.seeding import derive_seed
-from svdistill.training.weights import read_card, weights_file
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 PRECISIONS = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
 
@@ -47,16 +56,13 @@ def build_losses(config: DistillConfig | CacheConfig) -> Losses:
     soft = SoftTargetLoss(config.temperature)
     if config.loss == "soft_target":
         return Losses(soft)
-    svd = SVDLoss(config.num_vectors, config.beta, config.gradient)
-    losses: dict[str, TransferLoss] = {"svd": svd, "fsp": FSPLoss()}
+    require_choice("loss", config.loss, get_args(LossName))
+    losses: dict[str, TransferLoss] = {
+        "svd": SVDLoss(config.num_vectors, config.beta, config.gradient),
+        "fsp": FSPLoss(),
+        "position_svd": PositionSVDLoss(config.num_vectors),
+    }
     name, _, added = config.loss.partition("+")
-    if name not in losses or added not in ("", "soft_target"):
-        raise ArgumentError(
-            "loss",
-            expected="'svd', 'fsp', 'soft_target', 'svd+soft_target' or 'fsp+soft_target'",
-            got=repr(config.loss),
-            remedy="choose one of these",
-        )
     if not added:
         return Losses(losses[name])
     return Losses(losses[name], SumLoss([soft], [config.soft_target_weight]))
@@ -73,31 +79,6 @@ def whole_loss(config: DistillConfig | CacheConfig) -> TransferLoss:
     return losses[0] if len(losses) == 1 else SumLoss(losses, [1.0] * len(losses))
 
 
-def load_data(config: TrainConfig | CacheConfig) -> ImageData:
-    """The images that a configuration names."""
-    return load_images(
-        config.data,
-        image_size=config.image_size,
-        classes_every=config.classes_every,
-        classes=config.classes,
-        train_size=config.train_size,
-        dev_fraction=config.dev_fraction,
-        memory_limit_gb=config.memory_limit_gb,
-        # The held-out images are the same for every seed of a run.
-        seed=0,
-    )
-
-
-def as_taught(data: ImageData, teacher: str) -> ImageData:
-    """The same images, normalised as those were that a teacher of ours was trained on.
-
-    A student of few images has other statistics; its teacher must see what it knows.
-    """
-    path = Path(teacher)
-    card = read_card(weights_file(path)) if path.exists() else None
-    return data if card is None else replace(data, mean=card.mean, std=card.std)
-
-
 def move_data(data: ImageData, device: torch.device) -> ImageData:
     """The same images on a device, where they are resident."""
     return replace(
@@ -108,10 +89,43 @@ def move_data(data: ImageData, device: torch.device) -> ImageData:
     )
 
 
-def new_student(config: TrainConfig, data: ImageData, device: torch.device) -> SeedNetwork:
-    """The network to train, its weights drawn from the run's seed."""
+def new_student(
+    config: TrainConfig,
+    data: ImageData,
+    device: torch.device,
+    reporter: Reporter | None = None,
+    given: nn.Module | None = None,
+) -> nn.Module:
+    """The network to train, with the weights that it starts from.
+
+    Args:
+        config: the network's name, its initial weights, and the seed of random ones.
+        data: whose classes and size of images it is built for.
+        device: where it goes.
+        reporter: is told of a head that starts anew.
+        given: the network itself, where a name would not do.
+
+    Raises:
+        SVDistillError: a name, package or weights that are not there, or of another network.
+    """
     torch.manual_seed(derive_seed(config.seed, "weights"))
-    network = build_network(config.network, data.num_classes, config.width)
+    reporter, classes = reporter or Reporter(), data.num_classes
+    pretrained = config.weights == PRETRAINED
+    size = data.image_shape[-1]
+    network = given
+    if network is None:
+        network = build_network(
+            config.network, classes, config.width, pretrained=pretrained, image_size=size
+        )
+    if pretrained and (published := pretrained_classes(config.network)) != classes:
+        reporter.message(
+            f"{config.network}: its head for {published} classes is left out, one for {classes} "
+            "starts anew"
+        )
+    elif config.weights and not pretrained:
+        head = fill_network(network, config.weights, classes)
+        if head:
+            reporter.message(f"{config.weights}: {', '.join(head)} of other classes start anew")
     place_network(network, device)
     return network
 
@@ -121,20 +135,6 @@ def place_network(network: nn.Module, device: torch.device) -> None:
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def tap_paths(argument: str, network: nn.Module, chosen: list[str]) -> tuple[str, ...]:
-    """The taps that were chosen, or those that a network of the seed names."""
-    if chosen:
-        return tuple(chosen)
-    if isinstance(network, SeedNetwork):
-        return network.tap_paths
-    raise ArgumentError(
-        argument,
-        expected="module paths, since the network is none of ours",
-        got="nothing",
-        remedy=f"give --{argument}, in the order of the data's flow",
-    )
-
-
 @torch.no_grad()
 def try_once(
     distiller: Distiller, data: ImageData, device: torch.device, store: KnowledgeStore | None = None
@@ -142,30 +142,45 @@ def try_once(
     """Two images through everything: whatever does not fit shows before anything is written."""
     distiller.eval()
     batch, images = two_images(data, device)
-    if store is None:
-        assert distiller.teacher is not None
-        require_classes(distiller.teacher, images, data)
-        distiller(images)
-    else:
-        distiller(images, store.read(batch.indices, 0, device))
+    distiller(images, None if store is None else store.read(batch.indices, 0, device))
 
 
 def two_images(data: ImageData, device: torch.device) -> tuple[Batch, Tensor]:
     """The first training images, and as a network sees them."""
-    batch = next(data.train.part(0, 2).batches(2, device=device, order_seed=None))
-    augmentation = Augmentation("none", data.image_shape[-1], data.mean, data.std)
-    return batch, augmentation.normalise(batch.images)
+    batch = data.train.first(2, device)
+    return batch, data.augmentation("none").normalise(batch.images)
 
 
-def require_classes(teacher: nn.Module, images: Tensor, data: ImageData) -> None:
-    """Raise `ArgumentError` unless the teacher gives a logit for each class of the data."""
-    logits = teacher(images)
-    if not isinstance(logits, Tensor) or tuple(logits.shape) != (len(images), data.num_classes):
+@torch.no_grad()
+def require_classes(argument: str, network: nn.Module, images: Tensor, num_classes: int) -> None:
+    """Raise `ArgumentError` unless a network takes the images, and gives a logit for each class.
+
+    Args:
+        argument: what the message names.
+        network: comes back in the mode that it had.
+        images: normalised, [B, 3, H, W].
+        num_classes: of the data.
+    """
+    was_training = network.training
+    try:
+        logits = as_logits(network.eval()(images))
+    except ArgumentError:
+        raise
+    except Exception as error:  # networks from anywhere
         raise ArgumentError(
-            "teacher",
-            expected=f"logits [images, {data.num_classes}], one per class of the data",
-            got=tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__,
-            remedy="use a teacher of the same classes",
+            argument,
+            expected=f"a network that takes images {'x'.join(map(str, images.shape[2:]))}",
+            got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
+            remedy="give another --image_size, or another network",
+        ) from error
+    finally:
+        network.train(was_training)
+    if tuple(logits.shape) != (len(images), num_classes):
+        raise ArgumentError(
+            argument,
+            expected=f"logits [images, {num_classes}], one per class of the data",
+            got=tuple(logits.shape),
+            remedy="use a network of the same classes",
         )
 
 
@@ -186,6 +201,10 @@ def choose_device(name: str) -> torch.device:
 
 def new_accelerator(config: TrainConfig) -> Accelerator:
     """Device, precision and TensorBoard for one run."""
+    # Here, not above: networks and their weights are opened without it.
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
     device = choose_device(config.device)
     if config.precision == "fp16" and device.type == "cpu":
         raise ArgumentError(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import version
 
 import torch
 from torch import nn
 
-from svdistill.data import Augmentation, ImageData
+from svdistill.data import ImageData
 from svdistill.frozen_teacher import FrozenTeacher
 from svdistill.knowledge_store import (
     SHARD_IMAGES,
@@ -21,24 +22,27 @@ from svdistill.knowledge_store import (
 )
 from svdistill.knowledge_store.shards import Shard
 from svdistill.losses import Knowledge, TransferLoss
+from svdistill.networks import profile_network
 from svdistill.training.assembly import (
-    as_taught,
     choose_device,
-    load_data,
     move_data,
     place_network,
     require_classes,
-    tap_paths,
     two_images,
     whole_loss,
 )
 from svdistill.training.cache_config import CacheConfig
+from svdistill.training.config import OBJECT
+from svdistill.training.images import run_images
 from svdistill.training.metrics import evaluate_network
 from svdistill.training.progress import Reporter
-from svdistill.training.weights import load_teacher
+from svdistill.training.tapping import taps_without_student
+from svdistill.training.teacher import teacher_of
 
 
-def cache_knowledge(config: CacheConfig, reporter: Reporter | None = None) -> KnowledgeStore:
+def cache_knowledge(
+    config: CacheConfig, reporter: Reporter | None = None, *, data: ImageData | None = None
+) -> KnowledgeStore:
     """Compute a teacher's knowledge of views of all training images, and keep it on disk.
 
     A run that was stopped goes on with `resume`; at most one shard of work is lost.
@@ -46,6 +50,7 @@ def cache_knowledge(config: CacheConfig, reporter: Reporter | None = None) -> Kn
     Args:
         config: which teacher, images, views and loss, and where to.
         reporter: what a person sees; nothing by default.
+        data: the images themselves, instead of a name in the configuration.
 
     Returns:
         The store.
@@ -54,19 +59,17 @@ def cache_knowledge(config: CacheConfig, reporter: Reporter | None = None) -> Kn
         SVDistillError: a bad value, teacher or data set; a folder that holds something else; a
             number that does not fit the store's dtype.
     """
+    config = config if data is None else replace(config, data=OBJECT)
     config.check()
     reporter = reporter or Reporter()
     device = choose_device(config.device)
-    data = load_data(config)
-    teacher = load_teacher(
-        config.teacher,
-        data.num_classes,
-        network=config.teacher_network,
-        width=config.teacher_width,
-    )
+    data = move_data(run_images(config, reporter, data), device)
+    data.train.part(0, len(data.train))  # raises where nothing says which image is which
+    teacher = teacher_of(config, data)
     place_network(teacher, device)
-    data = move_data(as_taught(data, config.teacher), device)
-    taps = tap_paths("teacher_taps", teacher, config.teacher_taps)
+    _, images = two_images(data, device)
+    require_classes("teacher", teacher, images, data.num_classes)
+    taps = taps_without_student(config, teacher, images)
     scholar = _Scholar(config, teacher, whole_loss(config), taps, data, device)
     manifest = _manifest(config, scholar, taps, data, device)
     writer = StoreWriter(config.output, manifest)
@@ -79,7 +82,7 @@ def cache_knowledge(config: CacheConfig, reporter: Reporter | None = None) -> Kn
         for shard in shards:
             writer.write(shard, scholar.read(shard, reporter))
         accuracy = evaluate_network(
-            teacher, data.test, scholar.augmentation, num_classes=data.num_classes, device=device
+            teacher, data.test, scholar.augmentation, device=device
         ).accuracy
         writer.finish(accuracy)
     return KnowledgeStore(writer.path)
@@ -103,9 +106,7 @@ class _Scholar:
         self.frozen = FrozenTeacher(teacher, taps, needs_logits=loss.needs_logits)
         self.data = data
         self.device = device
-        size = data.image_shape[-1]
-        augmentation = Augmentation(config.augmentation, size, data.mean, data.std)
-        self.augmentation = augmentation.to(device)
+        self.augmentation = data.augmentation(config.augmentation).to(device)
 
     @torch.inference_mode()
     def extract(self, images: torch.Tensor) -> Knowledge:
@@ -137,13 +138,13 @@ def _manifest(
 ) -> Manifest:
     """Of the store to write, from two images: whatever does not fit shows before that."""
     _, images = two_images(data, device)
-    with torch.no_grad():
-        require_classes(scholar.teacher, images, data)
+    shapes = profile_network(scholar.teacher, images.shape[1:], taps).taps
     return Manifest(
         svdistill=version("svdistill"),
         teacher=config.teacher,
         teacher_sha256=_digest(scholar.teacher),
         teacher_taps=taps,
+        tap_shapes=tuple(shape for _, shape in shapes),
         data=config.data,
         data_fingerprint=data.fingerprint,
         images=len(data.train),

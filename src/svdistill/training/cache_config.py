@@ -12,8 +12,8 @@ from svdistill.errors import (
     require_positive,
 )
 from svdistill.knowledge_store.structure import DTYPES
-from svdistill.networks import network_names
-from svdistill.training.config import LossName
+from svdistill.networks import require_network
+from svdistill.training.config import LossName, require_teacher_weights
 
 
 @dataclass(kw_only=True)
@@ -22,24 +22,31 @@ class CacheConfig:
 
     Args:
         output: Knowledge store to make.
-        teacher: A run directory, a .safetensors file, or `module:attr` of your own code.
+        teacher: A run directory, a .safetensors file, `timm:NAME`, `torchvision:NAME`,
+            `hf:NAME_OR_FOLDER`, or `module:attr` of your own code.
+        teacher_weights: For `timm:`, `torchvision:` and `hf:`, a weights file; empty for the
+            published ones.
         teacher_network: The network's name, for a .safetensors file that does not say it.
         teacher_width: Likewise, the factor on its channel counts.
-        teacher_taps: Module paths of the teacher's taps; empty for a named network's own.
+        teacher_taps: Module paths of the teacher's taps. If empty, the seed's networks have their
+            own, and of others the last stages are taken.
         data: Where images come from: `digits`, `parquet:PATH`, `folder:PATH`, `hub:NAME` or
             `tiny_imagenet:PATH`.
-        image_size: Side in pixels to which images are resized; empty keeps theirs.
+        image_size: Side in pixels to which images are resized. If empty, as the teacher knows them.
         classes_every: Keep every n-th class only.
         classes: `N@SEED` keeps N of these, drawn by their names; empty keeps all.
         train_size: Keep that many training images, the same share of each class; empty keeps all.
         dev_fraction: Share of the training images held out; their knowledge is not kept.
+        unlabelled: More images for students without their labels, see `svdistill distill --help`;
+            their knowledge is kept too.
         memory_limit_gb: Decoded images up to this size stay in memory; more are streamed.
+        workers: Processes that decode streamed images; empty for one a core, up to 8.
         augmentation: `seed` (flip, rotation, crop), `crop_flip` or `none`.
         views: Random views of each image, 1 or more. A student sees one in each epoch, and after
             the last one the first again.
         views_seed: Seed of the views.
         loss: What students are to learn by.
-        num_vectors: Singular vectors per tap (svd).
+        num_vectors: Singular vectors per tap (svd, position_svd).
         beta: Width of the radial basis function (svd).
         gradient: `exact`, the `poster`'s formula, or what its `authors`' code computes (svd).
         temperature: Softening of the predictions (soft_target).
@@ -52,6 +59,7 @@ class CacheConfig:
 
     output: str
     teacher: str = ""
+    teacher_weights: str = ""
     teacher_network: str | None = None
     teacher_width: float = 1.0
     teacher_taps: list[str] = field(default_factory=list)
@@ -61,7 +69,9 @@ class CacheConfig:
     classes: str | None = None
     train_size: int | None = None
     dev_fraction: float = 0.0
+    unlabelled: str = ""
     memory_limit_gb: float = 8.0
+    workers: int | None = None
     augmentation: Literal["seed", "crop_flip", "none"] = "seed"
     views: int = 0
     views_seed: int = 0
@@ -83,10 +93,13 @@ class CacheConfig:
                 remedy = f"give --{name}"
                 raise ArgumentError(name, expected=expected, got="nothing", remedy=remedy)
         if self.teacher_network is not None:
-            require_choice("teacher_network", self.teacher_network, network_names())
+            require_network("teacher_network", self.teacher_network)
+        require_teacher_weights(self.teacher_weights, self.teacher)
         require_count("views", self.views)
         for name, least in (("batch_size", 1), ("classes_every", 1), ("views_seed", 0)):
             require_count(name, getattr(self, name), least)
+        if self.workers is not None:
+            require_count("workers", self.workers, 0)
         for name in ("teacher_width", "soft_target_weight"):
             require_positive(name, getattr(self, name))
         require_choice("augmentation", self.augmentation, ("seed", "crop_flip", "none"))

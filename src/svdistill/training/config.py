@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
-
-import yaml
+from typing import Any, Final, Literal
 
 from svdistill.errors import (
     ArgumentError,
-    RunError,
     require_choice,
     require_count,
     require_positive,
 )
-from svdistill.networks import network_names
+from svdistill.networks import is_zoo, require_network, require_width
 
-LossName = Literal["svd", "fsp", "soft_target", "svd+soft_target", "fsp+soft_target"]
+LossName = Literal[
+    "svd",
+    "fsp",
+    "position_svd",
+    "soft_target",
+    "svd+soft_target",
+    "fsp+soft_target",
+    "position_svd+soft_target",
+]
+
+# What a configuration says of a network or of data that was given as a Python object.
+OBJECT: Final = "object"
+# What stands for a library's published weights, where else a file is named.
+PRETRAINED: Final = "pretrained"
 
 
 @dataclass(kw_only=True)
@@ -29,14 +37,23 @@ class TrainConfig:
         output: Run directory to make. A finished run is never overwritten.
         data: Where images come from: `digits`, `parquet:PATH`, `folder:PATH`, `hub:NAME` or
             `tiny_imagenet:PATH`.
-        network: Network to train, a name that `svdistill info` lists.
-        width: Factor on all channel counts of the network.
-        image_size: Side in pixels to which images are resized; empty keeps theirs.
+        network: Network to train: a name that `svdistill info` lists, `timm:NAME`,
+            `torchvision:NAME`, `hf:NAME_OR_FOLDER`, or `module:attr` of your own code.
+        weights: What the network starts from: `pretrained` for a library's published weights, or a
+            file, .safetensors or tensors of torch.save. Empty for random weights.
+        width: Factor on all channel counts of one of the seed's networks.
+        image_size: Side in pixels to which images are resized. If empty, as a teacher or pretrained
+            network knows them, else as they are.
         classes_every: Keep every n-th class only.
         classes: `N@SEED` keeps N of these, drawn by their names; empty keeps all.
         train_size: Keep that many training images, the same share of each class; empty keeps all.
         dev_fraction: Share of the training images held out to choose the best epoch on.
+        unlabelled: For `distill`, more training images, of which no labels are needed:
+            `folder:PATH`, `parquet:PATH`, `hub:NAME`, or `rest` for those that `train_size` leaves
+            out. They are half of every batch; an epoch goes once over the labelled or the
+            unlabelled ones, whichever last longer.
         memory_limit_gb: Decoded images up to this size stay in memory; more are streamed.
+        workers: Processes that decode streamed images; empty for one a core, up to 8.
         augmentation: `seed` (flip, rotation, crop), `crop_flip` or `none`.
         views: Different random views of each image; 0 for a new one in every epoch.
         views_seed: Seed of the views; empty for the run's own.
@@ -57,13 +74,16 @@ class TrainConfig:
     output: str
     data: str = "digits"
     network: str = "vgg_student"
+    weights: str = ""
     width: float = 1.0
     image_size: int | None = None
     classes_every: int = 1
     classes: str | None = None
     train_size: int | None = None
     dev_fraction: float = 0.0
+    unlabelled: str = ""
     memory_limit_gb: float = 8.0
+    workers: int | None = None
     augmentation: Literal["seed", "crop_flip", "none"] = "seed"
     views: int = 0
     views_seed: int | None = None
@@ -86,14 +106,32 @@ class TrainConfig:
             raise ArgumentError(
                 "output", expected="a directory", got="nothing", remedy="give --output DIR"
             )
-        require_choice("network", self.network, network_names())
+        if self.network != OBJECT:
+            require_network("network", self.network)
+        if self.weights == PRETRAINED and not is_zoo(self.network):
+            raise ArgumentError(
+                "weights",
+                expected="a weights file for a network without published weights",
+                got=f"'pretrained' for {self.network!r}",
+                remedy="give a file, or a network timm:NAME, torchvision:NAME or hf:NAME",
+            )
         for name, least in (("epochs", 1), ("batch_size", 1), ("classes_every", 1), ("seed", 0)):
             require_count(name, getattr(self, name), least)
+        if self.unlabelled:
+            require_count("batch_size", self.batch_size, 2)  # of either kind at least one
         require_count("views", self.views, 0)
-        if self.views_seed is not None:
-            require_count("views_seed", self.views_seed, 0)
-        for name in ("width", "learning_rate"):
-            require_positive(name, getattr(self, name))
+        for name in ("views_seed", "workers"):
+            if getattr(self, name) is not None:
+                require_count(name, getattr(self, name), 0)
+        if self.unlabelled and type(self) is TrainConfig:
+            raise ArgumentError(
+                "unlabelled",
+                expected="nothing where there is no teacher to learn from without labels",
+                got=repr(self.unlabelled),
+                remedy="leave it out, or distill a teacher",
+            )
+        require_width(self.network, self.width)
+        require_positive("learning_rate", self.learning_rate)
         if not self.weight_decay >= 0:
             raise ArgumentError(
                 "weight_decay",
@@ -116,14 +154,19 @@ class DistillConfig(TrainConfig):
     """Train a student network on labelled images and on what its teacher knows.
 
     Args:
-        teacher: A run directory, a .safetensors file, or `module:attr` of your own code.
+        teacher: A run directory, a .safetensors file, `timm:NAME`, `torchvision:NAME`,
+            `hf:NAME_OR_FOLDER`, or `module:attr` of your own code.
+        teacher_weights: For `timm:`, `torchvision:` and `hf:`, a weights file; empty for the
+            published ones.
         knowledge: A knowledge store made by `svdistill cache`, instead of a teacher.
         teacher_network: The network's name, for a .safetensors file that does not say it.
         teacher_width: Likewise, the factor on its channel counts.
-        teacher_taps: Module paths of the teacher's taps; empty for a named network's own.
-        student_taps: Module paths of the student's taps, as many; empty for its own.
-        loss: What to transfer. An added soft target counts as part of the task: it is not clipped.
-        num_vectors: Singular vectors per tap (svd).
+        teacher_taps: Module paths of the teacher's taps. If empty, the seed's networks have their
+            own, and stages of other networks are paired.
+        student_taps: Module paths of the student's taps, as many; likewise.
+        loss: What to transfer. `position_svd` compares positions instead of channels. An added soft
+            target counts as part of the task: it is not clipped.
+        num_vectors: Singular vectors per tap (svd, position_svd).
         beta: Width of the radial basis function (svd).
         gradient: `exact`, the `poster`'s formula, or what its `authors`' code computes (svd).
         temperature: Softening of the predictions (soft_target).
@@ -141,6 +184,7 @@ class DistillConfig(TrainConfig):
     """
 
     teacher: str = ""
+    teacher_weights: str = ""
     knowledge: str = ""
     teacher_network: str | None = None
     teacher_width: float = 1.0
@@ -166,12 +210,14 @@ class DistillConfig(TrainConfig):
         elif not self.teacher:
             raise ArgumentError(
                 "teacher",
-                expected="a run directory, a .safetensors file or module:attr",
+                expected="a run directory, a .safetensors file, timm:NAME, torchvision:NAME, "
+                "hf:NAME or module:attr",
                 got="nothing",
                 remedy="give --teacher; `svdistill train` makes one",
             )
         if self.teacher_network is not None:
-            require_choice("teacher_network", self.teacher_network, network_names())
+            require_network("teacher_network", self.teacher_network)
+        require_teacher_weights(self.teacher_weights, self.teacher)
         require_count("transfer_epochs", self.transfer_epochs, 0)
         require_count("clip_interval", self.clip_interval)
         for name in ("task_weight", "transfer_weight", "soft_target_weight", "teacher_width"):
@@ -179,8 +225,15 @@ class DistillConfig(TrainConfig):
 
     def _check_with_knowledge(self) -> None:
         """The store says which teacher, taps and views its knowledge is of."""
-        unsaid: dict[str, Any] = {"teacher": "", "teacher_network": None, "teacher_taps": []}
-        for name, value in {**unsaid, "views": 0, "views_seed": None}.items():
+        unsaid: dict[str, Any] = {
+            "teacher": "",
+            "teacher_weights": "",
+            "teacher_network": None,
+            "teacher_taps": [],
+            "views": 0,
+            "views_seed": None,
+        }
+        for name, value in unsaid.items():
             if getattr(self, name) != value:
                 raise ArgumentError(
                     name,
@@ -190,51 +243,12 @@ class DistillConfig(TrainConfig):
                 )
 
 
-RunConfig = TrainConfig | DistillConfig
-
-
-def to_yaml(config: RunConfig) -> str:
-    """A configuration as YAML, in the order of its fields."""
-    return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False)
-
-
-def stored_values(path: Path) -> dict[str, Any]:
-    """What a run's config.yaml says.
-
-    Raises:
-        RunError: it is missing or no configuration.
-    """
-    try:
-        stored = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        got = type(error).__name__
-    else:
-        if isinstance(stored, dict) and {"data", "classes_every"} <= set(stored):
-            return stored
-        got = "something else"
-    raise RunError(
-        str(path),
-        expected="the configuration of a run",
-        got=got,
-        remedy="give a run directory, or start the run again in another one",
-    )
-
-
-def require_same(config: RunConfig, path: Path) -> None:
-    """Raise `RunError` unless the YAML at the path says what the configuration says.
-
-    Where the run lies, the device, how it is used, and `resume` itself may differ. What an earlier
-    version did not write was as it is by default.
-    """
-    stored = {**dataclasses.asdict(type(config)(output="")), **stored_values(path)}
-    asked = dataclasses.asdict(config)
-    for name in [*asked, *stored]:
-        if name not in ("output", "device", "capture", "resume") and stored.get(name) != asked.get(
-            name
-        ):
-            raise RunError(
-                name,
-                expected=f"{stored.get(name)!r} as in {path}",
-                got=repr(asked.get(name)),
-                remedy="resume with the same command and options, or choose another --output",
-            )
+def require_teacher_weights(weights: str, teacher: str) -> None:
+    """Raise `ArgumentError` unless weights are given for a teacher that can have others."""
+    if weights and not is_zoo(teacher):
+        raise ArgumentError(
+            "teacher_weights",
+            expected="nothing beside a teacher that has its own weights",
+            got=repr(weights),
+            remedy="leave it out, or give a teacher timm:NAME, torchvision:NAME or hf:NAME",
+        )

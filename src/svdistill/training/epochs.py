@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import math
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
-from accelerate import Accelerator
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from svdistill.data import Augmentation, ImageSplit
+from svdistill.data import Augmentation, ImageSplit, Prepared
 from svdistill.knowledge_store import KnowledgeStore
 from svdistill.linalg import Convergence
 from svdistill.training.captured import CapturedStep
 from svdistill.training.checkpoint import Place
 from svdistill.training.config import TrainConfig
+from svdistill.training.loading_time import LoadingTime, loading_time
 from svdistill.training.metrics import EpochMeter
 from svdistill.training.progress import Reporter
 from svdistill.training.recording import CUDARecorder
 from svdistill.training.seeding import derive_seed
 from svdistill.training.step import Step
 from svdistill.training.views import Views
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 # Steps from one look at the losses to the next. A GPU works ahead, and each look waits for it.
 LOOK_EVERY: Final = {"cpu": 1, "cuda": 50}
@@ -44,7 +46,7 @@ class Epochs:
         images: ImageSplit,
         config: TrainConfig,
         views: Views,
-        augmentation: Augmentation,
+        augmentation: Augmentation | Prepared,
         accelerator: Accelerator,
         reporter: Reporter,
     ) -> None:
@@ -54,7 +56,7 @@ class Epochs:
         self.augmentation = augmentation
         self.accelerator = accelerator
         self.reporter = reporter
-        self.steps = math.ceil(len(images) / config.batch_size)
+        self.steps = images.steps(config.batch_size)
 
     def captured(self, step: Step, watch: Convergence) -> Step:
         """The step as CUDA graphs, where that is possible: a scaler of fp16 looks at gradients."""
@@ -70,7 +72,7 @@ class Epochs:
         store: KnowledgeStore | None,
         optimizer: Optimizer,
         schedule: LRScheduler,
-    ) -> EpochMeter:
+    ) -> tuple[EpochMeter, LoadingTime]:
         """Train one epoch.
 
         Args:
@@ -80,6 +82,9 @@ class Epochs:
             optimizer: uses the gradients.
             schedule: is advanced after every step.
 
+        Returns:
+            What was measured, and how long was waited for images.
+
         Raises:
             TrainingError: a loss is not finite.
         """
@@ -87,12 +92,12 @@ class Epochs:
         where = (place.stage, place.epoch)
         torch.manual_seed(derive_seed(config.seed, "dropout", *where))
         order = derive_seed(config.seed, "order", *where)
-        view = self.views.of_epoch(place.total)
         look_every = LOOK_EVERY[device.type]
-        meter = EpochMeter(device)
+        meter, loading = EpochMeter(device), loading_time(device)
         step.train_mode()
         batches = self.images.batches(config.batch_size, device=device, order_seed=order)
-        for number, batch in enumerate(batches, start=1):
+        for number, batch in enumerate(loading.watch(batches), start=1):
+            view = self._view(place.total, number)
             images = self.augmentation(
                 batch.images, seed=self.views.seed, indices=batch.indices, view=view
             )
@@ -113,4 +118,9 @@ class Epochs:
             schedule.step()
             self.reporter.step(meter)
         step.end_epoch()
-        return meter
+        return meter, loading
+
+    def _view(self, epoch: int, number: int) -> int:
+        if self.images.repeats:
+            return self.views.of_step(epoch, number, self.steps)
+        return self.views.of_epoch(epoch)

@@ -5,20 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from accelerate import Accelerator
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from svdistill.data import Augmentation, ImageData, ImageSplit
+from svdistill.data import ImageData, ImageSplit
 from svdistill.errors import RunError
 from svdistill.knowledge_store import KnowledgeStore
 from svdistill.linalg import Convergence, watch_convergence
 from svdistill.training.checkpoint import Place, load_checkpoint, save_checkpoint
 from svdistill.training.config import TrainConfig
 from svdistill.training.epochs import Epochs
+from svdistill.training.loading_time import loading_advice
 from svdistill.training.metrics import EpochRecord, Evaluation, evaluate_network, require_finite
 from svdistill.training.optimisation import build_optimizer, build_schedule
 from svdistill.training.progress import Reporter
@@ -26,6 +26,9 @@ from svdistill.training.run_directory import RunDirectory
 from svdistill.training.step import Step
 from svdistill.training.views import Views
 from svdistill.training.weights import WeightsCard, save_weights
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,15 @@ class Loop:
         self.accelerator = accelerator
         self.reporter = reporter
         size = data.image_shape[-1]
-        augmentation = Augmentation(config.augmentation, size, data.mean, data.std)
-        self.augmentation = augmentation.to(accelerator.device)
-        self.epochs = Epochs(data.train, config, views, self.augmentation, accelerator, reporter)
+        self.augmentation = data.augmentation(config.augmentation).to(accelerator.device)
+        self.epochs = [
+            Epochs(
+                data.train if stage.step.uses_unlabelled else data.train.labelled,
+                *(config, views, self.augmentation, accelerator, reporter),
+            )
+            for stage in stages
+        ]
+        self.advised = False
         self.card = WeightsCard(
             config.network, config.width, data.class_names, data.mean, data.std, size
         )
@@ -92,11 +101,12 @@ class Loop:
             TrainingError: a loss is not finite. What was saved before stays.
         """
         place, states = self._resume()
-        self.reporter.start(
-            self.run.path.name,
-            self.epochs.steps * sum(stage.epochs for stage in self.stages),
-            self.epochs.steps * place.total,
-        )
+        steps = [
+            epochs.steps
+            for stage, epochs in zip(self.stages, self.epochs, strict=True)
+            for _ in range(stage.epochs)
+        ]
+        self.reporter.start(self.run.path.name, sum(steps), sum(steps[: place.total]))
         with watch_convergence(self.accelerator.device) as watch:
             while place.stage < len(self.stages):
                 place = self._fit_stage(place, states, watch)
@@ -108,18 +118,19 @@ class Loop:
         self, place: Place, states: dict[str, dict[str, Any]], watch: Convergence
     ) -> Place:
         """The epochs of a stage that are left."""
-        stage = self.stages[place.stage]
+        stage, epochs = self.stages[place.stage], self.epochs[place.stage]
         scaler = self.accelerator.scaler  # fp16's loss scale; None in other precisions
-        optimizer, schedule = self._optimisation(stage)
+        optimizer, schedule = self._optimisation(stage, epochs.steps)
         if states:
             optimizer.load_state_dict(states["optimizer"])
             schedule.load_state_dict(states["schedule"])
-        step = self.epochs.captured(stage.step, watch)
+        step = epochs.captured(stage.step, watch)
         for epoch in range(place.epoch, stage.epochs):
             began = time.perf_counter()
             learning_rate = float(schedule.get_last_lr()[0])
             watch.reset()
-            meter = self.epochs.train(place, step, stage.store, optimizer, schedule)
+            meter, loading = epochs.train(place, step, stage.store, optimizer, schedule)
+            loading_seconds = loading.seconds()
             trained = time.perf_counter() - began
             test = self.evaluate(self.data.test, self.network)
             require_finite("loss", test.loss, f"on the test images after epoch {place.total + 1}")
@@ -139,10 +150,11 @@ class Loop:
                 task_norm=norms[0],
                 transfer_norm=norms[1],
                 clipped_norm=norms[2],
-                images_per_second=len(self.data.train) / trained,
+                images_per_second=meter.images / trained,
                 seconds=seconds,
                 svd_missed=watch.missed_share(),
                 svd_close=watch.close_share(),
+                loading_seconds=loading_seconds,
             )
             place = replace(
                 place,
@@ -159,12 +171,14 @@ class Loop:
                 place,
                 {
                     "network": self.network.state_dict(),
+                    "companions": self._companions(stage).state_dict(),
                     "optimizer": optimizer.state_dict(),
                     "schedule": schedule.state_dict(),
                     "scaler": {} if scaler is None else scaler.state_dict(),
                 },
             )
             self.reporter.epoch(record)
+            self._advise(loading_advice(loading_seconds, trained, epochs.images))
         return place
 
     def evaluate(self, split: ImageSplit, network: nn.Module) -> Evaluation:
@@ -173,7 +187,6 @@ class Loop:
             network,
             split,
             self.augmentation,
-            num_classes=self.data.num_classes,
             device=self.accelerator.device,
         )
 
@@ -190,17 +203,28 @@ class Loop:
             best_accuracy=test.accuracy,
         )
 
-    def _optimisation(self, stage: Stage) -> tuple[Optimizer, LRScheduler]:
+    def _advise(self, advice: str | None) -> None:
+        """Say once how images come faster, where there is something to say."""
+        if advice is not None and not self.advised:
+            self.reporter.message(advice)
+            self.advised = True
+
+    def _optimisation(self, stage: Stage, steps: int) -> tuple[Optimizer, LRScheduler]:
         config = self.config
         self.accelerator.free_memory()  # or it would unscale the last stage's gradients again
         optimizer = build_optimizer(
             config.optimizer, stage.step.parameters(), config.learning_rate, config.weight_decay
         )
         schedule = build_schedule(
-            config.schedule, optimizer, config.learning_rate, self.epochs.steps * stage.epochs
+            config.schedule, optimizer, config.learning_rate, steps * stage.epochs
         )
         prepared: tuple[Optimizer, LRScheduler] = self.accelerator.prepare(optimizer, schedule)
         return prepared
+
+    def _companions(self, stage: Stage) -> nn.ParameterList:
+        """What a stage trains beside the network: adapters, and the losses' own parameters."""
+        own = set(self.network.parameters())
+        return nn.ParameterList(p for p in stage.step.parameters() if p not in own)
 
     def _resume(self) -> tuple[Place, dict[str, dict[str, Any]]]:
         if not self.run.checkpoint.exists():
@@ -209,6 +233,8 @@ class Loop:
         place, states = load_checkpoint(self.run.checkpoint, self.accelerator.device)
         try:
             self.network.load_state_dict(states["network"])
+            companions = self._companions(self.stages[place.stage])
+            companions.load_state_dict(states.get("companions", {}))
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(states["scaler"])
         except (KeyError, RuntimeError) as error:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassAccuracy
 
-from svdistill.data import Augmentation, ImageSplit
+from svdistill.data import UNLABELLED, Augmentation, ImageSplit, Prepared
 from svdistill.errors import TrainingError
+from svdistill.logits import as_logits
 from svdistill.training.step import StepResult
 
 
@@ -28,10 +28,12 @@ class Evaluation:
 class EpochRecord:
     """One line of metrics.jsonl.
 
-    Losses are means over images, norms are means over steps. Accuracies are percentages.
-    `svd_missed` is the share of the SVDs by subspace iteration that fell short of its bound;
-    `svd_close` that of the SVDs with a gradient in which values lay so close to each other, or to
-    zero, that it was damped. What a stage does not compute, or a split that is not there, is None.
+    Losses are means over images, norms are means over steps. Accuracies are percentages. Images
+    without a label count in the transfer loss alone. `svd_missed` is the share of the SVDs by
+    subspace iteration that fell short of its bound; `svd_close` that of the SVDs with a gradient in
+    which values lay so close to each other, or to zero, that it was damped. `loading_seconds` is
+    how long the device that trains waited for images. What a stage does not compute, or a split
+    that is not there, is None.
     """
 
     stage: str
@@ -50,6 +52,7 @@ class EpochRecord:
     seconds: float
     svd_missed: float | None = None
     svd_close: float | None = None
+    loading_seconds: float | None = None
 
 
 class EpochMeter:
@@ -58,15 +61,17 @@ class EpochMeter:
     def __init__(self, device: torch.device) -> None:
         self.images = 0
         self.steps = 0
-        # Of images: right answers, task loss, transfer loss; of steps: the three norms.
-        self.sums = torch.zeros(6, dtype=torch.float64, device=device)
+        # Of labelled images: how many, right answers, task loss; of all: transfer loss; of steps:
+        # the three norms.
+        self.sums = torch.zeros(7, dtype=torch.float64, device=device)
         self.has_transfer = False
         self.has_norms = False
 
     def update(self, result: StepResult, labels: Tensor) -> None:
         """Count one step."""
+        labelled = (labels != UNLABELLED).sum().double()
         right = (result.logits.argmax(dim=-1) == labels).sum()
-        sums = [right.double(), len(labels) * result.task_loss.double()]
+        sums = [labelled, right.double(), labelled * result.task_loss.double()]
         if result.transfer_loss is not None:
             self.has_transfer = True
             sums.append(len(labels) * result.transfer_loss.double())
@@ -78,22 +83,26 @@ class EpochMeter:
         self.steps += 1
 
     def train_accuracy(self) -> float:
-        """Percentage of training images that were classified right so far."""
-        return 100 * float(self.sums[0]) / self.images
+        """Percentage of labelled training images that were classified right so far."""
+        return 100 * float(self.sums[1]) / self._labelled()
 
     def mean_task_loss(self) -> float:
         """Mean cross-entropy so far; not finite from the first step on in which it was not."""
-        return float(self.sums[1]) / self.images
+        return float(self.sums[2]) / self._labelled()
 
     def mean_transfer_loss(self) -> float | None:
         """Mean transfer loss so far, likewise."""
-        return float(self.sums[2]) / self.images if self.has_transfer else None
+        return float(self.sums[3]) / self.images if self.has_transfer else None
 
     def mean_norms(self) -> list[float | None]:
         """Mean norms of the task's, the transfer's and the clipped gradient."""
         if not self.has_norms:
             return [None] * 3
-        return [norm / self.steps for norm in self.sums[3:].tolist()]
+        return [norm / self.steps for norm in self.sums[4:].tolist()]
+
+    def _labelled(self) -> float:
+        """How many labelled images there were so far; 1 for none, to divide by."""
+        return max(float(self.sums[0]), 1.0)
 
     def require_finite(self, where: str) -> None:
         """Raise `TrainingError` if a loss was not finite in some step so far."""
@@ -116,34 +125,34 @@ def require_finite(name: str, loss: float, where: str) -> None:
 def evaluate_network(
     network: nn.Module,
     split: ImageSplit,
-    augmentation: Augmentation,
+    augmentation: Augmentation | Prepared,
     *,
-    num_classes: int,
     device: torch.device,
     batch_size: int = 500,
 ) -> Evaluation:
     """Accuracy and loss of a network, in eval mode, on whole images without augmentation.
 
     Args:
-        network: maps normalised images [B, 3, H, W] to logits [B, num_classes].
+        network: maps normalised images [B, 3, H, W] to logits [B, C].
         split: the images.
         augmentation: whose normalisation is used.
-        num_classes: of the data.
         device: where the network lies.
         batch_size: changes nothing but speed and memory.
 
     Returns:
         `Evaluation`; the network keeps its mode.
     """
-    # Checking labels and logits would wait for the device at each batch.
-    accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False).to(device)
-    loss = torch.zeros((), device=device)  # torchmetrics' sum would leave out what is NaN
+    # Sums on the device: to read them at each batch would wait for it.
+    images, right = 0, torch.zeros((), dtype=torch.int64, device=device)
+    loss = torch.zeros((), device=device)
     was_training = network.training
     network.eval()
     for batch in split.batches(batch_size, device=device, order_seed=None):
-        images = augmentation.normalise(batch.images)
-        logits = network(images.contiguous(memory_format=torch.channels_last)).float()
-        accuracy.update(logits, batch.labels)
+        views = augmentation.normalise(batch.images)
+        output = network(views.contiguous(memory_format=torch.channels_last))
+        logits = as_logits(output).float()
+        right += (logits.argmax(dim=-1) == batch.labels).sum()
         loss += F.cross_entropy(logits, batch.labels, reduction="sum")
+        images += len(views)
     network.train(was_training)
-    return Evaluation(100 * float(accuracy.compute()), float(loss) / len(split), len(split))
+    return Evaluation(100 * int(right) / images, float(loss) / images, images)

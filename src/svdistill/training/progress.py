@@ -17,9 +17,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from svdistill.timing import duration
 from svdistill.training.metrics import EpochMeter, EpochRecord
 
 READING_SECONDS: Final = 0.25  # from one reading of the meter to the next
+# The first steps, which load and warm up, tell nothing of the others; then some that are timed.
+FIRST_STEPS: Final = 2
+TIMED_STEPS: Final = 8
 
 
 class Reporter:
@@ -70,6 +74,9 @@ class BarReporter(Reporter):
         )
         self.task: TaskID | None = None
         self.next_reading = 0.0
+        self.steps = 0
+        self.steps_left = 0
+        self.timed_from = 0.0
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -94,18 +101,32 @@ class BarReporter(Reporter):
         self.task = self.bar.add_task(
             name, total=total_steps, completed=done_steps, state="starting"
         )
+        self.steps, self.steps_left = 0, total_steps - done_steps
 
     def step(self, meter: EpochMeter) -> None:
         """Move the bar, and now and then say how the epoch goes."""
         if self.task is None:
             return
         now = time.monotonic()
+        self._expect(now)
         if now < self.next_reading:
             self.bar.advance(self.task)
             return
         self.next_reading = now + READING_SECONDS
         state = f"loss {meter.mean_task_loss():.3f}  accuracy {meter.train_accuracy():.1f} %"
         self.bar.update(self.task, advance=1, state=state)
+
+    def _expect(self, now: float) -> None:
+        """Say once how long the run will take."""
+        self.steps += 1
+        if self.steps == FIRST_STEPS:
+            self.timed_from = now
+        elif self.steps == FIRST_STEPS + TIMED_STEPS:
+            seconds = (now - self.timed_from) / TIMED_STEPS
+            self.message(
+                f"{self.steps_left:,} steps of {seconds:.2g} s: about "
+                f"{duration(seconds * self.steps_left)} of training"
+            )
 
     def advance(self, images: int) -> None:
         """Move the bar."""

@@ -1,49 +1,66 @@
-"""The commands as functions: train a network, distill a teacher into one, evaluate one."""
+"""The commands as functions: train a network, distill a teacher into one."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
-import torch
-from accelerate import Accelerator
 from torch import nn
 
-from svdistill.data import Augmentation, ImageData, load_images
+from svdistill.data import ImageData
 from svdistill.distiller import Distiller
-from svdistill.errors import RunError
 from svdistill.knowledge_store import KnowledgeStore, require_fit
 from svdistill.networks import profile_network
-from svdistill.taps import TapPairs
+from svdistill.taps import PairedTaps, TapPairs
 from svdistill.training.assembly import (
-    as_taught,
     build_losses,
-    choose_device,
-    load_data,
     move_data,
     new_accelerator,
     new_student,
     place_network,
-    tap_paths,
+    require_classes,
     try_once,
+    two_images,
     whole_loss,
 )
-from svdistill.training.config import DistillConfig, TrainConfig, stored_values
+from svdistill.training.before_after import (
+    Accuracies,
+    measure_before_after,
+    write_before_after,
+)
+from svdistill.training.config import OBJECT, DistillConfig, TrainConfig
+from svdistill.training.images import run_images
 from svdistill.training.loop import Loop, Stage
-from svdistill.training.metrics import Evaluation, evaluate_network
 from svdistill.training.progress import Reporter
 from svdistill.training.run_directory import RunDirectory, RunSummary
 from svdistill.training.step import DistillStep, Step, TaskStep, TransferStep
+from svdistill.training.tapping import paired_taps, taps_of_store
+from svdistill.training.teacher import teacher_of
+from svdistill.training.teacher_quality import warn_of_poor_teacher
 from svdistill.training.views import Views, views_of
-from svdistill.training.weights import load_student, load_teacher, read_card, weights_file
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+
+Config = TypeVar("Config", bound=TrainConfig)
 
 
-def train(config: TrainConfig, reporter: Reporter | None = None) -> RunSummary:
+def train(
+    config: TrainConfig,
+    reporter: Reporter | None = None,
+    *,
+    network: nn.Module | None = None,
+    data: ImageData | None = None,
+) -> RunSummary:
     """Train a network on labelled images, and leave a run directory.
 
     Args:
         config: what to train, on what, how, and where to.
         reporter: what a person sees; nothing by default.
+        network: the network itself, instead of a name in the configuration. It is trained in place;
+            its weights are where it starts. `load_student` wants one like it.
+        data: the images themselves, instead of a name.
 
     Returns:
         The run's summary, as in its `summary.json`.
@@ -51,20 +68,34 @@ def train(config: TrainConfig, reporter: Reporter | None = None) -> RunSummary:
     Raises:
         SVDistillError: a bad value, data set or run directory, or a loss that is not finite.
     """
+    reporter = reporter or Reporter()
+    config = _noting_objects(config, network=network, data=data)
     config.check()
-    data = load_data(config)
+    data = run_images(config, reporter, data)
     accelerator = new_accelerator(config)
-    student = new_student(config, data, accelerator.device)
+    student = new_student(config, data, accelerator.device, reporter, network)
+    _, images = two_images(data, accelerator.device)
+    require_classes("network", student, images, data.num_classes)
     stages = [Stage("task", TaskStep(student, accelerator), config.epochs)]
     return _run(config, student, stages, data, views_of(config), accelerator, reporter)
 
 
-def distill(config: DistillConfig, reporter: Reporter | None = None) -> RunSummary:
+def distill(
+    config: DistillConfig,
+    reporter: Reporter | None = None,
+    *,
+    teacher: nn.Module | None = None,
+    student: nn.Module | None = None,
+    data: ImageData | None = None,
+) -> RunSummary:
     """Train a student on labelled images and on its teacher's knowledge; leave a run directory.
 
     Args:
         config: teacher, student, loss and taps, and all that `train` takes.
         reporter: what a person sees; nothing by default.
+        teacher: the trained network itself, instead of a name in the configuration. It is frozen.
+        student: the network itself, likewise, as `network` of `train`.
+        data: the images themselves, instead of a name.
 
     Returns:
         The run's summary, as in its `summary.json`.
@@ -73,44 +104,46 @@ def distill(config: DistillConfig, reporter: Reporter | None = None) -> RunSumma
         SVDistillError: a bad value, teacher, data set or run directory; taps or channels that do
             not fit; a loss that is not finite.
     """
+    reporter = reporter or Reporter()
+    config = _noting_objects(config, network=student, data=data, teacher=teacher)
     config.check()
-    data = load_data(config)
+    data = run_images(config, reporter, data)
     accelerator = new_accelerator(config)
-    if config.knowledge:
-        return _distill_from_store(config, data, accelerator, reporter)
     device = accelerator.device
-    teacher = load_teacher(
-        config.teacher,
-        data.num_classes,
-        network=config.teacher_network,
-        width=config.teacher_width,
-    )
+    if config.knowledge:
+        return _distill_from_store(config, data, accelerator, reporter, student)
+    teacher = teacher_of(config, data, teacher)
     place_network(teacher, device)
-    data = as_taught(data, config.teacher)
-    student = new_student(config, data, device)
-    taps = TapPairs(
-        tap_paths("teacher_taps", teacher, config.teacher_taps),
-        tap_paths("student_taps", student, config.student_taps),
-    )
+    student = new_student(config, data, device, reporter, student)
+    _, images = two_images(data, device)
+    require_classes("teacher", teacher, images, data.num_classes)
+    require_classes("network", student, images, data.num_classes)
+    taps = paired_taps(config, teacher, student, images)
     distiller = _distiller(config, teacher, student, taps, device)
+    _show(taps, distiller, reporter)
     try_once(distiller, data, device)
     stages = _stages(config, distiller, accelerator)
     return _run(config, student, stages, data, views_of(config), accelerator, reporter, teacher)
 
 
 def _distill_from_store(
-    config: DistillConfig, data: ImageData, accelerator: Accelerator, reporter: Reporter | None
+    config: DistillConfig,
+    data: ImageData,
+    accelerator: Accelerator,
+    reporter: Reporter,
+    student: nn.Module | None,
 ) -> RunSummary:
     """Distill without a teacher, from the knowledge that it left."""
     device = accelerator.device
     store = KnowledgeStore(config.knowledge)
     known = store.manifest
     require_fit(known, data, whole_loss(config), config.augmentation)
-    data = replace(data, mean=known.mean, std=known.std)
-    student = new_student(config, data, device)
-    student_taps = tap_paths("student_taps", student, config.student_taps)
-    taps = TapPairs(known.teacher_taps, student_taps)
+    student = new_student(config, data, device, reporter, student)
+    _, images = two_images(data, device)
+    require_classes("network", student, images, data.num_classes)
+    taps = taps_of_store(config, known, student, images)
     distiller = _distiller(config, None, student, taps, device)
+    _show(taps, distiller, reporter)
     try_once(distiller, data, device, store)
     stages = _stages(config, distiller, accelerator, store)
     views = Views(known.views_seed, known.views)
@@ -120,11 +153,25 @@ def _distill_from_store(
     )
 
 
+def _noting_objects(config: Config, **given: object) -> Config:
+    """The configuration, in which what was given as an object is called `object`."""
+    names = {name: OBJECT for name, value in given.items() if value is not None}
+    return replace(config, **names)  # type: ignore[arg-type]
+
+
+def _show(taps: PairedTaps | TapPairs, distiller: Distiller, reporter: Reporter) -> None:
+    """Say which stages were paired, and whether the adapters in that table are used."""
+    if isinstance(taps, PairedTaps):
+        reporter.message(str(taps))
+        if distiller.adapters is None and any(row.needs_adapter for row in taps.rows):
+            reporter.message("no adapters: the loss compares no channels")
+
+
 def _distiller(
     config: DistillConfig,
     teacher: nn.Module | None,
     student: nn.Module,
-    taps: TapPairs,
+    taps: PairedTaps | TapPairs,
     device: torch.device,
 ) -> Distiller:
     losses = build_losses(config)
@@ -167,53 +214,6 @@ def _stages(
     return [transfer, Stage("task", task, config.epochs, store)]
 
 
-def evaluate(path: str | Path, data: str | None = None, *, device: str = "auto") -> Evaluation:
-    """Accuracy of a trained network on the test split of a data set.
-
-    Images are resized and normalised as the network's own training images were.
-
-    Args:
-        path: a run directory, or a `.safetensors` file that a run wrote.
-        data: where images come from, as in `load_images`; None for the data that the run directory
-            was trained for, with the same selection of classes.
-        device: `"auto"`, `"cpu"` or `"cuda"`.
-
-    Returns:
-        `Evaluation(accuracy, loss, images)`.
-
-    Raises:
-        SVDistillError: bad weights or data, or classes that differ from those trained on.
-    """
-    network = load_student(path)
-    card = read_card(weights_file(Path(path)))
-    assert card is not None  # load_student has read it
-    target = choose_device(device)
-    if data is None:
-        config = stored_values(RunDirectory(path).config)
-        images = load_images(
-            config["data"],
-            image_size=card.image_size,
-            classes_every=config["classes_every"],
-            classes=config.get("classes"),
-        )
-    else:
-        images = load_images(data, image_size=card.image_size)
-    if images.class_names != card.class_names:
-        raise RunError(
-            str(path),
-            expected=f"a network of the data's {images.num_classes} classes",
-            got=f"one of {len(card.class_names)} classes, or of others",
-            remedy="evaluate on the data it was trained for",
-        )
-    return evaluate_network(
-        network.to(target),
-        images.test.to(target),
-        Augmentation("none", images.image_shape[-1], card.mean, card.std),
-        num_classes=images.num_classes,
-        device=target,
-    )
-
-
 def _run(
     config: TrainConfig,
     student: nn.Module,
@@ -221,13 +221,12 @@ def _run(
     data: ImageData,
     views: Views,
     accelerator: Accelerator,
-    reporter: Reporter | None,
+    reporter: Reporter,
     teacher: nn.Module | None = None,
     *,
     teacher_accuracy: float | None = None,
 ) -> RunSummary:
     """Everything that could be checked has been: open the run directory, train, summarise."""
-    reporter = reporter or Reporter()
     run = RunDirectory(config.output)
     run.open(config, data.fingerprint)
     data = move_data(data, accelerator.device)
@@ -235,13 +234,19 @@ def _run(
     loop = Loop(student, stages, data, config, views, run, accelerator, reporter)
     if teacher is not None:
         teacher_accuracy = loop.evaluate(data.test, teacher).accuracy
+    distilled = isinstance(config, DistillConfig)
+    before = loop.evaluate(data.test, student).accuracy if distilled else None
     with reporter:
         if teacher_accuracy is not None:
             reporter.message(f"teacher: {teacher_accuracy:.2f} % on {len(data.test)} test images")
+            warn_of_poor_teacher(teacher_accuracy, before or 0.0, data.num_classes, reporter)
         place = loop.fit()
     accelerator.end_training()
+    if before is not None:
+        accuracies = Accuracies(len(data.test), teacher_accuracy, before, place.last_accuracy)
+        figures = measure_before_after(teacher, student, data.image_shape, accuracies)
+        write_before_after(run.before_after, figures)
     profile = profile_network(student, data.image_shape)
-    distilled = isinstance(config, DistillConfig)
     summary = RunSummary(
         directory=str(run.path),
         kind="distill" if distilled else "train",
@@ -258,6 +263,8 @@ def _run(
         flops=profile.flops,
         epochs=place.total,
         seconds=place.seconds,
+        num_classes=data.num_classes,
+        image_size=data.image_shape[-1],
     )
     run.finish(summary)
     return summary

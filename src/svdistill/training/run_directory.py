@@ -13,8 +13,8 @@ import torch
 
 from svdistill.errors import RunError
 from svdistill.files import make_directory, read_json, write_atomically, write_json
-from svdistill.training.config import RunConfig, require_same, to_yaml
 from svdistill.training.metrics import EpochRecord
+from svdistill.training.stored_config import RunConfig, require_same, to_yaml
 
 PACKAGES = ("svdistill", "torch", "numpy", "accelerate", "datasets", "safetensors")
 
@@ -37,6 +37,7 @@ class RunSummary:
         parameters, flops: of the network, the FLOPs (2 x multiply-adds) for one image.
         epochs: over all stages.
         seconds: spent in training and evaluation, over all resumptions.
+        num_classes, image_size: of the data, the latter in pixels; None in runs of old versions.
     """
 
     directory: str
@@ -54,13 +55,16 @@ class RunSummary:
     flops: int
     epochs: int
     seconds: float
+    num_classes: int | None = None
+    image_size: int | None = None
 
 
 class RunDirectory:
     """Reads and writes the files of one run.
 
     `config.yaml`, `environment.json`, `metrics.jsonl`, `checkpoint.pt`, `student.safetensors` (last
-    epoch), `student-best.safetensors`, `tensorboard/`, and `summary.json` once it is finished.
+    epoch), `student-best.safetensors`, `tensorboard/`; and once it is finished `summary.json` and,
+    where a teacher taught, `before_after.json`.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -71,6 +75,7 @@ class RunDirectory:
         self.config = self.path / "config.yaml"
         self.environment = self.path / "environment.json"
         self.metrics = self.path / "metrics.jsonl"
+        self.before_after = self.path / "before_after.json"
         self.summary = self.path / "summary.json"
 
     def open(self, config: RunConfig, data_fingerprint: str) -> None:

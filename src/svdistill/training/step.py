@@ -6,16 +6,20 @@ A step leaves the gradients in `.grad`; the loop around it owns the optimizer.
 from __future__ import annotations
 
 import abc
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 from torch import Tensor, nn
 
+from svdistill.data import UNLABELLED
 from svdistill.distiller import Distiller
+from svdistill.logits import as_logits
 from svdistill.losses import Knowledge
 from svdistill.multitask import GradientNorms
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 class StepResult(NamedTuple):
@@ -28,7 +32,13 @@ class StepResult(NamedTuple):
 
 
 class Step(abc.ABC):
-    """Forward and backward on one batch."""
+    """Forward and backward on one batch.
+
+    Attributes:
+        uses_unlabelled: whether it learns from images without labels.
+    """
+
+    uses_unlabelled = True
 
     @abc.abstractmethod
     def parameters(self) -> list[nn.Parameter]:
@@ -64,6 +74,8 @@ class Step(abc.ABC):
 class TaskStep(Step):
     """Cross-entropy with the labels."""
 
+    uses_unlabelled = False
+
     def __init__(self, network: nn.Module, accelerator: Accelerator) -> None:
         self.network = network
         self.accelerator = accelerator
@@ -86,8 +98,8 @@ class TaskStep(Step):
     ) -> StepResult:
         """Backward of the cross-entropy."""
         with self.accelerator.autocast():
-            logits = self.network(images)
-        task_loss = F.cross_entropy(logits.float(), labels)
+            logits = as_logits(self.network(images))
+        task_loss = labelled_cross_entropy(logits.float(), labels)
         self.accelerator.backward(task_loss)
         return StepResult(task_loss.detach(), None, logits.detach(), None)
 
@@ -136,7 +148,7 @@ class DistillStep(_DistillerStep):
         """Backward of both losses."""
         with self.accelerator.autocast():
             output = self.distiller(images, knowledge)
-        task_loss = F.cross_entropy(output.logits.float(), labels)
+        task_loss = labelled_cross_entropy(output.logits.float(), labels)
         norms = self.distiller.backward(
             task_loss * self.task_weight,
             output._replace(transfer_loss=output.transfer_loss * self.transfer_weight),
@@ -164,7 +176,7 @@ class TransferStep(_DistillerStep):
         with self.accelerator.autocast():
             output = self.distiller(images, knowledge)
         # Detached, so that it adds no gradient and clips none.
-        task_loss = F.cross_entropy(output.logits.detach().float(), labels)
+        task_loss = labelled_cross_entropy(output.logits.detach().float(), labels)
         transfer_loss = output.transfer_loss * self.transfer_weight
         self.distiller.backward(
             task_loss,
@@ -174,6 +186,26 @@ class TransferStep(_DistillerStep):
             measure=measure,
         )
         return StepResult(task_loss, output.transfer_loss.detach(), output.logits.detach(), None)
+
+
+def labelled_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy over the images that have a label; 0 where none has.
+
+    Args:
+        logits: [B, C].
+        labels: [B], int64, `UNLABELLED` for images without one.
+
+    Example:
+        >>> logits, labels = torch.randn(3, 5), torch.tensor([4, UNLABELLED, 0])
+        >>> expected = F.cross_entropy(logits[[0, 2]], labels[[0, 2]])
+        >>> torch.equal(labelled_cross_entropy(logits, labels), expected)
+        True
+        >>> labelled_cross_entropy(logits, labels.fill_(UNLABELLED))
+        tensor(0.)
+    """
+    # Divided here: the mean of none would be NaN.
+    total = F.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction="sum")
+    return total / (labels != UNLABELLED).sum().clamp(min=1)
 
 
 def _loss_scale(accelerator: Accelerator, device: torch.device) -> float:

@@ -28,6 +28,19 @@ class Views:
         """Number of the view in an epoch, counted over all stages."""
         return epoch % self.count if self.count else epoch
 
+    def of_step(self, epoch: int, step: int, steps: int) -> int:
+        """Number of the view in one of an epoch's steps, where images come in several of them.
+
+        It is a new one in every step, unless there are only so many of each image.
+
+        Example:
+            >>> Views(seed=0).of_step(epoch=2, step=3, steps=10)
+            23
+            >>> Views(seed=0, count=2).of_step(epoch=2, step=3, steps=10)
+            0
+        """
+        return self.of_epoch(epoch) if self.count else epoch * steps + step
+
 
 def views_of(config: TrainConfig) -> Views:
     """The views that a configuration asks for."""

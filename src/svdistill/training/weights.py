@@ -5,84 +5,39 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from svdistill.errors import ArgumentError, RunError
+from svdistill.errors import RunError
 from svdistill.files import write_atomically
-from svdistill.networks import build_network
-from svdistill.networks.external import import_network
-
-METADATA_KEY = "svdistill"
-
-
-@dataclass(frozen=True)
-class WeightsCard:
-    """What must be known to use a weights file: kept in its header, as JSON.
-
-    Attributes:
-        network: a name that `build_network` knows.
-        width: factor on its channels.
-        class_names: in the order of the logits.
-        mean, std: of the channels, in 0 to 1, with which images are normalised.
-        image_size: side of the images it was trained on, in pixels.
-        sha256: of all this and of the weights, filled in when they are saved; empty in files of
-            earlier versions, whose weights are not checked.
-    """
-
-    network: str
-    width: float
-    class_names: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    image_size: int
-    sha256: str = field(default="", compare=False)
+from svdistill.networks import build_network, is_zoo, network_names
+from svdistill.networks.hf_config import build_from_config, config_text
+from svdistill.networks.zoo_hf import fill, is_of_transformers
+from svdistill.training.weights_card import (
+    METADATA_KEY,
+    WeightsCard,
+    header,
+    read_card,
+    unreadable,
+)
 
 
 def save_weights(path: Path, network: nn.Module, card: WeightsCard) -> None:
-    """Write a network's weights and card as safetensors, atomically."""
-    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    card = replace(card, sha256=_digest(card, tensors))
-    metadata = {METADATA_KEY: json.dumps(asdict(card))}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+    """Write a network's weights and card as safetensors, atomically.
 
-
-def read_card(path: Path) -> WeightsCard | None:
-    """The card of a weights file, or None where another tool wrote it.
-
-    Raises:
-        RunError: the file is missing or damaged.
+    Weights that two modules share are written under both names.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(METADATA_KEY)
-    except (OSError, SafetensorError) as error:
-        raise _unreadable(path, error) from error
-    if text is None:
-        return None
-    try:
-        fields = json.loads(text)
-        return WeightsCard(
-            str(fields["network"]),
-            float(fields["width"]),
-            tuple(map(str, fields["class_names"])),
-            tuple(map(float, fields["mean"])),
-            tuple(map(float, fields["std"])),
-            int(fields["image_size"]),
-            str(fields.get("sha256", "")),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(
-            str(path),
-            expected="a header that svdistill wrote",
-            got=f"{type(error).__name__}: {error}",
-            remedy="name its network with teacher_network, or train it again",
-        ) from error
+    tensors = _separate(network.state_dict())
+    if card.network.startswith("hf:"):
+        card = replace(card, config=config_text(network))
+    card = replace(card, sha256=_digest(card, tensors))
+    metadata = {METADATA_KEY: json.dumps(header(card))}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
 def weights_file(path: Path) -> Path:
@@ -90,31 +45,64 @@ def weights_file(path: Path) -> Path:
     return path / "student.safetensors" if path.is_dir() else path
 
 
-def load_student(path: str | Path) -> nn.Module:
+def load_student(path: str | Path, network: nn.Module | None = None) -> nn.Module:
     """Load a network that a run has trained, in eval mode.
+
+    Nothing is downloaded, and no code but this library's and, for their networks, timm's,
+    torchvision's and transformers' is run, whatever the file says.
 
     Args:
         path: a run directory (its last epoch), or a `.safetensors` file that a run wrote, such as
             `student-best.safetensors`.
+        network: to be filled, where the run was given a Python object, or `module:attr`; built as
+            it was for the run.
 
     Returns:
-        The network, on the CPU.
+        The network, on the CPU unless it was given.
 
     Raises:
-        RunError: the file is missing, damaged, or says nothing of its network.
+        RunError: the file is missing, damaged, of another network, or says nothing of its own.
+        ArgumentError: the package that builds its network is missing.
     """
     file = weights_file(Path(path))
     card = read_card(file)
-    if card is None:
+    if network is None and card is None:
         raise RunError(
             str(file),
             expected="weights that svdistill wrote",
             got="a file that does not say what network it is of",
             remedy="build the network yourself and use safetensors.torch.load_model",
         )
-    network = build_network(card.network, len(card.class_names), card.width)
+    if network is None:
+        assert card is not None
+        network = build_as_on_card(card, file)
     load_weights(network, file)
     return network.eval()
+
+
+def is_own_code(card: WeightsCard) -> bool:
+    """Whether a card is of a network of the user's own, which no file makes us import."""
+    return not is_zoo(card.network) and card.network not in network_names()
+
+
+def build_as_on_card(card: WeightsCard, file: Path) -> nn.Module:
+    """Build the network that a card describes, freshly initialised.
+
+    Raises:
+        RunError: it is of the user's own code.
+    """
+    classes = len(card.class_names)
+    if card.network.startswith("hf:"):
+        return build_from_config(card.config, classes)
+    if not is_own_code(card):
+        return build_network(card.network, classes, card.width, image_size=card.image_size)
+    raise RunError(
+        str(file),
+        expected="a network that is built by its name",
+        got=f"{card.network!r}, which means code of your own",
+        remedy="build it and give it, load_student(path, network=...) in Python, "
+        "--teacher_network module:attr for a teacher's, --network for evaluate",
+    )
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
@@ -123,14 +111,15 @@ def load_weights(network: nn.Module, path: Path) -> None:
     Raises:
         RunError: the file is missing or damaged, or is of another network.
     """
-    card = read_card(path)
+    tensors = read_tensors(path)
     try:
-        tensors = load_file(path)
-        if card is not None and card.sha256 not in ("", _digest(card, tensors)):
-            raise SafetensorError("its checksum is wrong")
-        network.load_state_dict(tensors)
-    except (OSError, SafetensorError) as error:
-        raise _unreadable(path, error) from error
+        if is_of_transformers(network) and tensors.keys() != network.state_dict().keys():
+            # Its versions differ in their names.
+            differing = fill(network, tensors)
+            if differing:
+                raise RuntimeError(f"other shapes: {', '.join(differing[:3])}")
+        else:
+            network.load_state_dict(tensors)
     except RuntimeError as error:
         raise RunError(
             str(path),
@@ -140,71 +129,39 @@ def load_weights(network: nn.Module, path: Path) -> None:
         ) from error
 
 
-def load_teacher(
-    spec: str, num_classes: int, *, network: str | None = None, width: float = 1.0
-) -> nn.Module:
-    """Load a teacher from wherever the user keeps it.
-
-    Args:
-        spec: a run directory, a `.safetensors` file, or `module:attr` (see `import_network`).
-        num_classes: the classes of the data, which the teacher's must be.
-        network: name of the network, for a file that does not say it.
-        width: factor on its channels, likewise.
-
-    Returns:
-        The network; its logits' number is not checked here.
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file; those that a run wrote are checked.
 
     Raises:
-        ArgumentError: the spec is none of the three, or a name is needed.
-        RunError: the weights are missing, damaged, or of another network or class count.
+        RunError: the file is missing or damaged.
     """
-    path = Path(spec)
-    if path.exists():
-        file = weights_file(path)
-        card = read_card(file)
-        if card is None and network is None:
-            raise ArgumentError(
-                "teacher_network",
-                expected=f"the name of the network in {file}, which does not say it",
-                got="nothing",
-                remedy="give --teacher_network, one of `svdistill info`",
-            )
-        if card is not None and len(card.class_names) != num_classes:
-            raise RunError(
-                str(file),
-                expected=f"a teacher of the data's {num_classes} classes",
-                got=f"one of {len(card.class_names)}",
-                remedy="train the teacher on the same data and classes",
-            )
-        if card is not None:
-            network, width = card.network, card.width
-        teacher = build_network(str(network), num_classes, width)
-        load_weights(teacher, file)
-        return teacher
-    if ":" in spec:
-        return import_network(spec, num_classes)
-    raise ArgumentError(
-        "teacher",
-        expected="a run directory, a .safetensors file or module:attr",
-        got=f"{spec!r}, which does not exist",
-        remedy="check the path",
-    )
-
-
-def _unreadable(path: Path, error: Exception) -> RunError:
-    return RunError(
-        str(path),
-        expected="a .safetensors file",
-        got=f"{type(error).__name__}: {error}",
-        remedy="check the path; the file may be missing or cut short",
-    )
+    card = read_card(path)
+    try:
+        tensors = load_file(path)
+        if card is not None and card.sha256 not in ("", _digest(card, tensors)):
+            raise SafetensorError("its checksum is wrong")
+    except (OSError, SafetensorError) as error:
+        raise unreadable(path, error) from error
+    return tensors
 
 
 def _digest(card: WeightsCard, tensors: Mapping[str, Tensor]) -> str:
     """A checksum, since safetensors have none: a flipped bit would load as another weight."""
-    digest = hashlib.sha256(json.dumps(asdict(replace(card, sha256=""))).encode())
+    digest = hashlib.sha256(json.dumps(header(replace(card, sha256=""))).encode())
     for name in sorted(tensors):
         tensor = tensors[name].cpu()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, none of which shares memory with another: safetensors refuses that."""
+    seen: set[int] = set()
+    separate: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().contiguous()
+        memory = tensor.untyped_storage().data_ptr()
+        separate[name] = tensor.clone() if memory in seen else tensor
+        seen.add(memory)
+    return separate

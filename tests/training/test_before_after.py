@@ -1,0 +1,60 @@
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from svdistill.errors import RunError
+from svdistill.networks import build_network
+from svdistill.training.before_after import (
+    Accuracies,
+    measure_before_after,
+    read_before_after,
+    write_before_after,
+)
+
+SHAPE = (3, 16, 16)
+ACCURACIES = Accuracies(test_images=100, teacher=90.0, before=10.0, after=80.0)
+
+
+def test_costs_are_each_networks_own() -> None:
+    teacher = build_network("vgg_teacher", 10, width=0.25)
+    student = build_network("vgg_student", 10, width=0.25)
+    measured = measure_before_after(teacher, student, SHAPE, ACCURACIES)
+    assert measured.teacher is not None
+    assert measured.after.parameters == sum(p.numel() for p in student.parameters())
+    assert measured.teacher.flops > measured.after.flops > 0
+    assert measured.teacher.milliseconds > measured.after.milliseconds > 0
+    assert measured.after.bytes == 4 * measured.after.parameters  # no buffers, float32
+    assert measured.before == measured.after.__class__(
+        10.0,
+        *(getattr(measured.after, name) for name in ("parameters", "flops", "bytes")),
+        measured.after.milliseconds,
+    )
+
+
+def test_the_networks_are_left_as_they_were() -> None:
+    student = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1))
+    student[2].eval()
+    before = copy.deepcopy(student.state_dict())
+    modes = [module.training for module in student.modules()]
+    measured = measure_before_after(None, student, SHAPE, ACCURACIES)
+    assert measured.teacher is None
+    assert modes == [module.training for module in student.modules()]
+    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
+
+
+def test_it_comes_back_from_the_file(tmp_path: Path) -> None:
+    student = build_network("vgg_student", 10, width=0.25)
+    measured = measure_before_after(student, copy.deepcopy(student), SHAPE, ACCURACIES)
+    assert read_before_after(tmp_path) is None
+    write_before_after(tmp_path / "before_after.json", measured)
+    assert read_before_after(tmp_path) == measured
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"teacher": null}', '{"teacher": 1, "before": {}}'])
+def test_a_damaged_file_is_a_run_error(text: str, tmp_path: Path) -> None:
+    (tmp_path / "before_after.json").write_text(text)
+    with pytest.raises(RunError, match="before_after"):
+        read_before_after(tmp_path)

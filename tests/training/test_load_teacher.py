@@ -1,0 +1,88 @@
+import sys
+from dataclasses import replace
+
+import pytest
+from safetensors.torch import load_file, save_file
+from saved_networks import CARD, logits, network
+
+from svdistill.errors import ArgumentError, RunError
+from svdistill.training.teacher import load_teacher
+from svdistill.training.weights import save_weights
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "student.safetensors"
+    save_weights(path, network(), CARD)
+    return path
+
+
+def count_parameters(model):
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+class TestLoadTeacher:
+    def test_from_a_run_directory_and_from_its_files(self, path):
+        for spec in (str(path), str(path.parent)):
+            assert logits(load_teacher(spec, 3).eval()).equal(logits(network()))
+
+    def test_its_card_goes_before_the_name_given(self, path):
+        teacher = load_teacher(str(path), 3, network="vgg_teacher", width=1.0)
+        assert count_parameters(teacher) == count_parameters(network())
+
+    def test_from_another_tools_file_with_a_name(self, path):
+        save_file(load_file(path), path)
+        teacher = load_teacher(str(path), 3, network="mobilenet_student", width=0.05)
+        assert logits(teacher.eval()).equal(logits(network()))
+
+    def test_from_another_tools_file_without_a_name(self, path):
+        save_file(load_file(path), path)
+        with pytest.raises(ArgumentError, match=r"^teacher_network: .*student\.safetensors"):
+            load_teacher(str(path), 3)
+
+    @pytest.mark.parametrize(("name", "width"), [("mobilenet_student", 1.0), ("vgg_teacher", 0.05)])
+    def test_from_another_tools_file_with_a_wrong_name(self, path, name, width):
+        save_file(load_file(path), path)
+        with pytest.raises(RunError, match=r"name, its width and the number of classes"):
+            load_teacher(str(path), 3, network=name, width=width)
+
+    def test_of_other_classes(self, path):
+        with pytest.raises(RunError, match=r"teacher of the data's 10 classes, got one of 3"):
+            load_teacher(str(path), 10)
+        save_file(load_file(path), path)
+        with pytest.raises(RunError, match=r"number of classes"):
+            load_teacher(str(path), 10, network="mobilenet_student", width=0.05)
+
+    def test_of_ones_own_code_is_named_by_its_user(self, tmp_path, monkeypatch):
+        (tmp_path / "teachers_by_name.py").write_text(
+            "import svdistill\ndef build():\n"
+            "    return svdistill.build_network('mobilenet_student', 3, 0.05)\n"
+        )
+        monkeypatch.chdir(tmp_path)
+        path = tmp_path / "own.safetensors"
+        save_weights(path, network(), replace(CARD, network="teachers_by_name:build"))
+        with pytest.raises(
+            RunError, match=r"'teachers_by_name:build', which means code of your own"
+        ):
+            load_teacher(str(path), 3)
+        assert "teachers_by_name" not in sys.modules
+        teacher = load_teacher(str(path), 3, network="teachers_by_name:build")
+        assert logits(teacher.eval()).equal(logits(network()))
+        del sys.modules["teachers_by_name"]
+
+    def test_from_code(self, tmp_path, monkeypatch):
+        (tmp_path / "teacher_code.py").write_text(
+            "from torch import nn\ndef build(num_classes):\n    return nn.Linear(2, num_classes)\n"
+        )
+        monkeypatch.chdir(tmp_path)
+        assert load_teacher("teacher_code:build", 10).out_features == 10
+        del sys.modules["teacher_code"]
+
+    @pytest.mark.parametrize("spec", ["runs/absent", "absent.safetensors", "vgg_teacher"])
+    def test_from_nowhere(self, spec):
+        with pytest.raises(ArgumentError, match=rf"^teacher: .*'{spec}', which does not exist"):
+            load_teacher(spec, 10)
+
+    def test_from_an_empty_directory(self, tmp_path):
+        with pytest.raises(RunError, match=r"student\.safetensors"):
+            load_teacher(str(tmp_path), 10)
