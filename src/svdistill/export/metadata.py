@@ -1,0 +1,125 @@
+"""What must be known to use an exported network: kept in its file, as JSON under short names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+
+from svdistill.errors import ArgumentError, RunError
+from svdistill.export.formats import format_of
+from svdistill.export.trace import in_short
+from svdistill.training.run_directory import RunDirectory, read_summary
+from svdistill.training.weights import WeightsCard
+
+
+@dataclass(frozen=True)
+class ExportMetadata:
+    """What must be known to use an exported network.
+
+    It takes ``images``, float32 ``[batch, 3, image_size, image_size]``, and gives ``logits``,
+    float32 ``[batch, classes]``. A pixel ``p`` of 0 to 255 goes in as ``(p / 255 - mean) / std``,
+    with a mean and a standard deviation for each channel.
+
+    Attributes:
+        network: name of the network.
+        width: factor on its channels.
+        class_names: in the order of the logits.
+        image_size: side of the images in pixels.
+        mean, std: of each channel, in `value_range`.
+        value_range: of pixels before mean and std are applied.
+        colour_order: of the channels.
+        layout: of the axes, batch (N), channels (C), height (H), width (W).
+        resize: how an image of another size becomes one of this size.
+        test_accuracy: percentage of the run's test images, or None where it is not known.
+        svdistill_version: that wrote the file.
+    """
+
+    network: str
+    width: float
+    class_names: tuple[str, ...]
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    test_accuracy: float | None
+    svdistill_version: str
+    value_range: tuple[float, ...] = (0.0, 1.0)
+    colour_order: str = "RGB"
+    layout: str = "NCHW"
+    resize: str = "cut out the middle square, then resize it (bilinear, antialiased)"
+
+    def to_strings(self) -> dict[str, str]:
+        """Every field as JSON, by its name.
+
+        Example:
+            >>> metadata = ExportMetadata("a", 1.0, ("x", "y"), 32, (0.5,), (0.2,), None, "1.0")
+            >>> metadata.to_strings()["class_names"]
+            '["x", "y"]'
+        """
+        return {name: json.dumps(value) for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_strings(cls, texts: Mapping[str, str]) -> ExportMetadata:
+        """Read what `to_strings` wrote.
+
+        Raises:
+            KeyError, ValueError: a field is missing, or is no JSON.
+        """
+        values = {field.name: json.loads(texts[field.name]) for field in fields(cls)}
+        tuples = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return cls(**{**values, **tuples})
+
+
+def metadata_of(card: WeightsCard, weights: Path) -> ExportMetadata:
+    """What a weights file and the run beside it say."""
+    return ExportMetadata(
+        network=card.network,
+        width=card.width,
+        class_names=card.class_names,
+        image_size=card.image_size,
+        mean=card.mean,
+        std=card.std,
+        test_accuracy=_test_accuracy(RunDirectory(weights.parent), weights),
+        svdistill_version=version("svdistill"),
+    )
+
+
+def _test_accuracy(run: RunDirectory, weights: Path) -> float | None:
+    """What the run's summary says of these weights, if there is one."""
+    if not run.summary.exists() or weights not in (run.student, run.best_student):
+        return None
+    summary = read_summary(run.path)
+    return summary.last_accuracy if weights == run.student else summary.best_accuracy
+
+
+def read_export_metadata(path: str | Path) -> ExportMetadata:
+    """What must be known to use a network that `export_student` wrote.
+
+    The network itself is not loaded. Without svdistill, the same texts are ``metadata_props`` of an
+    ONNX file, and ``extra_files`` of a .pt2 file.
+
+    Args:
+        path: the .onnx or .pt2 file.
+
+    Returns:
+        Class names, preprocessing, and the rest of `ExportMetadata`.
+
+    Raises:
+        ArgumentError: the file is neither .onnx nor .pt2, or the package that reads it is missing.
+        RunError: it is missing, damaged, or was written by another program.
+    """
+    file = Path(path)
+    file_format = format_of(file)
+    try:
+        return ExportMetadata.from_strings(file_format.read_metadata(file))
+    except ArgumentError:
+        raise
+    except Exception as error:  # each format's library has errors of its own
+        raise RunError(
+            str(path),
+            expected="a file that svdistill export wrote",
+            got=in_short(error),
+            remedy="check the path, or export the run again",
+        ) from error

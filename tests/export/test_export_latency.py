@@ -1,0 +1,35 @@
+import time
+
+import pytest
+import torch
+
+from svdistill.export import latency
+from svdistill.export.latency import measure_latency
+
+
+def test_both_are_timed_on_batches_of_both_sizes() -> None:
+    seen: list[int] = []
+
+    def original(images: torch.Tensor) -> torch.Tensor:
+        seen.append(len(images))
+        return images
+
+    def exported(images: torch.Tensor) -> torch.Tensor:
+        time.sleep(1e-3)
+        return images
+
+    one, many = measure_latency(original, exported, torch.rand(3, 3, 8, 8))
+    assert (one.batch_size, many.batch_size) == (1, 32)
+    assert set(seen) == {1, 32}
+    assert one.original.median < 1e-3 <= one.exported.median
+    assert len(one.original.seconds) == len(one.exported.seconds) == latency.ROUNDS
+
+
+def test_what_would_take_long_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def network(images: torch.Tensor) -> torch.Tensor:
+        time.sleep(1e-3 * len(images))
+        return images
+
+    monkeypatch.setattr(latency, "SECONDS", 0.05)
+    rows = measure_latency(network, network, torch.rand(3, 3, 8, 8))
+    assert [row.batch_size for row in rows] == [1]
