@@ -17,8 +17,8 @@ import yaml
 
 from svdistill.files import make_directory, read_json, write_atomically, write_json
 from svdistill.training import load_student
-from svdistill.training.config import stored_values
 from svdistill.training.run_directory import RunDirectory
+from svdistill.training.stored_config import stored_values
 from svdistill.training.weights import read_card, save_weights
 
 

@@ -27,8 +27,9 @@ from svdistill.losses.svd import SVDKnowledge
 from svdistill.networks import SeedNetwork
 from svdistill.taps import FeatureTaps
 from svdistill.training import TrainConfig, load_student
-from svdistill.training.assembly import as_taught, new_student
-from svdistill.training.config import stored_values
+from svdistill.training.assembly import new_student
+from svdistill.training.stored_config import stored_values
+from svdistill.training.weights import read_card, weights_file
 
 RESULTS: Final = Path(__file__).resolve().parent / "results" / "tap-gradients.json"
 VECTORS: Final = (1, 4)
@@ -111,15 +112,16 @@ def main() -> None:
 
     config = stored_values(Path(options.student) / "config.yaml")
     data = load_images(options.data, classes_every=config["classes_every"])
-    data = as_taught(data, options.teacher)
-    augmentation = Augmentation("none", data.image_shape[-1], data.mean, data.std)
+    card = read_card(weights_file(Path(options.teacher)))
+    known = data if card is None else card  # the teacher must see what it knows
+    augmentation = Augmentation("none", data.image_shape[-1], known.mean, known.std)
     batch = next(data.test.part(0, IMAGES).batches(IMAGES, device="cpu", order_seed=None))
     images = augmentation.normalise(batch.images).double()
     drawn = TrainConfig(
         output="", network=config["network"], width=config["width"], seed=config["seed"]
     )
     students: dict[str, SeedNetwork] = {
-        "drawn": new_student(drawn, data, torch.device("cpu")),
+        "drawn": cast(SeedNetwork, new_student(drawn, data, torch.device("cpu"))),
         "trained": cast(SeedNetwork, load_student(options.student)),
     }
     teacher = load_student(options.teacher).double().eval()

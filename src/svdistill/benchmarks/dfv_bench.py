@@ -13,9 +13,9 @@ from torch import Tensor
 from svdistill.benchmarks.machine import machine
 from svdistill.benchmarks.peak_memory import peak_memory
 from svdistill.benchmarks.straightforward import explicit_distance
-from svdistill.benchmarks.timer import Case, Measurement, interleave
 from svdistill.errors import require_count
 from svdistill.losses import dfv_distance
+from svdistill.timing import Case, Measurement, interleave
 
 SIZES = ((64, 128), (128, 256), (256, 512))  # channels of consecutive taps of the VGG networks
 VECTORS = (1, 4, 16)

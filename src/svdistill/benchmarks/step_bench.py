@@ -11,8 +11,8 @@ from svdistill.benchmarks.machine import machine
 from svdistill.benchmarks.peers import HOW_TO_INSTALL
 from svdistill.benchmarks.step_parts import REST, NetworkParts, network_parts
 from svdistill.benchmarks.step_rows import Row, floor, step_rows
-from svdistill.benchmarks.timer import Case, Measurement, interleave
 from svdistill.benchmarks.workload import PAIRS, Workload, name_of, new_workload
+from svdistill.timing import Case, Measurement, interleave
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from svdistill.benchmarks.timer import Case
 from svdistill.benchmarks.workload import Workload
 from svdistill.distiller import Distiller
 from svdistill.losses import Knowledge, TransferLoss
 from svdistill.taps import FeatureTaps
+from svdistill.timing import Case
 
 TEACHER_FORWARD = "teacher forward"
 STUDENT_FORWARD = "student forward"

@@ -22,12 +22,12 @@ from svdistill.benchmarks.straightforward import (
     leading_svd,
     straightforward_loss,
 )
-from svdistill.benchmarks.timer import Case
 from svdistill.benchmarks.workload import Workload
 from svdistill.distiller import Distiller
 from svdistill.linalg import truncated_svd
 from svdistill.losses import FSPLoss, SoftTargetLoss, SVDLoss, TransferLoss, dfv_distance
 from svdistill.taps import FeatureTaps
+from svdistill.timing import Case
 
 AMORTISED_STEPS = 20  # two intervals of clip="amortised": two steps in twenty take both gradients
 DOUBLE_SHARE = 0.1

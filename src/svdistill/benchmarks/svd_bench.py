@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from svdistill.benchmarks.machine import machine
 from svdistill.benchmarks.straightforward import leading_svd
-from svdistill.benchmarks.timer import Case, Measurement, interleave
 from svdistill.benchmarks.workload import PAIRS, name_of, new_workload, pictures
 from svdistill.linalg import truncated_svd, watch_convergence
 from svdistill.linalg.solvers import SOLVERS
 from svdistill.taps import FeatureTaps
-from svdistill.training.assembly import place_network, tap_paths
+from svdistill.timing import Case, Measurement, interleave
+from svdistill.training.assembly import place_network
+from svdistill.training.tapping import tap_paths
 from svdistill.training.weights import load_student, read_card, weights_file
 
 KEPT = 2  # what a student keeps where its teacher passes on one vector

@@ -11,7 +11,7 @@ from rich.table import Table
 from svdistill.benchmarks.dfv_bench import DFVResult
 from svdistill.benchmarks.step_bench import StepResult
 from svdistill.benchmarks.svd_bench import SVDResult
-from svdistill.benchmarks.timer import Measurement
+from svdistill.timing import Measurement
 
 STEP_HEADINGS = ("", "over the floor", "quartiles", "ms a step", "images/s")
 SVD_HEADINGS = ("tap", "solver", "forward", "both", "IQR", "s", "V", "V^T V", "left")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from svdistill.data import Augmentation, load_images
 from svdistill.errors import ArgumentError, require_count
-from svdistill.networks import SeedNetwork, build_network
+from svdistill.networks import SeedNetwork, build_seed_network
 from svdistill.taps import TapPairs
 from svdistill.training.assembly import place_network
 from svdistill.training.weights import WeightsCard
@@ -78,7 +78,7 @@ def new_workload(
     require_count("batch_size", batch_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        teacher, student = (build_network(name, NUM_CLASSES, width) for name in PAIRS[pair])
+        teacher, student = (build_seed_network(name, NUM_CLASSES, width) for name in PAIRS[pair])
         noise = torch.randn(batch_size, 3, IMAGE_SIZE, IMAGE_SIZE)
         labels = torch.randint(NUM_CLASSES, (batch_size,))
     for network in (teacher, student):

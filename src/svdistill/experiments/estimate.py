@@ -16,7 +16,7 @@ from svdistill.data import ImageData
 from svdistill.distiller import Distiller
 from svdistill.experiments.plan import Task
 from svdistill.frozen_teacher import FrozenTeacher
-from svdistill.networks import SeedNetwork, build_network
+from svdistill.networks import SeedNetwork, build_seed_network
 from svdistill.training import CacheConfig, DistillConfig, TrainConfig
 from svdistill.training.assembly import build_losses, choose_device, place_network, whole_loss
 from svdistill.training.run_directory import read_summary
@@ -112,7 +112,7 @@ class Estimator:
         return self._teacher(found) if isinstance(found, CacheConfig) else self._network(found)
 
     def _network(self, task: TrainConfig) -> SeedNetwork:
-        network = build_network(task.network, self.data.num_classes, task.width)
+        network = build_seed_network(task.network, self.data.num_classes, task.width)
         place_network(network, choose_device(task.device))
         return network
 

@@ -13,8 +13,8 @@ from svdistill.files import read_json
 from svdistill.knowledge_store.manifest import read_manifest
 from svdistill.knowledge_store.shards import MANIFEST_NAME
 from svdistill.training import CacheConfig
-from svdistill.training.config import stored_values
 from svdistill.training.run_directory import RunDirectory
+from svdistill.training.stored_config import stored_values
 
 # Where things lie, and how a machine is used: the same run may have been made elsewhere.
 PLACES: Final = ("output", "data", "teacher", "knowledge", "device", "capture", "resume")

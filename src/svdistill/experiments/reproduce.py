@@ -30,7 +30,8 @@ from svdistill.experiments.running import run_all
 from svdistill.experiments.showing import Progress, plan_table, show_tables
 from svdistill.report import Run, find_runs, write_report
 from svdistill.training import CacheConfig
-from svdistill.training.assembly import choose_device, load_data
+from svdistill.training.assembly import choose_device
+from svdistill.training.images import load_data
 
 GPU_JOBS: Final = 3
 LARGE_SIZE: Final = 64

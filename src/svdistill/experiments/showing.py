@@ -12,6 +12,7 @@ from svdistill.experiments.estimate import Estimator
 from svdistill.experiments.plan import Task
 from svdistill.experiments.running import Outcome
 from svdistill.report import Run, method_rows, run_table
+from svdistill.timing import duration
 from svdistill.training import CacheConfig
 from svdistill.training.run_directory import read_summary
 
@@ -101,19 +102,6 @@ def show_tables(runs: Sequence[Run], console: Console) -> None:
         alone = [row for row in rows if row.method == "student alone"]
         if teacher and alone:
             _say_lead(teacher.summary.last_accuracy, alone[0].last, console)
-
-
-def duration(seconds: float) -> str:
-    """A time as a person says it.
-
-    Example:
-        >>> [duration(time) for time in (12.3, 125, 7380)]
-        ['12 s', '2 min', '2 h 3 min']
-    """
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _students(runs: Sequence[Run], pair: str) -> list[Run]:

@@ -3,8 +3,8 @@ import time
 
 import pytest
 
-from svdistill.benchmarks.timer import Case, Measurement, interleave
 from svdistill.errors import ArgumentError
+from svdistill.timing import Case, Measurement, interleave
 
 
 def test_cases_take_turns_after_the_warm_up() -> None:

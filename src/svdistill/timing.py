@@ -102,6 +102,19 @@ def interleave(
     return [Measurement.of(times) for times in seconds]
 
 
+def duration(seconds: float) -> str:
+    """A time as a person says it.
+
+    Example:
+        >>> [duration(time) for time in (12.3, 125, 7380)]
+        ['12 s', '2 min', '2 h 3 min']
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def _time(case: Case, device: torch.device) -> float:
     _synchronise(device)
     start = time.perf_counter()
@@ -118,10 +131,14 @@ def _synchronise(device: torch.device) -> None:
 
 @contextmanager
 def _collector_off() -> Iterator[None]:
+    """Keep the collector out of the rounds, and from going through old objects between them."""
     was_on = gc.isenabled()
+    gc.collect()
+    gc.freeze()
     gc.disable()
     try:
         yield
     finally:
+        gc.unfreeze()
         if was_on:
             gc.enable()
