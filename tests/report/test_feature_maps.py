@@ -62,14 +62,18 @@ def test_no_random_number_is_taken(distilled: Run) -> None:
     ("options", "missing"),
     [
         ({"teacher": ""}, "its teacher, which it read from a knowledge store"),
-        ({"teacher": "module:attr"}, "taps of its teacher, module:attr"),
+        ({"teacher": "module:attr"}, "its teacher, module:attr"),
+        ({"teacher": "module:attr", "teacher_taps": ["a"]}, "its teacher, module:attr"),
+        ({"teacher": "timm:resnet18"}, "its teacher, timm:resnet18"),
+        ({"network": "module:attr"}, "a network of the seed's"),
+        ({"weights": "start.safetensors"}, "the weights that it started from"),
         ({"data": "hub:someone/pictures"}, "its images, hub:someone/pictures"),
         ({"data": "parquet:/nowhere"}, "its images, parquet:/nowhere"),
     ],
 )
 def test_what_is_missing_is_named(
     distilled: Run,
-    options: dict[str, str],
+    options: dict[str, object],
     missing: str,
 ) -> None:
     assert what_is_missing(distilled) is None

@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -42,6 +43,15 @@ def test_each_network_is_timed_once() -> None:
     assert 0 < second.milliseconds < first.milliseconds
     assert first.lower <= first.milliseconds <= first.upper
     assert first.threads == torch.get_num_threads()
+
+
+def test_what_a_run_says_of_itself_runs_no_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stranger.py").write_text("raise SystemExit('it was run')")
+    monkeypatch.chdir(tmp_path)
+    runs = [made_run(name, name) for name in ("stranger:net", "timm:resnet18", "object")]
+    assert measure_latencies(runs) == []
 
 
 def test_a_network_that_has_changed_since_is_named() -> None:

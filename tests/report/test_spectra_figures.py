@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from made_runs import lines, made_run, shows, texts
 from PIL import Image
+from svdistill.report.spectra_figures import maps_figure, spectra_figure
 from torch import Tensor
 
 from svdistill.report.figure import BLUE
 from svdistill.report.spectra import Analysis, PairMaps, Spectrum, TapSpectra
-from svdistill.report.spectra_figures import maps_figure, spectra_figure
 
 
 def spectrum(*values: float, close: float = 0.0) -> Spectrum:

@@ -1,5 +1,6 @@
 """Finished runs as tables, figures, and one page of all of them."""
 
+from svdistill.report.before_after_table import before_after_table
 from svdistill.report.curves import plot_curves
 from svdistill.report.network_tables import network_table, networks_table
 from svdistill.report.page import write_report
@@ -9,6 +10,7 @@ from svdistill.report.runs import Run, find_runs
 __all__ = [
     "MethodRow",
     "Run",
+    "before_after_table",
     "find_runs",
     "markdown_table",
     "method_rows",

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from svdistill.report.comparisons import Comparison
-from svdistill.report.deviations import Deviation
+from svdistill.report.deviations import deviations
 from svdistill.report.html_table import Cell, Heading, HTMLTable, mean_cell, number_cell
 from svdistill.report.method_results import MethodResult, best_results, method_results
 from svdistill.report.network_tables import millions
@@ -39,22 +37,23 @@ def accuracy_table(comparison: Comparison) -> HTMLTable:
     )
 
 
-def accuracy_note(comparison: Comparison, differing: Sequence[Deviation]) -> str:
-    """How the numbers are to be read: the paper's beside these, and the best epoch's.
+def accuracy_note(comparison: Comparison) -> str:
+    """How the numbers are to be read: the best epoch's, and for the seed's networks the paper's.
 
     Args:
         comparison: the table's.
-        differing: where its runs differ from the paper.
 
     Returns:
         Sentences.
     """
-    return f"{_note_on_paper(comparison, differing)} {_note_on_best(comparison)}"
+    notes = [_note_on_paper(comparison)] if comparison.is_of_seed else []
+    return " ".join([*notes, _note_on_best(comparison)])
 
 
-def _note_on_paper(comparison: Comparison, differing: Sequence[Deviation]) -> str:
+def _note_on_paper(comparison: Comparison) -> str:
     if all(result.published is None for result in method_results(comparison)):
         return f"The paper has no number for these rows on {comparison.data}."
+    differing = deviations(comparison)
     trained = ", ".join(one.setting for one in differing if one.of_training)
     taught = ", ".join(one.setting for one in differing if not one.of_training)
     if trained:

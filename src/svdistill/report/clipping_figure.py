@@ -31,8 +31,9 @@ Quantity = Callable[[EpochRecord], float | None]
 
 NORMS: Final[dict[str, tuple[Quantity, LineStyle]]] = {
     "task": (lambda record: record.task_norm, LineStyle(BLACK, "", ":")),
-    "transfer, as it came": (lambda record: record.transfer_norm, LineStyle(VERMILION, "", "--")),
+    # The dashed one last, so that both are seen where nothing was clipped.
     "transfer, clipped": (lambda record: record.clipped_norm, LineStyle(BLUE, "", "-")),
+    "transfer, as it came": (lambda record: record.transfer_norm, LineStyle(VERMILION, "", "--")),
 }
 SHARES: Final[dict[str, tuple[Quantity, str]]] = {
     "close": (
@@ -47,7 +48,7 @@ SHARES: Final[dict[str, tuple[Quantity, str]]] = {
 }
 PANELS_ABREAST: Final = 3
 GRID_COLUMNS: Final = 6  # one, two or three panels abreast
-TITLE_WIDTH: Final = 36  # characters
+TITLE_WIDTH: Final = 36  # characters over one of three panels
 
 
 def clipping_curves(runs: Sequence[Run]) -> Figure | None:
@@ -80,7 +81,7 @@ def clipping_curves(runs: Sequence[Run]) -> Figure | None:
         first = panels[0] if panels else None
         where = grid[row, _abreast(column, columns)]
         panels.append(drawing.add_subplot(where, sharex=first, sharey=first))
-        _draw_norms(panels[-1], method)
+        _draw_norms(panels[-1], method, title_width=TITLE_WIDTH * PANELS_ABREAST // columns)
         panels[-1].tick_params(labelleft=column == 0)
         panels[-1].set_ylabel("" if column else "gradient norm")
     handles, labels = panels[0].get_legend_handles_labels()
@@ -102,10 +103,14 @@ def clipping_curves(runs: Sequence[Run]) -> Figure | None:
     explained = (
         f"{SHARES[name][1]}{'.' if name in shares else '; there were none.'}" for name in recorded
     )
+    several = any(len(method.runs) > 1 for method in methods)
+    seeds = " and a row's seeds; a band reaches from the lowest seed to the highest"
     return Figure(
         title=f"{pairs}: gradients of task and transfer",
-        caption="Norms over all parameters, means over an epoch's steps and a row's seeds; a band "
-        "reaches from the lowest seed to the highest. " + " ".join(explained),
+        caption="Norms over all parameters, means over an epoch's steps"
+        + (seeds if several else "")
+        + ". "
+        + " ".join(explained),
         alt=alt,
         svg=to_svg(drawing, "clipping", alt),
     )
@@ -117,8 +122,8 @@ def _abreast(place: int, of: int) -> slice:
     return slice(place * width, (place + 1) * width)
 
 
-def _draw_norms(axes: Axes, method: MethodRuns) -> None:
-    from matplotlib.ticker import LogLocator, NullLocator
+def _draw_norms(axes: Axes, method: MethodRuns, title_width: int) -> None:
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
     plain(axes)
     for name, (norm, style) in NORMS.items():
@@ -128,7 +133,8 @@ def _draw_norms(axes: Axes, method: MethodRuns) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_title(fill(method.name, TITLE_WIDTH), fontsize="medium")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_title(fill(method.name, title_width), fontsize="medium")
 
 
 def _draw_share(axes: Axes, methods: Sequence[MethodRuns], name: str) -> None:

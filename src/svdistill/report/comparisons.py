@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from svdistill.report.lineage import teacher_among, teacher_network
 from svdistill.report.runs import Run
+from svdistill.training.config import OBJECT
 
-DATA_NAMES: Final = {
-    "cifar100": "CIFAR-100",
-    "cifar-100": "CIFAR-100",
+# By what a configuration says as a whole or before the colon; by the last part of a path.
+SCHEME_NAMES: Final = {
     "digits": "scikit-learn's digits",
     "tiny_imagenet": "Tiny-ImageNet",
-    "imagenet": "ImageNet",
+    OBJECT: "images given in Python",
 }
+DATA_NAMES: Final = {"cifar100": "CIFAR-100", "cifar-100": "CIFAR-100", "imagenet": "ImageNet"}
 # Runs that differ in one of these are trained differently, whatever their method.
 TRAINING: Final = {
+    "weights": "from {}",
     "epochs": "{} epochs",
     "learning_rate": "learning rate {}",
     "schedule": "schedule {}",
@@ -31,8 +34,17 @@ TRAINING: Final = {
     "max_grad_norm": "gradient norm at most {}",
     "precision": "{}",
 }
+SAME_ACCURACY: Final = 0.5  # points
 # A stride student is taught by the same teacher as the one that pools.
 TEACHER_PAIRS: Final = {"VGG_stride": "VGG"}
+
+
+class Group(NamedTuple):
+    """What a comparison is of."""
+
+    pair: str
+    data: str
+    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -42,20 +54,22 @@ class MethodRuns:
     Attributes:
         name: of the row in a table.
         runs: at least one.
+        is_teacher: whether these are the teachers of the others.
     """
 
     name: str
     runs: tuple[Run, ...]
-
-    @property
-    def is_teacher(self) -> bool:
-        """Whether these are the teachers."""
-        return self.runs[0].is_teacher
+    is_teacher: bool = False
 
     @property
     def is_alone(self) -> bool:
         """Whether these are students that nobody taught."""
         return not self.runs[0].is_distilled and not self.is_teacher
+
+    @property
+    def is_taught(self) -> bool:
+        """Whether these are students that a teacher taught."""
+        return self.runs[0].is_distilled and not self.is_teacher
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -93,6 +107,11 @@ class Comparison:
         return f"{self.pair} on {self.data}"
 
     @property
+    def is_of_seed(self) -> bool:
+        """Whether any of its networks is one of the seed's."""
+        return any(run.is_of_seed for run in self.runs)
+
+    @property
     def runs(self) -> tuple[Run, ...]:
         """All runs."""
         return tuple(run for method in self.methods for run in method.runs)
@@ -119,6 +138,8 @@ class Comparison:
 def compare(runs: Iterable[Run]) -> list[Comparison]:
     """Gather runs into comparisons, each on one pair of networks and one data set.
 
+    Teachers are those that the students name, and the seed's networks that are built to teach.
+
     Args:
         runs: in any order.
 
@@ -126,22 +147,21 @@ def compare(runs: Iterable[Run]) -> list[Comparison]:
         The comparisons in the order in which their students first come, rows of teachers and of
         students alone first. Teachers whose students are not there make one of their own.
     """
-    groups: dict[tuple[str, str], list[Run]] = {}
+    runs = list({id(run): run for run in runs}.values())
+    groups: dict[Group, list[Run]] = {}
     for run in runs:
-        groups.setdefault((run.pair, _data_name(run.config)), []).append(run)
-    taught = {key for key, group in groups.items() if any(not run.is_teacher for run in group)}
-    comparisons, shown = [], set()
-    for pair, data in groups:
-        lent = (TEACHER_PAIRS.get(pair, pair), data)
-        group = groups[pair, data]
-        if (pair, data) in taught and lent[0] != pair:
-            group = [run for run in groups.get(lent, []) if run.is_teacher] + group
-            shown.add(lent)
-        comparisons.append(Comparison(pair, data, _methods(group)))
+        groups.setdefault(_group(run), []).append(run)
+    teachers = {group: _teachers(group, groups, runs) for group in groups}
+    lent = {
+        teacher.path
+        for group, found in teachers.items()
+        if not all(run.is_teacher for run in groups[group])
+        for teacher in found
+    }
     return [
-        comparison
-        for comparison in comparisons
-        if comparison.students or (comparison.pair, comparison.data) not in shown
+        Comparison(group.pair, group.data, _methods(teachers[group], members))
+        for group, members in groups.items()
+        if any(run.is_distilled or run.path not in lent for run in members)
     ]
 
 
@@ -154,7 +174,7 @@ def dataset_name(config: Mapping[str, Any]) -> str:
     """
     scheme, _, place = str(config["data"]).partition(":")
     name = Path(place or scheme).name
-    return DATA_NAMES.get(scheme) or DATA_NAMES.get(name.lower(), name)
+    return SCHEME_NAMES.get(scheme) or DATA_NAMES.get(name.lower(), name)
 
 
 def class_choice(config: Mapping[str, Any]) -> str:
@@ -172,29 +192,89 @@ def class_choice(config: Mapping[str, Any]) -> str:
 
 def training_of(config: Mapping[str, Any]) -> tuple[Any, ...]:
     """How a run was trained, whatever its method; equal for runs that can be compared."""
-    return tuple(config.get(name) for name in TRAINING)
+    return tuple(config.get(name) or None for name in TRAINING)
 
 
-def _methods(runs: Sequence[Run]) -> tuple[MethodRuns, ...]:
-    """The rows; where teachers, or students, were not all trained alike, their names say how."""
-    rows: dict[tuple[bool, str, tuple[Any, ...]], list[Run]] = {}
-    for run in runs:
-        rows.setdefault((run.is_teacher, run.row, training_of(run.config)), []).append(run)
-    methods = []
-    for (is_teacher, name, training), group in rows.items():
-        alike = [other for of_teacher, _, other in rows if of_teacher == is_teacher]
+def _group(run: Run) -> Group:
+    """Of images that were given in Python their fingerprint says whether they are the same."""
+    chosen = class_choice(run.config)
+    data = dataset_name(run.config) + ("" if chosen == "all classes" else f" ({chosen})")
+    own = run.config["data"] == OBJECT
+    return Group(run.pair, data, str(run.environment.get("data_fingerprint")) if own else "")
+
+
+def _teachers(
+    group: Group, groups: Mapping[Group, Sequence[Run]], runs: Sequence[Run]
+) -> list[Run]:
+    """The teachers of a group: those that its students name, and its family's; each once.
+
+    One that is not as accurate on the students' images as on its own makes no row beside them.
+    """
+    family = group._replace(pair=TEACHER_PAIRS.get(group.pair, group.pair))
+    found = [run for run in groups.get(family, []) if run.is_teacher]
+    for run in groups[group]:
+        teacher = teacher_among(run, runs) if run.is_distilled else None
+        if teacher is not None and _is_at_home(teacher, run.summary.teacher_accuracy):
+            found.append(teacher)
+    return list({run.path: run for run in found}.values())
+
+
+def _is_at_home(teacher: Run, accuracy: float | None) -> bool:
+    """Whether a student measured what its teacher's run did, on images of the same kind and size.
+
+    Another machine may decide a few images otherwise.
+    """
+    return accuracy is None or abs(accuracy - teacher.summary.last_accuracy) < SAME_ACCURACY
+
+
+def _methods(teachers: Sequence[Run], members: Sequence[Run]) -> tuple[MethodRuns, ...]:
+    """The rows of a comparison: teachers, students alone, taught students.
+
+    Where there are several teachers' networks, names say which. A network beside which nothing was
+    taught is called no student, unless the seed does.
+    """
+    students = [run for run in members if not run.is_teacher]
+    networks = {run.path: _taught_by(run, teachers) for run in students if run.is_distilled}
+    several = len({*networks.values(), *(run.summary.network for run in teachers)} - {""}) > 1
+
+    def named(name: str, network: str) -> str:
+        return f"{name}, {network}" if several and network else name
+
+    def row_of(run: Run) -> str:
+        return run.row if networks or run.is_of_seed else "trained alone"
+
+    rows = [
+        *_rows(
+            [(named("teacher", run.summary.network), run) for run in teachers], of_teachers=True
+        ),
+        *_rows([(named(row_of(run), networks.get(run.path, "")), run) for run in students]),
+    ]
+    return tuple(sorted(rows, key=lambda row: (not row.is_teacher, not row.is_alone)))
+
+
+def _taught_by(run: Run, teachers: Sequence[Run]) -> str:
+    """The name of its teacher's network, if it can be known."""
+    teacher = teacher_among(run, teachers)
+    return teacher_network(run) if teacher is None else teacher.summary.network
+
+
+def _rows(named: Sequence[tuple[str, Run]], *, of_teachers: bool = False) -> list[MethodRuns]:
+    """Runs of one name, trained alike; where not all were trained alike, names say how."""
+    groups: dict[tuple[str, tuple[Any, ...]], list[Run]] = {}
+    for name, run in named:
+        groups.setdefault((name, training_of(run.config)), []).append(run)
+    rows = []
+    for (name, training), group in groups.items():
         differing = [
             pattern.format(value)
             for pattern, value, values in zip(
-                TRAINING.values(), training, zip(*alike, strict=True), strict=True
+                TRAINING.values(),
+                training,
+                zip(*(other for _, other in groups), strict=True),
+                strict=True,
             )
             if len(set(values)) > 1 and value is not None
         ]
         group.sort(key=lambda run: run.summary.seed)
-        methods.append(MethodRuns(", ".join([name, *differing]), tuple(group)))
-    return tuple(sorted(methods, key=lambda row: (not row.is_teacher, not row.is_alone)))
-
-
-def _data_name(config: Mapping[str, Any]) -> str:
-    chosen = class_choice(config)
-    return dataset_name(config) + ("" if chosen == "all classes" else f" ({chosen})")
+        rows.append(MethodRuns(", ".join([name, *differing]), tuple(group), of_teachers))
+    return rows

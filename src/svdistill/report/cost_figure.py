@@ -16,10 +16,13 @@ from svdistill.report.runs import Run
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+BEST: Final = "student, best row"
+MOST_NAMED: Final = 4  # rows in a caption
+LEGEND_WIDTH: Final = 90  # characters abreast
 ROLES: Final[dict[str, dict[str, Any]]] = {
     "teacher": {"marker": "s", "markersize": 8, "linestyle": ""},
     "student alone": {"marker": "o", "markersize": 8, "linestyle": "", "markerfacecolor": "none"},
-    "student, best row": {"marker": "*", "markersize": 13, "linestyle": ""},
+    BEST: {"marker": "*", "markersize": 13, "linestyle": ""},
 }
 
 
@@ -66,7 +69,9 @@ def accuracy_against_cost(runs: Sequence[Run], latencies: Sequence[Latency]) -> 
         costs["latency of one image, ms"] = lambda point: _milliseconds(point, latencies)
     styles = styled(point.pair for point in points)
     colours = {pair: style.colour for pair, style in styles.items()}
-    drawing = new_drawing(10, 4.2)
+    columns = _columns([*colours, *ROLES])
+    rows = -(-(len(colours) + len(ROLES)) // columns)
+    drawing = new_drawing(10, 4.0 + 0.2 * rows)
     panels = drawing.subplots(1, len(costs), sharey=True)
     for axes, (label, cost) in zip(panels, costs.items(), strict=True):
         _draw(axes, points, cost, colours)
@@ -76,13 +81,12 @@ def accuracy_against_cost(runs: Sequence[Run], latencies: Sequence[Latency]) -> 
         panels[0].plot([], [], color=colour, linewidth=3, label=pair)
     for role, look in ROLES.items():
         panels[0].plot([], [], color=BLACK, label=role, **look)
-    drawing.legend(loc="outside lower center", ncols=len(colours) + 3, frameon=False)
+    drawing.legend(loc="outside lower center", ncols=columns, frameon=False)
     alt = "Accuracy against cost. " + "; ".join(map(_spoken, points)) + "."
     return Figure(
         title="Accuracy and what it costs",
-        caption="Means over the seeds. A line joins the student alone with the row that did best, "
-        + ", ".join(f"{p.row} for {p.pair}" for p in points if p.role == "student, best row")
-        + ". Left and up is better."
+        caption=f"Means over the seeds. A line joins the student alone with the row that did best"
+        f"{_best_rows(points)}. Left and up is better."
         + (f" {_measured(latencies)}" if latencies else ""),
         alt=alt,
         svg=to_svg(drawing, "cost", alt),
@@ -99,7 +103,7 @@ def cost_points(runs: Sequence[Run]) -> list[CostPoint]:
         alone = [method for method in comparison.students if method.is_alone]
         points += [_point("teacher", method) for method in comparison.teachers]
         points += [_point("student alone", method) for method in ([own] if own else alone)]
-        points += [_point("student, best row", best)] if best else []
+        points += [_point(BEST, best)] if best else []
     # A teacher that is lent to a second pair is there twice.
     return list({(point.role, point.run.path): point for point in points}.values())
 
@@ -113,7 +117,7 @@ def _draw(axes: Axes, points: Sequence[CostPoint], cost: Cost, colours: Mapping[
         axes.plot(*zip(*students, strict=True), color=colour, linewidth=1.5) if students else None
         for point, x in own:
             axes.plot([x], [point.accuracy], color=colour, **ROLES[point.role])
-    axes.set_xlim(0, 1.15 * max(x for _, x in placed if x is not None))
+    axes.set_xlim(0, 1.15 * max((x for _, x in placed if x is not None), default=1.0))
     axes.margins(y=0.1)
     axes.locator_params(axis="x", nbins=4)
 
@@ -129,6 +133,17 @@ def _accuracy(method: MethodRuns) -> float:
 
 def _milliseconds(point: CostPoint, latencies: Sequence[Latency]) -> float | None:
     return next((time.milliseconds for time in latencies if time.is_of(point.run)), None)
+
+
+def _columns(labels: Sequence[str]) -> int:
+    """Columns of a legend that fit the width of the page."""
+    return len(labels) if sum(map(len, labels)) <= LEGEND_WIDTH else 3
+
+
+def _best_rows(points: Sequence[CostPoint]) -> str:
+    """Which these are, unless there are many."""
+    best = [f"{point.row} for {point.pair}" for point in points if point.role == BEST]
+    return f", {', '.join(best)}" if 0 < len(best) <= MOST_NAMED else ""
 
 
 def _measured(latencies: Sequence[Latency]) -> str:

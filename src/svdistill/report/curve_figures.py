@@ -25,7 +25,7 @@ def accuracy_curves(runs: Sequence[Run]) -> Figure | None:
     if not methods:
         return None
     lines = students or methods
-    levels = [method for method in methods if method not in lines]
+    levels = _levels(methods) if students else {}
     drawing = new_drawing(10, 4.6 + 0.2 * ((len(methods) + 1) // 2))
     axes = drawing.subplots()
     plain(axes)
@@ -35,21 +35,41 @@ def accuracy_curves(runs: Sequence[Run]) -> Figure | None:
         band = band_of([[record.test_accuracy for record in run.records] for run in method.runs])
         label = f"{method.name}: {_accuracy(method):.1f}"
         draw_band(axes, range(1, len(band.mean) + 1), band, styles[method.name], label)
-    for teacher in levels:
-        label = f"{teacher.name}, last epoch: {_accuracy(teacher):.1f}"
-        axes.axhline(_accuracy(teacher), color=BLACK, linewidth=1.2, dashes=(8, 3), label=label)
+    for name, accuracy in levels.items():
+        label = f"{name}, last epoch: {accuracy:.1f}"
+        axes.axhline(accuracy, color=BLACK, linewidth=1.2, dashes=(8, 3), label=label)
     axes.set(xlabel="epoch", ylabel="test accuracy, %")
     drawing.legend(loc="outside lower center", ncols=2, frameon=False)
     pairs = " and ".join(dict.fromkeys(method.runs[0].pair for method in lines))
-    ends = ", ".join(f"{row.name} {_accuracy(row):.1f}" for row in [*levels, *ranked])
+    accuracies = levels | {row.name: _accuracy(row) for row in ranked}
+    ends = ", ".join(f"{name} {accuracy:.1f}" for name, accuracy in accuracies.items())
+    several = any(len(row.runs) > 1 for row in lines)
+    seeds = (
+        "Each line is the mean over a row's seeds; its band reaches from the lowest seed to the "
+        "highest. "
+    )
     alt = f"Lines of test accuracy by epoch, {pairs}. After the last epoch, in percent: {ends}."
     return Figure(
         title=f"{pairs}: test accuracy by epoch",
-        caption="Each line is the mean over a row's seeds; its band reaches from the lowest seed "
-        "to the highest. The legend gives the accuracy after the last epoch, the best row first.",
+        caption=(seeds if several else "")
+        + "The legend gives the accuracy after the last epoch, the best row first.",
         alt=alt,
         svg=to_svg(drawing, "accuracy", alt),
     )
+
+
+def _levels(methods: Sequence[MethodRuns]) -> dict[str, float]:
+    """The teachers' accuracies by their names, or the one that all taught students measured."""
+    teachers = {method.name: _accuracy(method) for method in methods if method.is_teacher}
+    measured = {
+        run.summary.teacher_accuracy
+        for method in methods
+        if method.is_taught
+        for run in method.runs
+    }
+    if teachers or len(measured) != 1:
+        return teachers
+    return {"teacher": accuracy for accuracy in measured if accuracy is not None}
 
 
 def _accuracy(method: MethodRuns) -> float:

@@ -11,6 +11,7 @@ import yaml
 from svdistill.report.comparisons import Comparison, MethodRuns
 from svdistill.report.html_table import Cell, Heading, HTMLTable, number_cell
 from svdistill.report.runs import Run
+from svdistill.training.config import OBJECT
 
 # What differs between the seeds of a row, or says nothing of how it was trained.
 PLACES = ("output", "seed", "resume")
@@ -25,11 +26,13 @@ class Configuration:
         title: network and method.
         runs: a row for each run.
         options: YAML for `--config`, of the first run, without its place and seed.
+        given: what it was given in Python, which no option makes again.
     """
 
     title: str
     runs: HTMLTable
     options: str
+    given: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ def _configuration(pair: str, method: MethodRuns) -> Configuration:
             rows=tuple(_run_row(run) for run in method.runs),
         ),
         options=yaml.safe_dump(options, sort_keys=False),
+        given=tuple(name for name in ("network", "teacher", "data") if options.get(name) == OBJECT),
     )
 
 

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import torch
 from torch import Tensor, nn
 
-from svdistill.data import Augmentation, ImageData
+from svdistill.errors import SVDistillError
 from svdistill.losses.transfer import as_matrices
+from svdistill.report.rebuilding import Missing, student_after, student_before, trained_teacher
 from svdistill.report.runs import Run
-from svdistill.taps import FeatureTaps
-from svdistill.training.assembly import load_data, new_student, tap_paths
-from svdistill.training.config import DistillConfig
-from svdistill.training.weights import load_student, load_teacher, read_card, weights_file
+from svdistill.taps import FeatureTaps, TapPairs
+from svdistill.training.config import OBJECT
+from svdistill.training.evaluation_images import load_test_images
 
 IMAGES: Final = 64
-CPU: Final = torch.device("cpu")
+BATCH: Final = 16
+MEMORY: Final = 5e8  # bytes of maps; of large ones fewer images are looked at
 
 
 @dataclass(frozen=True)
@@ -27,101 +29,97 @@ class TappedMaps:
 
     Attributes:
         taps: paths of the student's taps.
-        teacher, before, after: of the teacher, of the student as it began, and as it ended.
+        teacher, before, after: of the teacher, of the student as it began, and as it ended; the
+            first two are empty where they are not at hand.
+        missing: why, a sentence each.
     """
 
     taps: tuple[str, ...]
     teacher: tuple[Tensor, ...]
     before: tuple[Tensor, ...]
     after: tuple[Tensor, ...]
+    missing: tuple[str, ...] = ()
 
 
-def what_is_missing(run: Run, teacher: str | Path | None = None) -> str | None:
-    """Say why `tapped_maps` cannot look at a run; None where it can.
-
-    Nothing is downloaded for a report, so images of the hub count as missing.
-
-    Args:
-        run: the student's.
-        teacher: its teacher, where the run does not name one, or one that has been moved.
-
-    Returns:
-        A few words, such as "its weights (student.safetensors)".
-    """
-    spec = _teacher(run, teacher)
-    data, place = str(run.config["data"]), str(run.config["data"]).partition(":")[2]
-    if run.weights is None:
-        return "its weights (student.safetensors)"
-    if not spec:
-        return "its teacher, which it read from a knowledge store"
-    if Path(spec).exists():
-        if not weights_file(Path(spec)).exists():
-            return f"the weights of its teacher, {spec}"
-    elif ":" not in spec:
-        return f"its teacher, {spec}"
-    elif not run.config.get("teacher_taps"):
-        return f"taps of its teacher, {spec}"
-    if data.startswith("hub:") or (place and not Path(place).expanduser().exists()):
-        return f"its images, {data}"
-    return None
-
-
-def tapped_maps(run: Run, teacher: str | Path | None = None, images: int = IMAGES) -> TappedMaps:
+def tapped_maps(
+    run: Run, pairs: TapPairs, teacher: str | Path | None = None, images: int = IMAGES
+) -> TappedMaps:
     """Run test images through teacher and student, and record their taps.
 
     The student's first weights are drawn again from the run's seed.
 
     Args:
-        run: the student's; `what_is_missing` says None of it.
+        run: the student's.
+        pairs: as `run_pairs` returns them.
         teacher: as there.
-        images: how many, spread evenly over the test images.
+        images: how many at most, the same share of each class.
 
     Returns:
         The maps, float32.
 
     Raises:
-        SVDistillError: damaged weights or images, or a teacher of other classes.
+        Missing: the images cannot be read again, or the student's network cannot be built.
+        SVDistillError: damaged weights or images.
     """
-    assert run.weights is not None
-    card = read_card(run.weights)
-    assert card is not None  # a run wrote it
-    known = {field.name for field in fields(DistillConfig)}
-    config = DistillConfig(**{name: run.config[name] for name in known & run.config.keys()})
-    # Of the training images only their classes matter: one each is enough.
-    data = load_data(replace(config, train_size=len(card.class_names), dev_fraction=0.0))
-    with torch.random.fork_rng(devices=[]):
-        before = new_student(config, data, CPU)
-        after = load_student(run.path)
-        taught_by = load_teacher(
-            _teacher(run, teacher),
-            data.num_classes,
-            network=config.teacher_network,
-            width=config.teacher_width,
-        )
-    taps = tap_paths("student_taps", before, config.student_taps)
-    teacher_taps = tap_paths("teacher_taps", taught_by, config.teacher_taps)
-    normalise = Augmentation("none", data.image_shape[-1], card.mean, card.std).normalise
-    pictures = normalise(_test_images(data, images))
+    pictures = _test_images(run, images)
+    after = student_after(run)
+    missing = []
+
+    def try_to(build: Callable[[], nn.Module], who: str) -> nn.Module | None:
+        try:
+            return build()
+        except (Missing, SVDistillError) as reason:
+            missing.append(f"The {who} is not shown: {reason}.")
+            return None
+
+    before = try_to(lambda: student_before(run), "student before")
+    taught_by = try_to(lambda: _tapped_teacher(run, pairs, teacher), "teacher")
+    networks = [(taught_by, pairs.teacher), (before, pairs.student), (after, pairs.student)]
+    tapped = [(network, taps) for network, taps in networks if network is not None]
+    each = sum(_bytes(network, taps, pictures[:1]) for network, taps in tapped)
+    pictures = pictures[: max(1, int(MEMORY // each))]
+
+    def maps_of(network: nn.Module | None, taps: tuple[str, ...]) -> tuple[Tensor, ...]:
+        return () if network is None else _maps(network, taps, pictures)
+
     return TappedMaps(
-        taps,
-        _maps(taught_by, teacher_taps, pictures),
-        _maps(before, taps, pictures),
-        _maps(after, taps, pictures),
+        taps=pairs.student,
+        teacher=maps_of(taught_by, pairs.teacher),
+        before=maps_of(before, pairs.student),
+        after=maps_of(after, pairs.student),
+        missing=tuple(missing),
     )
 
 
-def _teacher(run: Run, teacher: str | Path | None) -> str:
-    return str(teacher or run.config.get("teacher") or "")
+def _tapped_teacher(run: Run, pairs: TapPairs, teacher: str | Path | None) -> nn.Module:
+    network = trained_teacher(run, teacher)
+    if not pairs.teacher:
+        raise Missing(f"what {run.path} tapped of it is not known")
+    return network
 
 
-def _test_images(data: ImageData, count: int) -> Tensor:
-    """So many test images, uint8 [N, 3, H, W], spread evenly over all of them."""
-    batches = data.test.batches(500, device=CPU, order_seed=None)
-    images = torch.cat([batch.images for batch in batches])
-    return images[torch.linspace(0, len(images) - 1, min(count, len(images))).long()]
+def _test_images(run: Run, count: int) -> Tensor:
+    """Test images as the networks see them, [N, 3, H, W]."""
+    data = str(run.config["data"])
+    place = data.partition(":")[2]
+    if data == OBJECT:
+        raise Missing(f"the images of {run.path} were given in Python, and cannot be read again")
+    if data.startswith("hub:"):
+        raise Missing(f"the images of {run.path}, {data}, are on the hub, which a report leaves be")
+    if place and not Path(place).expanduser().exists():
+        raise Missing(f"the images of {run.path}, {data}, are not there")
+    split, augmentation = load_test_images(run.path, data, count=count)
+    batches = list(split.batches(BATCH, device="cpu", order_seed=None))
+    return torch.cat([augmentation.normalise(batch.images) for batch in batches])
 
 
 @torch.inference_mode()
 def _maps(network: nn.Module, taps: tuple[str, ...], pictures: Tensor) -> tuple[Tensor, ...]:
-    recording = FeatureTaps(network.eval(), taps).run(pictures)
-    return tuple(as_matrices(feature_map) for feature_map in recording.features)
+    tapped = FeatureTaps(network, taps)
+    parts = [tapped.run(batch).features for batch in pictures.split(BATCH)]
+    return tuple(as_matrices(torch.cat(maps).float()) for maps in zip(*parts, strict=True))
+
+
+def _bytes(network: nn.Module, taps: tuple[str, ...], picture: Tensor) -> int:
+    """What the maps of a picture take."""
+    return sum(4 * tap.numel() for tap in _maps(network, taps, picture))

@@ -118,6 +118,16 @@ def draw_band(
         )
 
 
+def shortened(path: str, length: int = 26) -> str:
+    """The end of a module's path, which tells it from others, where all of it is too long.
+
+    Example:
+        >>> shortened("encoder.stages.0", length=10)
+        '….stages.0'
+    """
+    return path if len(path) <= length else f"…{path[1 - length :]}"
+
+
 def to_svg(drawing: Drawing, name: str, alt: str) -> str:
     """Turn a drawing into SVG that stands in an HTML page.
 

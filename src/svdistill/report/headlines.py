@@ -37,7 +37,7 @@ def headline(comparison: Comparison) -> Headline:
         why.
     """
     results = method_results(comparison)
-    taught = [result for result in results if result.method.runs[0].is_distilled]
+    taught = [result for result in results if result.method.is_taught]
     best = max(taught, key=_accuracy, default=None)
     alone = _alone(comparison, best)
     shown = [

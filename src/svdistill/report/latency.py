@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 import torch
 from torch import nn
 
-from svdistill.errors import RunError
-from svdistill.networks import build_network, profile_network
+from svdistill.errors import SVDistillError
+from svdistill.networks import profile_network
+from svdistill.report.rebuilding import Missing, build_student
+from svdistill.report.recovering import input_of
 from svdistill.report.runs import Run
+from svdistill.timing import Case, Measurement, interleave
 from svdistill.training.run_directory import environment
 
 ROUNDS: Final = 30
 WARM_UP: Final = 5
-LARGEST_SIDE: Final = 512
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,15 @@ class Latency:
         return (self.network, self.parameters, self.flops) == _identity(run)
 
 
-def measure_latencies(runs: Sequence[Run]) -> list[Latency]:
+@dataclass(frozen=True)
+class Latencies:
+    """What was timed, in the order in which the networks first come, and why others were not."""
+
+    networks: tuple[Latency, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+
+def measure_latencies(runs: Sequence[Run]) -> Latencies:
     """Time each network of some runs once, one pass of each in turn.
 
     What slows the machine down for a while so falls on all of them alike. Weights do not matter
@@ -57,71 +66,53 @@ def measure_latencies(runs: Sequence[Run]) -> list[Latency]:
         runs: of any networks.
 
     Returns:
-        A latency for each distinct network, in the order in which they first come.
-
-    Raises:
-        RunError: a network that is no longer built as it was then.
+        A latency for each distinct network that can be built again, and for each other a sentence.
     """
     distinct = list({_identity(run): run for run in reversed(runs)}.values())[::-1]
-    networks = [rebuild(run) for run in distinct]
-    seconds: list[list[float]] = [[] for _ in networks]
+    timed, cases, left_out = [], [], []
+    for run in distinct:
+        try:
+            network, image = rebuild(run)
+        except (Missing, SVDistillError) as reason:
+            left_out.append(f"{run.pair} was not timed: {reason}.")
+        else:
+            timed.append(run)
+            cases.append(Case(run.summary.network, partial(network, image)))
     with torch.inference_mode():
-        for turn in range(WARM_UP + ROUNDS):
-            for (network, image), times in zip(networks, seconds, strict=True):
-                start = time.perf_counter()
-                network(image)
-                if turn >= WARM_UP:
-                    times.append(time.perf_counter() - start)
-    machine = environment()
-    return [_sum_up(run, times, machine) for run, times in zip(distinct, seconds, strict=True)]
+        times = interleave(cases, ROUNDS, warm_up=WARM_UP)
+    latencies = tuple(_sum_up(run, time) for run, time in zip(timed, times, strict=True))
+    return Latencies(latencies, tuple(left_out))
 
 
 def rebuild(run: Run) -> tuple[nn.Module, torch.Tensor]:
-    """The network of a run with fresh weights, in evaluation mode, and a blank image [1, 3, S, S].
+    """The network of a run with random weights, in evaluation mode, and a blank image [1, 3, S, S].
 
-    A run keeps neither its number of classes nor the side of its images, but it has counted
-    parameters, which grow evenly with the classes, and FLOPs, which grow with the side.
+    Raises:
+        Missing: it cannot be built from what the run left, or is no longer built as it was.
+        SVDistillError: its library is missing, or no longer has it.
     """
-    name, width = run.summary.network, run.summary.width
-
-    def build(num_classes: int) -> nn.Module:
-        with torch.device("meta"):
-            return build_network(name, num_classes, width)
-
-    one, two = (profile_network(build(classes)).parameters for classes in (1, 2))
-    classes = 1 + (run.summary.parameters - one) // (two - one)
-    side = _side(build(max(1, classes)), run.summary.flops)
+    network, side = build_student(run), input_of(run).image_size
     shape = (3, side, side)
-    with torch.random.fork_rng(devices=[]):
-        network = build_network(name, max(1, classes), width).eval()
     profile = profile_network(network, shape)
     if (profile.parameters, profile.flops) != (run.summary.parameters, run.summary.flops):
-        raise RunError(
-            str(run.path),
-            expected=f"a {name} of {run.summary.parameters:,} parameters and "
-            f"{run.summary.flops:,} FLOPs, as the run counted",
-            got="another in this version",
-            remedy="leave the run out, or train it again",
+        raise Missing(
+            f"{run.path} counted {run.summary.parameters:,} parameters and {run.summary.flops:,} "
+            f"FLOPs, and what is built by its name now {profile.parameters:,} and {profile.flops:,}"
         )
     return network, torch.zeros(1, *shape)
-
-
-def _side(network: nn.Module, flops: int) -> int:
-    """The largest side of an image for which a network takes no more FLOPs, by bisection."""
-    low, high = 1, LARGEST_SIDE
-    while low < high:
-        middle = (low + high + 1) // 2
-        fits = profile_network(network, (3, middle, middle)).flops <= flops
-        low, high = (middle, high) if fits else (low, middle - 1)
-    return low
 
 
 def _identity(run: Run) -> tuple[str, int, int]:
     return run.summary.network, run.summary.parameters, run.summary.flops
 
 
-def _sum_up(run: Run, seconds: Sequence[float], machine: dict[str, Any]) -> Latency:
-    lower, median, upper = statistics.quantiles([1e3 * time for time in seconds], n=4)
+def _sum_up(run: Run, seconds: Measurement) -> Latency:
+    machine = environment()
     return Latency(
-        *_identity(run), median, lower, upper, machine["threads"], str(machine["processor"])
+        *_identity(run),
+        milliseconds=1e3 * seconds.median,
+        lower=1e3 * seconds.lower_quartile,
+        upper=1e3 * seconds.upper_quartile,
+        threads=machine["threads"],
+        processor=str(machine["processor"]),
     )

@@ -85,6 +85,8 @@ def _result(comparison: Comparison, method: MethodRuns) -> MethodResult:
 
 def _published(comparison: Comparison, method: MethodRuns) -> float | None:
     run = method.runs[0]
+    if not run.is_of_seed:
+        return None
     data = dataset_name(run.config)
     if data == "CIFAR-100":
         return published_accuracy(comparison.pair, run.row)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from svdistill.report.figure import Figure
+from svdistill.report.html_table import HTMLTable
 
 
 @dataclass(frozen=True)
@@ -15,11 +16,13 @@ class Part:
         title: of which.
         figures: those that can be drawn.
         missing: a sentence for each thing that cannot be shown, and why.
+        table: shown above the figures.
     """
 
     title: str
     figures: tuple[Figure, ...] = ()
     missing: tuple[str, ...] = ()
+    table: HTMLTable | None = None
 
 
 def part_of(title: str, figure: Figure | None, otherwise: str) -> Part:

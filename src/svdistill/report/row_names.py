@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-LOSSES: Final = {"svd": "SVD", "fsp": "FSP", "soft_target": "soft target"}
+LOSSES: Final = {
+    "svd": "SVD",
+    "fsp": "FSP",
+    "position_svd": "position SVD",
+    "soft_target": "soft target",
+}
 GRADIENTS: Final = {"poster": "poster's gradient", "authors": "authors' gradient"}
 CLIPS: Final = {
     "norm": "clipped",
@@ -41,6 +46,8 @@ def row_name(config: Mapping[str, Any]) -> str:
     losses = str(config["loss"]).split("+")
     two_stages = config.get("transfer_epochs", 0) > 0
     suffixes = ["2-stage"] if two_stages else ["1-stage"] if "fsp" in losses else []
+    if "svd" in losses or "position_svd" in losses:
+        suffixes += _differing(config, "num_vectors", 1, "k = {}")
     if "svd" in losses:
         suffixes += _svd_options(config)
     if "soft_target" in losses:
@@ -48,12 +55,25 @@ def row_name(config: Mapping[str, Any]) -> str:
     usual_clip = "none" if losses == ["soft_target"] else "norm"
     if not two_stages and config.get("clip", "norm") != usual_clip:
         suffixes.append(CLIPS[config.get("clip", "norm")])
-    return ", ".join([" + ".join(LOSSES[loss] for loss in losses), *suffixes, *_weights(config)])
+    if config.get("student_taps"):
+        suffixes.append(f"taps {' '.join(config['student_taps'])}")
+    if config.get("unlabelled"):
+        suffixes.append("unlabelled images too")
+    return ", ".join([loss_name(config), *suffixes, *_weights(config)])
+
+
+def loss_name(config: Mapping[str, Any]) -> str:
+    """Name what a run transferred, and nothing of how.
+
+    Example:
+        >>> loss_name({"loss": "svd+soft_target"})
+        'SVD + soft target'
+    """
+    return " + ".join(LOSSES[loss] for loss in str(config["loss"]).split("+"))
 
 
 def _svd_options(config: Mapping[str, Any]) -> list[str]:
-    names = _differing(config, "num_vectors", 1, "k = {}")
-    names += _differing(config, "beta", 8.0, "beta = {:g}")
+    names = _differing(config, "beta", 8.0, "beta = {:g}")
     gradient = config.get("gradient", "exact")
     return names if gradient == "exact" else [*names, GRADIENTS[gradient]]
 

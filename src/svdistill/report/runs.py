@@ -9,8 +9,10 @@ from typing import Any
 
 from svdistill.errors import RunError, nearest
 from svdistill.files import read_json
+from svdistill.networks import network_names
+from svdistill.report.network_tables import millions
 from svdistill.report.row_names import row_name
-from svdistill.training.config import stored_values
+from svdistill.training.config import OBJECT
 from svdistill.training.metrics import EpochRecord
 from svdistill.training.run_directory import (
     RunDirectory,
@@ -18,6 +20,7 @@ from svdistill.training.run_directory import (
     read_records,
     read_summary,
 )
+from svdistill.training.stored_config import stored_values
 
 FAMILIES = {
     "vgg": "VGG",
@@ -53,9 +56,20 @@ class Run:
 
     @property
     def pair(self) -> str:
-        """The pair of networks it belongs to, as people say it; a teacher's is its family."""
+        """The pair of networks it belongs to, as people say it.
+
+        One of the seed's networks is called by its family, teacher or student. One that was given
+        as a Python object has no name, and is told from others by its size.
+        """
+        if self.summary.network == OBJECT:
+            return f"own network, {millions(self.summary.parameters, digits=2)} parameters"
         stem = self.summary.network.removesuffix("_teacher").removesuffix("_student")
         return FAMILIES.get(stem, stem)
+
+    @property
+    def is_of_seed(self) -> bool:
+        """Whether it trained one of the seed's networks."""
+        return self.summary.network in network_names()
 
     @property
     def is_distilled(self) -> bool:
@@ -64,7 +78,7 @@ class Run:
 
     @property
     def is_teacher(self) -> bool:
-        """Whether it trained a network that is meant to teach."""
+        """Whether it trained a network of the seed's that is meant to teach."""
         return self.summary.network.endswith("_teacher") and not self.is_distilled
 
     @property

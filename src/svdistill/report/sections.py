@@ -5,13 +5,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from svdistill.errors import RunError
 from svdistill.report.clipping_figure import clipping_curves
 from svdistill.report.comparisons import Comparison
 from svdistill.report.cost_figure import accuracy_against_cost
 from svdistill.report.curve_figures import accuracy_curves
 from svdistill.report.figure import LINE_STYLES
-from svdistill.report.latency import Latency, measure_latencies
+from svdistill.report.latency import measure_latencies
 from svdistill.report.part import Part, part_of
 from svdistill.report.runs import Run
 from svdistill.report.vectors_figure import number_of_vectors
@@ -44,14 +43,9 @@ def cost_section(comparisons: Sequence[Comparison]) -> list[Part]:
     """Accuracy against FLOPs, parameters and latency, all pairs on a data set in one figure."""
     parts = []
     for data, runs in _by_data(comparisons).items():
-        latencies: list[Latency] = []
-        missing: tuple[str, ...] = ()
-        try:
-            latencies = measure_latencies(runs)
-        except RunError as error:
-            missing = (f"Latency was not measured: {error}.",)
-        figure = accuracy_against_cost(runs, latencies)
-        parts.append(Part(data, () if figure is None else (figure,), missing))
+        latencies = measure_latencies(runs)
+        figure = accuracy_against_cost(runs, latencies.networks)
+        parts.append(Part(data, () if figure is None else (figure,), latencies.left_out))
     return parts
 
 

@@ -23,6 +23,7 @@ from svdistill.report.row_names import row_name
 from svdistill.report.runs import Run
 
 SEED_DASHES = ("--", ":", "-.", "-")
+LOSSES_WITH_VECTORS = {"svd", "position_svd"}
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def vector_curves(runs: Sequence[Run]) -> list[VectorCurve]:
         for method in comparison.methods:
             alone = comparison.alone(method)
             config = method.runs[0].config
-            if alone is not None and "svd" in config["loss"].split("+"):
+            if alone is not None and LOSSES_WITH_VECTORS & set(config["loss"].split("+")):
                 row = row_name({**config, "num_vectors": 1})
                 rows.setdefault((row, *training_of(config)), [alone]).append(method)
         curves += [

@@ -1,0 +1,188 @@
+"""The networks of a finished run, built again from what it left.
+
+Nothing is downloaded for a report, and no code is run but this library's and, for their networks,
+timm's, torchvision's and transformers'. What cannot be built so is `Missing`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from svdistill.networks import build_network, is_code, is_zoo, network_names
+from svdistill.report.recovering import input_of
+from svdistill.report.runs import Run
+from svdistill.training.config import OBJECT, PRETRAINED
+from svdistill.training.initial_weights import fill_network
+from svdistill.training.seeding import derive_seed
+from svdistill.training.teacher import load_teacher
+from svdistill.training.weights import (
+    build_as_on_card,
+    is_own_code,
+    load_student,
+    read_card,
+    weights_file,
+)
+from svdistill.training.weights_card import WeightsCard
+
+HUB = "hf:"
+
+
+class Missing(Exception):  # noqa: N818  it is no error: the page says it, and shows the rest
+    """What a report would need and does not have, as a sentence without its full stop."""
+
+
+def card_of(run: Run) -> WeightsCard:
+    """What a run's weights say of themselves.
+
+    Raises:
+        Missing: there are none.
+        RunError: they are damaged.
+    """
+    card = None if run.weights is None else read_card(run.weights)
+    if card is None:
+        raise Missing(f"{run.path} lacks its weights (student.safetensors)")
+    return card
+
+
+def build_student(run: Run) -> nn.Module:
+    """A run's network with the random weights that its seed draws, in evaluation mode.
+
+    It needs no weights file, unless it is one of transformers', of which that file has the
+    configuration.
+
+    Raises:
+        Missing: the network is of the user's own code, or its weights file is not there.
+        SVDistillError: its library is missing, or no longer has it.
+    """
+    name = run.summary.network
+    if not is_zoo(name) and name not in network_names():
+        raise Missing(f"the network of {run.path} {_own(name)}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(run.summary.seed, "weights"))
+        if name.startswith(HUB):
+            return build_as_on_card(card_of(run), run.path).eval()
+        classes, size = input_of(run)
+        return build_network(name, classes, run.summary.width, image_size=size).eval()
+
+
+def student_before(run: Run) -> nn.Module:
+    """A run's network as its training began, in evaluation mode.
+
+    Raises:
+        Missing: as for `build_student`, or the weights that it started from are not at hand.
+        SVDistillError: likewise, or these weights are damaged.
+    """
+    weights = str(run.config.get("weights") or "")
+    if weights == PRETRAINED:
+        raise Missing(
+            f"{run.path} started from the published weights of {run.summary.network}, which a "
+            "report does not fetch"
+        )
+    if weights and not Path(weights).exists():
+        raise Missing(f"{run.path} started from {weights}, which is not there")
+    network = build_student(run)
+    if weights:
+        with torch.random.fork_rng(devices=[]):
+            fill_network(network, weights, len(card_of(run).class_names))
+    return network
+
+
+def student_after(run: Run) -> nn.Module:
+    """A run's network after its last epoch, in evaluation mode.
+
+    Raises:
+        Missing: its weights are not there, or it is of the user's own code.
+        SVDistillError: they are damaged, or the network's library is missing.
+    """
+    card = card_of(run)
+    if is_own_code(card):
+        raise Missing(f"the network of {run.path} {_own(card.network)}")
+    with torch.random.fork_rng(devices=[]):
+        return load_student(run.path)
+
+
+def trained_teacher(run: Run, teacher: str | Path | None = None) -> nn.Module:
+    """The teacher of a run, in evaluation mode.
+
+    Args:
+        run: the student's.
+        teacher: its teacher, where the run does not name one, or one that has been moved.
+
+    Raises:
+        Missing: it is not at hand, or of the user's own code.
+        SVDistillError: its weights are damaged, or of other classes, or its library is missing.
+    """
+    spec, weights = _spec(run, teacher), str(run.config.get("teacher_weights") or "")
+    name = run.config.get("teacher_network")
+    if is_zoo(spec) and not Path(spec).exists():
+        if weights in ("", PRETRAINED):
+            raise Missing(
+                f"the teacher of {run.path} has the published weights of {spec}, which a report "
+                "does not fetch"
+            )
+        if not Path(weights).exists():
+            raise Missing(f"the weights of the teacher of {run.path}, {weights}, are not there")
+        _require_local(run, spec)
+    else:
+        file = weights_file(Path(spec))
+        if not file.exists():
+            raise Missing(f"the teacher of {run.path}, {spec}, is not there")
+        if own := _own_code(read_card(file), name):
+            raise Missing(f"the teacher of {run.path} {_own(own)}")
+    with torch.random.fork_rng(devices=[]):
+        return load_teacher(
+            spec,
+            len(card_of(run).class_names),
+            network=name,
+            width=float(run.config.get("teacher_width", 1.0)),
+            weights=weights,
+            image_size=card_of(run).image_size,
+        ).eval()
+
+
+def build_teacher(run: Run, teacher: str | Path | None = None) -> nn.Module:
+    """The teacher of a run for its modules' sake: with its weights only if they are at hand.
+
+    Raises:
+        Missing, SVDistillError: as for `trained_teacher`.
+    """
+    spec, card = _spec(run, teacher), card_of(run)
+    if not is_zoo(spec) or Path(spec).exists():
+        return trained_teacher(run, teacher)
+    _require_local(run, spec)
+    with torch.random.fork_rng(devices=[]):
+        return build_network(spec, len(card.class_names), image_size=card.image_size).eval()
+
+
+def _spec(run: Run, teacher: str | Path | None) -> str:
+    """What the teacher is, where the report may look at it."""
+    spec = str(teacher or run.config.get("teacher") or "")
+    if not spec:
+        raise Missing(f"{run.path} learnt from a knowledge store, and its teacher is not at hand")
+    if not Path(spec).exists() and (spec == OBJECT or is_code(spec)):
+        raise Missing(f"the teacher of {run.path} {_own(spec)}")
+    return spec
+
+
+def _own_code(card: WeightsCard | None, name: str | None) -> str:
+    """What a weights file's network is built by, where that is the user's own code; else nothing.
+
+    A card that says so may be overruled by a name.
+    """
+    if card is not None and (not is_own_code(card) or not name):
+        name = card.network if is_own_code(card) else ""
+    return name if name and (name == OBJECT or is_code(name)) else ""
+
+
+def _require_local(run: Run, spec: str) -> None:
+    if spec.startswith(HUB) and not Path(spec.removeprefix(HUB)).expanduser().is_dir():
+        raise Missing(f"the teacher of {run.path}, {spec}, is on the hub, which a report leaves be")
+
+
+def _own(name: str) -> str:
+    if name == OBJECT:
+        return "was given in Python, and cannot be built again"
+    return f"is code of your own, {name}, which a report does not run"
