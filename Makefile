@@ -6,12 +6,13 @@ TORCH  := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint types format clean
+.PHONY: demo test lint types docs format clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    a student learns from its teacher on digits: one table, under three minutes"
 	@echo "make test    all tests"
+	@echo "make docs    the documentation as a site, in build/site"
 	@echo "make lint    ruff;   make types   mypy;   make format   ruff's formatter"
 
 demo: $(VENV)/ready
@@ -26,6 +27,9 @@ lint: $(VENV)/ready
 
 types: $(VENV)/ready
 	$(BIN)/mypy
+
+docs: $(VENV)/ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 format: $(VENV)/ready
 	$(BIN)/ruff check --fix .
