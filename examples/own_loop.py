@@ -5,7 +5,9 @@ python examples/own_loop.py
 
 import torch
 import torch.nn.functional as F
+from sklearn.datasets import load_digits
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import svdistill as sd
 
@@ -23,40 +25,42 @@ def network(depth: int) -> nn.Sequential:
             ]
         return nn.Sequential(*layers, nn.MaxPool2d(2))
 
-    return nn.Sequential(stage(3, 16), stage(16, 32), nn.Flatten(), nn.Linear(32 * 16, 10))
+    return nn.Sequential(stage(1, 16), stage(16, 32), nn.Flatten(), nn.Linear(32 * 4, 10))
 
 
 def main() -> None:
     """Train a teacher for a moment, then its student."""
     torch.manual_seed(0)
-    data = sd.load_images("digits")
+    digits = load_digits()
+    images = torch.tensor(digits.images / 16, dtype=torch.float32)[:, None]
+    labels = torch.tensor(digits.target)
+    loader = DataLoader(TensorDataset(images[:1400], labels[:1400]), batch_size=64, shuffle=True)
     teacher, student = network(depth=3), network(depth=1)
 
     optimizer = torch.optim.AdamW(teacher.parameters(), lr=1e-2)
-    for epoch in range(3):
-        for images, labels, _ in data.train.batches(64, device="cpu", order_seed=epoch):
-            F.cross_entropy(teacher(images / 255), labels).backward()
+    for _ in range(3):
+        for batch, batch_labels in loader:
+            F.cross_entropy(teacher(batch), batch_labels).backward()
             optimizer.step()
             optimizer.zero_grad()
 
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-2)
     distiller = sd.Distiller(teacher, student, sd.SVDLoss(num_vectors=1), taps=["0", "1"])
     for epoch in range(3):
-        for images, labels, _ in data.train.batches(64, device="cpu", order_seed=epoch):
-            out = distiller(images / 255)
-            task_loss = F.cross_entropy(out.logits, labels)
+        transfer = 0.0
+        for batch, batch_labels in loader:
+            out = distiller(batch)
+            task_loss = F.cross_entropy(out.logits, batch_labels)
             distiller.backward(task_loss, out, progress=epoch)
             optimizer.step()
             optimizer.zero_grad()
-        print(f"epoch {epoch + 1}: task {task_loss:.3f}, transfer {out.transfer_loss:.3f}")
+            transfer += out.transfer_loss.item() / len(loader)
+        print(f"epoch {epoch + 1}: transfer loss {transfer:.3f}")
 
     student.eval()
     with torch.no_grad():
-        right = [
-            (student(images / 255).argmax(1) == labels).float()
-            for images, labels, _ in data.test.batches(500, device="cpu", order_seed=None)
-        ]
-    print(f"test accuracy {100 * torch.cat(right).mean():.1f} %")
+        right = student(images[1400:]).argmax(dim=1) == labels[1400:]
+    print(f"test accuracy {100 * right.float().mean():.1f} %")
 
 
 if __name__ == "__main__":

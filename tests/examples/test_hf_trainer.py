@@ -1,0 +1,88 @@
+import copy
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils.data import Subset
+
+import svdistill as sd
+
+
+def distiller_of(teacher, student):
+    """With the same adapters whenever it is called."""
+    taps = sd.pair_taps(teacher, student, torch.rand(2, 1, 8, 8))
+    torch.manual_seed(1)
+    return sd.Distiller(teacher, student, sd.SVDLoss(num_vectors=1), taps=taps)
+
+
+def test_teaches(run_script):
+    assert float(re.search(r"test accuracy (\S+) %", run_script())[1]) > 80
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_ends_with_the_weights_of_a_plain_loop(example, tmp_path, bf16):
+    """Five batches, two to a step: the last step has one. SGD shows a gradient that is scaled."""
+    torch.manual_seed(0)
+    teacher = example.vision_transformer(layers=3, channels=32)
+    student = example.vision_transformer(layers=2, channels=16)
+    plain = distiller_of(copy.deepcopy(teacher), copy.deepcopy(student))
+    before = copy.deepcopy(student.state_dict())
+    batches: list[dict[str, torch.Tensor]] = []
+
+    class Recorder(example.DistillationTrainer):
+        """Keeps the batches as they come: the Trainer shuffles."""
+
+        def training_step(self, model, inputs, num_items_in_batch=None):
+            batches.append(inputs)
+            return super().training_step(model, inputs, num_items_in_batch)
+
+    arguments = example.TrainingArguments(
+        output_dir=str(tmp_path),
+        num_train_epochs=1,
+        per_device_train_batch_size=16,
+        gradient_accumulation_steps=2,
+        optim="sgd",
+        learning_rate=0.1,
+        lr_scheduler_type="constant",
+        max_grad_norm=0.0,  # a bound would hide a wrong scale as well
+        bf16=bf16,
+        use_cpu=True,
+        report_to="none",
+        save_strategy="no",
+        disable_tqdm=True,
+    )
+    images = Subset(example.Digits(slice(1400)), range(80))
+    distiller = distiller_of(teacher, student)
+    trainer = Recorder(distiller=distiller, args=arguments, train_dataset=images)
+    reported = trainer.train().training_loss
+
+    optimizer = torch.optim.SGD(plain.trainable_parameters(), lr=0.1)
+    plain.train()
+    # The Trainer has prepared the student alone: the teacher and the losses are not in bf16.
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=bf16)
+    plain.student.forward = autocast(plain.student.forward)
+    losses = []
+    for step in (batches[:2], batches[2:4], batches[4:]):
+        for batch in step:
+            out = plain(batch["pixel_values"])
+            task_loss = F.cross_entropy(out.logits.float(), batch["labels"])
+            plain.backward(task_loss, out, progress=0, loss_scale=1 / len(step))
+            losses.append(task_loss.item() / len(step))
+        optimizer.step()
+        optimizer.zero_grad()
+
+    torch.testing.assert_close(student.state_dict(), plain.student.state_dict())
+    torch.testing.assert_close(distiller.adapters.state_dict(), plain.adapters.state_dict())
+    assert not torch.allclose(student.classifier.weight, before["classifier.weight"])
+    assert abs(reported - sum(losses) / 3) < 1e-4
+
+
+def test_saves_the_student_alone(example, tmp_path):
+    teacher = example.vision_transformer(layers=3, channels=32)
+    student = example.vision_transformer(layers=2, channels=16)
+    arguments = example.TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+    trainer = example.DistillationTrainer(distiller=distiller_of(teacher, student), args=arguments)
+    trainer.save_model()
+    saved = example.ViTForImageClassification.from_pretrained(tmp_path)
+    torch.testing.assert_close(saved.state_dict(), student.state_dict())
