@@ -338,6 +338,7 @@ class TestWhatIsLeft:
     def test_files(self, student_run):
         names = {name.split("/")[0] for name in snapshot(student_run)}
         assert names == {
+            "before_after.json",
             "config.yaml",
             "environment.json",
             "metrics.jsonl",

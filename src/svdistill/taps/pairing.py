@@ -73,7 +73,8 @@ def pair_taps(
             "taps",
             expected="two stages or more that can be paired",
             got=f"the teacher's {_list(found_T)} and the student's {_list(found_S)}",
-            remedy="choose modules yourself, with TapPairs(teacher=[...], student=[...])",
+            remedy="choose modules yourself, with TapPairs(teacher=[...], student=[...]), or "
+            "--teacher_taps and --student_taps",
         )
     rows = (PairedTap(t.stage, s.stage, _why(t, s, by_depth=isotropic)) for t, s in pairs)
     return PairedTaps(tuple(rows), *map(_tappable, outputs))
