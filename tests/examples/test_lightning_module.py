@@ -8,6 +8,13 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import svdistill as sd
 
+# Lightning's warnings are of classes of its own, which another process of the tests cannot import
+# where torchvision must be prepared first. Ours still count.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("error::svdistill.errors.TransferWarning"),
+]
+
 
 def test_teaches_and_leaves_no_files(run_script, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
