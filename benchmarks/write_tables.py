@@ -21,7 +21,7 @@ from svdistill.benchmarks.results import read_result
 from svdistill.benchmarks.tables import footnotes, grids, ratio_grid, to_markdown
 from svdistill.networks import describe_network, network_names, published_size
 from svdistill.report import find_runs, markdown_table, method_rows, plot_curves
-from svdistill.report.comparisons import compare
+from svdistill.report.grouping import compare
 from svdistill.report.html_table import mean_cell
 from svdistill.report.method_results import method_results
 from svdistill.report.network_tables import millions

@@ -10,6 +10,7 @@ from looking import emulate
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
+from svdistill.networks.torchvision_build import prepare_torchvision
 from svdistill.report import write_report
 from svdistill.training import DistillConfig, TrainConfig, distill, train
 
@@ -63,9 +64,34 @@ def page(browser: webdriver.Chrome, tmp_path_factory: pytest.TempPathFactory) ->
     return write_report(runs, folder / "report.html").as_uri()
 
 
+@pytest.fixture(scope="session")
+def run_page(browser: webdriver.Chrome, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of the page of one run: a residual network of timm that another one taught."""
+    prepare_torchvision()
+    pytest.importorskip("timm")
+    folder = tmp_path_factory.mktemp("run")
+    shared = {"data": "digits", "train_size": 100, "image_size": 32, "device": "cpu"}
+    teacher, student = str(folder / "teacher"), str(folder / "student")
+    train(TrainConfig(output=teacher, network="timm:resnet18", epochs=1, **shared))
+    distill(
+        DistillConfig(output=student, network="timm:resnet10t", teacher=teacher, epochs=2, **shared)
+    )
+    return write_report([student], folder / "report.html").as_uri()
+
+
 @pytest.fixture
 def report(browser: webdriver.Chrome, page: str) -> Iterator[webdriver.Chrome]:
-    """The page, freshly opened on a desk in daylight."""
+    """The page of many runs, freshly opened on a desk in daylight."""
+    yield from _opened(browser, page)
+
+
+@pytest.fixture
+def run_report(browser: webdriver.Chrome, run_page: str) -> Iterator[webdriver.Chrome]:
+    """The page of one run, likewise."""
+    yield from _opened(browser, run_page)
+
+
+def _opened(browser: webdriver.Chrome, page: str) -> Iterator[webdriver.Chrome]:
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     emulate(browser)
     browser.set_window_size(1280, 900)

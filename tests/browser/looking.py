@@ -1,10 +1,14 @@
 """Ways to look at the report: other media, where things lie, what a table shows."""
 
+from pathlib import Path
 from typing import Any
 
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
+
+# The lowest contrast of any visible text with what is behind it, and that text.
+LOWEST_CONTRAST = (Path(__file__).parent / "lowest_contrast.js").read_text()
 
 
 def emulate(browser: Chrome, media: str = "", scheme: str = "light") -> None:
@@ -12,6 +16,11 @@ def emulate(browser: Chrome, media: str = "", scheme: str = "light") -> None:
     preferences = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
     features = [{"name": name, "value": value} for name, value in preferences.items()]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
+
+
+def hold_a_phone(browser: Chrome) -> None:
+    metrics = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
 
 def boxes(browser: Chrome, selector: str) -> list[dict[str, Any]]:

@@ -1,14 +1,11 @@
 """The report as people see it: on a desk, on a phone, in the dark, on paper, by keyboard."""
 
 import json
-from pathlib import Path
 
-from looking import accuracy_table, boxes, emulate, header
+from looking import LOWEST_CONTRAST, accuracy_table, boxes, emulate, header, hold_a_phone
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-
-LOWEST_CONTRAST = (Path(__file__).parent / "lowest_contrast.js").read_text()
 
 
 def test_the_page_asks_for_nothing(report: Chrome, page: str) -> None:
@@ -77,8 +74,7 @@ def test_the_first_tab_skips_to_the_results(report: Chrome) -> None:
 
 
 def test_a_phone_scrolls_tables_and_not_the_page(report: Chrome) -> None:
-    metrics = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
-    report.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    hold_a_phone(report)
     report.execute_script("document.querySelectorAll('details').forEach((e) => (e.open = true))")
     width, inner = report.execute_script(
         "return [document.documentElement.scrollWidth, innerWidth]"

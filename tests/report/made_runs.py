@@ -8,7 +8,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from svdistill.report.feature_maps import TappedMaps
 from svdistill.report.runs import Run
 from svdistill.training import DistillConfig, RunSummary, TrainConfig
 from svdistill.training.metrics import EpochRecord
@@ -37,9 +40,14 @@ def made_run(
     numbers: dict[str, float] | None = None,
     parameters: int = 1_000_000,
     flops: int = 2_000_000,
+    teacher_accuracy: float | None = None,
+    side: int | None = None,
     **options: object,
 ) -> Run:
-    """A run as if it had been read; with a `loss` among the options it was taught, as the seed."""
+    """A run as if it had been read; with a `loss` among the options it was taught, as the seed.
+
+    Without the side of its images it is of an early version.
+    """
     kind = DistillConfig if "loss" in options else TrainConfig
     options = {"clip": "norm", **options} if "loss" in options else options
     config = dataclasses.asdict(kind(output=path, network=network, **options))
@@ -58,11 +66,13 @@ def made_run(
         best_accuracy=max(accuracies),
         best_epoch=len(accuracies) - 1,
         best_by="test",
-        teacher_accuracy=None,
+        teacher_accuracy=teacher_accuracy,
         parameters=parameters,
         flops=flops,
         epochs=len(accuracies),
         seconds=1.0,
+        num_classes=None if side is None else 10,
+        image_size=side,
     )
     return Run(Path(path), config, environment(), summary, records)
 
@@ -81,6 +91,17 @@ def written(run: Run) -> Path:
     for name, text in files.items():
         (run.path / name).write_text(text)
     return run.path
+
+
+def random_maps(images: int = 5, channels: tuple[int, ...] = (6, 8, 4)) -> TappedMaps:
+    """Tapped maps without negative entries, 9 positions each."""
+    generator = torch.Generator().manual_seed(0)
+
+    def network() -> tuple[Tensor, ...]:
+        return tuple(torch.rand(images, 9, width, generator=generator) for width in channels)
+
+    taps = tuple(f"stage{place}" for place in range(len(channels)))
+    return TappedMaps(taps, network(), network(), network())
 
 
 def texts(svg: str) -> list[str]:

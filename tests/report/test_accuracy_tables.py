@@ -3,8 +3,8 @@ import statistics
 from made_runs import made_run
 
 from svdistill.report.accuracy_tables import accuracy_note, accuracy_table
-from svdistill.report.comparisons import Comparison, compare
-from svdistill.report.deviations import deviations
+from svdistill.report.comparisons import Comparison
+from svdistill.report.grouping import compare
 from svdistill.report.html_table import HTMLTable
 from svdistill.report.runs import Run
 from svdistill.training import TrainConfig
@@ -22,10 +22,6 @@ def comparison(*runs: Run) -> Comparison:
 def column(table: HTMLTable, heading: str) -> list[str]:
     place = [one.text for one in table.headings].index(heading)
     return [row[place].text for row in table.rows]
-
-
-def note(entry: Comparison) -> str:
-    return accuracy_note(entry, deviations(entry))
 
 
 def runs() -> list[Run]:
@@ -67,7 +63,7 @@ def test_without_numbers_of_the_paper_there_are_no_columns_for_them() -> None:
     headings = [one.text for one in accuracy_table(entry).headings]
     assert "difference" not in headings
     assert "FLOPs" in headings
-    assert "no number for these rows on scikit-learn's digits" in note(entry)
+    assert "no number for these rows on scikit-learn's digits" in accuracy_note(entry)
 
 
 def test_repeated_seeds_do_not_count_twice() -> None:
@@ -79,17 +75,23 @@ def test_the_note_names_what_keeps_a_run_from_being_a_reproduction() -> None:
     short = [
         made_run("a", epochs=24, width=0.5, classes_every=5, **options) for options in (CIFAR, SVD)
     ]
-    said = note(comparison(*short))
+    said = accuracy_note(comparison(*short))
     assert "differ in classes, width of the networks, epochs." in said
     assert "does not say whether the paper's result was reproduced" in said
 
 
 def test_the_note_says_where_only_the_teaching_differs_or_nothing_does() -> None:
     exact = made_run("b", **{**SVD, "gradient": "exact"})
-    assert "differs in gradient of the SVD" in note(comparison(exact))
+    assert "differs in gradient of the SVD" in accuracy_note(comparison(exact))
     assert TrainConfig(output="").epochs == 200
-    assert note(comparison(*runs())).startswith("Trained and taught as in the paper.")
+    assert accuracy_note(comparison(*runs())).startswith("Trained and taught as in the paper.")
 
 
 def test_the_note_says_what_the_best_epoch_was_chosen_on() -> None:
-    assert "chosen on the test images" in note(comparison(*runs()))
+    assert "chosen on the test images" in accuracy_note(comparison(*runs()))
+
+
+def test_the_paper_is_none_of_other_networks_business() -> None:
+    entry = comparison(made_run("a", "timm:resnet18", data=CIFAR["data"]))
+    assert "paper" not in accuracy_note(entry)
+    assert not any("paper" in heading.text for heading in accuracy_table(entry).headings)

@@ -38,3 +38,10 @@ def test_a_student_of_a_store_has_no_teachers_row() -> None:
     assert "teacher" not in text
     assert "2,000 test images" in text
     assert "2 threads" in text
+
+
+def test_large_networks_fit_a_terminal_of_80_columns() -> None:
+    large = NetworkFigures(81.25, 304_300_000, 123_200_000_000, 1_217_300_000, 1234.5)
+    text = shown(replace(MEASURED, teacher=large))
+    assert "123200.0M" in text
+    assert "1217.3 MB" in text

@@ -61,3 +61,12 @@ def test_without_a_hard_case_the_caption_says_so() -> None:
     assert "SVDs, %" not in texts(figure.svg)
     assert "there were none" in figure.caption
     assert "Close" not in figure.caption
+
+
+def test_one_run_has_no_seeds_to_speak_of() -> None:
+    runs = [made_run(f"svd-{seed}", loss="svd", seed=seed, numbers=NORMS) for seed in (0, 1)]
+    one, both = clipping_curves(runs[:1]), clipping_curves(runs)
+    assert one is not None
+    assert both is not None
+    assert "seed" not in one.caption
+    assert "a band reaches from the lowest seed to the highest" in both.caption

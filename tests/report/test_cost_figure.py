@@ -51,3 +51,19 @@ def test_what_it_says_in_words_are_the_runs_numbers() -> None:
 
 def test_no_runs_no_figure() -> None:
     assert accuracy_against_cost([], []) is None
+
+
+def test_long_names_are_not_all_abreast_and_many_rows_not_all_named() -> None:
+    runs = [
+        made_run(f"{number}", f"timm:a_network_with_a_long_name_{number}", loss="svd")
+        for number in range(6)
+    ]
+    figure = accuracy_against_cost(runs, [])
+    assert figure is not None
+    assert "SVD" not in figure.caption
+    assert len([text for text in texts(figure.svg) if text.startswith("timm:")]) == 6
+
+
+def test_a_panel_may_be_empty() -> None:
+    other = Latency("another", 1, 1, 8.0, 7.0, 9.0, 1, "a processor")
+    assert accuracy_against_cost(RUNS, [other]) is not None

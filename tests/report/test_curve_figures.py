@@ -50,3 +50,21 @@ def test_runs_of_different_length_are_drawn_as_far_as_all_go() -> None:
 
 def test_no_runs_no_figure() -> None:
     assert accuracy_curves([]) is None
+
+
+def test_a_teacher_that_is_not_among_the_runs_is_a_level_too() -> None:
+    taught = [made_run(f"a{s}", loss="svd", seed=s, teacher_accuracy=90.0) for s in (0, 1)]
+    figure = accuracy_curves(taught)
+    assert figure is not None
+    assert "teacher, last epoch: 90.0" in texts(figure.svg)
+    several = accuracy_curves([*taught, made_run("c", loss="fsp", teacher_accuracy=80.0)])
+    assert several is not None
+    assert not any("teacher" in text for text in texts(several.svg))
+
+
+def test_bands_are_explained_where_there_are_any() -> None:
+    one, two = accuracy_curves(FSP), accuracy_curves(SVD)
+    assert one is not None
+    assert two is not None
+    assert "seed" not in one.caption
+    assert "its band reaches from the lowest seed" in two.caption

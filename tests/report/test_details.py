@@ -3,8 +3,8 @@ from dataclasses import replace
 import yaml
 from made_runs import made_run
 
-from svdistill.report.comparisons import compare
 from svdistill.report.details import configurations, machines
+from svdistill.report.grouping import compare
 from svdistill.training import TrainConfig
 
 
@@ -33,3 +33,10 @@ def test_a_machine_is_listed_once_for_all_its_runs() -> None:
     assert facts["python"] == run.environment["python"]
     assert "packages" not in facts
     assert "data_fingerprint" not in facts
+
+
+def test_what_was_given_in_python_is_named() -> None:
+    (comparison,) = compare([made_run("a", "object", data="object", loss="svd", teacher="t")])
+    (row,) = configurations(comparison)
+    assert row.given == ("network", "data")
+    assert configurations(compare([made_run("b")])[0])[0].given == ()

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from made_runs import made_run
 
-from svdistill.report.comparisons import compare
 from svdistill.report.deviations import Deviation, deviations, network_deviations
+from svdistill.report.grouping import compare
 from svdistill.report.runs import Run, find_runs
 
 RESULTS = Path(__file__).parents[2] / "results"

@@ -1,6 +1,6 @@
 from made_runs import made_run
 
-from svdistill.report.comparisons import compare
+from svdistill.report.grouping import compare
 from svdistill.report.headlines import Headline, headline
 from svdistill.report.runs import Run
 

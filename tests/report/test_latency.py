@@ -5,10 +5,9 @@ import pytest
 import torch
 from made_runs import made_run
 
-from svdistill.errors import RunError
-from svdistill.networks import network_names, profile_network
-from svdistill.networks.registry import build_network
+from svdistill.networks import build_network, profile_network
 from svdistill.report.latency import measure_latencies, rebuild
+from svdistill.report.rebuilding import Missing
 from svdistill.report.runs import Run
 
 
@@ -18,12 +17,17 @@ def run_of(name: str, num_classes: int, side: int, width: float = 0.25) -> Run:
     return made_run(name, name, parameters=size.parameters, flops=size.flops, width=width)
 
 
-@pytest.mark.parametrize("name", network_names())
-def test_classes_and_images_are_found_from_what_a_run_counted(name: str) -> None:
-    network, image = rebuild(run_of(name, num_classes=37, side=32))
+def test_a_network_is_built_as_it_was_for_one_blank_image() -> None:
+    network, image = rebuild(run_of("vgg_student", num_classes=37, side=32))
     assert image.shape == (1, 3, 32, 32)
     assert network(image).shape == (1, 37)
     assert not network.training
+
+
+def test_one_of_another_library_needs_no_weights(of_timm: Run, tmp_path: Path) -> None:
+    network, image = rebuild(dataclasses.replace(of_timm, path=tmp_path))
+    assert image.shape == (1, 3, 32, 32)
+    assert network(image).shape == (1, 10)
 
 
 def test_rebuilding_draws_from_nobodys_generator() -> None:
@@ -32,29 +36,47 @@ def test_rebuilding_draws_from_nobodys_generator() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_each_network_is_timed_once() -> None:
+def test_each_network_is_timed_once(of_timm: Run) -> None:
     slow, fast = run_of("vgg_teacher", 10, 64, 0.5), run_of("vgg_stride_student", 10, 16)
     again = dataclasses.replace(fast, config={**fast.config, "seed": 1})
-    first, second = measure_latencies([slow, fast, again])
+    measured = measure_latencies([slow, fast, again, of_timm])
+    first, second, third = measured.networks
+    assert measured.left_out == ()
     assert first.is_of(slow)
     assert second.is_of(fast)
     assert second.is_of(again)
+    assert third.is_of(of_timm)
     assert not first.is_of(fast)
     assert 0 < second.milliseconds < first.milliseconds
     assert first.lower <= first.milliseconds <= first.upper
     assert first.threads == torch.get_num_threads()
 
 
-def test_what_a_run_says_of_itself_runs_no_code(
+def test_networks_that_cannot_be_built_are_left_out_with_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "stranger.py").write_text("raise SystemExit('it was run')")
     monkeypatch.chdir(tmp_path)
-    runs = [made_run(name, name) for name in ("stranger:net", "timm:resnet18", "object")]
-    assert measure_latencies(runs) == []
+    reasons = {
+        "stranger:net": "code of your own",
+        "object": "given in Python",
+        "hf:someone/model": "lacks its weights",
+    }
+    runs = [made_run(name, name, side=32) for name in reasons]
+    measured = measure_latencies([*runs, run_of("vgg_student", 10, 16)])
+    assert len(measured.networks) == 1
+    for sentence, reason in zip(measured.left_out, reasons.values(), strict=True):
+        assert "was not timed: " in sentence
+        assert reason in sentence
+
+
+def test_one_that_its_library_no_longer_has_is_left_out_too(of_timm: Run) -> None:
+    renamed = dataclasses.replace(of_timm.summary, network="timm:no_such_network")
+    (sentence,) = measure_latencies([dataclasses.replace(of_timm, summary=renamed)]).left_out
+    assert "timm: and a name that timm has" in sentence
 
 
 def test_a_network_that_has_changed_since_is_named() -> None:
     changed = made_run("runs/old", "vgg_student", parameters=1_234_567, flops=7_654_321)
-    with pytest.raises(RunError, match="runs/old"):
-        measure_latencies([changed])
+    with pytest.raises(Missing, match="runs/old counted 1,234,567 parameters"):
+        rebuild(changed)

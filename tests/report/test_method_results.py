@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 from made_runs import made_run
 
-from svdistill.report.comparisons import compare
+from svdistill.report.grouping import compare
 from svdistill.report.method_results import MethodResult, best_results, method_results
 from svdistill.report.runs import Run
 
@@ -75,3 +75,9 @@ def test_the_best_is_the_student_with_the_highest_last_epoch() -> None:
     )
     best = best_results(found.values())
     assert {result.method.name for result in best} == {"SVD", "FSP, 1-stage"}
+
+
+def test_the_papers_numbers_are_of_its_networks_only() -> None:
+    tiny = {"data": "tiny_imagenet:t", "loss": "svd", "teacher": "t"}
+    assert results(made_run("a", **tiny))["SVD"].published is not None
+    assert results(made_run("a", "timm:resnet18", **tiny))["SVD"].published is None

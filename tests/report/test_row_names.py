@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from svdistill.report.row_names import row_name
+from svdistill.report.row_names import loss_name, row_name
 from svdistill.training import DistillConfig, TrainConfig
 
 # The usual weights of labels and soft targets, beside another loss.
@@ -51,6 +51,9 @@ BESIDE = {"task_weight": 0.1, "soft_target_weight": 0.9}
         ),
         ({"loss": "svd+soft_target"}, "SVD + soft target, weights 1 : 1 : 1"),
         ({"loss": "fsp+soft_target", **BESIDE}, "FSP + soft target, 1-stage"),
+        ({"loss": "position_svd", "num_vectors": 4}, "position SVD, k = 4"),
+        ({"student_taps": ["a", "b"]}, "SVD, taps a b"),
+        ({"unlabelled": "rest"}, "SVD, unlabelled images too"),
     ],
 )
 def test_a_taught_student_is_named_by_what_differs(options: dict[str, object], name: str) -> None:
@@ -71,3 +74,9 @@ def test_schedule_and_length_are_not_named() -> None:
 
 def test_an_older_configuration_without_later_fields_has_a_name() -> None:
     assert row_name({"network": "vgg_student", "loss": "svd"}) == "SVD"
+
+
+def test_what_is_transferred_is_named_alone_too() -> None:
+    assert loss_name({"loss": "position_svd+soft_target", "clip": "none"}) == (
+        "position SVD + soft target"
+    )

@@ -49,6 +49,17 @@ def test_pair_and_part(network: str, pair: str, options: dict[str, str], is_teac
     assert (run.pair, run.is_teacher, run.is_distilled) == (pair, is_teacher, bool(options))
 
 
+def test_networks_given_in_python_are_told_apart_by_their_size() -> None:
+    pairs = [made_run("run", "object", parameters=count).pair for count in (1_230_000, 40_000)]
+    assert pairs == ["own network, 1.23M parameters", "own network, 0.04M parameters"]
+
+
+def test_other_libraries_networks_are_none_of_the_seeds() -> None:
+    run = made_run("run", "timm:resnet18")
+    assert (run.pair, run.is_of_seed, run.is_teacher) == ("timm:resnet18", False, False)
+    assert made_run("run").is_of_seed
+
+
 def test_a_wrong_path_is_answered_with_the_nearest(tmp_path: Path) -> None:
     written(made_run(str(tmp_path / "mini-clip" / "a")))
     with pytest.raises(RunError, match="did you mean 'mini-clip'"):

@@ -1,6 +1,6 @@
 from made_runs import made_run
 
-from svdistill.report.comparisons import compare
+from svdistill.report.grouping import compare
 from svdistill.report.step_time_table import step_time_table
 
 SVD = {"loss": "svd", "teacher": "t"}

@@ -52,3 +52,10 @@ def test_both_panels_show_the_curve_and_the_right_one_the_seeds() -> None:
     assert "VGG_stride, the paper's" in texts(figure.svg)
     assert "16" in texts(figure.svg)
     assert "k = 2 53.0" in figure.alt
+
+
+def test_positions_have_a_curve_too() -> None:
+    runs = [
+        made_run(f"{count}", STRIDE, loss="position_svd", num_vectors=count) for count in (1, 4)
+    ]
+    assert [curve.row for curve in vector_curves([ALONE, *runs])] == ["position SVD"]

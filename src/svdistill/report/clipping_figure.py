@@ -7,7 +7,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Final
 
 from svdistill.report.bands import Band, band_of
-from svdistill.report.comparisons import MethodRuns, compare
+from svdistill.report.comparisons import MethodRuns
 from svdistill.report.figure import (
     BLACK,
     BLUE,
@@ -20,6 +20,7 @@ from svdistill.report.figure import (
     styled,
     to_svg,
 )
+from svdistill.report.grouping import compare
 from svdistill.report.runs import Run
 from svdistill.training.metrics import EpochRecord
 

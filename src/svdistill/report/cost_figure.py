@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from svdistill.report.comparisons import MethodRuns, compare
+from svdistill.report.comparisons import MethodRuns
 from svdistill.report.figure import BLACK, Figure, new_drawing, plain, styled, to_svg
+from svdistill.report.grouping import compare
 from svdistill.report.latency import Latency
 from svdistill.report.network_tables import millions
 from svdistill.report.runs import Run

@@ -6,8 +6,9 @@ import statistics
 from collections.abc import Sequence
 
 from svdistill.report.bands import band_of
-from svdistill.report.comparisons import MethodRuns, compare
+from svdistill.report.comparisons import MethodRuns
 from svdistill.report.figure import BLACK, Figure, draw_band, new_drawing, plain, styled, to_svg
+from svdistill.report.grouping import compare
 from svdistill.report.runs import Run
 
 
@@ -67,9 +68,8 @@ def _levels(methods: Sequence[MethodRuns]) -> dict[str, float]:
         if method.is_taught
         for run in method.runs
     }
-    if teachers or len(measured) != 1:
-        return teachers
-    return {"teacher": accuracy for accuracy in measured if accuracy is not None}
+    only = measured.pop() if len(measured) == 1 else None
+    return teachers or ({} if only is None else {"teacher": only})
 
 
 def _accuracy(method: MethodRuns) -> float:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from svdistill.networks import network_names, published_size
-from svdistill.report.comparisons import Comparison, MethodRuns, class_choice, dataset_name
+from svdistill.report.comparisons import Comparison, MethodRuns
+from svdistill.report.data_names import class_choice, dataset_name
 from svdistill.report.html_table import Cell, Heading, HTMLTable
 
 Config = Mapping[str, Any]

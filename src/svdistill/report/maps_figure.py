@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from svdistill.report.figure import Figure, new_drawing, shortened, to_svg
-from svdistill.report.spectra import Analysis, PairMaps
+from svdistill.report.pair_maps import PairMaps
+from svdistill.report.spectra import Analysis
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

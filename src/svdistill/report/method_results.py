@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from svdistill.report.comparisons import Comparison, MethodRuns, class_choice, dataset_name
+from svdistill.report.comparisons import Comparison, MethodRuns
+from svdistill.report.data_names import class_choice, dataset_name
 from svdistill.report.published_results import published_accuracy, published_large_data
 from svdistill.report.runs import Run
 

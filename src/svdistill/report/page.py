@@ -14,7 +14,8 @@ from rich.console import Console
 
 from svdistill.errors import ArgumentError, RunError
 from svdistill.files import write_atomically
-from svdistill.report.contents import Contents, contents_of
+from svdistill.report.contents import Contents
+from svdistill.report.gathering import contents_of
 from svdistill.report.runs import find_runs
 
 

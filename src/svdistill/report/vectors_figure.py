@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from svdistill.report.bands import Band, band_of
-from svdistill.report.comparisons import MethodRuns, compare, training_of
+from svdistill.report.comparisons import MethodRuns
 from svdistill.report.figure import (
     BLACK,
     Figure,
@@ -18,6 +18,7 @@ from svdistill.report.figure import (
     styled,
     to_svg,
 )
+from svdistill.report.grouping import compare
 from svdistill.report.published_results import published_vectors
 from svdistill.report.row_names import row_name
 from svdistill.report.runs import Run
@@ -114,7 +115,7 @@ def vector_curves(runs: Sequence[Run]) -> list[VectorCurve]:
             config = method.runs[0].config
             if alone is not None and LOSSES_WITH_VECTORS & set(config["loss"].split("+")):
                 row = row_name({**config, "num_vectors": 1})
-                rows.setdefault((row, *training_of(config)), [alone]).append(method)
+                rows.setdefault((row, *method.training), [alone]).append(method)
         curves += [
             _curve(comparison.pair, str(row), methods)
             for (row, *_), methods in rows.items()

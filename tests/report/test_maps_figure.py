@@ -5,18 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from made_runs import lines, made_run, shows, texts
+from made_runs import made_run, texts
 from PIL import Image
-from svdistill.report.spectra_figures import maps_figure, spectra_figure
 from torch import Tensor
 
-from svdistill.report.figure import BLUE
-from svdistill.report.spectra import Analysis, PairMaps, Spectrum, TapSpectra
-
-
-def spectrum(*values: float, close: float = 0.0) -> Spectrum:
-    mean = torch.tensor(values, dtype=torch.float64)
-    return Spectrum(mean, 0.9 * mean, mean, close)
+from svdistill.report.maps_figure import maps_figure
+from svdistill.report.pair_maps import PairMaps
+from svdistill.report.spectra import Analysis
 
 
 def pair(front: int = 3, back: int = 2) -> PairMaps:
@@ -27,16 +22,8 @@ def pair(front: int = 3, back: int = 2) -> PairMaps:
     return PairMaps("stage1", "stage2", teacher, before, after, *orders)
 
 
-ANALYSIS = Analysis(
-    made_run("svd", loss="svd", seed=5),
-    images=64,
-    num_vectors=1,
-    spectra=(
-        TapSpectra("stage1", *(spectrum(1.0, second, 0.1) for second in (0.6, 0.2, 0.5))),
-        TapSpectra("stage2", *(spectrum(1.0, second) for second in (0.7, 0.3, 0.4))),
-    ),
-    maps=(pair(),),
-)
+RUN = made_run("svd", loss="svd", seed=5)
+ANALYSIS = Analysis(RUN, images=64, num_vectors=1, spectra=(), maps=(pair(),))
 
 
 def heat_maps(svg: str) -> list[np.ndarray]:
@@ -44,26 +31,6 @@ def heat_maps(svg: str) -> list[np.ndarray]:
     found = re.findall(r'base64,([^"]*)"', svg)
     images = [np.asarray(Image.open(io.BytesIO(base64.b64decode(text)))) for text in found]
     return [image for image in images if 1 not in image.shape[:2] and max(image.shape[:2]) <= 96]
-
-
-def test_spectra_are_drawn_tap_by_tap() -> None:
-    figure = spectra_figure(ANALYSIS)
-    drawn = lines(figure.svg, BLUE)
-    assert any(shows(line, np.log([1.0, 0.5, 0.1]).tolist()) for line in drawn)
-    assert any(shows(line, np.log([1.0, 0.4]).tolist()) for line in drawn)
-    assert {"stage1", "stage2", "teacher", "student before", "student after"} <= set(
-        texts(figure.svg)
-    )
-    assert "stage1 0.20 before, 0.50 after, teacher 0.60" in figure.alt
-    assert "VGG, SVD, seed 5" in figure.title
-
-
-def test_the_caption_says_how_often_values_are_close() -> None:
-    assert "In no image" in spectra_figure(ANALYSIS).caption
-    tap = TapSpectra("stage4", spectrum(1.0), spectrum(1.0, close=0.25), spectrum(1.0))
-    caption = spectra_figure(replace(ANALYSIS, spectra=(tap,))).caption
-    assert "stage4, student before 25.0%" in caption
-    assert "student after" not in caption
 
 
 def test_heat_maps_have_the_teachers_order_and_a_pixel_a_cell() -> None:
@@ -96,3 +63,11 @@ def test_large_maps_are_averaged_and_their_distance_is_of_all_entries() -> None:
 
 def test_without_maps_there_is_no_figure() -> None:
     assert maps_figure(replace(ANALYSIS, maps=())) is None
+
+
+def test_without_the_student_before_three_pictures_are_left() -> None:
+    figure = maps_figure(replace(ANALYSIS, maps=(replace(pair(), before=None),)))
+    assert figure is not None
+    assert len(heat_maps(figure.svg)) == 3
+    assert "after − teacher" in texts(figure.svg)
+    assert not any("before" in text for text in texts(figure.svg))

@@ -1,0 +1,185 @@
+from dataclasses import replace
+
+from made_runs import made_run
+
+from svdistill.report.grouping import compare
+from svdistill.report.runs import Run
+
+CIFAR = "parquet:data/cifar100"
+
+
+def taught(path: str, **options: object) -> Run:
+    return made_run(path, **{"loss": "svd", "teacher": "t", "data": CIFAR, **options})
+
+
+def alone(path: str, **options: object) -> Run:
+    return made_run(path, **{"data": CIFAR, **options})
+
+
+def test_a_pair_on_a_data_set_is_a_comparison_and_other_paths_are_the_same_data() -> None:
+    runs = [
+        taught("a"),
+        alone("b", data="parquet:/elsewhere/cifar100"),
+        alone("c", data="digits"),
+        taught("d", classes_every=5),
+        alone("e", network="mobilenet_student"),
+    ]
+    found = [(entry.title, len(entry.runs)) for entry in compare(runs)]
+    assert found == [
+        ("VGG on CIFAR-100", 2),
+        ("VGG on scikit-learn's digits", 1),
+        ("VGG on CIFAR-100 (one class in 5)", 1),
+        ("MobileNet on CIFAR-100", 1),
+    ]
+
+
+def test_rows_hold_seeds_in_order_teachers_and_students_alone_first() -> None:
+    runs = [
+        taught("a", seed=1),
+        taught("b", seed=0),
+        alone("c"),
+        alone("d", network="vgg_teacher"),
+    ]
+    (comparison,) = compare(runs)
+    assert [row.name for row in comparison.methods] == ["teacher", "student alone", "SVD"]
+    assert comparison.methods[2].seeds == (0, 1)
+    assert [row.name for row in comparison.teachers] == ["teacher"]
+    assert [row.name for row in comparison.students] == ["student alone", "SVD"]
+
+
+def test_students_that_were_trained_otherwise_say_how_and_compare_with_their_like() -> None:
+    runs = [
+        taught("a", epochs=4),
+        taught("b", epochs=10),
+        alone("c", epochs=10),
+        alone("d", network="vgg_teacher", epochs=80),
+    ]
+    (comparison,) = compare(runs)
+    _, student, short, long = comparison.methods
+    assert [row.name for row in comparison.methods] == [
+        "teacher",
+        "student alone, 10 epochs",
+        "SVD, 4 epochs",
+        "SVD, 10 epochs",
+    ]
+    assert comparison.alone(long) == student
+    assert comparison.alone(short) is None
+    assert comparison.alone(student) is None
+
+
+def test_stride_students_borrow_the_teacher_of_those_that_pool() -> None:
+    teacher = alone("a", network="vgg_teacher")
+    stride = taught("b", network="vgg_stride_student")
+    (comparison,) = compare([teacher, stride])
+    assert comparison.pair == "VGG_stride"
+    assert comparison.runs == (teacher, stride)
+    both = compare([teacher, stride, alone("c")])
+    assert [(entry.pair, entry.runs[0]) for entry in both] == [
+        ("VGG", teacher),
+        ("VGG_stride", teacher),
+    ]
+
+
+def test_a_teacher_without_students_is_shown_alone() -> None:
+    (comparison,) = compare([alone("a", network="resnext_teacher")])
+    assert comparison.students == ()
+    assert comparison.title == "ResNeXt on CIFAR-100"
+
+
+NETWORKS = {"teacher": "timm:resnet18", "student": "timm:resnet10t"}
+
+
+def of_timm(part: str, path: str, **options: object) -> Run:
+    return made_run(path, **{"network": NETWORKS[part], "data": CIFAR, **options})
+
+
+def test_a_named_teacher_stands_beside_its_students() -> None:
+    teacher, untaught = of_timm("teacher", "runs/big"), of_timm("student", "runs/small")
+    student = of_timm("student", "runs/svd", loss="svd", teacher="runs/big")
+    (comparison,) = compare([teacher, untaught, student])
+    assert comparison.title == "timm:resnet10t on CIFAR-100"
+    assert [row.name for row in comparison.methods] == ["teacher", "student alone", "SVD"]
+    assert comparison.methods[0].is_teacher
+    assert comparison.alone(comparison.methods[2]) == comparison.methods[1]
+    moved = of_timm("student", "runs/svd", loss="svd", teacher="elsewhere/big")
+    assert [len(entry.teachers) for entry in compare([teacher, moved])] == [1]
+
+
+def test_a_network_that_teaches_itself_is_its_teacher_and_the_student_alone() -> None:
+    alone, taught_again = (
+        of_timm("teacher", "runs/a"),
+        of_timm("teacher", "runs/b", loss="svd", teacher="runs/a"),
+    )
+    (comparison,) = compare([alone, taught_again])
+    assert [row.name for row in comparison.methods] == ["teacher", "student alone", "SVD"]
+    again = compare(comparison.runs)
+    assert [row.seeds for row in again[0].methods] == [(0,), (0,), (0,)]
+
+
+def test_a_teacher_on_other_images_makes_no_row() -> None:
+    teacher = of_timm("teacher", "runs/big", accuracies=(80.0,))
+    student = of_timm("student", "runs/svd", loss="svd", teacher="runs/big", teacher_accuracy=10.0)
+    mine, its = compare([student, teacher])
+    assert mine.teachers == ()
+    assert its.title == "timm:resnet18 on CIFAR-100"
+    at_home = of_timm("student", "runs/b", loss="svd", teacher="runs/big", teacher_accuracy=79.9)
+    assert [len(entry.teachers) for entry in compare([teacher, at_home])] == [1]
+
+
+def test_students_of_different_teachers_are_no_seeds_of_one_row() -> None:
+    runs = [
+        of_timm("teacher", "runs/big"),
+        made_run("runs/wide", "timm:wide_resnet50_2", data=CIFAR),
+        of_timm("student", "runs/a", loss="svd", teacher="runs/big"),
+        of_timm("student", "runs/b", loss="svd", teacher="runs/wide", seed=1),
+        of_timm("student", "runs/c", loss="svd", teacher="timm:resnet34", seed=2),
+    ]
+    (comparison,) = compare(runs)
+    assert [row.name for row in comparison.methods] == [
+        "teacher, timm:resnet18",
+        "teacher, timm:wide_resnet50_2",
+        "SVD, timm:resnet18",
+        "SVD, timm:wide_resnet50_2",
+        "SVD, timm:resnet34",
+    ]
+
+
+def test_seeds_whose_teachers_are_gone_stay_one_row() -> None:
+    runs = [of_timm("student", f"{s}", loss="svd", teacher=f"gone/{s}", seed=s) for s in (0, 1)]
+    (comparison,) = compare(runs)
+    assert [row.seeds for row in comparison.methods] == [(0, 1)]
+
+
+def test_a_network_beside_which_nothing_was_taught_is_no_student() -> None:
+    (comparison,) = compare([of_timm("teacher", "runs/big")])
+    assert [row.name for row in comparison.methods] == ["trained alone"]
+
+
+def test_images_given_in_python_are_told_apart_by_their_fingerprint() -> None:
+    def on(fingerprint: str) -> Run:
+        run = made_run(fingerprint, data="object")
+        return replace(run, environment={**run.environment, "data_fingerprint": fingerprint})
+
+    found = compare([on("a"), on("b"), on("a")])
+    assert [len(entry.runs) for entry in found] == [2, 1]
+
+
+def test_a_student_alone_on_images_of_another_size_is_no_measure() -> None:
+    small, large = (alone(f"alone-{side}", side=side) for side in (32, 64))
+    student = taught("svd", side=64)
+    (comparison,) = compare([small, large, student])
+    assert [row.name for row in comparison.methods] == [
+        "student alone, 32 pixels",
+        "student alone, 64 pixels",
+        "SVD, 64 pixels",
+    ]
+    assert comparison.alone(comparison.methods[2]) == comparison.methods[1]
+    (of_old_versions,) = compare([alone("a"), taught("b", side=32)])
+    assert of_old_versions.alone(of_old_versions.methods[1]) is not None
+
+
+def test_weights_that_a_student_began_with_are_part_of_its_training() -> None:
+    runs = [alone("a"), alone("b", weights="pretrained"), taught("c", weights="pretrained")]
+    (comparison,) = compare(runs)
+    assert comparison.alone(comparison.methods[2]) == comparison.methods[1]
+    assert [row.name for row in comparison.students][1] == "student alone, from pretrained"

@@ -1,0 +1,101 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from svdistill.report.rebuilding import Missing, student_after, trained_teacher
+from svdistill.report.runs import Run, find_runs
+from svdistill.report.tap_pairs import chosen_pairs, compares_channels, pairs_table, run_pairs
+from svdistill.taps import PairedTaps, TapPairs, pair_taps
+from svdistill.training import CacheConfig, DistillConfig, cache_knowledge, distill
+
+STAGES = tuple(f"stage{number}" for number in (1, 2, 3, 4))
+
+
+def changed(run: Run, **config: object) -> Run:
+    return replace(run, config={**run.config, **config})
+
+
+def rows(run: Run) -> list[tuple[str, ...]]:
+    table = pairs_table(run, run_pairs(run))
+    assert table is not None
+    return [tuple(cell.text for cell in row) for row in table.rows]
+
+
+def test_stages_are_paired_as_in_training(of_timm: Run) -> None:
+    found = run_pairs(of_timm)
+    networks = trained_teacher(of_timm), student_after(of_timm)
+    assert found == pair_taps(*networks, torch.rand(2, 3, 32, 32))
+    table = pairs_table(of_timm, found)
+    assert table is not None
+    headings = [heading.text for heading in table.headings]
+    assert headings == ["teacher", "shape", "student", "shape", "adapter", "why these two"]
+    assert isinstance(found, PairedTaps)
+    first = found.rows[0]
+    assert [cell.text for cell in table.rows[0]] == [
+        first.teacher.path,
+        "x".join(map(str, first.teacher.shape)),
+        first.student.path,
+        "x".join(map(str, first.student.shape)),
+        f"{first.student.channels} → {first.teacher.channels}",
+        first.why,
+    ]
+    assert "adapters bring the student's channels" in table.caption
+
+
+def test_without_a_loss_of_channels_there_is_no_adapter(of_timm: Run) -> None:
+    run = changed(of_timm, loss="position_svd")
+    table = pairs_table(run, run_pairs(run))
+    assert table is not None
+    assert "adapter" not in [heading.text for heading in table.headings]
+    assert "compares no channels" in table.caption
+    assert not compares_channels(run)
+    assert compares_channels(changed(of_timm, loss="fsp+soft_target"))
+
+
+def test_the_seeds_networks_have_their_own(distilled: Run) -> None:
+    assert [row[0] for row in rows(distilled)] == list(STAGES)
+    assert {row[-1] for row in rows(distilled)} == {"the seed's"}
+
+
+def test_the_paths_of_a_published_teacher_need_no_weights(of_timm: Run) -> None:
+    published = changed(of_timm, teacher="timm:test_resnet")
+    assert run_pairs(published) == run_pairs(of_timm)
+
+
+def test_without_a_teacher_the_students_taps_may_be_known(distilled: Run, of_timm: Run) -> None:
+    gone = changed(distilled, teacher="gone")
+    assert run_pairs(gone) == TapPairs((), STAGES)
+    assert rows(gone)[0] == ("–", "stage1")
+    with pytest.raises(Missing, match="gone, is not there"):
+        run_pairs(changed(of_timm, teacher="gone"))
+
+
+def test_soft_targets_tap_nothing(of_timm: Run) -> None:
+    run = changed(of_timm, loss="soft_target")
+    assert run_pairs(run) == TapPairs((), ())
+    assert pairs_table(run, run_pairs(run)) is None
+
+
+def test_chosen_paths_are_known_without_any_network(of_timm: Run) -> None:
+    run = changed(of_timm, teacher_taps=["layer1", "layer2"], student_taps=["a", "b"])
+    assert chosen_pairs(run) == TapPairs(("layer1", "layer2"), ("a", "b"))
+    table = pairs_table(run, chosen_pairs(run))
+    assert table is not None
+    assert [[cell.text for cell in row] for row in table.rows] == [["layer1", "a"], ["layer2", "b"]]
+    assert pairs_table(of_timm, chosen_pairs(of_timm)) is None
+
+
+def test_a_store_says_what_was_tapped_of_its_teacher(of_timm: Run, tmp_path: Path) -> None:
+    store, path = str(tmp_path / "store"), tmp_path / "student"
+    teacher = of_timm.config["teacher"]
+    shared = {"data": "digits", "train_size": 50, "augmentation": "none", "device": "cpu"}
+    cache_knowledge(CacheConfig(output=store, teacher=teacher, views=1, **shared))
+    options = {"network": "timm:test_resnet", "epochs": 1, **shared}
+    distill(DistillConfig(output=str(path), knowledge=store, **options))
+    (run,) = find_runs([path])
+    assert {row[-1] for row in rows(run)} == {"for the store's tap"}
+    assert [row[0] for row in rows(run)] == [row[2] for row in rows(run)]
+    with pytest.raises(Missing, match="knowledge store"):
+        run_pairs(changed(run, knowledge=str(tmp_path / "gone")), teacher)
