@@ -76,14 +76,6 @@ SETS = {
         "position-svd": "position SVD",
         "position-svd-soft-target": "position SVD + soft target",
     },
-    "few-labels": {
-        "student": "student alone, 1,000 labelled images",
-        "svd": "SVD, 1,000 labelled images",
-        "soft-target": "soft target, 1,000 labelled images",
-        "svd-all": "SVD, and 9,000 unlabelled images",
-        "soft-target-all": "soft target, and 9,000 unlabelled images",
-        "svd-soft-target-all": "SVD + soft target, and 9,000 unlabelled images",
-    },
 }
 TITLES = {
     "demo": "Digits, 100 labels for the student",

@@ -29,6 +29,8 @@ def test_unlabelled_and_held_out_images_are_named(distilled: Run) -> None:
         "all training images, 10% of them held out to choose the best epoch, "
         "and without their labels on folder:more"
     )
+    assert facts(distilled, classes_every=5)["of these"] == "one class in 5"
+    assert "of these" not in found
     assert "those that are left" in facts(distilled, unlabelled="rest")["trained on"]
 
 

@@ -67,6 +67,18 @@ def test_a_published_teacher_is_built_without_its_weights(of_timm: Run) -> None:
     )
 
 
+def test_a_folder_of_transformers_has_its_weights_at_hand(of_timm: Run, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    config = transformers.ViTConfig(**sizes, intermediate_size=8, image_size=32, num_labels=10)
+    network = transformers.AutoModelForImageClassification.from_config(config)
+    network.save_pretrained(tmp_path)
+    name = f"hf:{tmp_path}"
+    assert are_equal(trained_teacher(changed(of_timm, teacher=name)), network)
+    student = replace(of_timm, summary=replace(of_timm.summary, network=name))
+    assert are_equal(student_before(changed(student, weights="pretrained")), network)
+
+
 @pytest.mark.parametrize(
     ("config", "build", "reason"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from svdistill.errors import SVDistillError
+from svdistill.report.data_names import class_choice
 from svdistill.report.deviations import AUGMENTATIONS
 from svdistill.report.rebuilding import Missing, card_of
 from svdistill.report.runs import Run
@@ -24,6 +25,7 @@ def image_facts(run: Run) -> list[tuple[str, str]]:
     augmentation = AUGMENTATIONS[run.config["augmentation"]]
     facts = [
         ("images", "given in Python" if own else str(run.config["data"])),
+        ("of these", "" if class_choice(run.config) == "all classes" else class_choice(run.config)),
         ("trained on", _trained_on(run)),
         ("classes", _classes(run, card)),
         ("size", _size(run, card)),

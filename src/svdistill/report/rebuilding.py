@@ -6,6 +6,8 @@ timm's, torchvision's and transformers'. What cannot be built so is `Missing`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -60,8 +62,7 @@ def build_student(run: Run) -> nn.Module:
     name = run.summary.network
     if not is_zoo(name) and name not in network_names():
         raise Missing(f"the network of {run.path} {_own(name)}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(run.summary.seed, "weights"))
+    with _as_seeded(run):
         if name.startswith(HUB):
             return build_as_on_card(card_of(run), run.path).eval()
         classes, size = input_of(run)
@@ -75,12 +76,16 @@ def student_before(run: Run) -> nn.Module:
         Missing: as for `build_student`, or the weights that it started from are not at hand.
         SVDistillError: likewise, or these weights are damaged.
     """
-    weights = str(run.config.get("weights") or "")
+    name, weights = run.summary.network, str(run.config.get("weights") or "")
     if weights == PRETRAINED:
-        raise Missing(
-            f"{run.path} started from the published weights of {run.summary.network}, which a "
-            "report does not fetch"
-        )
+        if not _is_folder(name):
+            raise Missing(
+                f"{run.path} started from the published weights of {name}, which a report does "
+                "not fetch"
+            )
+        classes, size = input_of(run)
+        with _as_seeded(run):
+            return build_network(name, classes, pretrained=True, image_size=size).eval()
     if weights and not Path(weights).exists():
         raise Missing(f"{run.path} started from {weights}, which is not there")
     network = build_student(run)
@@ -118,12 +123,12 @@ def trained_teacher(run: Run, teacher: str | Path | None = None) -> nn.Module:
     spec, weights = _spec(run, teacher), str(run.config.get("teacher_weights") or "")
     name = run.config.get("teacher_network")
     if is_zoo(spec) and not Path(spec).exists():
-        if weights in ("", PRETRAINED):
+        if weights in ("", PRETRAINED) and not _is_folder(spec):
             raise Missing(
                 f"the teacher of {run.path} has the published weights of {spec}, which a report "
                 "does not fetch"
             )
-        if not Path(weights).exists():
+        if weights not in ("", PRETRAINED) and not Path(weights).exists():
             raise Missing(f"the weights of the teacher of {run.path}, {weights}, are not there")
         _require_local(run, spec)
     else:
@@ -177,8 +182,21 @@ def _own_code(card: WeightsCard | None, name: str | None) -> str:
     return name if name and (name == OBJECT or is_code(name)) else ""
 
 
+def _is_folder(name: str) -> bool:
+    """Whether a network of transformers is one in a folder, with configuration and weights."""
+    return name.startswith(HUB) and Path(name.removeprefix(HUB)).expanduser().is_dir()
+
+
+@contextmanager
+def _as_seeded(run: Run) -> Iterator[None]:
+    """Draw weights as the run did, and leave torch's generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(run.summary.seed, "weights"))
+        yield
+
+
 def _require_local(run: Run, spec: str) -> None:
-    if spec.startswith(HUB) and not Path(spec.removeprefix(HUB)).expanduser().is_dir():
+    if spec.startswith(HUB) and not _is_folder(spec):
         raise Missing(f"the teacher of {run.path}, {spec}, is on the hub, which a report leaves be")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from itertools import zip_longest
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +10,7 @@ import torch
 
 from svdistill.knowledge_store.manifest import read_manifest
 from svdistill.knowledge_store.shards import MANIFEST_NAME
-from svdistill.report.html_table import NOTHING, Cell, Heading, HTMLTable
+from svdistill.report.html_table import Cell, Heading, HTMLTable
 from svdistill.report.rebuilding import Missing, build_teacher, card_of, student_after
 from svdistill.report.runs import Run
 from svdistill.taps import PairedTap, PairedTaps, Stage, TapPairs
@@ -74,9 +73,10 @@ def pairs_table(run: Run, pairs: PairedTaps | TapPairs) -> HTMLTable | None:
     """A row for each pair, with their shapes where these are known; None without any."""
     title = f"Taps of {run.pair}"
     if not isinstance(pairs, PairedTaps):
-        rows = tuple(tuple(map(Cell, row)) for row in zip_longest(*pairs, fillvalue=NOTHING))
-        caption = "Modules that were compared"
-        return HTMLTable(title, caption, _headings("teacher", "student"), rows) if rows else None
+        known = {name: paths for name, paths in pairs._asdict().items() if paths}
+        rows = tuple(tuple(map(Cell, row)) for row in zip(*known.values(), strict=True))
+        caption = f"Modules of {' and '.join(known)} that were compared"
+        return HTMLTable(title, caption, _headings(*known), rows) if rows else None
     adapted = compares_channels(run) and any(row.needs_adapter for row in pairs.rows)
     left_out = () if adapted else ("adapter",)
     return HTMLTable(
