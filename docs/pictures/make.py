@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from looking import Looked, look
+from drawn_network import Looked, look
 from matplotlib.patches import Rectangle
 from shapes import arrow, box, heat
 

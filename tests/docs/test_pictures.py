@@ -34,5 +34,5 @@ def test_the_script_draws_these_pictures(monkeypatch: pytest.MonkeyPatch) -> Non
         kept = ElementTree.fromstring((FOLDER / "overview.svg").read_text())
         assert drawn.get("aria-label") == kept.get("aria-label")
     finally:
-        for name in ("make", "looking", "shapes"):
+        for name in ("make", "drawn_network", "shapes"):
             sys.modules.pop(name, None)
