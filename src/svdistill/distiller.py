@@ -16,6 +16,7 @@ from svdistill.logits import as_logits
 from svdistill.losses import Knowledge, SumKnowledge, TransferLoss
 from svdistill.multitask import CLIPS, AmortisedBackward, GradientNorms, multitask_backward
 from svdistill.taps import FeatureTaps, PairedTaps, TapPairs
+from svdistill.taps.pairing import require_paired, require_two
 from svdistill.watching import TransferWatch, require_finite_transfer
 
 
@@ -92,25 +93,13 @@ class Distiller(nn.Module):
     ) -> None:
         super().__init__()
         require_choice("clip", clip, (*CLIPS, "amortised"))
-        if teacher is student:
-            raise ArgumentError(
-                "student",
-                expected="another network than the teacher",
-                got="the same object",
-                remedy="copy it with copy.deepcopy",
-            )
+        require_two(teacher, student)
         pairs = taps.pairs if isinstance(taps, PairedTaps) else taps
         teacher_paths, student_paths = pairs if isinstance(pairs, TapPairs) else (pairs, pairs)
         if teacher is not None:
             FeatureTaps(teacher, teacher_paths)  # raises before the teacher is touched
         self._student_taps = FeatureTaps(student, student_paths)
-        if len(teacher_paths) != len(student_paths):
-            raise ArgumentError(
-                "taps",
-                expected="as many of the teacher as of the student",
-                got=f"{len(teacher_paths)} and {len(student_paths)}",
-                remedy="pair them one to one",
-            )
+        require_paired(TapPairs(tuple(teacher_paths), tuple(student_paths)))
         self.teacher = teacher
         self.student = student
         self.loss = loss

@@ -14,14 +14,11 @@ from svdistill.data.splits import (
     UNLABELLED,
     Batch,
     ImageSplit,
-    ResidentSplit,
+    StoredSplit,
     in_batches,
     seeded,
 )
-from svdistill.data.streamed import StreamedSplit
 from svdistill.errors import ArgumentError, require_count
-
-StoredSplit = ResidentSplit | StreamedSplit
 
 
 @final

@@ -11,10 +11,10 @@ import torch
 
 from svdistill.data.class_choice import chosen_classes, parse_draw
 from svdistill.data.image_data import ImageData
-from svdistill.data.mixed import MixedSplit, StoredSplit
+from svdistill.data.mixed import MixedSplit
 from svdistill.data.opening import open_images
 from svdistill.data.selection import Part, keep_classes, split_part, training_part
-from svdistill.data.splits import ResidentSplit
+from svdistill.data.splits import ResidentSplit, StoredSplit
 from svdistill.data.streamed import StreamedSplit
 from svdistill.data.unlabelled import REST, open_unlabelled, without_labels
 from svdistill.errors import ArgumentError, DataError, require_count
@@ -107,8 +107,7 @@ def load_images(
     decoded_bytes = sum(len(part.rows) for part in parts.values()) * math.prod(shape)
     resident = decoded_bytes <= memory_limit_gb * 1e9
     splits = {
-        name: _resident(part) if resident else _streamed(part, workers)
-        for name, part in parts.items()
+        name: stored_split(part, resident=resident, workers=workers) for name, part in parts.items()
     }
     mean, std = _statistics(splits["train"], parts["train"])
     mixed = "unlabelled" in splits
@@ -147,13 +146,11 @@ def _require_images(source: str, parts: dict[str, Part]) -> None:
             )
 
 
-def _resident(part: Part) -> ResidentSplit:
-    images = torch.from_numpy(part.pictures.read(part.rows))
-    return ResidentSplit(images, torch.from_numpy(part.labels))
-
-
-def _streamed(part: Part, workers: int | None) -> StreamedSplit:
+def stored_split(part: Part, *, resident: bool, workers: int | None = None) -> StoredSplit:
+    """A part of a data set as a split: decoded now, or by so many workers when it is wanted."""
     labels = torch.from_numpy(part.labels)
+    if resident:
+        return ResidentSplit(torch.from_numpy(part.pictures.read(part.rows)), labels)
     return StreamedSplit(part.pictures, part.rows, labels, workers=workers)
 
 

@@ -99,8 +99,47 @@ class ImageSplit(ABC):
         """
 
 
+class StoredSplit(ImageSplit):
+    """A split whose images have places: any of them can be read, in any order.
+
+    Attributes:
+        labels: of all images in stored order, int64 ``[N]``.
+    """
+
+    labels: Tensor
+
+    @abstractmethod
+    def to(self, device: torch.device | str) -> StoredSplit:
+        """See `ImageSplit.to`."""
+
+    @abstractmethod
+    def part(self, start: int, stop: int) -> StoredSplit:
+        """See `ImageSplit.part`."""
+
+    @abstractmethod
+    def gather(self, chunks: Sequence[Tensor], device: torch.device | str) -> Iterator[Batch]:
+        """Read batches of chosen images.
+
+        Args:
+            chunks: the places of each batch's images in the split, int64 ``[B]``, on the CPU.
+            device: where the batches are wanted.
+        """
+
+    @final
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        device: torch.device | str,
+        order_seed: int | None,
+        drop_last: bool = False,
+    ) -> Iterator[Batch]:
+        """See `ImageSplit.batches`."""
+        return self.gather(in_batches(len(self), batch_size, order_seed, drop_last), device)
+
+
 @final
-class ResidentSplit(ImageSplit):
+class ResidentSplit(StoredSplit):
     """A split that was decoded into memory once.
 
     Args:
@@ -142,24 +181,8 @@ class ResidentSplit(ImageSplit):
         """See `ImageSplit.part`."""
         return ResidentSplit(self.images[start:stop], self.labels[start:stop])
 
-    def batches(
-        self,
-        batch_size: int,
-        *,
-        device: torch.device | str,
-        order_seed: int | None,
-        drop_last: bool = False,
-    ) -> Iterator[Batch]:
-        """See `ImageSplit.batches`."""
-        return self.gather(in_batches(len(self), batch_size, order_seed, drop_last), device)
-
     def gather(self, chunks: Sequence[Tensor], device: torch.device | str) -> Iterator[Batch]:
-        """Read batches of chosen images.
-
-        Args:
-            chunks: the places of each batch's images in the split, int64 ``[B]``, on the CPU.
-            device: where the batches are wanted.
-        """
+        """See `StoredSplit.gather`."""
         # One copy for the whole order: one per batch would hold up a device that works ahead.
         order = torch.cat([*chunks, torch.empty(0, dtype=torch.int64)]).to(self.images.device)
         moved = order.split([len(chunk) for chunk in chunks])

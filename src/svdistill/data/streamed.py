@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from svdistill.data.splits import Batch, ImageSplit, in_batches
+from svdistill.data.splits import Batch, StoredSplit
 from svdistill.errors import DataError
 
 MAX_WORKERS: Final = 8
@@ -28,7 +28,7 @@ class Pictures(Protocol):
 
 
 @final
-class StreamedSplit(ImageSplit):
+class StreamedSplit(StoredSplit):
     """A split too large for memory: worker processes decode each batch when it is wanted.
 
     Args:
@@ -69,24 +69,8 @@ class StreamedSplit(ImageSplit):
         rows, labels = self._rows[start:stop], self.labels[start:stop]
         return StreamedSplit(self._pictures, rows, labels, workers=self.workers)
 
-    def batches(
-        self,
-        batch_size: int,
-        *,
-        device: torch.device | str,
-        order_seed: int | None,
-        drop_last: bool = False,
-    ) -> Iterator[Batch]:
-        """See `ImageSplit.batches`."""
-        return self.gather(in_batches(len(self), batch_size, order_seed, drop_last), device)
-
     def gather(self, chunks: Sequence[Tensor], device: torch.device | str) -> Iterator[Batch]:
-        """Read batches of chosen images.
-
-        Args:
-            chunks: the places of each batch's images in the split, int64 ``[B]``, on the CPU.
-            device: where the batches are wanted.
-        """
+        """See `StoredSplit.gather`."""
         loader = DataLoader(
             _Reader(self._pictures, self._rows),
             batch_size=None,

@@ -31,15 +31,8 @@ def before_after_table(measured: BeforeAfter) -> Table:
 
 def before_after_rows(measured: BeforeAfter) -> list[tuple[str, ...]]:
     """The cells, a row for each network that there is."""
-    named = (
-        ("teacher", measured.teacher),
-        ("student before", measured.before),
-        ("student after", measured.after),
-    )
     return [
-        (name, *_cells(figures, measured.test_images))
-        for name, figures in named
-        if figures is not None
+        (name, *_cells(figures, measured.test_images)) for name, figures in measured.rows().items()
     ]
 
 

@@ -148,12 +148,11 @@ def _of_best_epoch(run: Run) -> str:
 
 
 def _table(run: Run, measured: BeforeAfter) -> HTMLTable:
-    named = (
-        (f"teacher {teacher_network(run)}".strip(), measured.teacher),
-        ("student before", measured.before),
-        ("student after", measured.after),
-    )
-    rows = [_row(name, one, measured.test_images) for name, one in named if one is not None]
+    names = {"teacher": f"teacher {teacher_network(run)}".strip()}
+    rows = [
+        _row(names.get(name, name), one, measured.test_images)
+        for name, one in measured.rows().items()
+    ]
     note = before_after_note(measured)
     return HTMLTable(
         title=f"{run.pair}, {run.row}",

@@ -66,7 +66,7 @@ def pair_taps(
     stages_T, stages_S = found_T.stages, found_S.stages
     if isotropic:
         count = min(count, len(stages_T), len(stages_S))
-        stages_T, stages_S = _evenly(stages_T, count), _evenly(stages_S, count)
+        stages_T, stages_S = evenly(stages_T, count), evenly(stages_S, count)
     pairs = align(stages_T, stages_S)[-count:]
     if len(pairs) < 2:
         raise ArgumentError(
@@ -101,6 +101,16 @@ def describe_pairs(
            teacher  shape   student  shape  adapter  why
         0  1        16x2x2  1        8x2x2  8 -> 16  chosen by you
     """
+    require_paired(pairs)
+    outputs = _dry_runs(teacher, student, example)
+    stages_T = _recorded("teacher", teacher, pairs.teacher, example)
+    stages_S = _recorded("student", student, pairs.student, example)
+    rows = (PairedTap(t, s, BY_USER) for t, s in zip(stages_T, stages_S, strict=True))
+    return PairedTaps(tuple(rows), *map(_tappable, outputs))
+
+
+def require_paired(pairs: TapPairs) -> None:
+    """Raise `ArgumentError` unless there are as many taps of the teacher as of the student."""
     if len(pairs.teacher) != len(pairs.student):
         raise ArgumentError(
             "taps",
@@ -108,11 +118,17 @@ def describe_pairs(
             got=f"{len(pairs.teacher)} and {len(pairs.student)}",
             remedy="pair them one to one",
         )
-    outputs = _dry_runs(teacher, student, example)
-    stages_T = _recorded("teacher", teacher, pairs.teacher, example)
-    stages_S = _recorded("student", student, pairs.student, example)
-    rows = (PairedTap(t, s, BY_USER) for t, s in zip(stages_T, stages_S, strict=True))
-    return PairedTaps(tuple(rows), *map(_tappable, outputs))
+
+
+def require_two(teacher: nn.Module | None, student: nn.Module) -> None:
+    """Raise `ArgumentError` if one network is given for both."""
+    if teacher is student:
+        raise ArgumentError(
+            "student",
+            expected="another network than the teacher",
+            got="the same object",
+            remedy="copy it with copy.deepcopy",
+        )
 
 
 def align(
@@ -137,7 +153,7 @@ def _agreement(teacher: FoundStage, student: FoundStage) -> float:
     return EQUAL_SIZE * in_depth if teacher.grid == student.grid else in_depth
 
 
-def _evenly(stages: Sequence[FoundStage], count: int) -> tuple[FoundStage, ...]:
+def evenly(stages: Sequence[FoundStage], count: int) -> tuple[FoundStage, ...]:
     """So many stages at even depths; the last one is among them."""
     return tuple(stages[math.ceil(len(stages) * k / count) - 1] for k in range(1, count + 1))
 
@@ -152,13 +168,7 @@ def _why(teacher: FoundStage, student: FoundStage, *, by_depth: bool) -> str:
 def _dry_runs(
     teacher: nn.Module, student: nn.Module, example: Tensor
 ) -> tuple[tuple[ModuleOutput, ...], tuple[ModuleOutput, ...]]:
-    if teacher is student:
-        raise ArgumentError(
-            "student",
-            expected="another network than the teacher",
-            got="the same object",
-            remedy="copy it with copy.deepcopy",
-        )
+    require_two(teacher, student)
     return dry_run("teacher", teacher, example), dry_run("student", student, example)
 
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from svdistill.data import Batch, ImageData
 from svdistill.distiller import Distiller
 from svdistill.errors import ArgumentError, require_choice
-from svdistill.knowledge_store import KnowledgeStore
 from svdistill.logits import as_logits
 from svdistill.losses import (
     FSPLoss,
+    Knowledge,
     PositionSVDLoss,
     SoftTargetLoss,
     SumLoss,
@@ -136,13 +136,10 @@ def place_network(network: nn.Module, device: torch.device) -> None:
 
 
 @torch.no_grad()
-def try_once(
-    distiller: Distiller, data: ImageData, device: torch.device, store: KnowledgeStore | None = None
-) -> None:
-    """Two images through everything: whatever does not fit shows before anything is written."""
+def try_once(distiller: Distiller, images: Tensor, knowledge: Knowledge | None = None) -> None:
+    """Images through everything: whatever does not fit shows before anything is written."""
     distiller.eval()
-    batch, images = two_images(data, device)
-    distiller(images, None if store is None else store.read(batch.indices, 0, device))
+    distiller(images, knowledge)
 
 
 def two_images(data: ImageData, device: torch.device) -> tuple[Batch, Tensor]:

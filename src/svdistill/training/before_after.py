@@ -55,6 +55,15 @@ class BeforeAfter:
     before: NetworkFigures
     after: NetworkFigures
 
+    def rows(self) -> dict[str, NetworkFigures]:
+        """The networks that there are, by the names that tables give them."""
+        named = {
+            "teacher": self.teacher,
+            "student before": self.before,
+            "student after": self.after,
+        }
+        return {name: figures for name, figures in named.items() if figures is not None}
+
 
 @dataclass(frozen=True)
 class Accuracies:

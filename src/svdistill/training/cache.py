@@ -71,7 +71,7 @@ def cache_knowledge(
     require_classes("teacher", teacher, images, data.num_classes)
     taps = taps_without_student(config, teacher, images)
     scholar = _Scholar(config, teacher, whole_loss(config), taps, data, device)
-    manifest = _manifest(config, scholar, taps, data, device)
+    manifest = _manifest(config, scholar, taps, data, images)
     writer = StoreWriter(config.output, manifest)
     shards = writer.open(resume=config.resume)
     total = len(data.train) * config.views
@@ -134,10 +134,9 @@ def _manifest(
     scholar: _Scholar,
     taps: tuple[str, ...],
     data: ImageData,
-    device: torch.device,
+    images: torch.Tensor,
 ) -> Manifest:
-    """Of the store to write, from two images: whatever does not fit shows before that."""
-    _, images = two_images(data, device)
+    """Of the store to write, from some images: whatever does not fit shows before that."""
     shapes = profile_network(scholar.teacher, images.shape[1:], taps).taps
     return Manifest(
         svdistill=version("svdistill"),

@@ -7,18 +7,11 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
-import torch
 
-from svdistill.data import (
-    Augmentation,
-    ImageData,
-    ImageSplit,
-    Prepared,
-    ResidentSplit,
-    StreamedSplit,
-)
+from svdistill.data import Augmentation, ImageData, ImageSplit, Prepared
 from svdistill.data.opening import Opened, open_images
 from svdistill.data.selection import Part, keep_classes, stratified
+from svdistill.data.sources import stored_split
 from svdistill.errors import ArgumentError, DataError, RunError, SVDistillError
 from svdistill.training.config import OBJECT
 from svdistill.training.run_directory import RunDirectory
@@ -68,7 +61,8 @@ def load_test_images(
     if count is not None:
         part = part.take(stratified(part.labels, min(count, len(part.labels)), SEED))
     augmentation = Augmentation("none", card.image_size, card.mean, card.std)
-    return EvaluationImages(_split(part), augmentation)
+    resident = len(part.labels) * math.prod(part.pictures.shape) <= RESIDENT_BYTES
+    return EvaluationImages(stored_split(part, resident=resident), augmentation)
 
 
 def require_card(run: str | Path) -> WeightsCard:
@@ -144,10 +138,3 @@ def _in_classes_of(card: WeightsCard, opened: Opened, source: str) -> Part:
             remedy="give data with the classes that the network was trained on",
         )
     return part._replace(labels=order[part.labels])
-
-
-def _split(part: Part) -> ImageSplit:
-    labels = torch.from_numpy(part.labels)
-    if len(labels) * math.prod(part.pictures.shape) <= RESIDENT_BYTES:
-        return ResidentSplit(torch.from_numpy(part.pictures.read(part.rows)), labels)
-    return StreamedSplit(part.pictures, part.rows, labels)

@@ -121,7 +121,7 @@ def distill(
     taps = paired_taps(config, teacher, student, images)
     distiller = _distiller(config, teacher, student, taps, device)
     _show(taps, distiller, reporter)
-    try_once(distiller, data, device)
+    try_once(distiller, images)
     stages = _stages(config, distiller, accelerator)
     return _run(config, student, stages, data, views_of(config), accelerator, reporter, teacher)
 
@@ -139,12 +139,12 @@ def _distill_from_store(
     known = store.manifest
     require_fit(known, data, whole_loss(config), config.augmentation)
     student = new_student(config, data, device, reporter, student)
-    _, images = two_images(data, device)
+    batch, images = two_images(data, device)
     require_classes("network", student, images, data.num_classes)
     taps = taps_of_store(config, known, student, images)
     distiller = _distiller(config, None, student, taps, device)
     _show(taps, distiller, reporter)
-    try_once(distiller, data, device, store)
+    try_once(distiller, images, store.read(batch.indices, 0, device))
     stages = _stages(config, distiller, accelerator, store)
     views = Views(known.views_seed, known.views)
     return _run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Final
 
@@ -22,7 +21,7 @@ from svdistill.taps import (
 )
 from svdistill.taps.dry_run import dry_run
 from svdistill.taps.grids import grid
-from svdistill.taps.pairing import align
+from svdistill.taps.pairing import align, evenly
 from svdistill.taps.stages import FoundStage, find_stages
 from svdistill.training.cache_config import CacheConfig
 from svdistill.training.config import DistillConfig
@@ -106,8 +105,7 @@ def taps_without_student(
     found = find_stages(dry_run("teacher", teacher, images), _sides(images))
     stages = found.stages
     if found.isotropic:
-        last = [math.ceil(len(stages) * part / COUNT) - 1 for part in range(1, COUNT + 1)]
-        stages = tuple(stages[place] for place in dict.fromkeys(last))
+        stages = evenly(stages, min(COUNT, len(stages)))
     return tuple(stage.stage.path for stage in stages[-COUNT:])
 
 
