@@ -56,7 +56,21 @@ def test_a_teacher_is_trained_once_for_all_its_students_and_both_its_pairs() -> 
     tasks = planned("networks", "mini", seeds=3)
     teachers = [task.network for task in tasks if "teacher" in getattr(task, "network", "")]
     assert sorted(teachers) == ["mobilenet_teacher", "vgg_teacher"]
-    assert sum(isinstance(task, CacheConfig) for task in tasks) == 2
+    stores = [task.output for task in tasks if isinstance(task, CacheConfig)]
+    assert sorted(stores) == [
+        f"runs/stores/{name}"
+        for teacher in ("mobilenet-teacher", "vgg-teacher")
+        for name in (teacher, f"{teacher}-positions")
+    ]
+
+
+def test_a_student_of_positions_reads_the_store_of_positions() -> None:
+    tasks = {task.output: task for task in planned("networks", "mini")}
+    student = tasks["runs/vgg/position-svd-soft-target-0"]
+    assert isinstance(student, DistillConfig)
+    store = tasks[student.knowledge]
+    assert isinstance(store, CacheConfig)
+    assert (store.loss, store.num_vectors) == (student.loss, student.num_vectors)
 
 
 def test_the_seed_preset_is_the_seeds_protocol() -> None:

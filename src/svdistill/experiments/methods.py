@@ -42,10 +42,14 @@ SOFT_TARGET: Final = {
 # The same weights, and beside them, clipped, the transfer of SVD.
 BESIDE_SOFT: Final = {"task_weight": 0.1, "soft_target_weight": 0.9}
 
+# Positions instead of channels, with as many vectors as PositionSVDLoss takes by itself.
+POSITION_VECTORS: Final = 4
+POSITIONS: Final = {"clip": "amortised", "num_vectors": POSITION_VECTORS}
+
 FSP: Final = {"loss": "fsp", "clip": "norm"}
 
 ALONE: Final = Method("student")
-# The seed's table, and what we make of it: another clip, and soft targets beside.
+# The seed's table, and what we make of it: another clip, soft targets beside, and positions.
 CORE: Final = (
     ALONE,
     Method("soft-target", SOFT_TARGET),
@@ -53,6 +57,10 @@ CORE: Final = (
     _svd("svd"),
     _svd("svd-amortised", clip="amortised"),
     Method("svd-soft-target", {"loss": "svd+soft_target", "clip": "amortised", **BESIDE_SOFT}),
+    Method("position-svd", {"loss": "position_svd", **POSITIONS}),
+    Method(
+        "position-svd-soft-target", {"loss": "position_svd+soft_target", **POSITIONS, **BESIDE_SOFT}
+    ),
 )
 STAGES: Final = (
     Method("fsp", FSP),

@@ -12,6 +12,7 @@ from svdistill.experiments.methods import (
     ALONE,
     CORE,
     METHODS,
+    POSITION_VECTORS,
     STAGES,
     VECTORS,
     Method,
@@ -81,8 +82,8 @@ def plan(rows: Sequence[tuple[Pair, Sequence[Method]]], preset: Preset, root: Pa
         for pair, methods in rows:
             if any(method.needs_teacher for method in methods):
                 tasks.append(_teacher(pair, preset, root))
-            if any(_is_cached(method, preset) for method in methods):
-                tasks.append(_store(pair, preset, root))
+            stores = [_store(pair, m, preset, root) for m in methods if _is_cached(m, preset)]
+            tasks += stores
             tasks += [_student(pair, method, seed, preset, root) for method in methods]
     return list({task.output: task for task in tasks}.values())
 
@@ -97,11 +98,14 @@ def _is_cached(method: Method, preset: Preset) -> bool:
     return preset.views > 0 and method.needs_teacher and method.options["loss"] != "fsp"
 
 
-def _store(pair: Pair, preset: Preset, root: Path) -> CacheConfig:
-    """All that a teacher's students need of it: the most vectors, and its logits."""
+def _store(pair: Pair, method: Method, preset: Preset, root: Path) -> CacheConfig:
+    """All that a teacher's students need of it: its logits, and the most vectors of one side."""
     teacher, student = _teacher(pair, preset, root), preset.student
+    of_positions = method.options["loss"].startswith("position_svd")
+    name = Path(teacher.output).name
+    vectors = max(VECTORS) if pair.vectors else 1
     return CacheConfig(
-        output=str(root / "stores" / Path(teacher.output).name),
+        output=str(root / "stores" / (f"{name}-positions" if of_positions else name)),
         teacher=teacher.output,
         data=student.data,
         image_size=student.image_size,
@@ -112,8 +116,8 @@ def _store(pair: Pair, preset: Preset, root: Path) -> CacheConfig:
         augmentation=student.augmentation,
         views=preset.views,
         views_seed=student.views_seed or 0,
-        loss="svd+soft_target",
-        num_vectors=max(VECTORS) if pair.vectors else 1,
+        loss="position_svd+soft_target" if of_positions else "svd+soft_target",
+        num_vectors=POSITION_VECTORS if of_positions else vectors,
         device=student.device,
     )
 
@@ -134,7 +138,7 @@ def _student(pair: Pair, method: Method, seed: int, preset: Preset, root: Path) 
         options["transfer_epochs"] = preset.transfer_epochs
     if _is_cached(method, preset):
         alone = replace(alone, views=0, views_seed=None)  # the store says which
-        options["knowledge"] = _store(pair, preset, root).output
+        options["knowledge"] = _store(pair, method, preset, root).output
     else:
         options["teacher"] = _teacher(pair, preset, root).output
     return DistillConfig(**asdict(alone), **options)
