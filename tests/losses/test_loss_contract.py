@@ -124,7 +124,7 @@ def test_vectors_and_tokens_are_feature_maps_too(row, kind):
     as_maps = student, teacher
     student, teacher = [reshape(f) for f in student], [reshape(f) for f in teacher]
     if row.relates_positions and kind == "vectors":
-        with pytest.raises(ArgumentError, match=r"^positions at tap 0: expected 2 or more"):
+        with pytest.raises(ArgumentError, match=r"^positions: expected 2 or more"):
             row.make().extract(teacher, None)
         return
     expected = row.reference(as_maps[0], logits(0), as_maps[1], logits(1))

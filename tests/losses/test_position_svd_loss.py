@@ -284,11 +284,26 @@ def test_refuses_knowledge_of_another_k_or_kind():
 
 
 @pytest.mark.parametrize("shape", [(2, 6), (2, 1, 6), (2, 6, 1, 1)])
+def test_refuses_single_positions_alone(shape):
+    loss, one, several = PositionSVDLoss(2), torch.rand(shape), torch.rand(2, 5, 3, 3)
+    with pytest.raises(ArgumentError, match=r"^positions: expected 2 or more .*before the pooling"):
+        loss.extract([one, one], None)
+    with pytest.raises(ArgumentError, match=r"^positions: expected 2 or more .*before the pooling"):
+        loss([one, one], None, loss.extract([several, several], None))
+
+
+@pytest.mark.parametrize("shape", [(2, 6), (2, 1, 6), (2, 6, 1, 1)])
 @pytest.mark.parametrize("who", ["student", "teacher"])
-def test_refuses_a_single_position(who, shape):
-    pair = [torch.rand(2, 5, 3, 3), torch.rand(shape)]
-    with pytest.raises(ArgumentError, match=r"positions at tap 0: .*one, .*before the pooling"):
-        one_tap(*(pair if who == "teacher" else pair[::-1]))
+def test_a_single_position_in_either_adds_nothing(who, shape):
+    loss, one = PositionSVDLoss(2), torch.rand(shape)
+    student, teacher, other = (torch.rand(2, 5, 3, 3, requires_grad=True) for _ in range(3))
+    alone = loss([student], None, loss.extract([teacher], None))
+    pair = (one, other) if who == "student" else (other, one)
+    beside = loss([student, pair[0]], None, loss.extract([teacher, pair[1]], None))
+    assert float(beside.detach()) == float(alone.detach()) > 0
+    gradients = torch.autograd.grad(beside, [student, other], allow_unused=True)
+    assert gradients[0].abs().max() > 0
+    assert gradients[1] is None
 
 
 def test_refuses_other_numbers_of_taps_and_features_that_are_no_maps():

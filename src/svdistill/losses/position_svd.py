@@ -11,7 +11,7 @@ from torch import Tensor
 
 from svdistill.errors import require_choice, require_count
 from svdistill.linalg import full_precision, truncated_svd
-from svdistill.losses.positions import by_position, on_one_grid
+from svdistill.losses.positions import by_position, on_one_grid, require_positions
 from svdistill.losses.transfer import (
     REDUCTIONS,
     Knowledge,
@@ -44,7 +44,7 @@ class PositionSVDLoss(TransferLoss):
     ``A`` [N, N] is the Gram matrix ``M M^T``, cut to rank k and normalised. So a term is
     ``2 - 2 sum_ij w_T,i w_S,j (u_T,i . u_S,j)^2`` with ``w = sigma^2 / ||sigma^2||_2``: between 0
     and 2, whatever the channels are, their number, order and scale, and the vectors' signs. A zero
-    map's ``A`` is 0.
+    map's ``A`` is 0. One position relates to nothing, so a tap that has no more adds nothing.
 
     Where the grids differ, the finer one is average-pooled to the coarser one: the student's map
     before it is decomposed, the teacher's vectors after, since ``(P U) diag(sigma^2) (P U)^T`` is
@@ -60,9 +60,9 @@ class PositionSVDLoss(TransferLoss):
         reduction: over images, `"sum"` as in `SVDLoss` or `"mean"`.
 
     Raises:
-        ArgumentError: at construction for a wrong option; in use for a tap with one position, a
-            sequence that is no grid where one is needed, images that differ from the teacher's, or
-            knowledge of another k.
+        ArgumentError: at construction for a wrong option; in use for taps of one position each,
+            a sequence that is no grid where one is needed, images that differ from the teacher's,
+            or knowledge of another k.
 
     Example:
         >>> loss = PositionSVDLoss(num_vectors=2)
@@ -95,9 +95,10 @@ class PositionSVDLoss(TransferLoss):
     def extract(self, features: Sequence[Tensor], logits: Tensor | None) -> PositionSVDKnowledge:
         """Singular values and left vectors of every tap."""
         require_taps(features, at_least=1)
+        require_positions(features)
         values, vectors = [], []
-        for tap, feature in enumerate(features):
-            positions = by_position(tap, feature)
+        for feature in features:
+            positions = by_position(feature)
             sigma, U = _left_svd(positions.flatten(1, -2), self.num_vectors)
             values.append(F.pad(sigma, (0, self.num_vectors - sigma.shape[1])))
             vectors.append(U.unflatten(1, positions.shape[1:-1]))
@@ -119,6 +120,7 @@ class PositionSVDLoss(TransferLoss):
     ) -> Tensor:
         """The loss of a student's features against a teacher's knowledge."""
         require_taps(features, at_least=1)
+        require_positions(features)
         require_match(
             "number of taps", len(features), len(knowledge.left_vectors), "tap the same stages"
         )
@@ -138,8 +140,10 @@ class PositionSVDLoss(TransferLoss):
         require_match(
             f"images at tap {tap}", feature.shape[0], U_T.shape[0], "use one batch for both"
         )
-        positions = by_position(tap, feature)
+        positions = by_position(feature)
         M, U_T = on_one_grid(tap, positions, U_T.to(positions.dtype))
+        if M.shape[1] == 1:
+            return M.new_zeros(len(M))
         sigma_S, U_S = _left_svd(M, k)
         sigma_T = sigma_T[:, : U_T.shape[2]].to(M.dtype)
         with full_precision(M.device):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 import torch.nn.functional as F
@@ -16,21 +17,21 @@ from svdistill.losses.transfer import as_matrices
 MOST_PREFIX_TOKENS: Final = 16
 
 
-def by_position(tap: int, feature: Tensor) -> Tensor:
-    """A map [B, D, H, W] as [B, H, W, D]; tokens [B, T, D] stay; in a dtype to compute in.
-
-    Raises:
-        ArgumentError: there is only one position.
-    """
-    if as_matrices(feature).shape[1] == 1:
-        raise ArgumentError(
-            f"positions at tap {tap}",
-            expected="2 or more, which are related to each other",
-            got=f"one, in features of shape {list(feature.shape)}",
-            remedy="tap a module before the pooling",
-        )
-    positions = feature.permute(0, 2, 3, 1) if feature.ndim == 4 else feature
+def by_position(feature: Tensor) -> Tensor:
+    """A map [B, D, H, W] as [B, H, W, D], tokens [B, T, D] or vectors [B, 1, D]; to compute in."""
+    positions = feature.permute(0, 2, 3, 1) if feature.ndim == 4 else as_matrices(feature)
     return positions.to(working_dtype(feature.dtype))
+
+
+def require_positions(features: Sequence[Tensor]) -> None:
+    """Raise `ArgumentError` if there is only one position in all of the features."""
+    if all(as_matrices(feature).shape[1] == 1 for feature in features):
+        raise ArgumentError(
+            "positions",
+            expected="2 or more in one of the taps, which are related to each other",
+            got=f"one, in features of shapes {[list(feature.shape) for feature in features]}",
+            remedy="tap modules before the pooling",
+        )
 
 
 def on_one_grid(tap: int, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
