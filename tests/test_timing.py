@@ -2,9 +2,10 @@ import gc
 import time
 
 import pytest
+import torch
 
 from svdistill.errors import ArgumentError
-from svdistill.timing import Case, Measurement, interleave
+from svdistill.timing import Case, Measurement, interleave, threads
 
 
 def test_cases_take_turns_after_the_warm_up() -> None:
@@ -46,3 +47,10 @@ def test_the_garbage_collector_is_off_inside_and_as_before_afterwards() -> None:
 def test_no_round_is_an_error() -> None:
     with pytest.raises(ArgumentError, match="rounds"):
         interleave([], rounds=0)
+
+
+def test_threads_are_those_asked_for_and_afterwards_as_before() -> None:
+    before = torch.get_num_threads()
+    with threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before

@@ -15,6 +15,21 @@ import torch
 from svdistill.errors import require_count
 
 
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Let torch use so many threads for the block; None leaves it as it is."""
+    if count is None:
+        yield
+        return
+    require_count("threads", count)
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class Case(NamedTuple):
     """Something to time: what it is called, and a call, or several in a row timed as one.
 

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from svdistill.benchmarks import BenchConfig, SVDResult, run_bench
-from svdistill.benchmarks.machine import machine, threads
 from svdistill.benchmarks.results import read_result
 from svdistill.benchmarks.tables import footnotes, grids, to_markdown
 from svdistill.errors import ArgumentError, RunError
@@ -18,13 +17,6 @@ def test_a_run_leaves_the_file_that_it_returns(tmp_path: Path) -> None:
     (grid,) = grids(result)
     assert to_markdown(grid).count("\n") == 1 + len(result.rows)
     assert torch.__version__ in footnotes(result)[-1]
-
-
-def test_threads_are_those_asked_for_and_afterwards_as_before() -> None:
-    before = torch.get_num_threads()
-    with threads(before + 1):
-        assert machine()["threads"] == before + 1
-    assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize(

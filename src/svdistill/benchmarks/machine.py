@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,7 +11,6 @@ from typing import Any
 
 import torch
 
-from svdistill.errors import require_count
 from svdistill.training.run_directory import environment
 
 
@@ -45,21 +42,6 @@ def installed_version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-@contextmanager
-def threads(count: int | None) -> Iterator[None]:
-    """Let torch use so many threads for the block; None leaves it as it is."""
-    if count is None:
-        yield
-        return
-    require_count("threads", count)
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _cpu_model() -> str:

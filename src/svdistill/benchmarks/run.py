@@ -6,11 +6,11 @@ from pathlib import Path
 
 from svdistill.benchmarks.config import BenchConfig, require_read
 from svdistill.benchmarks.dfv_bench import DFVResult, bench_dfv
-from svdistill.benchmarks.machine import threads
 from svdistill.benchmarks.results import make_folder, write_result
 from svdistill.benchmarks.step_bench import StepResult, bench_step
 from svdistill.benchmarks.svd_bench import SVDResult, bench_svd
 from svdistill.benchmarks.workload import chosen_pairs
+from svdistill.timing import threads
 from svdistill.training.assembly import choose_device
 
 RESULTS = Path("benchmarks/results")

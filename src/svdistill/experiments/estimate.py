@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 from typing import Final
 
 import torch
@@ -17,6 +17,7 @@ from svdistill.distiller import Distiller
 from svdistill.experiments.plan import Task
 from svdistill.frozen_teacher import FrozenTeacher
 from svdistill.networks import SeedNetwork, build_seed_network
+from svdistill.timing import threads
 from svdistill.training import CacheConfig, DistillConfig, TrainConfig
 from svdistill.training.assembly import build_losses, choose_device, place_network, whole_loss
 from svdistill.training.run_directory import read_summary
@@ -27,7 +28,7 @@ CPU_IMAGES: Final = 32
 
 
 class Estimator:
-    """Expects how many seconds each run takes on this machine, with a core or GPU for itself.
+    """Expects how many seconds each run takes on this machine, with its cores or GPU for itself.
 
     A finished run that differs in its seed alone tells. Where there is none, a few steps of
     untrained networks on random images do.
@@ -35,11 +36,13 @@ class Estimator:
     Args:
         tasks: all that may be asked for, with the teachers and stores that they need.
         data: the images of all runs.
+        threads: of the CPU, for each run.
     """
 
-    def __init__(self, tasks: Sequence[Task], data: ImageData) -> None:
+    def __init__(self, tasks: Sequence[Task], data: ImageData, threads: int = 1) -> None:
         self.tasks = {task.output: task for task in tasks}
         self.data = data
+        self.threads = threads
         self._known: dict[str, float] = {}
         self._alone: dict[str, tuple[float, float]] = {}
 
@@ -47,7 +50,8 @@ class Estimator:
         """The time of a whole run, or of a whole knowledge store."""
         name = _without_seed(task)
         if name not in self._known:
-            self._known[name] = _seconds_of_other_seeds(task) or self._measured(task)
+            with threads(self.threads):
+                self._known[name] = _seconds_of_other_seeds(task) or self._measured(task)
         return self._known[name]
 
     def _measured(self, task: Task) -> float:
@@ -142,7 +146,10 @@ def _cross_entropy(logits: Tensor) -> Tensor:
 
 
 def _seconds_per_image(step: Callable[[], object], images: Tensor) -> float:
-    """The median of a few steps after one that warms up, over the images of a batch."""
+    """The least of a few steps after one that warms up, over the images of a batch.
+
+    Whatever else the machine does makes a step longer, never shorter.
+    """
     step()
     times = []
     for _ in range(TIMED_STEPS):
@@ -151,7 +158,7 @@ def _seconds_per_image(step: Callable[[], object], images: Tensor) -> float:
         step()
         _wait_for(images.device)
         times.append(time.perf_counter() - began)
-    return median(times) / len(images)
+    return min(times) / len(images)
 
 
 def _wait_for(device: torch.device) -> None:

@@ -113,7 +113,8 @@ def reproduce(
     for task in tasks:
         require_images(task, data.fingerprint)
     jobs = config.jobs or _default_jobs(config.device)
-    estimator = Estimator(tasks, data)
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    estimator = Estimator(tasks, data, threads)
     if config.dry_run:
         console.print(plan_table(tasks, left, root, estimator, jobs))
         return []
@@ -121,7 +122,7 @@ def reproduce(
     stopped = run_all(
         left,
         jobs=jobs,
-        threads=max(1, (os.cpu_count() or 1) // jobs),
+        threads=threads,
         max_seconds=config.max_seconds,
         ended=progress.ended,
     )
