@@ -76,6 +76,15 @@ SETS = {
         "position-svd": "position SVD",
         "position-svd-soft-target": "position SVD + soft target",
     },
+    "few-labels": {
+        "student": "student alone",
+        "soft-target-labelled": "soft target, labelled images",
+        "svd-labelled": "SVD, labelled images",
+        "svd-soft-target-labelled": "SVD + soft target, labelled images",
+        "soft-target-all": "soft target, all images",
+        "svd-all": "SVD, all images",
+        "svd-soft-target-all": "SVD + soft target, all images",
+    },
 }
 TITLES = {
     "demo": "Digits, 100 labels for the student",
