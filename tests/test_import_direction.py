@@ -8,6 +8,7 @@ import svdistill
 HOUSE = [
     "errors",
     "files",
+    "plain_values",
     "timing",
     "logits",
     "linalg",

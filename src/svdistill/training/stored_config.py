@@ -9,12 +9,26 @@ from typing import Any, Final
 import yaml
 
 from svdistill.errors import RunError
+from svdistill.files import read_text
+from svdistill.plain_values import require_plain
 from svdistill.training.config import DistillConfig, TrainConfig
 
 # What a run may be resumed with another value of.
 MAY_DIFFER: Final = ("output", "device", "capture", "workers", "resume")
 
+# No configuration comes near this, and the parser takes minutes for larger ones.
+MOST_BYTES: Final = 1 << 16
+
 RunConfig = TrainConfig | DistillConfig
+
+
+class _WithoutAliases(yaml.SafeLoader):
+    """Refuses `*name`: no run writes it, and nested ones stand for billions of values."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("an alias, which no configuration needs")
+        return super().compose_node(parent, index)
 
 
 def to_yaml(config: RunConfig) -> str:
@@ -29,19 +43,18 @@ def stored_values(path: Path) -> dict[str, Any]:
         RunError: it is missing or no configuration.
     """
     try:
-        stored = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        got = type(error).__name__
-    else:
-        if isinstance(stored, dict) and {"data", "classes_every"} <= set(stored):
-            return stored
-        got = "something else"
-    raise RunError(
-        str(path),
-        expected="the configuration of a run",
-        got=got,
-        remedy="give a run directory, or start the run again in another one",
-    )
+        stored = yaml.load(read_text(path, MOST_BYTES), _WithoutAliases)
+        if not isinstance(stored, dict) or not {"data", "classes_every"} <= set(stored):
+            raise ValueError("something else")
+        require_plain(DistillConfig if "loss" in stored else TrainConfig, stored)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise RunError(
+            str(path),
+            expected="the configuration of a run",
+            got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
+            remedy="give a run directory, or start the run again in another one",
+        ) from error
+    return stored
 
 
 def require_same(config: RunConfig, path: Path) -> None:
