@@ -9,6 +9,7 @@ HOUSE = [
     "errors",
     "files",
     "plain_values",
+    "plain_yaml",
     "timing",
     "logits",
     "linalg",

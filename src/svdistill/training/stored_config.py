@@ -9,26 +9,14 @@ from typing import Any, Final
 import yaml
 
 from svdistill.errors import RunError
-from svdistill.files import read_text
 from svdistill.plain_values import require_plain
+from svdistill.plain_yaml import read_yaml
 from svdistill.training.config import DistillConfig, TrainConfig
 
 # What a run may be resumed with another value of.
 MAY_DIFFER: Final = ("output", "device", "capture", "workers", "resume")
 
-# No configuration comes near this, and the parser takes minutes for larger ones.
-MOST_BYTES: Final = 1 << 16
-
 RunConfig = TrainConfig | DistillConfig
-
-
-class _WithoutAliases(yaml.SafeLoader):
-    """Refuses `*name`: no run writes it, and nested ones stand for billions of values."""
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("an alias, which no configuration needs")
-        return super().compose_node(parent, index)
 
 
 def to_yaml(config: RunConfig) -> str:
@@ -43,11 +31,11 @@ def stored_values(path: Path) -> dict[str, Any]:
         RunError: it is missing or no configuration.
     """
     try:
-        stored = yaml.load(read_text(path, MOST_BYTES), _WithoutAliases)
+        stored = read_yaml(path)
         if not isinstance(stored, dict) or not {"data", "classes_every"} <= set(stored):
             raise ValueError("something else")
         require_plain(DistillConfig if "loss" in stored else TrainConfig, stored)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise RunError(
             str(path),
             expected="the configuration of a run",
