@@ -86,7 +86,7 @@ def _read(file: Path) -> Mapping[str, Tensor]:
 
 
 def _require_whole(file: Path) -> None:
-    """Raise `ValueError` where an archive is damaged, or would unpack to more than it takes on disk.
+    """Raise `ValueError` where an archive is damaged, or unpacks to more than it takes on disk.
 
     `torch.save` compresses nothing: a small file that fills the memory is none of its own. It
     writes checksums, which `torch.load` does not look at.
