@@ -69,7 +69,8 @@ lock: $(VENV)/ready
 audit: $(VENV)/ready
 	$(PIP) check
 	$(BIN)/python .ci/licences.py
-	$(BIN)/python .ci/advisories.py
+	$(PYTHON) -m venv build/audit && build/audit/bin/python -m pip install -q pip-audit
+	build/audit/bin/python .ci/advisories.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build

@@ -33,7 +33,7 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from stored_files import KINDS, Kind, meaning  # type: ignore[import-not-found]
+from stored_files import KINDS, Kind, meaning
 
 from svdistill.errors import SVDistillError
 from svdistill.training.run_directory import environment
