@@ -1,12 +1,15 @@
-# Each target does all the set-up it needs: a virtual environment of its own, pinned by constraints.txt.
+# Each target does all the set-up it needs: a virtual environment of its own, pinned by
+# constraints.txt and requirements.lock.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip
+LOCK   ?= requirements.lock
 TORCH  := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint types docs format clean
+.PHONY: demo test lint types docs format lock audit clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +17,7 @@ help:
 	@echo "make test    all tests"
 	@echo "make docs    the documentation as a site, in build/site"
 	@echo "make lint    ruff;   make types   mypy;   make format   ruff's formatter"
+	@echo "make audit   licences and known weaknesses of what is installed;   make lock   its hashes"
 
 demo: $(VENV)/ready
 	$(BIN)/svdistill demo
@@ -36,15 +40,37 @@ format: $(VENV)/ready
 	$(BIN)/ruff format .
 
 # The CPU build of torch: from where pip already looks, else from PyTorch's own index, else
-# (macOS, Windows: plain wheels are CPU builds) by its plain name.
-$(VENV)/ready: pyproject.toml constraints.txt
+# (macOS, Windows: plain wheels are CPU builds) by its plain name. All else has to have the hashes
+# in requirements.lock; `make LOCK= ...` takes any file of the versions in constraints.txt instead.
+$(VENV)/ready: pyproject.toml constraints.txt $(LOCK)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "svdistill needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q "$(TORCH)+cpu" 2>/dev/null \
-	  || $(BIN)/python -m pip install -q "$(TORCH)+cpu" --extra-index-url $(CPU_INDEX) \
-	  || $(BIN)/python -m pip install -q "$(TORCH)"
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	$(PIP) install -q --no-deps "$(TORCH)+cpu" 2>/dev/null \
+	  || $(PIP) install -q --no-deps "$(TORCH)+cpu" --extra-index-url $(CPU_INDEX) \
+	  || $(PIP) install -q -c constraints.txt "$(TORCH)"
+ifneq ($(LOCK),)
+	$(PIP) install -q --no-deps --require-hashes --only-binary :all: -r $(LOCK)
+	$(PIP) install -q --no-deps --no-build-isolation -e .
+else
+	$(PIP) install -q -c constraints.txt -e '.[dev]'
+endif
+	$(PIP) check
 	@touch $@
+
+# The lock again, after a change in constraints.txt; of torch and what only its CUDA build needs it
+# has nothing (SECURITY.md says why).
+lock: $(VENV)/ready
+	$(PIP) install -q uv
+	$(BIN)/uv pip compile pyproject.toml --extra dev -c constraints.txt --universal \
+	  --python-version 3.11 --generate-hashes --no-emit-package torch --no-annotate --no-header -q \
+	  | awk '/^[^ ]/ {kept = !/^(nvidia-|cuda-|triton=)/} kept' > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+
+audit: $(VENV)/ready
+	$(PIP) check
+	$(BIN)/python .ci/licences.py
+	$(PYTHON) -m venv build/audit && build/audit/bin/python -m pip install -q pip-audit
+	build/audit/bin/python .ci/advisories.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build

@@ -269,3 +269,23 @@ def test_who_interrupts_is_told_how_to_go_on(words, advice, monkeypatch, capsys)
     monkeypatch.setattr(commands, words[0], staticmethod(interrupted))
     assert main(words) == 130
     assert advice in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: &a [x, x]\nb: [*a, *a]\n", "an alias"),
+        (b"network: " + b"[" * 30_000, "recursion"),
+        (b"\xff\xfe\x00", "decode"),
+        (b"network: !!python/object/apply:os.mkdir [exploded]\n", "constructor"),
+    ],
+)
+def test_a_hostile_configuration_is_one_line(tmp_path, monkeypatch, capsys, content, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "options.yaml").write_bytes(content)
+    assert main(["train", "--config", "options.yaml", "--output", "run"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("svdistill: config options.yaml: expected a YAML file with options, got")
+    assert message in said
+    assert said.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["options.yaml"]

@@ -94,3 +94,29 @@ def test_damaged_json(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(RunError, match=r"a\.json: expected a readable JSON file"):
         read_json(path)
+
+
+def test_a_link_in_the_place_of_an_output_is_replaced_not_followed(tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("kept")
+    (tmp_path / "out.json").symlink_to(precious)
+    write_json(tmp_path / "out.json", 1)
+    assert precious.read_text() == "kept"
+    assert read_json(tmp_path / "out.json") == 1
+    assert not (tmp_path / "out.json").is_symlink()
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "9" * 5000, "{", "\xff", '{"a": 1} 2'])
+def test_json_that_no_parser_survives_is_refused(tmp_path, text):
+    path = tmp_path / "damaged.json"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(RunError, match="a readable JSON file"):
+        read_json(path)
+
+
+def test_a_text_of_a_gigabyte_is_not_read(tmp_path):
+    path = tmp_path / "large.json"
+    with path.open("wb") as file:
+        file.truncate(1 << 30)  # takes no space on disk
+    with pytest.raises(RunError, match="more than 67,108,864 bytes"):
+        read_json(path)

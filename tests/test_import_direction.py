@@ -8,6 +8,8 @@ import svdistill
 HOUSE = [
     "errors",
     "files",
+    "plain_values",
+    "plain_yaml",
     "timing",
     "logits",
     "linalg",

@@ -6,9 +6,12 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from svdistill.errors import RunError
+
+# No text that a run writes comes near this; what is larger is not read into memory.
+MOST_TEXT: Final = 1 << 26
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -70,11 +73,25 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text))
 
 
+def read_text(path: Path, most: int = MOST_TEXT) -> str:
+    """The text of a file of at most so many bytes.
+
+    Raises:
+        OSError: it is missing, or cannot be read.
+        ValueError: it is larger, or no UTF-8.
+    """
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"more than {most:,} bytes")
+    return content.decode("utf-8")
+
+
 def read_json(path: Path) -> Any:
-    """Read JSON; a missing or damaged file is a `RunError`."""
+    """Read JSON; a missing or damaged file is a `RunError`, and so is an absurdly large one."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        return json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(
             str(path),
             expected="a readable JSON file",

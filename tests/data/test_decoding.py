@@ -1,5 +1,9 @@
 import contextlib
 import io
+import os
+import struct
+import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -213,3 +217,20 @@ def test_damaged_bytes_give_an_image_or_a_data_error(encoded, data):
     with contextlib.suppress(DataError):
         image = pictures(bytes(broken), image_size=8).read(np.array([0]))
         assert image.shape == (1, 3, 8, 8)
+
+
+def test_a_header_of_ten_thousand_million_pixels_takes_no_memory():
+    content = bytearray(encode(Image.new("RGB", (8, 8))))
+    content[16:24] = struct.pack(">II", 100_000, 100_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    tracemalloc.start()
+    with pytest.raises(DataError, match="decompression bomb"):
+        pictures(bytes(content))
+    assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    tracemalloc.stop()
+
+
+def test_a_pipe_is_no_image(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DataError, match="something else than a file"):
+        pictures({"bytes": None, "path": str(tmp_path / "pipe.png")})

@@ -97,3 +97,12 @@ def test_a_relative_path(tmp_path, monkeypatch):
     tables = read_folder(Path("insects"))
     first = tmp_path / "here" / "insects" / "ant" / "000.png"
     assert tables.splits["images"][0]["image"]["path"] == str(first)
+
+
+def test_links_in_a_circle_end(tmp_path):
+    write_folder(tmp_path, IMAGES, LABELS)
+    inside = tmp_path / NAMES[0]
+    (inside / "up").symlink_to(tmp_path)
+    (inside / "itself").symlink_to(inside / "itself")
+    tables = read_folder(tmp_path)
+    assert sum(map(len, labels_of(tables).values())) == len(IMAGES)

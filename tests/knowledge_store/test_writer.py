@@ -145,3 +145,18 @@ def test_a_number_that_does_not_fit_leaves_no_shard(tmp_path):
     with pytest.raises(RunError, match=r"right_vectors\[1\]: .*use float32"):
         writer.write(first, batches([large], first))
     assert list(snapshot(tmp_path)) == ["manifest.json"]
+
+
+def test_what_a_shard_links_to_is_left_alone(store, tmp_path):
+    shard = sorted(store.glob("*.bin"))[0]
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"not a shard")
+    content = shard.read_bytes()
+    shard.unlink()
+    shard.symlink_to(precious)
+    with pytest.raises(RunError, match="bytes where there should be"):
+        KnowledgeStore(store)
+    assert resume(store) == 1
+    assert precious.read_bytes() == b"not a shard"
+    assert not shard.is_symlink()
+    assert shard.read_bytes() == content

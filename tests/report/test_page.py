@@ -197,3 +197,23 @@ def test_a_page_that_cannot_be_written_is_refused_first(
 def test_images_that_are_nowhere_are_refused(data: str, tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="data: expected where images lie"):
         write_report(["no such run"], tmp_path / "report.html", data=data)
+
+
+def test_hostile_networks_packages_and_paths_are_text(tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'"
+    folder = tmp_path / evil.replace("/", "_")
+    run = made_run(str(folder / "run"), network=evil, weights=evil, teacher=evil, loss="svd")
+    run.environment["packages"][evil] = evil
+    run.environment["gpu"] = evil
+    written(run)
+    page = Page(write_report([str(folder)], tmp_path / "page.html"))
+    assert "alert(1)" in page.source  # it is shown
+    tags = [tag for tag, _ in page.tags]
+    plain = Page(
+        write_report(
+            [str(written(made_run(str(tmp_path / "plain" / "run"), loss="svd")))],
+            tmp_path / "plain.html",
+        )
+    )
+    assert tags.count("script") == [tag for tag, _ in plain.tags].count("script")
+    assert "onerror" not in {name for _, values in page.tags for name in values}

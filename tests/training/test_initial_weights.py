@@ -1,10 +1,11 @@
 import pickle
+import zipfile
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from saved_networks import CARD, network
-from tiny_runs import Bomb
+from tiny_runs import Bomb, flipped
 from torch import nn
 
 from svdistill.errors import RunError
@@ -105,3 +106,26 @@ def test_pickled_code_is_never_run(tmp_path, name, dump):
     with pytest.raises(RunError, match=rf"{name}: expected "):
         fill_network(network(), path, 3)
     assert not fuse.exists()
+
+
+def test_a_small_archive_that_fills_the_memory_is_refused(tmp_path):
+    path = tmp_path / "bomb.pt"
+    torch.save({"weight": torch.zeros(1 << 20)}, path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    assert path.stat().st_size < 1 << 16
+    with pytest.raises(RunError, match=r"a compressed archive of 4,\d+,\d+ bytes"):
+        fill_network(network(), path, 3)
+
+
+def test_a_flipped_bit_of_a_weight_is_found(tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save(network().state_dict(), path)
+    content = path.read_bytes()
+    weight = network().state_dict()["head.2.weight"].numpy().tobytes()
+    path.write_bytes(flipped(content, content.index(weight)))
+    with pytest.raises(RunError, match="damaged in"):
+        fill_network(network(), path, 3)

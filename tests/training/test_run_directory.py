@@ -10,6 +10,7 @@ from svdistill.training.run_directory import (
     RunDirectory,
     RunSummary,
     environment,
+    read_environment,
     read_records,
     read_summary,
 )
@@ -166,3 +167,45 @@ def test_other_images_under_the_same_name(tmp_path):
         run.open(train_config(run.path, resume=True), "other images")
     assert snapshot(run.path) == before
     run.open(train_config(run.path, resume=True), "images")
+
+
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seed", "0"),
+        ("seed", 2**70),
+        ("last_accuracy", "<script>"),
+        ("last_accuracy", 10**400),
+        ("width", float("nan")),
+        ("network", "\ud800"),
+        ("network", None),
+        ("unheard_of", 1),
+    ],
+)
+def test_a_summary_of_other_types_is_refused(tmp_path, field, value):
+    path = tmp_path / "summary.json"
+    path.write_text(json.dumps({**dataclasses.asdict(SUMMARY), field: value}))
+    with pytest.raises(RunError, match=field):
+        read_summary(tmp_path)
+
+
+@pytest.mark.parametrize("text", [DEEP, "[]", "1", "9" * 5000, "null", '{"a": {"b": {"c": 1}}}'])
+def test_files_of_strangers_are_refused(tmp_path, text):
+    for name in ("summary.json", "metrics.jsonl", "environment.json"):
+        (tmp_path / name).write_text(text)
+    for read in (read_summary, read_records):
+        with pytest.raises(RunError):
+            read(tmp_path)
+    with pytest.raises(RunError):
+        read_environment(tmp_path / "environment.json")
+
+
+@pytest.mark.parametrize("field", ["epoch", "test_accuracy", "stage"])
+def test_an_epoch_of_other_types_is_refused(tmp_path, field):
+    lines = [dataclasses.asdict(record(0)), {**dataclasses.asdict(record(1)), field: [1]}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(RunError, match=f"{field} is no"):
+        read_records(tmp_path)

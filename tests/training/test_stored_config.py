@@ -5,7 +5,7 @@ import yaml
 
 from svdistill.errors import RunError
 from svdistill.training.config import DistillConfig, TrainConfig
-from svdistill.training.stored_config import require_same, to_yaml
+from svdistill.training.stored_config import require_same, stored_values, to_yaml
 
 # Another value for each field, to resume with.
 OTHER = {
@@ -121,3 +121,28 @@ def test_a_damaged_configuration(path, content):
 def test_a_missing_configuration(tmp_path):
     with pytest.raises(RunError, match=r"nothing\.yaml: .*FileNotFoundError"):
         require_same(config(), tmp_path / "nothing.yaml")
+
+
+LAUGHS = "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (LAUGHS + "data: digits\nclasses_every: 1\n", "an alias"),
+        ("data: " + "[" * 30_000, "recursion"),
+        ("data: digits\nclasses_every: 1\n" + "# \n" * 30_000, "more than 65,536 bytes"),
+        ("data: !!python/object/apply:os.getcwd []\nclasses_every: 1\n", "constructor"),
+        ("data: digits\nclasses_every: one\n", "classes_every is no int: 'one'"),
+        ("data: [digits]\nclasses_every: 1\n", "data is no str: list of 1"),
+        ('data: "\\ud800"\nclasses_every: 1\n', "data is no text"),
+        ("data: digits\nclasses_every: 1\naugmentation: <script>\n", "augmentation is no"),
+        ("data: 2001-99-99\nclasses_every: 1\n", "month"),
+        ("data: digits\n", "something else"),
+    ],
+)
+def test_what_no_run_wrote_is_refused(tmp_path, text, message):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(RunError, match=message):
+        stored_values(path)

@@ -236,3 +236,57 @@ class TestPickles:
             with pytest.raises(RunError, match=rf"{name}: expected a \.safetensors file"):
                 load()
         assert not fuse.exists()
+
+
+class TestHostileFiles:
+    """What a file says of itself is not taken on trust: no memory is taken for it."""
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"",
+            (1 << 63).to_bytes(8, "little") + b"{}",
+            (1 << 40).to_bytes(8, "little") + b"{}",
+            (200_000).to_bytes(8, "little") + b"[" * 200_000,
+            (2).to_bytes(8, "little") + b"{}" + bytes(1000),
+        ],
+    )
+    def test_headers_that_lie(self, tmp_path, content):
+        path = tmp_path / "student.safetensors"
+        path.write_bytes(content)
+        with pytest.raises(RunError, match=r"student\.safetensors: expected"):
+            load_student(path)
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("width", 1e9),
+            ("width", "1.0"),
+            ("width", float("nan")),
+            ("width", 10**400),
+            ("image_size", -1),
+            ("image_size", 2**62),
+            ("class_names", "abc"),
+            ("class_names", []),
+            ("class_names", ["\ud800"]),
+            ("mean", [0.5, 0.5, float("inf")]),
+            ("std", [0.0, 0.2, 0.2]),
+            ("network", ["mobilenet_student"]),
+        ],
+    )
+    def test_cards_that_no_network_has(self, path, field, value):
+        fields = {**asdict(CARD), field: value}
+        save_file(load_file(path), path, {"svdistill": json.dumps(fields)})
+        with pytest.raises(RunError, match="a header that svdistill wrote"):
+            load_student(path)
+
+    def test_a_card_that_is_nested_without_end(self, path):
+        save_file(load_file(path), path, {"svdistill": "[" * 100_000})
+        with pytest.raises(RunError, match="RecursionError"):
+            load_student(path)
+
+    def test_a_network_that_is_larger_than_its_file(self, path):
+        fields = {**asdict(CARD), "network": "vgg_teacher", "width": 60.0, "sha256": ""}
+        save_file(load_file(path), path, {"svdistill": json.dumps(fields)})
+        with pytest.raises(RunError, match="the network that the file holds, got one of"):
+            load_student(path)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable
 
-from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from svdistill.cli import manual
+from svdistill.cli.config_file import PlainConfigFile
 
 
 class _ManualFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -150,7 +151,7 @@ def _run_parser(usage: str, description: str, examples: str, config: type) -> Ar
 def _config_parser(usage: str, description: str, epilog: str, config: type) -> ArgumentParser:
     """The parser of a command that a dataclass describes: an option for every field."""
     parser = _parser(usage, description, epilog)
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with options.")
+    parser.add_argument("--config", action=PlainConfigFile, help="YAML file with options.")
     parser.add_class_arguments(config)
     return parser
 

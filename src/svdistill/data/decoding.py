@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -81,6 +82,10 @@ class EncodedPictures:
             if cell is None or (cell["bytes"] is None and cell["path"] is None):
                 raise ValueError("an empty cell")
             encoded = cell["bytes"]
+            if encoded is None and not S_ISREG(Path(cell["path"]).stat().st_mode):
+                raise ValueError(
+                    "something else than a file"
+                )  # to read from a pipe would wait for ever
             with Image.open(cell["path"] if encoded is None else io.BytesIO(encoded)) as image:
                 return _to_array(image, self._image_size)
         # Pillow has no error of its own: damaged bytes raise whatever its parsers stumble over.

@@ -9,11 +9,10 @@ from typing import Final
 
 from svdistill.errors import RunError
 from svdistill.experiments.plan import Task
-from svdistill.files import read_json
 from svdistill.knowledge_store.manifest import read_manifest
 from svdistill.knowledge_store.shards import MANIFEST_NAME
 from svdistill.training import CacheConfig
-from svdistill.training.run_directory import RunDirectory
+from svdistill.training.run_directory import RunDirectory, read_environment
 from svdistill.training.stored_config import stored_values
 
 # Where things lie, and how a machine is used: the same run may have been made elsewhere.
@@ -59,7 +58,10 @@ def is_finished(task: Task) -> bool:
 def require_images(task: Task, fingerprint: str) -> None:
     """Raise `RunError` if a run was begun with other images than those of this fingerprint."""
     environment = RunDirectory(task.output).environment
-    if environment.exists() and read_json(environment).get("data_fingerprint") != fingerprint:
+    if (
+        environment.exists()
+        and read_environment(environment).get("data_fingerprint") != fingerprint
+    ):
         raise RunError(
             task.output,
             expected="a run on the images that --data names",

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from svdistill.errors import RunError, nearest
-from svdistill.files import read_json
 from svdistill.networks import network_names
 from svdistill.report.network_tables import millions
 from svdistill.report.row_names import row_name
@@ -17,6 +16,7 @@ from svdistill.training.metrics import EpochRecord
 from svdistill.training.run_directory import (
     RunDirectory,
     RunSummary,
+    read_environment,
     read_records,
     read_summary,
 )
@@ -135,7 +135,7 @@ def _read(folder: Path) -> Run:
     return Run(
         path=folder,
         config=stored_values(run.config),
-        environment=read_json(run.environment),
+        environment=read_environment(run.environment),
         summary=read_summary(folder),
         records=tuple(read_records(folder)),
     )

@@ -15,6 +15,7 @@ from torch import nn
 from svdistill.errors import RunError
 from svdistill.files import read_json, write_json
 from svdistill.networks import profile_network
+from svdistill.plain_values import from_plain
 from svdistill.timing import Case, interleave
 
 LATENCY_ROUNDS: Final = 20
@@ -129,19 +130,12 @@ def read_before_after(path: str | Path) -> BeforeAfter | None:
         return None
     fields = read_json(file)
     try:
-        teacher = fields.pop("teacher")
-        before, after = (NetworkFigures(**fields.pop(name)) for name in ("before", "after"))
-        return BeforeAfter(
-            teacher=None if teacher is None else NetworkFigures(**teacher),
-            before=before,
-            after=after,
-            **fields,
-        )
-    except (KeyError, TypeError, AttributeError) as error:
+        return from_plain(BeforeAfter, fields)
+    except ValueError as error:
         raise RunError(
             str(file),
             expected="a teacher's and a student's figures",
-            got=f"{type(error).__name__}: {error}",
+            got=str(error),
             remedy="remove it; the rest of the run does not need it",
         ) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -73,6 +74,7 @@ def _read(file: Path) -> Mapping[str, Tensor]:
     if file.suffix == ".safetensors":
         return read_tensors(file)
     try:
+        _require_whole(file)
         return _unwrap(torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:  # torch raises whatever its readers stumble over
         raise RunError(
@@ -81,6 +83,22 @@ def _read(file: Path) -> Mapping[str, Tensor]:
             got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
             remedy="check the path; save a network's state_dict() with safetensors.torch.save_file",
         ) from error
+
+
+def _require_whole(file: Path) -> None:
+    """Raise `ValueError` where an archive is damaged, or unpacks to more than it takes on disk.
+
+    `torch.save` compresses nothing: a small file that fills the memory is none of its own. It
+    writes checksums, which `torch.load` does not look at.
+    """
+    if not zipfile.is_zipfile(file):  # of torch before 1.6
+        return
+    with zipfile.ZipFile(file) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+        if size > file.stat().st_size:
+            raise ValueError(f"a compressed archive of {size:,} bytes, not torch.save's")
+        if damaged := archive.testzip():
+            raise ValueError(f"damaged in {damaged}")
 
 
 def _unwrap(saved: Any) -> dict[str, Tensor]:

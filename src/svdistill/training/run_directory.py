@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from svdistill.errors import RunError
-from svdistill.files import make_directory, read_json, write_atomically, write_json
+from svdistill.files import make_directory, read_json, read_text, write_atomically, write_json
+from svdistill.plain_values import from_plain, require_finite, require_text
 from svdistill.training.metrics import EpochRecord
 from svdistill.training.stored_config import RunConfig, require_same, to_yaml
 
@@ -98,7 +99,7 @@ class RunDirectory:
             )
         if config.resume and self.config.exists():
             require_same(config, self.config)
-            stored = read_json(self.environment).get("data_fingerprint")
+            stored = read_environment(self.environment).get("data_fingerprint")
             if stored != data_fingerprint:
                 raise RunError(
                     "data",
@@ -138,6 +139,37 @@ class RunDirectory:
         self.checkpoint.unlink(missing_ok=True)
 
 
+def read_environment(file: Path) -> dict[str, Any]:
+    """Machine, versions and threads as a run recorded them.
+
+    Raises:
+        RunError: it is missing, damaged, or holds something else.
+    """
+    recorded = read_json(file)
+    try:
+        _require_facts(recorded)
+    except ValueError as error:
+        raise RunError(
+            str(file),
+            expected="the environment of a run",
+            got=str(error),
+            remedy="check that the path is a run directory",
+        ) from error
+    return recorded
+
+
+def _require_facts(value: object, depth: int = 2) -> None:
+    """Raise unless it is a dictionary of numbers, texts, and dictionaries of these."""
+    if not isinstance(value, dict) or depth == 0:
+        raise ValueError(f"no JSON object of facts: {type(value).__name__}")
+    for name, item in value.items():
+        require_text(name, "a name")
+        if isinstance(item, (dict, list)):
+            _require_facts(item, depth - 1)
+        elif isinstance(item, str):
+            require_text(item, name)
+
+
 def read_summary(path: str | Path) -> RunSummary:
     """The summary of a finished run.
 
@@ -150,8 +182,12 @@ def read_summary(path: str | Path) -> RunSummary:
     file = Path(path) / "summary.json"
     fields = read_json(file)
     try:
-        return RunSummary(**{**fields, "directory": str(path)})
-    except TypeError as error:
+        if not isinstance(fields, dict):
+            raise ValueError("no JSON object")
+        summary = from_plain(RunSummary, {**fields, "directory": str(path)})
+        require_finite(width=summary.width, seconds=summary.seconds)
+        return summary
+    except ValueError as error:
         raise RunError(
             str(file), expected="the summary of a run", got=str(error), remedy="run it again"
         ) from error
@@ -165,8 +201,9 @@ def read_records(path: str | Path) -> list[EpochRecord]:
     """
     file = Path(path) / "metrics.jsonl"
     try:
-        return [EpochRecord(**json.loads(line)) for line in file.read_text().splitlines()]
-    except (OSError, ValueError, TypeError) as error:
+        lines = read_text(file).splitlines()
+        return [from_plain(EpochRecord, json.loads(line)) for line in lines]
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(
             str(file),
             expected="one JSON object a line, each an epoch",

@@ -9,6 +9,8 @@ from typing import Any, Final
 import yaml
 
 from svdistill.errors import RunError
+from svdistill.plain_values import require_plain
+from svdistill.plain_yaml import read_yaml
 from svdistill.training.config import DistillConfig, TrainConfig
 
 # What a run may be resumed with another value of.
@@ -29,19 +31,18 @@ def stored_values(path: Path) -> dict[str, Any]:
         RunError: it is missing or no configuration.
     """
     try:
-        stored = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        got = type(error).__name__
-    else:
-        if isinstance(stored, dict) and {"data", "classes_every"} <= set(stored):
-            return stored
-        got = "something else"
-    raise RunError(
-        str(path),
-        expected="the configuration of a run",
-        got=got,
-        remedy="give a run directory, or start the run again in another one",
-    )
+        stored = read_yaml(path)
+        if not isinstance(stored, dict) or not {"data", "classes_every"} <= set(stored):
+            raise ValueError("something else")
+        require_plain(DistillConfig if "loss" in stored else TrainConfig, stored)
+    except (OSError, ValueError) as error:
+        raise RunError(
+            str(path),
+            expected="the configuration of a run",
+            got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
+            remedy="give a run directory, or start the run again in another one",
+        ) from error
+    return stored
 
 
 def require_same(config: RunConfig, path: Path) -> None:

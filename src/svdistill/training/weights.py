@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from svdistill.errors import RunError
+from svdistill.errors import RunError, SVDistillError
 from svdistill.files import write_atomically
 from svdistill.networks import build_network, is_zoo, network_names
 from svdistill.networks.hf_config import build_from_config, config_text
@@ -91,17 +91,50 @@ def build_as_on_card(card: WeightsCard, file: Path) -> nn.Module:
     Raises:
         RunError: it is of the user's own code.
     """
-    classes = len(card.class_names)
-    if card.network.startswith("hf:"):
-        return build_from_config(card.config, classes)
     if not is_own_code(card):
-        return build_network(card.network, classes, card.width, image_size=card.image_size)
+        _require_to_hold(card, file)
+        return _build(card)
     raise RunError(
         str(file),
         expected="a network that is built by its name",
         got=f"{card.network!r}, which means code of your own",
         remedy="build it and give it, load_student(path, network=...) in Python, "
         "--teacher_network module:attr for a teacher's, --network for evaluate",
+    )
+
+
+def _build(card: WeightsCard) -> nn.Module:
+    classes = len(card.class_names)
+    if card.network.startswith("hf:"):
+        return build_from_config(card.config, classes)
+    return build_network(card.network, classes, card.width, image_size=card.image_size)
+
+
+def _require_to_hold(card: WeightsCard, file: Path) -> None:
+    """Raise unless a card's network, built without memory, takes no more than its file.
+
+    Of timm's and torchvision's networks a card says the name alone, not the size.
+    """
+    if is_zoo(card.network) and not card.network.startswith("hf:"):
+        return
+    try:
+        with torch.device("meta"):
+            parameters = list(_build(card).parameters())
+    except SVDistillError:
+        raise
+    except Exception as error:  # transformers raises whatever a configuration makes it stumble over
+        got = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    else:
+        size = sum(parameter.numel() * parameter.element_size() for parameter in parameters)
+        held = 4 * weights_file(file).stat().st_size  # its numbers may have been kept in a byte
+        if size <= held:
+            return
+        got = f"one of {size:,} bytes"
+    raise RunError(
+        str(file),
+        expected="a card of the network that the file holds",
+        got=got,
+        remedy="copy the file again, or train the network again",
     )
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from safetensors import SafetensorError, safe_open
 
 from svdistill.errors import RunError
+from svdistill.plain_values import from_plain, require_finite
 
 METADATA_KEY = "svdistill"
+# A card may claim anything; no network comes near these.
+MOST_WIDTH: Final = 64.0
+MOST_SIDE: Final = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -53,24 +57,24 @@ def read_card(path: Path) -> WeightsCard | None:
     if text is None:
         return None
     try:
-        fields = json.loads(text)
-        return WeightsCard(
-            str(fields["network"]),
-            float(fields["width"]),
-            tuple(map(str, fields["class_names"])),
-            tuple(map(float, fields["mean"])),
-            tuple(map(float, fields["std"])),
-            int(fields["image_size"]),
-            str(fields.get("sha256", "")),
-            str(fields.get("config", "")),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return _checked(from_plain(WeightsCard, json.loads(text)))
+    except (ValueError, RecursionError) as error:
         raise RunError(
             str(path),
             expected="a header that svdistill wrote",
             got=f"{type(error).__name__}: {error}",
             remedy="name its network with teacher_network, or train it again",
         ) from error
+
+
+def _checked(card: WeightsCard) -> WeightsCard:
+    """The card itself, unless it says what no network is."""
+    require_finite(mean=card.mean, std=card.std)
+    if not 0 < card.width <= MOST_WIDTH or not 0 < card.image_size <= MOST_SIDE:
+        raise ValueError(f"width {card.width:g}, image_size {card.image_size}")
+    if not card.class_names or len(card.mean) != 3 or len(card.std) != 3 or min(card.std) <= 0:
+        raise ValueError("no classes, or no channels")
+    return card
 
 
 def header(card: WeightsCard) -> dict[str, Any]:
