@@ -35,6 +35,7 @@ class MixedSplit(ImageSplit):
         unlabelled: the others; whatever labels they have are not looked at.
 
     Example:
+        >>> from svdistill.data.splits import ResidentSplit
         >>> def split(count):
         ...     images = torch.zeros(count, 3, 8, 8, dtype=torch.uint8)
         ...     return ResidentSplit(images, torch.zeros(count, dtype=torch.int64))
