@@ -36,9 +36,9 @@ def test_a_recipe_trains(recipe: Path, teacher: Path, tmp_path: Path) -> None:
     assert {name: run.config[name] for name in said} == said
 
 
-def test_the_recipe_is_the_row_of_the_preset_mini() -> None:
-    (recipe,) = RECIPES
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_is_the_row_of_its_name_in_the_preset_mini(recipe: Path) -> None:
     said = yaml.safe_load(recipe.read_text())
-    (method,) = find_methods(("svd-soft-target",))
+    (method,) = find_methods((recipe.stem.replace("_", "-"),))
     assert method.options.items() <= said.items()
     assert said["max_grad_norm"] == PRESETS["mini"].student.max_grad_norm

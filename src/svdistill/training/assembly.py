@@ -57,6 +57,7 @@ def build_losses(config: DistillConfig | CacheConfig) -> Losses:
     if config.loss == "soft_target":
         return Losses(soft)
     require_choice("loss", config.loss, get_args(LossName))
+    assert config.num_vectors is not None  # from its construction on
     losses: dict[str, TransferLoss] = {
         "svd": SVDLoss(config.num_vectors, config.beta, config.gradient),
         "fsp": FSPLoss(),

@@ -13,7 +13,7 @@ from svdistill.errors import (
 )
 from svdistill.knowledge_store.structure import DTYPES
 from svdistill.networks import require_network
-from svdistill.training.config import LossName, require_teacher_weights
+from svdistill.training.config import LossName, require_teacher_weights, usual_vectors
 
 
 @dataclass(kw_only=True)
@@ -46,7 +46,7 @@ class CacheConfig:
             the last one the first again.
         views_seed: Seed of the views.
         loss: What students are to learn by.
-        num_vectors: Singular vectors per tap (svd, position_svd).
+        num_vectors: Singular vectors per tap; empty for 4 (position_svd) or 1 (svd).
         beta: Width of the radial basis function (svd).
         gradient: `exact`, the `poster`'s formula, or what its `authors`' code computes (svd).
         temperature: Softening of the predictions (soft_target).
@@ -75,8 +75,8 @@ class CacheConfig:
     augmentation: Literal["seed", "crop_flip", "none"] = "seed"
     views: int = 0
     views_seed: int = 0
-    loss: LossName = "svd"
-    num_vectors: int = 1
+    loss: LossName = "position_svd+soft_target"
+    num_vectors: int | None = None
     beta: float = 8.0
     gradient: Literal["exact", "poster", "authors"] = "exact"
     temperature: float = 4.0
@@ -85,6 +85,10 @@ class CacheConfig:
     batch_size: int = 256
     device: Literal["auto", "cpu", "cuda"] = "auto"
     resume: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_vectors is None:
+            self.num_vectors = usual_vectors(self.loss)
 
     def check(self) -> None:
         """Raise `ArgumentError` for the first value that no store can have."""

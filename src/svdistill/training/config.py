@@ -29,6 +29,16 @@ OBJECT: Final = "object"
 PRETRAINED: Final = "pretrained"
 
 
+def usual_vectors(loss: str) -> int:
+    """As many singular vectors per tap as a loss takes unless it is told otherwise.
+
+    Example:
+        >>> usual_vectors("position_svd+soft_target"), usual_vectors("svd")
+        (4, 1)
+    """
+    return 4 if loss.startswith("position_svd") else 1
+
+
 @dataclass(kw_only=True)
 class TrainConfig:
     """Train a network on labelled images.
@@ -164,9 +174,9 @@ class DistillConfig(TrainConfig):
         teacher_taps: Module paths of the teacher's taps. If empty, the seed's networks have their
             own, and stages of other networks are paired.
         student_taps: Module paths of the student's taps, as many; likewise.
-        loss: What to transfer. `position_svd` compares positions instead of channels. An added soft
-            target counts as part of the task: it is not clipped.
-        num_vectors: Singular vectors per tap (svd, position_svd).
+        loss: What to transfer. `svd` compares channels, as the seed does, `position_svd` positions.
+            An added soft target counts as part of the task: it is not clipped.
+        num_vectors: Singular vectors per tap; empty for 4 (position_svd) or 1 (svd).
         beta: Width of the radial basis function (svd).
         gradient: `exact`, the `poster`'s formula, or what its `authors`' code computes (svd).
         temperature: Softening of the predictions (soft_target).
@@ -190,8 +200,8 @@ class DistillConfig(TrainConfig):
     teacher_width: float = 1.0
     teacher_taps: list[str] = field(default_factory=list)
     student_taps: list[str] = field(default_factory=list)
-    loss: LossName = "svd"
-    num_vectors: int = 1
+    loss: LossName = "position_svd+soft_target"
+    num_vectors: int | None = None
     beta: float = 8.0
     gradient: Literal["exact", "poster", "authors"] = "exact"
     temperature: float = 4.0
@@ -201,6 +211,10 @@ class DistillConfig(TrainConfig):
     transfer_weight: float = 1.0
     soft_target_weight: float = 1.0
     transfer_epochs: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_vectors is None:
+            self.num_vectors = usual_vectors(self.loss)
 
     def check(self) -> None:
         """Raise `ArgumentError` for the first value that no run can have."""
