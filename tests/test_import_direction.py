@@ -12,6 +12,8 @@ HOUSE = [
     "plain_yaml",
     "timing",
     "logits",
+    "launching",
+    "parallel",
     "linalg",
     "losses",
     "taps",

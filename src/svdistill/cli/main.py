@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import warnings
 from argparse import ArgumentError as UsageError
@@ -13,8 +15,10 @@ from jsonargparse import Namespace
 from rich.console import Console
 
 from svdistill.cli.parsers import build_parser
+from svdistill.cli.processes import TOGETHER, is_speaker, say
 from svdistill.cli.spelling import explain, spell
 from svdistill.errors import SVDistillError
+from svdistill.launching import require_alone
 
 # What was finished is saved; how a command goes on with the rest.
 GO_ON = {
@@ -33,8 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, 2 for bad input, 130 when interrupted.
     """
     words = spell(list(sys.argv[1:] if arguments is None else arguments))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
         warnings.showwarning = _show_warning
+        if not is_speaker():
+            nowhere = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
         return _run(words)
 
 
@@ -45,13 +52,15 @@ def _run(words: list[str]) -> int:
         return 0
     try:
         options = parser.parse_args(words)
+        if options.command not in TOGETHER:
+            require_alone(options.command)
         getattr(_Commands, options.command)(options[options.command])
     except UsageError as error:
-        return _fail(explain(str(error), words))
+        return _fail(explain(str(error), words), error)
     except SVDistillError as error:
-        return _fail(str(error))
+        return _fail(str(error), error)
     except KeyboardInterrupt:
-        return _fail(f"interrupted{GO_ON.get(words[0], '')}", status=130)
+        return _fail(f"interrupted{GO_ON.get(words[0], '')}", None, status=130)
     return 0
 
 
@@ -80,7 +89,8 @@ class _Commands:
         keep_freed_memory()
         summary = distill(DistillConfig(**_fields(options)), BarReporter())
         _print_summary(summary)
-        _show_gain(summary.directory)
+        if is_speaker():
+            _show_gain(summary.directory)
 
     @staticmethod
     def cache(options: Namespace) -> None:
@@ -197,11 +207,12 @@ def _fields(options: Namespace) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name != "config"}
 
 
-def _fail(message: str, status: int = 2) -> int:
-    print("svdistill:", " ".join(message.split()), file=sys.stderr)  # one line, whatever it quotes
+def _fail(message: str, error: Exception | None, status: int = 2) -> int:
+    say(f"svdistill: {' '.join(message.split())}", error)  # one line, whatever it quotes
     return status
 
 
 def _show_warning(message: Warning | str, *_where: object, **_more: object) -> None:
     """Warnings as one line, without the place in the code."""
-    print(f"svdistill: warning: {message}", file=sys.stderr)
+    if is_speaker():
+        print(f"svdistill: warning: {message}", file=sys.stderr)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from svdistill.errors import ArgumentError, require_count
+from svdistill.parallel import ALONE, BatchPart, Share
 
 # The label of an image without one. It counts in no task loss and in no accuracy.
 UNLABELLED: Final = -1
@@ -23,11 +24,13 @@ class Batch(NamedTuple):
         labels: ``[B]``, int64, 0 to number of classes - 1, or `UNLABELLED`.
         indices: ``[B]``, int64, 0 to length of the split - 1; the order does not change them. On
             the CPU: whoever looks something up by them need not wait for the device.
+        part: of which part of a batch they are, where several processes have one.
     """
 
     images: Tensor
     labels: Tensor
     indices: Tensor
+    part: BatchPart | None = None
 
 
 class ImageSplit(ABC):
@@ -80,6 +83,7 @@ class ImageSplit(ABC):
         device: torch.device | str,
         order_seed: int | None,
         drop_last: bool = False,
+        share: Share = ALONE,
     ) -> Iterator[Batch]:
         """Go through the split once.
 
@@ -89,6 +93,7 @@ class ImageSplit(ABC):
             order_seed: the order of the images; it alone decides, whatever torch's global random
                 state. None gives the stored order.
             drop_last: leave out a last batch that is smaller.
+            share: what this process takes of every batch.
 
         Returns:
             An iterator of `Batch`.
@@ -133,9 +138,11 @@ class StoredSplit(ImageSplit):
         device: torch.device | str,
         order_seed: int | None,
         drop_last: bool = False,
+        share: Share = ALONE,
     ) -> Iterator[Batch]:
         """See `ImageSplit.batches`."""
-        return self.gather(in_batches(len(self), batch_size, order_seed, drop_last), device)
+        chunks = in_batches(len(self), batch_size, order_seed, drop_last)
+        return shared(self.gather([share.take(chunk) for chunk in chunks], device), chunks, share)
 
 
 @final
@@ -195,6 +202,22 @@ class ResidentSplit(StoredSplit):
             )
             for rows, chunk in zip(moved, chunks, strict=True)
         )
+
+
+def shared(
+    batches: Iterator[Batch], chunks: Sequence[Tensor], share: Share, labelled: int | None = None
+) -> Iterator[Batch]:
+    """A process's parts of batches, each with what it must know of the whole batch.
+
+    Args:
+        batches: the parts.
+        chunks: the places of each whole batch's images.
+        share: what the process takes.
+        labelled: images of a lower place have a label; None where all have.
+    """
+    for batch, chunk in zip(batches, chunks, strict=True):
+        count = len(chunk) if labelled is None else int((chunk < labelled).sum())
+        yield batch._replace(part=share.part(len(chunk), count))
 
 
 def in_batches(

@@ -12,6 +12,7 @@ import torch
 
 from svdistill.errors import RunError
 from svdistill.files import write_atomically
+from svdistill.parallel import is_main
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,12 @@ class Place:
 
 
 def save_checkpoint(path: Path, place: Place, states: dict[str, dict[str, Any]]) -> None:
-    """Write the place and the state dictionaries of everything that has state, atomically."""
+    """Write the place and the state dictionaries of everything that has state, atomically.
+
+    Of several processes the main one writes.
+    """
+    if not is_main():
+        return
     content = {"place": asdict(place), "states": states}
     write_atomically(path, lambda temporary: torch.save(content, temporary))
 

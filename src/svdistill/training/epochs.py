@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from svdistill.data import Augmentation, ImageSplit, Prepared
 from svdistill.knowledge_store import KnowledgeStore
 from svdistill.linalg import Convergence
+from svdistill.parallel import ALONE, own_share
 from svdistill.training.captured import CapturedStep
 from svdistill.training.checkpoint import Place
 from svdistill.training.config import TrainConfig
@@ -57,11 +58,14 @@ class Epochs:
         self.accelerator = accelerator
         self.reporter = reporter
         self.steps = images.steps(config.batch_size)
+        self.share = own_share()
 
     def captured(self, step: Step, watch: Convergence) -> Step:
-        """The step as CUDA graphs, where that is possible: a scaler of fp16 looks at gradients."""
+        """The step as CUDA graphs, where that is possible: a scaler of fp16 looks at gradients, and
+        parts of batches differ from process to process."""
         device = self.accelerator.device
-        if device.type != "cuda" or self.accelerator.scaler or self.config.capture == "off":
+        possible = not self.accelerator.scaler and self.share == ALONE
+        if device.type != "cuda" or not possible or self.config.capture == "off":
             return step
         return CapturedStep(step, CUDARecorder(device), watch)
 
@@ -90,12 +94,16 @@ class Epochs:
         """
         config, device = self.config, self.accelerator.device
         where = (place.stage, place.epoch)
-        torch.manual_seed(derive_seed(config.seed, "dropout", *where))
+        # Not the same dropout for the parts that several processes have of a batch.
+        of_part = (self.share.rank,) if self.share.rank else ()
+        torch.manual_seed(derive_seed(config.seed, "dropout", *where, *of_part))
         order = derive_seed(config.seed, "order", *where)
         look_every = LOOK_EVERY[device.type]
         meter, loading = EpochMeter(device), loading_time(device)
         step.train_mode()
-        batches = self.images.batches(config.batch_size, device=device, order_seed=order)
+        batches = self.images.batches(
+            config.batch_size, device=device, order_seed=order, share=self.share
+        )
         for number, batch in enumerate(loading.watch(batches), start=1):
             view = self._view(place.total, number)
             images = self.augmentation(
@@ -106,6 +114,7 @@ class Epochs:
                 batch.labels,
                 progress=place.epoch,
                 knowledge=None if store is None else store.read(batch.indices, view, device),
+                part=batch.part,
             )
             meter.update(result, batch.labels)
             if number % look_every == 0 or number == self.steps:
@@ -114,6 +123,9 @@ class Epochs:
             if config.max_grad_norm is not None:
                 self.accelerator.clip_grad_norm_(step.parameters(), config.max_grad_norm)
             optimizer.step()
+            if getattr(optimizer, "step_was_skipped", False):  # by fp16's scaler
+                meter.skipped += 1
+                step.measure_again()
             optimizer.zero_grad()
             schedule.step()
             self.reporter.step(meter)

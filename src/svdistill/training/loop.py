@@ -15,6 +15,7 @@ from svdistill.data import ImageData, ImageSplit
 from svdistill.errors import RunError
 from svdistill.knowledge_store import KnowledgeStore
 from svdistill.linalg import Convergence, watch_convergence
+from svdistill.parallel import own_share, require_alike
 from svdistill.training.checkpoint import Place, load_checkpoint, save_checkpoint
 from svdistill.training.config import TrainConfig
 from svdistill.training.epochs import Epochs
@@ -101,6 +102,7 @@ class Loop:
             TrainingError: a loss is not finite. What was saved before stays.
         """
         place, states = self._resume()
+        require_alike({"checkpoint": replace(place, seconds=0.0)})  # one file, on disks of all
         steps = [
             epochs.steps
             for stage, epochs in zip(self.stages, self.epochs, strict=True)
@@ -132,6 +134,7 @@ class Loop:
             meter, loading = epochs.train(place, step, stage.store, optimizer, schedule)
             loading_seconds = loading.seconds()
             trained = time.perf_counter() - began
+            watch.add_other_processes()
             test = self.evaluate(self.data.test, self.network)
             require_finite("loss", test.loss, f"on the test images after epoch {place.total + 1}")
             dev = None if self.data.dev is None else self.evaluate(self.data.dev, self.network)
@@ -155,6 +158,7 @@ class Loop:
                 svd_missed=watch.missed_share(),
                 svd_close=watch.close_share(),
                 loading_seconds=loading_seconds,
+                skipped_steps=meter.skipped,
             )
             place = replace(
                 place,
@@ -188,6 +192,7 @@ class Loop:
             split,
             self.augmentation,
             device=self.accelerator.device,
+            share=own_share(),
         )
 
     def _save_weights(self, place: Place, chooser: Evaluation, test: Evaluation) -> Place:

@@ -13,6 +13,7 @@ import torch
 
 from svdistill.errors import RunError
 from svdistill.files import make_directory, read_json, read_text, write_atomically, write_json
+from svdistill.parallel import is_main, size
 from svdistill.plain_values import from_plain, require_finite, require_text
 from svdistill.training.metrics import EpochRecord
 from svdistill.training.stored_config import RunConfig, require_same, to_yaml
@@ -61,7 +62,7 @@ class RunSummary:
 
 
 class RunDirectory:
-    """Reads and writes the files of one run.
+    """Reads and writes the files of one run. Of several processes the main one writes.
 
     `config.yaml`, `environment.json`, `metrics.jsonl`, `checkpoint.pt`, `student.safetensors` (last
     epoch), `student-best.safetensors`, `tensorboard/`; and once it is finished `summary.json` and,
@@ -123,18 +124,22 @@ class RunDirectory:
 
     def append(self, record: EpochRecord) -> None:
         """Add one epoch to the metrics."""
+        if not is_main():
+            return
         line = json.dumps(dataclasses.asdict(record)) + "\n"
         lines = self.metrics.read_text() if self.metrics.exists() else ""
         write_atomically(self.metrics, lambda temporary: temporary.write_text(lines + line))
 
     def keep_epochs(self, count: int) -> None:
         """Drop metrics of epochs that no checkpoint holds: they will be trained again."""
-        if self.metrics.exists():
+        if is_main() and self.metrics.exists():
             kept = self.metrics.read_text().splitlines(keepends=True)[:count]
             write_atomically(self.metrics, lambda temporary: temporary.write_text("".join(kept)))
 
     def finish(self, summary: RunSummary) -> None:
         """Mark the run as finished; its checkpoint is of no more use."""
+        if not is_main():
+            return
         write_json(self.summary, dataclasses.asdict(summary))
         self.checkpoint.unlink(missing_ok=True)
 
@@ -221,5 +226,6 @@ def environment() -> dict[str, Any]:
         "processor": platform.processor() or platform.machine(),
         "gpu": torch.cuda.get_device_name() if cuda else None,
         "threads": torch.get_num_threads(),
+        "processes": size(),
         "packages": {name: version(name) for name in PACKAGES},
     }
