@@ -27,21 +27,21 @@ def _work(rank, count, work, folder, arguments):
     dist.destroy_process_group()
 
 
-def start_ranks(count, *words, module="svdistill"):
-    """Start `python -m svdistill WORDS` as a launcher does, without one that would end the rest."""
+def start_ranks(*each):
+    """Start `svdistill` with each of these words as launchers do, but none ends the others."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(len(each))}
     return [
         subprocess.Popen(
-            [sys.executable, "-m", module, *words],
+            [sys.executable, "-m", "svdistill", *words],
             env={**os.environ, **meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in range(count)
+        for rank, words in enumerate(each)
     ]
 
 
