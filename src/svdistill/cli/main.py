@@ -172,10 +172,12 @@ class _Commands:
 
 
 def _print_summary(summary: Any) -> None:
+    skipped = f"; {summary.skipped_steps} steps skipped in fp16" if summary.skipped_steps else ""
     print(
         f"{summary.network}: {summary.last_accuracy:.2f} % after the last epoch, "
         f"{summary.best_accuracy:.2f} % after the best ({summary.best_epoch + 1}, by "
-        f"{summary.best_by}); {summary.parameters:,} parameters, {summary.flops / 1e6:.1f}M FLOPs\n"
+        f"{summary.best_by}); {summary.parameters:,} parameters, {summary.flops / 1e6:.1f}M FLOPs"
+        f"{skipped}\n"
         f"{summary.directory}"
     )
 

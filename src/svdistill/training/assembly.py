@@ -26,6 +26,7 @@ from svdistill.networks import build_network, pretrained_classes
 from svdistill.parallel import TIMEOUT
 from svdistill.training.cache_config import CacheConfig
 from svdistill.training.config import PRETRAINED, DistillConfig, LossName, TrainConfig
+from svdistill.training.determinism import require_workspace
 from svdistill.training.initial_weights import fill_network
 from svdistill.training.progress import Reporter
 from svdistill.training.seeding import derive_seed
@@ -213,6 +214,8 @@ def new_accelerator(config: TrainConfig) -> Accelerator:
             got="'fp16'",
             remedy="use --precision bf16, or a GPU",
         )
+    if config.deterministic:
+        require_workspace(device)
     # Accelerate keeps one precision per process; several runs in one process may differ.
     AcceleratorState._reset_state(reset_partial_state=True)
     on_cpu = device.type == "cpu"

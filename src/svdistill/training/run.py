@@ -32,10 +32,11 @@ from svdistill.training.before_after import (
     write_before_after,
 )
 from svdistill.training.config import OBJECT, DistillConfig, TrainConfig
+from svdistill.training.determinism import deterministic
 from svdistill.training.images import run_images
 from svdistill.training.loop import Loop, Stage
 from svdistill.training.progress import Reporter
-from svdistill.training.run_directory import RunDirectory, RunSummary
+from svdistill.training.run_directory import RunDirectory, RunSummary, read_records
 from svdistill.training.step import DistillStep, Step, TaskStep, TransferStep
 from svdistill.training.tapping import paired_taps, taps_of_store
 from svdistill.training.teacher import teacher_of
@@ -92,7 +93,8 @@ def train(
     accelerator = new_accelerator(config)
     reporter = reporter if is_main() else Reporter()
     parts = together(partial(_training, config, accelerator, reporter, network, data))
-    return _run(config, parts, accelerator, reporter)
+    with deterministic(config.deterministic):
+        return _run(config, parts, accelerator, reporter)
 
 
 def _training(
@@ -146,7 +148,8 @@ def distill(
         if config.knowledge
         else partial(_distillation, config, accelerator, reporter, teacher, student, data)
     )
-    return _run(config, parts, accelerator, reporter)
+    with deterministic(config.deterministic):
+        return _run(config, parts, accelerator, reporter)
 
 
 def _distillation(
@@ -306,6 +309,7 @@ def _run(
         seconds=place.seconds,
         num_classes=data.num_classes,
         image_size=data.image_shape[-1],
+        skipped_steps=sum(r.skipped_steps for r in read_records(run.path)) if is_main() else 0,
     )
     in_main(partial(run.finish, summary))
     return summary

@@ -40,6 +40,7 @@ class RunSummary:
         epochs: over all stages.
         seconds: spent in training and evaluation, over all resumptions.
         num_classes, image_size: of the data, the latter in pixels; None in runs of old versions.
+        skipped_steps: those whose gradients overflowed in fp16, so that they changed nothing.
     """
 
     directory: str
@@ -59,6 +60,7 @@ class RunSummary:
     seconds: float
     num_classes: int | None = None
     image_size: int | None = None
+    skipped_steps: int = 0
 
 
 class RunDirectory:
