@@ -5,8 +5,8 @@
 For every loss, clip and number of stages: twenty steps on digits by the steps that `distill` takes,
 once in one process and once in each number of them, and of all weights and running statistics the
 largest difference. In float64 that shows what is computed; in float32, what rounding makes of it.
-The last batch of each epoch has another size, odd, so that its parts differ. Takes half an hour on
-two cores.
+The last batch of each epoch has another size, odd, so that its parts differ. Takes half an
+hour on two cores.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any, cast
@@ -31,6 +32,7 @@ from torch import Tensor, nn
 from svdistill.adapters import Adapters
 from svdistill.data import ImageData, load_images
 from svdistill.distiller import Distiller
+from svdistill.files import write_atomically
 from svdistill.losses import SumLoss
 from svdistill.parallel import own_share
 from svdistill.training import DistillConfig
@@ -175,7 +177,10 @@ def _work(rank: int, processes: int, chosen: list[Case], folder: str) -> None:
             "gloo", init_method=f"file://{folder}/meet-{processes}", rank=rank, world_size=processes
         )
     for case in chosen:
-        torch.save(trained(case, data), Path(folder) / f"{processes} {rank} {case.name}.pt")
+        found = trained(case, data)
+        write_atomically(
+            Path(folder) / f"{processes} {rank} {case.name}.pt", partial(torch.save, found)
+        )
         if rank == 0:
             print(f"{processes} processes: {case.name}", file=sys.stderr, flush=True)
     if processes > 1:
@@ -185,7 +190,15 @@ def _work(rank: int, processes: int, chosen: list[Case], folder: str) -> None:
 def weights(processes: int, chosen: list[Case], folder: Path) -> dict[Case, list[Tensor]]:
     """What each of so many processes has after each of the cases."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    mp.spawn(_work, args=(processes, chosen, str(folder)), nprocs=processes)
+    missing = [
+        case
+        for case in chosen
+        if not all(
+            (folder / f"{processes} {rank} {case.name}.pt").exists() for rank in range(processes)
+        )
+    ]
+    if missing:
+        mp.spawn(_work, args=(processes, missing, str(folder)), nprocs=processes)
     return {
         case: [
             torch.load(folder / f"{processes} {rank} {case.name}.pt", weights_only=True)
@@ -217,12 +230,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--processes", type=int, nargs="*", default=[2, 4])
     parser.add_argument("--losses", nargs="*", default=list(LOSSES), choices=LOSSES)
+    parser.add_argument("--folder", type=Path, help="keeps what is there, to go on after a stop")
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
     chosen = cases(losses=options.losses)
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for case, processes, largest, moved in differences(options.processes, chosen, Path(folder)):
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        for case, processes, largest, moved in differences(options.processes, chosen, folder):
             rows.append({**vars(case), "processes": processes, "largest": largest, "moved": moved})
             print(f"{processes} {case.name:40} {largest:.1e} (moved {moved:.1e})", flush=True)
     options.output.parent.mkdir(parents=True, exist_ok=True)

@@ -231,7 +231,7 @@ def normalised(kind, dtype):
 @pytest.mark.parametrize("kind", NORMS)
 def test_batch_norm_is_of_the_whole_batch(kind, dtype, found):
     expected, gradients, statistics = normalised(kind, dtype)
-    tolerance = {"rtol": 0, "atol": 1e-10 if dtype == torch.float64 else 1e-4}
+    tolerance = {"rtol": 0, "atol": 1e-10 if dtype == torch.float64 else 1e-3}
     for number, each in enumerate(found):
         outputs, others, buffers = each["norms"][f"{kind} {dtype}"]
         for images, own, whole in zip(batch_sizes(kind), outputs, expected, strict=True):
