@@ -124,7 +124,9 @@ def make_distiller(case: Case) -> Distiller:
     losses = build_losses(DistillConfig(output="-", loss=chosen))
     clipped = losses.clipped
     if name == "sum":  # one that is summed over images beside one that is averaged
-        clipped = SumLoss([clipped, build_losses(DistillConfig(output="-", loss="fsp"))[0]], [1.0, 2.0])
+        clipped = SumLoss(
+            [clipped, build_losses(DistillConfig(output="-", loss="fsp"))[0]], [1.0, 2.0]
+        )
     adapters = Adapters([8, 16, 16], [12, 24, 24]) if adapted else None
     return Distiller(
         *(teacher, student, clipped),
@@ -212,7 +214,8 @@ def differences(
     several: Sequence[int], chosen: list[Case], folder: Path
 ) -> Iterator[tuple[Case, int, float, float]]:
     """Per case and number of processes: the largest difference from one process, and how far the
-    weights have moved."""
+    weights have moved.
+    """
     alone = weights(1, chosen, folder)
     for processes in several:
         for case, found in weights(processes, chosen, folder).items():

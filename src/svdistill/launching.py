@@ -22,7 +22,7 @@ def launched_size() -> int:
 
 
 def launched_rank() -> int:
-    """This process's number among them, from 0."""
+    """Number of this process among them, from 0."""
     return _number(RANKS, 0) if launched_size() > 1 else 0
 
 

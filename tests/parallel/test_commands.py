@@ -30,7 +30,9 @@ TINY = {
 
 
 def options(**changes):
-    return [word for name, value in {**TINY, **changes}.items() for word in (f"--{name}", str(value))]
+    return [
+        word for name, value in {**TINY, **changes}.items() for word in (f"--{name}", str(value))
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 """What processes do together; all of it in one start of two processes."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -80,7 +82,9 @@ def uneven_evaluation():
         result = StepResult(loss, None, logits, None)
         if batch.part is not None:
             factor = batch.part.of_labelled()
-            result = _of_whole_batch(result._replace(task_loss=loss * factor), batch.labels, batch.part)
+            result = _of_whole_batch(
+                result._replace(task_loss=loss * factor), batch.labels, batch.part
+            )
         else:
             result = result._replace(task_loss=loss / len(batch.labels))
         meter.update(result, batch.labels)
@@ -98,8 +102,10 @@ def two():
         "sum": sum_over(torch.tensor([1.0 + rank(), 10.0])),
         "broadcast": own,
         "written": written,
-        "together": [error_of(lambda: together(lambda: failing(*ranks))) for ranks in ((), (1,), (0, 1))],
-        "in main": [error_of(lambda: in_main(lambda: failing(*ranks))) for ranks in ((1,), (0,))],
+        "together": [
+            error_of(partial(together, partial(failing, *ranks))) for ranks in ((), (1,), (0, 1))
+        ],
+        "in main": [error_of(partial(in_main, partial(failing, *ranks))) for ranks in ((1,), (0,))],
         "alike": [
             error_of(lambda: require_alike({"seed": 0, "output": "a"})),
             error_of(lambda: require_alike({"seed": 0, "output": f"a{rank()}"})),

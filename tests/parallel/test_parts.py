@@ -74,7 +74,9 @@ def test_every_kind_of_split_is_shared(kind):
         "mixed": {"unlabelled": "rest"},
         "loader": None,
     }[kind]
-    split = prepared(25) if options is None else load_images("digits", train_size=25, **options).train
+    split = (
+        prepared(25) if options is None else load_images("digits", train_size=25, **options).train
+    )
     whole = split.batches(8, device="cpu", order_seed=3)
     expected = [sorted(batch.indices.tolist()) for batch in whole]
     assert list(everything(split, 2)) == expected

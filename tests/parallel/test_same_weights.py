@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from parallel import CLIPS, IMAGES, LOSSES, Case, trained, weights
 
+from parallel import CLIPS, IMAGES, LOSSES, Case, trained, weights
 from svdistill.data import load_images
 
 # Each loss, each clip, both numbers of stages;

@@ -47,7 +47,9 @@ def require_finite(run):
         assert all(math.isfinite(x) for x in numbers.values() if isinstance(x, float))
 
 
-@pytest.mark.parametrize("options", [{}, {"loss": "position_svd"}, {"loss": "fsp+soft_target"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"loss": "position_svd"}, {"loss": "fsp+soft_target"}], ids=str
+)
 def test_bf16_trains(options, tmp_path, teacher_run):
     distill(distill_config(tmp_path / "run", teacher_run, precision="bf16", **options))
     require_finite(tmp_path / "run")
@@ -66,7 +68,9 @@ def test_fp16_trains(options, tmp_path, teacher_run, fp16_on_a_cpu):
 
 
 @pytest.mark.parametrize("clip", ["amortised", "norm"])
-def test_steps_that_the_scaler_skips_are_counted(clip, tmp_path, teacher_run, fp16_on_a_cpu, capsys):
+def test_steps_that_the_scaler_skips_are_counted(
+    clip, tmp_path, teacher_run, fp16_on_a_cpu, capsys
+):
     """A scale of 2^26 overflows in fp16 until it has been halved often enough: not for ever."""
     fp16_on_a_cpu(2.0**26)
     distill(distill_config(tmp_path / "run", teacher_run, clip=clip, epochs=5), BarReporter())
@@ -117,14 +121,18 @@ class HalfProducts(TorchDispatchMode):
 
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize(
-    "loss", [SVDLoss(2), PositionSVDLoss(2), FSPLoss(), SoftTargetLoss()], ids=lambda x: type(x).__name__
+    "loss",
+    [SVDLoss(2), PositionSVDLoss(2), FSPLoss(), SoftTargetLoss()],
+    ids=lambda x: type(x).__name__,
 )
 def test_under_autocast_losses_compute_in_float32(loss, dtype):
     generator = torch.Generator().manual_seed(0)
 
     def features():
         shapes = ((4, 6, 5, 5), (4, 8, 5, 5))
-        return [torch.randn(shape, generator=generator).to(dtype).requires_grad_() for shape in shapes]
+        return [
+            torch.randn(shape, generator=generator).to(dtype).requires_grad_() for shape in shapes
+        ]
 
     student, teacher = features(), features()
     logits = torch.randn(4, 3, generator=generator).to(dtype).requires_grad_()
@@ -138,7 +146,9 @@ def test_under_autocast_losses_compute_in_float32(loss, dtype):
         expected = loss(
             [feature.detach().float() for feature in student],
             logits.detach().float(),
-            loss.extract([feature.detach().float() for feature in teacher], logits.detach().float() * 0.5),
+            loss.extract(
+                [feature.detach().float() for feature in teacher], logits.detach().float() * 0.5
+            ),
         )
     torch.testing.assert_close(value.detach(), expected, rtol=2e-2, atol=1e-6)
 

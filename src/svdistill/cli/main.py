@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings(), contextlib.ExitStack() as stack:
         warnings.showwarning = _show_warning
         if not is_speaker():
-            nowhere = stack.enter_context(open(os.devnull, "w"))
+            nowhere = stack.enter_context(Path(os.devnull).open("w"))
             stack.enter_context(contextlib.redirect_stdout(nowhere))
         return _run(words)
 

@@ -43,9 +43,7 @@ def _is_everywhere(error: Exception | None) -> bool:
     Before they have met, all have read the same words and come to the same end. What a loss shows,
     all see.
     """
-    if isinstance(error, SVDistillError) and (
-        error.everywhere or isinstance(error, TrainingError)
-    ):
+    if isinstance(error, SVDistillError) and (error.everywhere or isinstance(error, TrainingError)):
         return True
     return not _is_grouped()
 

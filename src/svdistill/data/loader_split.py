@@ -112,9 +112,7 @@ class LoaderSplit(ImageSplit):
         require_count("order_seed", seed, 0)
         return self._batches(torch.device(device), RandomStates(seed), share)
 
-    def _batches(
-        self, device: torch.device, states: RandomStates, share: Share
-    ) -> Iterator[Batch]:
+    def _batches(self, device: torch.device, states: RandomStates, share: Share) -> Iterator[Batch]:
         with states.lent():
             source = iter(self._loader)
         count, end = 0, object()

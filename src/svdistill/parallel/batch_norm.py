@@ -129,7 +129,7 @@ def _as_torch_calls(
     training: bool,
     momentum: float,
     eps: float,
-    cudnn_enabled: bool = True,
+    *_: bool,
 ) -> tuple[Any, ...] | None:
     """The arguments of ``torch.batch_norm``, likewise."""
     return (input, running_mean, running_var, weight, bias, momentum, eps) if training else None

@@ -34,7 +34,7 @@ def size() -> int:
 
 
 def rank() -> int:
-    """This process's number, from 0; before the group is there, as its launcher says it."""
+    """Number of this process, from 0; before the group is there, as its launcher says it."""
     if is_grouped():
         return dist.get_rank()
     return launched_rank()
@@ -43,6 +43,11 @@ def rank() -> int:
 def is_main() -> bool:
     """Whether this is the process that writes, prints and logs."""
     return rank() == 0
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether a tensor is a `DTensor`, of which each process has a piece; nothing is imported."""
+    return hasattr(tensor, "device_mesh") and hasattr(tensor, "placements")
 
 
 def own_share() -> Share:

@@ -62,7 +62,7 @@ class Share:
     size: int = 1
 
     def take(self, batch: Tensor) -> Tensor:
-        """This process's part of what lies in a batch's order; never nothing, see `BatchPart`.
+        """What this process has of what lies in a batch's order; never nothing, see `BatchPart`.
 
         Example:
             >>> import torch

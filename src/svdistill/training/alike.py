@@ -10,9 +10,8 @@ from typing import Final
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 
-from svdistill.parallel import broadcast, is_grouped, require_alike
+from svdistill.parallel import broadcast, is_grouped, is_sharded, require_alike
 from svdistill.training.config import TrainConfig
 from svdistill.training.step import Step
 
@@ -60,6 +59,6 @@ def fingerprint(network: nn.Module) -> str:
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
-        total = 0.0 if isinstance(tensor, DTensor) else float(tensor.sum(dtype=torch.float64))
+        total = 0.0 if is_sharded(tensor) else float(tensor.sum(dtype=torch.float64))
         digest.update(f"{name} {tuple(tensor.shape)} {total!r}\n".encode())
     return digest.hexdigest()[:16]

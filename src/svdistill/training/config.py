@@ -67,8 +67,8 @@ class TrainConfig:
         precision: `float32`, `bf16`, or `fp16` (CUDA only).
         device: `auto`, `cpu` or `cuda`.
         capture: On a GPU, `auto` records each step as a CUDA graph and replays it; `off` does not.
-        deterministic: Use deterministic algorithms only, so that equal runs on one machine have equal
-            bits on a GPU too; slower, and refused where an operation has none.
+        deterministic: Use deterministic algorithms only, so that equal runs on one machine are
+            equal bit by bit on a GPU too; slower, and refused where an operation has none.
         seed: Of initial weights, order, augmentation and dropout.
         resume: Continue the run in `output` from its last whole epoch.
     """

@@ -62,7 +62,8 @@ class Epochs:
 
     def captured(self, step: Step, watch: Convergence) -> Step:
         """The step as CUDA graphs, where that is possible: a scaler of fp16 looks at gradients, and
-        parts of batches differ from process to process."""
+        parts of batches differ from process to process.
+        """
         device = self.accelerator.device
         possible = not self.accelerator.scaler and self.share == ALONE
         if device.type != "cuda" or not possible or self.config.capture == "off":

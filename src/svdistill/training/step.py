@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 class WholeBatch(NamedTuple):
     """Of a batch of which several processes have parts: its images, those with labels, and those
-    that were classified right."""
+    that were classified right.
+    """
 
     images: int
     labelled: int
@@ -224,9 +225,7 @@ class TransferStep(_DistillerStep):
         return result
 
 
-def labelled_cross_entropy(
-    logits: Tensor, labels: Tensor, part: BatchPart | None = None
-) -> Tensor:
+def labelled_cross_entropy(logits: Tensor, labels: Tensor, part: BatchPart | None = None) -> Tensor:
     """Mean cross-entropy over the images that have a label; 0 where none has.
 
     Of a part of a batch it is such that its mean over the processes is the whole batch's.
