@@ -5,7 +5,8 @@
 
 A set of runs is a folder under results/, each run a folder NAME or NAME-SEED in it. In a page, a
 table stands between `<!-- table: NAME -->` and `<!-- end -->`: NAME is a set of runs, a benchmark
-(`step`, `svd`, `dfv`), `step-ratios`, `agreement`, `parallel` or `networks`.
+(`step`, `svd`, `dfv`), `step-ratios`, `agreement`, `networks`, or of reliability `kills`,
+`mutations`, `fuzzing` or `parallel`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ from svdistill.training.run_directory import read_summary
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
 MEASURED = ROOT / "benchmarks" / "results"
-PAGES = ("README.md", "docs/speed.md", "docs/findings.md", "docs/parallel.md")
+PAGES = (
+    *("README.md", "docs/speed.md", "docs/findings.md", "docs/reliability.md"),
+    "docs/parallel.md",
+)
 BENCHMARKS: dict[str, type[StepResult] | type[SVDResult] | type[DFVResult]] = {
     "step": StepResult,
     "svd": SVDResult,
@@ -93,6 +97,41 @@ TITLES = {
 }
 
 
+# Of benchmarks/results/reliability/NAME.json: the list of rows, and each column's title and key.
+RELIABILITY: dict[str, tuple[str, dict[str, str]]] = {
+    "kills": (
+        "cases",
+        {
+            "run": "case",
+            "runs": "runs",
+            "kills": "kills",
+            "before the first checkpoint": "before_the_first",
+            "within an epoch": "within_an_epoch",
+            "between epochs": "between_epochs",
+            "finished already": "finished",
+            "checkpoints damaged": "damaged",
+            "runs that ended otherwise": "differ",
+        },
+    ),
+    "mutations": (
+        "kinds",
+        {
+            "file": "kind",
+            "checksum": "checksum",
+            "damaged": "mutations",
+            "refused": "refused",
+            "read as it was": "same",
+            "read as another": "other",
+            "traceback": "traceback",
+            "crash": "crash",
+            "hang": "hang",
+        },
+    ),
+    "fuzzing": (
+        "parsers",
+        {"parser": "parser", "seconds": "seconds", "inputs": "executions", "crashes": "crashes"},
+    ),
+}
 # Over the floor: VGG and MobileNet, set before anything was measured.
 STEP_TARGETS = {
     "SVD": (1.05, 1.10),
@@ -134,6 +173,8 @@ def with_tables(text: str) -> str:
             rows = tap_gradients_table()
         elif found[1] == "parallel":
             rows = parallel_table()
+        elif found[1] in RELIABILITY:
+            rows = reliability_table(found[1])
         elif found[1].startswith("mini/"):
             rows = mini_table(found[1].removeprefix("mini/"))
         else:
@@ -266,6 +307,29 @@ def parallel_table() -> str:
             cells.append(f"{max(found):.0e}" if found else "")
         lines.append("| " + " | ".join([f"`{loss}`", *cells]) + " |")
     return "\n".join(lines)
+
+
+def reliability_table(name: str) -> str:
+    """The rows of a file in benchmarks/results/reliability/, with a sum of the kills."""
+    rows_key, columns = RELIABILITY[name]
+    measured = json.loads((MEASURED / "reliability" / f"{name}.json").read_text())
+    rows = list(measured[rows_key])
+    if name == "kills":
+        keys = [key for key in columns.values() if key != "case"]
+        rows.append({"case": "all", **{key: sum(row[key] for row in rows) for key in keys}})
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    lines += ["| " + " | ".join(_cell(row[key]) for key in columns.values()) + " |" for row in rows]
+    packages = measured["environment"]["packages"]
+    seed = f", seed {measured['seed']}" if "seed" in measured else ""
+    made = f"torch {packages['torch']}, Python {measured['environment']['python']}{seed}."
+    return "\n".join([*lines, "", made])
+
+
+def _cell(value: object) -> str:
+    """A number with its thousands; yes or nothing."""
+    if isinstance(value, bool):
+        return "SHA-256" if value else ""
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def networks_markdown() -> str:

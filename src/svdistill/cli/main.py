@@ -14,17 +14,12 @@ from typing import Any
 from jsonargparse import Namespace
 from rich.console import Console
 
+from svdistill.cli.leaving import left, terminable
 from svdistill.cli.parsers import build_parser
 from svdistill.cli.processes import TOGETHER, is_speaker, say
 from svdistill.cli.spelling import explain, spell
 from svdistill.errors import SVDistillError
 from svdistill.launching import require_alone
-
-# What was finished is saved; how a command goes on with the rest.
-GO_ON = {
-    **dict.fromkeys(("train", "distill", "cache"), "; what was finished is saved, use --resume"),
-    "reproduce": "; what was finished is saved, the same command goes on",
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,15 +29,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: words after `svdistill`; those of the process by default.
 
     Returns:
-        The exit status: 0, 2 for bad input, 130 when interrupted.
+        The exit status: 0, 2 for bad input, 130 when interrupted, 143 when terminated.
     """
-    words = spell(list(sys.argv[1:] if arguments is None else arguments))
-    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
+    typed = list(sys.argv[1:] if arguments is None else arguments)
+    with warnings.catch_warnings(), terminable(), contextlib.ExitStack() as stack:
         warnings.showwarning = _show_warning
         if not is_speaker():
             nowhere = stack.enter_context(Path(os.devnull).open("w"))
             stack.enter_context(contextlib.redirect_stdout(nowhere))
-        return _run(words)
+        try:
+            return _run(spell(typed))
+        except KeyboardInterrupt as interrupt:
+            message, status = left(interrupt, typed)
+            return _fail(message, interrupt, status)
 
 
 def _run(words: list[str]) -> int:
@@ -59,8 +58,11 @@ def _run(words: list[str]) -> int:
         return _fail(explain(str(error), words), error)
     except SVDistillError as error:
         return _fail(str(error), error)
-    except KeyboardInterrupt:
-        return _fail(f"interrupted{GO_ON.get(words[0], '')}", None, status=130)
+    except Exception as error:
+        trouble = _trouble(error)
+        if trouble is None:
+            raise
+        return _fail(trouble, error)
     return 0
 
 
@@ -205,11 +207,19 @@ def _print_store(store: Any) -> None:
     )
 
 
+def _trouble(error: Exception) -> str | None:
+    """What the machine lacks, if that is what an error says."""
+    from svdistill.training.trouble import explain_trouble
+
+    trouble = explain_trouble(error)
+    return None if trouble is None else str(trouble)
+
+
 def _fields(options: Namespace) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name != "config"}
 
 
-def _fail(message: str, error: Exception | None, status: int = 2) -> int:
+def _fail(message: str, error: BaseException, status: int = 2) -> int:
     say(f"svdistill: {' '.join(message.split())}", error)  # one line, whatever it quotes
     return status
 

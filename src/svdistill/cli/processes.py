@@ -20,7 +20,7 @@ def is_speaker() -> bool:
     return launched_rank() == 0
 
 
-def say(line: str, error: Exception | None) -> None:
+def say(line: str, error: BaseException) -> None:
     """Print why a command ends, once, and let nobody leave before that: it would end the speaker.
 
     Args:
@@ -30,6 +30,8 @@ def say(line: str, error: Exception | None) -> None:
     if launched_size() == 1 or is_speaker():
         print(line, file=sys.stderr, flush=True)
         _meet(error)
+    elif isinstance(error, KeyboardInterrupt):
+        return  # all got the signal
     elif _is_everywhere(error):
         if not _meet(error):
             time.sleep(PATIENCE)
@@ -37,7 +39,7 @@ def say(line: str, error: Exception | None) -> None:
         print(f"{line} (process {launched_rank()})", file=sys.stderr, flush=True)
 
 
-def _is_everywhere(error: Exception | None) -> bool:
+def _is_everywhere(error: BaseException) -> bool:
     """Whether the main process has the same to say.
 
     Before they have met, all have read the same words and come to the same end. What a loss shows,
@@ -48,9 +50,9 @@ def _is_everywhere(error: Exception | None) -> bool:
     return not _is_grouped()
 
 
-def _meet(error: Exception | None) -> bool:
+def _meet(error: BaseException) -> bool:
     """Wait for the others where all come here; whether they did."""
-    if launched_size() == 1 or not _is_grouped() or not _is_everywhere(error):
+    if isinstance(error, KeyboardInterrupt) or not _is_grouped() or not _is_everywhere(error):
         return False
     from svdistill.parallel import meet
 

@@ -95,11 +95,13 @@ class MixedSplit(ImageSplit):
         device: torch.device | str,
         order_seed: int | None,
         drop_last: bool = False,
+        skip: int = 0,
         share: Share = ALONE,
     ) -> Iterator[Batch]:
         """See `ImageSplit.batches`."""
         if order_seed is None:
-            return self._parts(in_batches(len(self), batch_size, None, drop_last), device, share)
+            chunks = in_batches(len(self), batch_size, None, drop_last)
+            return self._parts(chunks[skip:], device, share)
         halves = _halves(batch_size)
         batches, generator = self._filled(halves), seeded(order_seed)
         ours, theirs = (
@@ -110,7 +112,7 @@ class MixedSplit(ImageSplit):
         chunks = [torch.cat([a, border + b]) for a, b in zip(ours, theirs, strict=True)]
         if drop_last and len(chunks[-1]) < batch_size:
             chunks.pop()
-        return self._parts(chunks, device, share)
+        return self._parts(chunks[skip:], device, share)
 
     def _filled(self, halves: tuple[int, int]) -> Fraction:
         """How many batches the kind fills that fills more, the last one in part."""

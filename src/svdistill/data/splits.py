@@ -83,6 +83,7 @@ class ImageSplit(ABC):
         device: torch.device | str,
         order_seed: int | None,
         drop_last: bool = False,
+        skip: int = 0,
         share: Share = ALONE,
     ) -> Iterator[Batch]:
         """Go through the split once.
@@ -93,6 +94,8 @@ class ImageSplit(ABC):
             order_seed: the order of the images; it alone decides, whatever torch's global random
                 state. None gives the stored order.
             drop_last: leave out a last batch that is smaller.
+            skip: leave out so many batches at the beginning, as a run does that goes on within an
+                epoch; their images are not decoded.
             share: what this process takes of every batch.
 
         Returns:
@@ -138,10 +141,11 @@ class StoredSplit(ImageSplit):
         device: torch.device | str,
         order_seed: int | None,
         drop_last: bool = False,
+        skip: int = 0,
         share: Share = ALONE,
     ) -> Iterator[Batch]:
         """See `ImageSplit.batches`."""
-        chunks = in_batches(len(self), batch_size, order_seed, drop_last)
+        chunks = in_batches(len(self), batch_size, order_seed, drop_last)[skip:]
         return shared(self.gather([share.take(chunk) for chunk in chunks], device), chunks, share)
 
 

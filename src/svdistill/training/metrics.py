@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -112,6 +114,24 @@ class EpochMeter:
         *norms, steps = self.sums[4:].tolist()
         return [norm / max(steps, 1.0) for norm in norms]
 
+    def state_dict(self) -> dict[str, Any]:
+        """The sums so far; to read them is to wait for the device."""
+        return {
+            "images": self.images,
+            "steps": self.steps,
+            "skipped": self.skipped,
+            "sums": self.sums.tolist(),
+            "has_transfer": self.has_transfer,
+            "has_norms": self.has_norms,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.images, self.steps = state["images"], state["steps"]
+        self.skipped = state.get("skipped", 0)
+        self.sums.copy_(torch.tensor(state["sums"], dtype=self.sums.dtype))
+        self.has_transfer, self.has_norms = state["has_transfer"], state["has_norms"]
+
     def _labelled(self) -> float:
         """How many labelled images there were so far; 1 for none, to divide by."""
         return max(float(self.sums[0]), 1.0)
@@ -141,6 +161,7 @@ def evaluate_network(
     *,
     device: torch.device,
     batch_size: int = 500,
+    each_batch: Callable[[], object] = lambda: None,
     share: Share = ALONE,
 ) -> Evaluation:
     """Accuracy and loss of a network, in eval mode, on whole images without augmentation.
@@ -151,6 +172,7 @@ def evaluate_network(
         augmentation: whose normalisation is used.
         device: where the network lies.
         batch_size: changes nothing but speed and memory.
+        each_batch: is called before each; what it raises ends the evaluation.
         share: what this process looks at; the result is of all images, in every process.
 
     Returns:
@@ -162,6 +184,7 @@ def evaluate_network(
     was_training = network.training
     network.eval()
     for batch in split.batches(batch_size, device=device, order_seed=None, share=share):
+        each_batch()
         if batch.part is not None and batch.part.stand_in:
             continue
         views = augmentation.normalise(batch.images)

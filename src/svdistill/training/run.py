@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -36,11 +37,13 @@ from svdistill.training.determinism import deterministic
 from svdistill.training.images import run_images
 from svdistill.training.loop import Loop, Stage
 from svdistill.training.progress import Reporter
-from svdistill.training.run_directory import RunDirectory, RunSummary, read_records
+from svdistill.training.run_directory import RunDirectory, RunSummary, skipped_steps
 from svdistill.training.step import DistillStep, Step, TaskStep, TransferStep
+from svdistill.training.stopping import StopRequests
 from svdistill.training.tapping import paired_taps, taps_of_store
 from svdistill.training.teacher import teacher_of
 from svdistill.training.teacher_quality import warn_of_poor_teacher
+from svdistill.training.trouble import trouble_explained
 from svdistill.training.views import Views, views_of
 
 if TYPE_CHECKING:
@@ -62,6 +65,7 @@ class _Parts(NamedTuple):
     knowledge: str = ""
 
 
+@trouble_explained()
 def train(
     config: TrainConfig,
     reporter: Reporter | None = None,
@@ -85,7 +89,9 @@ def train(
         The run's summary, as in its `summary.json`.
 
     Raises:
-        SVDistillError: a bad value, data set or run directory, or a loss that is not finite.
+        SVDistillError: a bad value, data set or run directory, or a loss that is not finite; a
+            machine without the memory, disk or processes that it takes.
+        Stopped: SIGTERM or Ctrl-C came; `resume` goes on from that very step.
     """
     reporter = reporter or Reporter()
     config = _noting_objects(config, network=network, data=data)
@@ -112,6 +118,7 @@ def _training(
     return _Parts(student, stages, data, views_of(config))
 
 
+@trouble_explained()
 def distill(
     config: DistillConfig,
     reporter: Reporter | None = None,
@@ -136,7 +143,8 @@ def distill(
 
     Raises:
         SVDistillError: a bad value, teacher, data set or run directory; taps or channels that do
-            not fit; a loss that is not finite.
+            not fit; a loss that is not finite; a machine as for `train`.
+        Stopped: see `train`.
     """
     reporter = reporter or Reporter()
     config = _noting_objects(config, network=student, data=data, teacher=teacher)
@@ -271,45 +279,49 @@ def _run(
     contents = {"images": data.fingerprint, "knowledge store": knowledge}
     begin_alike(config, student, [stage.step for stage in stages], teacher, contents)
     run = RunDirectory(config.output)
-    in_main(partial(run.open, config, data.fingerprint))
-    data = move_data(data, accelerator.device)
-    accelerator.init_trackers("tensorboard")
-    loop = Loop(student, stages, data, config, views, run, accelerator, reporter)
-    if teacher is not None:
-        teacher_accuracy = loop.evaluate(data.test, teacher).accuracy
-    distilled = isinstance(config, DistillConfig)
-    before = loop.evaluate(data.test, student).accuracy if distilled else None
-    with reporter:
-        if teacher_accuracy is not None:
-            reporter.message(f"teacher: {teacher_accuracy:.2f} % on {len(data.test)} test images")
-            warn_of_poor_teacher(teacher_accuracy, before or 0.0, data.num_classes, reporter)
-        place = loop.fit()
-    for tracker in accelerator.trackers:
-        tracker.finish()  # not `end_training`, which would leave the group of processes too
-    if before is not None and is_main():
-        accuracies = Accuracies(len(data.test), teacher_accuracy, before, place.last_accuracy)
-        figures = measure_before_after(teacher, student, data.image_shape, accuracies)
-        write_before_after(run.before_after, figures)
-    profile = profile_network(student, data.image_shape)
-    summary = RunSummary(
-        directory=str(run.path),
-        kind="distill" if distilled else "train",
-        network=config.network,
-        width=config.width,
-        loss=config.loss if isinstance(config, DistillConfig) else None,
-        seed=config.seed,
-        last_accuracy=place.last_accuracy,
-        best_accuracy=place.best_accuracy,
-        best_epoch=place.best_epoch,
-        best_by="test" if data.dev is None else "dev",
-        teacher_accuracy=teacher_accuracy,
-        parameters=profile.parameters,
-        flops=profile.flops,
-        epochs=place.total,
-        seconds=place.seconds,
-        num_classes=data.num_classes,
-        image_size=data.image_shape[-1],
-        skipped_steps=sum(r.skipped_steps for r in read_records(run.path)) if is_main() else 0,
-    )
-    in_main(partial(run.finish, summary))
-    return summary
+    with StopRequests() as stops, ExitStack() as stack:
+        held = run.held(config, data.fingerprint)
+        in_main(partial(stack.enter_context, held))
+        data = move_data(data, accelerator.device)
+        accelerator.init_trackers("tensorboard")
+        loop = Loop(student, stages, data, config, views, run, accelerator, reporter, stops)
+        if teacher is not None:
+            teacher_accuracy = loop.evaluate(data.test, teacher).accuracy
+        distilled = isinstance(config, DistillConfig)
+        before = loop.evaluate(data.test, student).accuracy if distilled else None
+        with reporter:
+            if teacher_accuracy is not None:
+                reporter.message(
+                    f"teacher: {teacher_accuracy:.2f} % on {len(data.test)} test images"
+                )
+                warn_of_poor_teacher(teacher_accuracy, before or 0.0, data.num_classes, reporter)
+            place = loop.fit()
+        for tracker in accelerator.trackers:
+            tracker.finish()  # not `end_training`, which would leave the group of processes too
+        if before is not None and is_main():
+            accuracies = Accuracies(len(data.test), teacher_accuracy, before, place.last_accuracy)
+            figures = measure_before_after(teacher, student, data.image_shape, accuracies)
+            write_before_after(run.before_after, figures)
+        profile = profile_network(student, data.image_shape)
+        summary = RunSummary(
+            directory=str(run.path),
+            kind="distill" if distilled else "train",
+            network=config.network,
+            width=config.width,
+            loss=config.loss if isinstance(config, DistillConfig) else None,
+            seed=config.seed,
+            last_accuracy=place.last_accuracy,
+            best_accuracy=place.best_accuracy,
+            best_epoch=place.best_epoch,
+            best_by="test" if data.dev is None else "dev",
+            teacher_accuracy=teacher_accuracy,
+            parameters=profile.parameters,
+            flops=profile.flops,
+            epochs=place.total,
+            seconds=place.seconds,
+            num_classes=data.num_classes,
+            image_size=data.image_shape[-1],
+            skipped_steps=skipped_steps(run.path) if is_main() else 0,
+        )
+        in_main(partial(run.finish, summary))
+        return summary
