@@ -142,10 +142,13 @@ def make_distiller(case: Case) -> Distiller:
 def steps_of(case: Case, distiller: Distiller) -> list[Step]:
     """The step of each epoch: both at once, or the transfer and then what is left."""
     plain = cast(Any, Plain())
+    # Where nothing bounds a loss that is a sum over images, as their mean: training that diverges
+    # would make much of the least rounding.
+    bounded = case.stages == 1 and case.clip not in ("poster", "none")
+    weight = 1.0 if bounded else 1.0 / BATCH
     if case.stages == 1:
-        return [DistillStep(distiller, plain, 1.0, 1.0)] * EPOCHS
-    # Here nothing bounds a loss that is a sum over images: as their mean.
-    transfer = TransferStep(distiller, plain, 1.0, 1.0 / BATCH)
+        return [DistillStep(distiller, plain, 1.0, weight)] * EPOCHS
+    transfer = TransferStep(distiller, plain, 1.0, weight)
     if distiller.unclipped is None:
         return [transfer, TaskStep(distiller.student, plain)]
     rest = Distiller(
@@ -199,6 +202,7 @@ def weights(processes: int, chosen: list[Case], folder: Path) -> dict[Case, list
             (folder / f"{processes} {rank} {case.name}.pt").exists() for rank in range(processes)
         )
     ]
+    (folder / f"meet-{processes}").unlink(missing_ok=True)  # left by one that was killed
     if missing:
         mp.spawn(_work, args=(processes, missing, str(folder)), nprocs=processes)
     return {
@@ -233,16 +237,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--processes", type=int, nargs="*", default=[2, 4])
     parser.add_argument("--losses", nargs="*", default=list(LOSSES), choices=LOSSES)
+    parser.add_argument("--clips", nargs="*", default=list(CLIPS), choices=CLIPS)
+    parser.add_argument("--stages", type=int, nargs="*", default=list(STAGES), choices=STAGES)
+    parser.add_argument("--add", action="store_true", help="keep the file's other rows")
     parser.add_argument("--folder", type=Path, help="keeps what is there, to go on after a stop")
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
-    chosen = cases(losses=options.losses)
-    rows: list[dict[str, Any]] = []
+    chosen = cases(losses=options.losses, clips=options.clips, stages=options.stages)
+    rows: list[dict[str, Any]] = (
+        json.loads(options.output.read_text())["rows"] if options.add else []
+    )
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         for case, processes, largest, moved in differences(options.processes, chosen, folder):
-            rows.append({**vars(case), "processes": processes, "largest": largest, "moved": moved})
+            named = {**vars(case), "processes": processes}
+            rows = [row for row in rows if {name: row[name] for name in named} != named]
+            rows.append({**named, "largest": largest, "moved": moved})
             print(f"{processes} {case.name:40} {largest:.1e} (moved {moved:.1e})", flush=True)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     setting = {"images": IMAGES, "batch": BATCH, "epochs": EPOCHS, "learning_rate": LEARNING_RATE}
