@@ -63,21 +63,21 @@ def built(objects):
     return {name: make() for name, make in objects.items()}
 
 
-# Of 4 steps an epoch: within the first, in its last step, at its end, and again and again.
-@pytest.mark.parametrize("steps", [[2], [4], [5], [3, 3, 2]])
+# Of 4 steps an epoch: in the last one of the first, with one before it saved; again and again.
+@pytest.mark.parametrize("steps", [[4], [3, 3, 2]])
 def test_the_task_with_dropout_views_and_a_schedule(tmp_path, steps):
     assert same_when_killed(train, train_config(tmp_path / "run", **RANDOM), steps)
 
 
-@pytest.mark.parametrize("steps", [[3], [2, 2, 3]])
+@pytest.mark.parametrize("steps", [[2, 2, 3]])
 def test_both_at_once_with_adapters_and_an_amortised_clip(tmp_path, teacher_run, steps):
     """Both gradients in every third step: the scale and its counter are kept."""
     config = distill_config(tmp_path / "run", teacher_run, width=0.2, clip_interval=3)
     assert same_when_killed(distill, config, steps)
 
 
-# Within the first stage, just after it has changed, and within the second.
-@pytest.mark.parametrize("steps", [[3], [5], [3, 4]])
+# Just after the stage has changed; within the first, and again within the second.
+@pytest.mark.parametrize("steps", [[5], [3, 4]])
 def test_two_stages(tmp_path, teacher_run, steps):
     config = distill_config(tmp_path / "run", teacher_run, transfer_epochs=1, epochs=1)
     assert same_when_killed(distill, config, steps)
@@ -184,7 +184,7 @@ def moody():
 
 
 def test_whatever_a_network_draws_from(tmp_path):
-    assert same_when_killed(train, train_config(tmp_path / "run"), [3, 3], network=moody)
+    assert same_when_killed(train, train_config(tmp_path / "run", width=1.0), [3, 3], network=moody)
 
 
 def test_from_the_checkpoint_before_a_damaged_one(tmp_path, teacher_run):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny_runs import KillAfter, Killed, outcome, snapshot, train_config
@@ -18,11 +19,11 @@ from svdistill.cli import main
 from svdistill.data.streamed import StreamedSplit
 from svdistill.errors import MachineError, RunError
 from svdistill.files import write_atomically
-from svdistill.training import CacheConfig, cache_knowledge, train
+from svdistill.training import CacheConfig, cache_knowledge, load_student, train
 from svdistill.training import run_directory as run_directory_module
 from svdistill.training.checkpoint import Checkpoint, Checkpoints, Place, load_checkpoint
 from svdistill.training.trouble import explain_trouble, trouble_explained
-from svdistill.training.weights import save_weights
+from svdistill.training.weights import read_card, save_weights
 
 LARGE = {"network": {"weight": torch.zeros(500_000)}}  # 2 MB
 FULL = r"expected a (file|disk) that can be written, got No space left on device; "
@@ -70,12 +71,9 @@ class TestAFullDisk:
             assert kept.load(torch.device("cpu")).place.epoch == 2
 
     def test_weights(self, tmp_path, teacher_run):
-        from svdistill.training import load_student
-        from svdistill.training.weights import read_card
-
         card = read_card(teacher_run / "student.safetensors")
         network = load_student(teacher_run)
-        with small_disk(tmp_path, "64k") as disk:
+        with small_disk(tmp_path, "16k") as disk:
             with pytest.raises(RunError, match=r"student\.safetensors: " + FULL):
                 save_weights(disk / "student.safetensors", network, card)
             assert snapshot(disk) == {}
@@ -241,8 +239,6 @@ class Deadly:
 
 
 def test_a_process_that_decodes_dies():
-    import numpy as np
-
     split = StreamedSplit(Deadly(), np.arange(4), torch.zeros(4, dtype=torch.int64), workers=1)
     with (
         pytest.raises(MachineError, match=r"workers: .*DataLoader worker.*--workers 0"),
