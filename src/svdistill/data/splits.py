@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from svdistill.errors import ArgumentError, require_count
+from svdistill.parallel import ALONE, BatchPart, Share
 
 # The label of an image without one. It counts in no task loss and in no accuracy.
 UNLABELLED: Final = -1
@@ -23,11 +24,13 @@ class Batch(NamedTuple):
         labels: ``[B]``, int64, 0 to number of classes - 1, or `UNLABELLED`.
         indices: ``[B]``, int64, 0 to length of the split - 1; the order does not change them. On
             the CPU: whoever looks something up by them need not wait for the device.
+        part: of which part of a batch they are, where several processes have one.
     """
 
     images: Tensor
     labels: Tensor
     indices: Tensor
+    part: BatchPart | None = None
 
 
 class ImageSplit(ABC):
@@ -81,6 +84,7 @@ class ImageSplit(ABC):
         order_seed: int | None,
         drop_last: bool = False,
         skip: int = 0,
+        share: Share = ALONE,
     ) -> Iterator[Batch]:
         """Go through the split once.
 
@@ -92,6 +96,7 @@ class ImageSplit(ABC):
             drop_last: leave out a last batch that is smaller.
             skip: leave out so many batches at the beginning, as a run does that goes on within an
                 epoch; their images are not decoded.
+            share: what this process takes of every batch.
 
         Returns:
             An iterator of `Batch`.
@@ -137,10 +142,11 @@ class StoredSplit(ImageSplit):
         order_seed: int | None,
         drop_last: bool = False,
         skip: int = 0,
+        share: Share = ALONE,
     ) -> Iterator[Batch]:
         """See `ImageSplit.batches`."""
-        chunks = in_batches(len(self), batch_size, order_seed, drop_last)
-        return self.gather(chunks[skip:], device)
+        chunks = in_batches(len(self), batch_size, order_seed, drop_last)[skip:]
+        return shared(self.gather([share.take(chunk) for chunk in chunks], device), chunks, share)
 
 
 @final
@@ -200,6 +206,22 @@ class ResidentSplit(StoredSplit):
             )
             for rows, chunk in zip(moved, chunks, strict=True)
         )
+
+
+def shared(
+    batches: Iterator[Batch], chunks: Sequence[Tensor], share: Share, labelled: int | None = None
+) -> Iterator[Batch]:
+    """A process's parts of batches, each with what it must know of the whole batch.
+
+    Args:
+        batches: the parts.
+        chunks: the places of each whole batch's images.
+        share: what the process takes.
+        labelled: images of a lower place have a label; None where all have.
+    """
+    for batch, chunk in zip(batches, chunks, strict=True):
+        count = len(chunk) if labelled is None else int((chunk < labelled).sum())
+        yield batch._replace(part=share.part(len(chunk), count))
 
 
 def in_batches(
