@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from svdistill.errors import ArgumentError
-from svdistill.linalg import full_precision, working_dtype
+from svdistill.linalg import full_precision, to_working
+from svdistill.losses.finite import require_magnitude
 from svdistill.losses.transfer import (
     Knowledge,
     TransferLoss,
@@ -97,7 +98,7 @@ def _gram_matrix(tap: int, front: Tensor, back: Tensor) -> Tensor:
     if front.ndim == 4 and back.ndim == 4:
         size = (min(front.shape[2], back.shape[2]), min(front.shape[3], back.shape[3]))
         front, back = (_pool(feature_map, size) for feature_map in (front, back))
-    front, back = as_matrices(front), as_matrices(back)
+    front, back = to_working(as_matrices(front)), to_working(as_matrices(back))
     if front.shape[1] != back.shape[1]:
         raise ArgumentError(
             f"positions at taps {tap} and {tap + 1}",
@@ -105,9 +106,12 @@ def _gram_matrix(tap: int, front: Tensor, back: Tensor) -> Tensor:
             got=f"{front.shape[1]} and {back.shape[1]}",
             remedy="tap blocks of one sequence length",
         )
-    dtype = working_dtype(front.dtype)
+    # The loss is of fourth order in the maps, and so is what its gradient is made of.
+    largest = torch.finfo(front.dtype).max ** 0.25
+    require_magnitude(tap, front, largest)
+    require_magnitude(tap + 1, back, largest)
     with full_precision(front.device):
-        return front.to(dtype).mT @ back.to(dtype) / front.shape[1]
+        return front.mT @ back / front.shape[1]
 
 
 def _pool(feature_map: Tensor, size: tuple[int, int]) -> Tensor:
