@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from hard_features import BROKEN, DTYPES, ORDINARY, broken, draw_size, feature_map, sample_kinds
-from torch import Tensor
+from torch import Tensor, nn
 
+from svdistill.distiller import Distiller
 from svdistill.linalg.gradients import GRADIENTS
 from svdistill.linalg.solvers import SOLVERS
 from svdistill.losses import FSPLoss, PositionSVDLoss, SoftTargetLoss, SumLoss, SVDLoss
 from svdistill.losses.transfer import TransferLoss
+from svdistill.multitask import CLIPS
 
+STEPS = 0.1  # of the cases are steps of a distiller
 KINDS = ("SVDLoss", "PositionSVDLoss", "FSPLoss", "SoftTargetLoss", "SumLoss")
 MOST_ENTRIES = 2**14  # of one feature map; every thirtieth case has 32 times as many
 
@@ -35,6 +38,15 @@ class Case:
     teacher_logits: Tensor
     broken: list[str] = field(default_factory=list)
 
+    def reordered(self, order: list[int]) -> Case:
+        """With other samples of its own in the places of its samples."""
+        changed = {
+            name: [feature[order] for feature in getattr(self, name)]
+            for name in ("student", "teacher")
+        }
+        changed |= {name: getattr(self, name)[order] for name in ("student_logits", "teacher_logits")}
+        return replace(self, samples=[self.samples[i] for i in order], **changed)
+
     def __str__(self) -> str:
         """In a line, for whoever runs it again."""
         shapes = " ".join("x".join(map(str, feature.shape)) for feature in self.student)
@@ -45,8 +57,61 @@ class Case:
         )
 
 
-def make_case(seed: int, number: int) -> Case:
+@dataclass
+class StepCase:
+    """Steps of a distiller of two small networks, on images of which some are bad."""
+
+    distiller: Distiller
+    images: Tensor
+    labels: Tensor
+    progress: float
+    kinds: list[str]
+    kind: str = "Distiller"
+
+    def __str__(self) -> str:
+        """In a line, for whoever runs it again."""
+        loss = " ".join(str(self.distiller.loss).split())
+        return f"Distiller {loss} clip={self.distiller.clip} images={','.join(self.kinds)}"
+
+
+def make_step(seed: int, number: int) -> StepCase:
+    """The numbered case of a seed, as steps."""
+    draw = random.Random(f"{seed} {number}")
+    torch.manual_seed(draw.randrange(2**40))
+    loss = _loss(draw, draw.choice(KINDS), draw.choice((1, 2, 4)), draw.choice(list(GRADIENTS)))
+    clip = draw.choice((*CLIPS, "amortised"))
+    networks = [_network(draw.choice((1e-10, 1e-3, 1.0, 1.0, 1e3))) for _ in range(2)]
+    images = torch.randn(draw.randint(1, 6), 3, 8, 8)
+    kinds = []
+    for image in images:
+        kinds.append(draw.choice((*[ORDINARY] * 5, "zero", "constant", "tiny", "huge", "nan", "inf")))
+        change = {"zero": 0.0, "tiny": 1e-30, "huge": 1e6}.get(kinds[-1], 1.0)
+        image *= change
+        if kinds[-1] == "constant":
+            image.fill_(0.3)
+        if kinds[-1] in BROKEN:
+            image[0, draw.randrange(8), 0] = float(kinds[-1])
+    distiller = Distiller(*networks, loss, taps=["0", "2"], clip=clip)
+    labels = torch.randint(0, 5, (len(images),))
+    return StepCase(distiller, images, labels, draw.choice((0.0, 3.0, 100.0)), kinds)
+
+
+def _network(scale: float) -> nn.Sequential:
+    """Two convolutions of a scale, and a classifier."""
+    network = nn.Sequential(
+        *(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 8, 3), nn.ReLU()),
+        *(nn.Flatten(), nn.Linear(8 * 4 * 4, 5)),
+    )
+    with torch.no_grad():
+        for parameter in network[0].parameters():
+            parameter.mul_(scale)
+    return network
+
+
+def make_case(seed: int, number: int) -> Case | StepCase:
     """The numbered case of a seed."""
+    if random.Random(f"{number} {seed}").random() < STEPS:
+        return make_step(seed, number)
     draw = random.Random(f"{seed} {number}")
     dtype, kind = draw.choice(DTYPES), draw.choice((*KINDS[:2], *KINDS))
     solver, gradient = draw.choice(list(SOLVERS)), draw.choice(list(GRADIENTS))

@@ -26,14 +26,15 @@ def to_working(features: Tensor) -> Tensor:
     """The same [B, ...] in the dtype to compute in; gradients come back in their own.
 
     A float16 holds no more than 65504, which the gradient of a sample exceeds where its map is tiny
-    or two of its values are close. That sample's gradient is scaled down to fit, and no other's.
+    or two of its values are close. That sample's gradient is scaled down to a quarter of it, so
+    that a few can be added up, and no other's.
 
     Example:
         >>> features = torch.full((2, 1), 3.0, dtype=torch.float16, requires_grad=True)
         >>> (to_working(features) * torch.tensor([[1.0], [1e9]])).sum().backward()
         >>> features.grad
         tensor([[1.0000e+00],
-                [6.5504e+04]], dtype=torch.float16)
+                [1.6376e+04]], dtype=torch.float16)
     """
     dtype = working_dtype(features.dtype)
     if features.dtype != torch.float16:
@@ -51,7 +52,7 @@ class _Widened(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return fitted(gradient, torch.finfo(ctx.dtype).max).to(ctx.dtype), None
+        return fitted(gradient, torch.finfo(ctx.dtype).max / 4).to(ctx.dtype), None
 
 
 def fitted(gradient: Tensor, limit: float, factor: Tensor | None = None) -> Tensor:

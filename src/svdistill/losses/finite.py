@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -106,10 +107,12 @@ def _named(value: Any, taps: Sequence[str], name: str = "knowledge") -> Iterator
     if isinstance(value, Tensor):
         yield name, value
     elif isinstance(value, tuple):
-        each = len(value) == len(taps)
-        for place, item in enumerate(value):
-            at = f" at {taps[place]}" if each and isinstance(item, Tensor) else ""
-            yield from _named(item, taps, f"{name}{at}")
+        places = {
+            len(taps): [f" at {tap}" for tap in taps],
+            len(taps) - 1: [f" at {front} and {back}" for front, back in pairwise(taps)],
+        }.get(len(value), [""] * len(value))
+        for place, item in zip(places, value, strict=True):
+            yield from _named(item, taps, name + place if isinstance(item, Tensor) else name)
     elif dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):
             yield from _named(getattr(value, field.name), taps, field.name.replace("_", " "))

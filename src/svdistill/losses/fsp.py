@@ -89,6 +89,7 @@ class FSPLoss(TransferLoss):
 
 def _gram_matrices(features: Sequence[Tensor]) -> tuple[Tensor, ...]:
     require_taps(features)
+    features = [to_working(feature) for feature in features]  # once: most are in two pairs
     return tuple(
         _gram_matrix(tap, front, back) for tap, (front, back) in enumerate(pairwise(features))
     )
@@ -98,7 +99,7 @@ def _gram_matrix(tap: int, front: Tensor, back: Tensor) -> Tensor:
     if front.ndim == 4 and back.ndim == 4:
         size = (min(front.shape[2], back.shape[2]), min(front.shape[3], back.shape[3]))
         front, back = (_pool(feature_map, size) for feature_map in (front, back))
-    front, back = to_working(as_matrices(front)), to_working(as_matrices(back))
+    front, back = as_matrices(front), as_matrices(back)
     if front.shape[1] != back.shape[1]:
         raise ArgumentError(
             f"positions at taps {tap} and {tap + 1}",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from svdistill.errors import ArgumentError
+from svdistill.linalg import to_working
 from svdistill.losses.transfer import Knowledge, TransferLoss
 
 
@@ -75,6 +76,9 @@ class SumLoss(TransferLoss):
         self, features: Sequence[Tensor], logits: Tensor, knowledge: SumKnowledge
     ) -> Tensor:
         """The weighted sum."""
+        # Once for all parts, so that their gradients are added up before they are narrowed.
+        features = [to_working(feature) for feature in features]
+        logits = to_working(logits) if self.needs_logits else logits
         terms = [
             weight * loss(features, logits, part)
             for loss, weight, part in zip(self._parts(), self.weights, knowledge.parts, strict=True)
