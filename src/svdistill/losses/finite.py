@@ -119,11 +119,14 @@ def _named(value: Any, taps: Sequence[str], name: str = "knowledge") -> Iterator
 
 
 def require_magnitude(tap: int, features: Tensor, limit: float) -> None:
-    """Raise `TrainingError` if a finite map has entries that its loss cannot multiply."""
+    """Raise `TrainingError` if a finite map has entries that its loss cannot multiply.
+
+    One that is not finite makes a loss that is not, which says so itself.
+    """
     if not may_branch(features.device) or features.numel() == 0:
         return
     largest = float(torch.linalg.vector_norm(features.detach(), math.inf))
-    if largest > limit:
+    if limit < largest < math.inf:
         raise TrainingError(
             f"features at tap {tap}",
             expected=f"magnitudes of at most {limit:.0e}, whose products the dtype holds",
