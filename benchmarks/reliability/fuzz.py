@@ -98,7 +98,9 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="not written for a single case")
+    parser.add_argument(
+        "--output", type=Path, default=RESULTS, help="not written for a single case"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(f"seed {options.seed}, cases {options.first} to {options.first + options.cases - 1}")
@@ -113,7 +115,9 @@ def main() -> int:
             print(f"{number + 1} done, {len(report.failures)} failed, {seconds:.0f} s", flush=True)
     result = {
         "environment": environment(),
-        **{"seed": options.seed, "first": options.first, "cases": options.cases},
+        "seed": options.seed,
+        "first": options.first,
+        "cases": options.cases,
         "seconds": round(time.monotonic() - start, 1),
         **report.as_json(),
     }

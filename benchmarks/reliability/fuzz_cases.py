@@ -44,7 +44,9 @@ class Case:
             name: [feature[order] for feature in getattr(self, name)]
             for name in ("student", "teacher")
         }
-        changed |= {name: getattr(self, name)[order] for name in ("student_logits", "teacher_logits")}
+        changed |= {
+            name: getattr(self, name)[order] for name in ("student_logits", "teacher_logits")
+        }
         return replace(self, samples=[self.samples[i] for i in order], **changed)
 
     def __str__(self) -> str:
@@ -53,7 +55,8 @@ class Case:
         loss = " ".join(str(self.loss).split())
         return (
             f"{loss} solver={self.solver} {str(self.dtype)[6:]} {shapes} "
-            f"samples={','.join(sorted(set(self.samples)))} broken={','.join(self.broken) or 'none'}"
+            f"samples={','.join(sorted(set(self.samples)))} "
+            f"broken={','.join(self.broken) or 'none'}"
         )
 
 
@@ -84,7 +87,9 @@ def make_step(seed: int, number: int) -> StepCase:
     images = torch.randn(draw.randint(1, 6), 3, 8, 8)
     kinds = []
     for image in images:
-        kinds.append(draw.choice((*[ORDINARY] * 5, "zero", "constant", "tiny", "huge", "nan", "inf")))
+        kinds.append(
+            draw.choice((*[ORDINARY] * 5, "zero", "constant", "tiny", "huge", "nan", "inf"))
+        )
         change = {"zero": 0.0, "tiny": 1e-30, "huge": 1e6}.get(kinds[-1], 1.0)
         image *= change
         if kinds[-1] == "constant":

@@ -169,7 +169,7 @@ def _gradient_error(matrix: Tensor, k: int, solver: str) -> float | None:
 
 
 def _relative(actual: Tensor, expected: Tensor) -> float:
-    difference = torch.linalg.vector_norm((actual.double() - expected.double()))
+    difference = torch.linalg.vector_norm(actual.double() - expected.double())
     return float(difference / torch.linalg.vector_norm(expected.double()).clamp_min(1e-300))
 
 

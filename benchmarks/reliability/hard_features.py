@@ -29,7 +29,7 @@ def _spectrum(values: Callable[[random.Random, int], list[float]]) -> Callable[.
     return make
 
 
-def _ordinary(draw: random.Random, noise: torch.Generator, rows: int, columns: int) -> Tensor:
+def _ordinary(_draw: random.Random, noise: torch.Generator, rows: int, columns: int) -> Tensor:
     """As behind a ReLU: positive, a few strong directions and a tail."""
     hidden = torch.randn(rows, 4, generator=noise, dtype=torch.float64)
     mixing = torch.randn(4, columns, generator=noise, dtype=torch.float64)
@@ -56,7 +56,7 @@ def _dead(draw: random.Random, noise: torch.Generator, rows: int, columns: int) 
     return _ordinary(draw, noise, rows, columns) * alive
 
 
-def _one_entry(draw: random.Random, noise: torch.Generator, rows: int, columns: int) -> Tensor:
+def _one_entry(draw: random.Random, _noise: torch.Generator, rows: int, columns: int) -> Tensor:
     matrix = torch.zeros(rows, columns, dtype=torch.float64)
     matrix[draw.randrange(rows), draw.randrange(columns)] = draw.choice((1.0, -3.0, 1e-6))
     return matrix
@@ -66,15 +66,15 @@ SAMPLES: dict[str, Callable[..., Tensor]] = {
     ORDINARY: _ordinary,
     "zero": lambda _draw, _noise, rows, columns: torch.zeros(rows, columns, dtype=torch.float64),
     "constant": lambda _draw, _noise, rows, columns: torch.ones(rows, columns, dtype=torch.float64),
-    "rank one": _spectrum(lambda draw, m: [1.0]),
-    "low rank": _spectrum(lambda draw, m: [1.0 / (i + 1) for i in range(draw.randint(2, 5))]),
+    "rank one": _spectrum(lambda _draw, _m: [1.0]),
+    "low rank": _spectrum(lambda draw, _m: [1.0 / (i + 1) for i in range(draw.randint(2, 5))]),
     "repeated": _spectrum(lambda draw, m: [1.0] * draw.randint(2, 20) + [0.5] * m),
-    "all equal": _spectrum(lambda draw, m: [1.0] * m),
+    "all equal": _spectrum(lambda _draw, m: [1.0] * m),
     "clustered": _spectrum(
         lambda draw, m: [1.0 - i * 10.0 ** -draw.randint(3, 16) for i in range(m)]
     ),
     "vanishing": _spectrum(lambda draw, m: [10.0 ** (-i * draw.randint(1, 8)) for i in range(m)]),
-    "slow": _spectrum(lambda draw, m: [1.0 - 0.5 * i / m for i in range(m)]),
+    "slow": _spectrum(lambda _draw, m: [1.0 - 0.5 * i / m for i in range(m)]),
     "dead channels": _dead,
     "one entry": _one_entry,
     "denormal": _scaled(lambda draw: draw.uniform(-45, -38)),

@@ -166,7 +166,9 @@ class Distiller(nn.Module):
             loss(features, logits, known) for loss, known in zip(self._losses(), parts, strict=True)
         ]
         if losses[0].requires_grad and may_branch(losses[0].device):
-            self._seen = _Seen(losses[0], features, logits if self.loss.needs_logits else None, parts[0])
+            self._seen = _Seen(
+                losses[0], features, logits if self.loss.needs_logits else None, parts[0]
+            )
         return DistillerOutput(logits, *losses)
 
     def teach(self, images: Tensor) -> Knowledge:

@@ -214,7 +214,7 @@ def test_what_damps_the_gradient_does_not_depend_on_the_scale(power, solver):
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("gradient", ["exact", "poster", "authors"])
 def test_values_far_below_rounding_do_not_blow_the_gradient_up(gradient, solver):
-    """More channels than positions: a left vector is M v over its value, and here both are noise."""
+    """More channels than positions: a left vector is M v over its value; here both are noise."""
     exponents = torch.linspace(-25, 25, 12, dtype=torch.float64)
     noise = torch.randn(4, 12, generator=torch.manual_seed(0), dtype=torch.float64)
     matrix = (noise * 10.0**exponents).float().requires_grad_()

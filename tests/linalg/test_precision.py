@@ -37,7 +37,9 @@ def test_a_float16_gradient_out_of_range_keeps_its_direction_and_its_neighbours(
     to_working(features).backward(gradient)
     assert features.grad.isfinite().all()
     assert torch.equal(features.grad[[0, 2]], gradient[[0, 2]].half())
-    cosine = torch.cosine_similarity(features.grad[1].double().view(-1), gradient[1].double().view(-1), 0)
+    cosine = torch.cosine_similarity(
+        features.grad[1].double().view(-1), gradient[1].double().view(-1), 0
+    )
     assert cosine > 0.999999
     # A few such gradients can still be added up.
     assert (features.grad + features.grad).isfinite().all()

@@ -1,5 +1,7 @@
 """Decompositions go on where LAPACK's iteration gives up, and no other member notices."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -78,8 +80,6 @@ def test_a_real_matrix_on_which_lapack_may_give_up(solver):
 def test_no_solver_calls_lapack_past_it():
     """Errors of torch.linalg reach nobody: only this module may call its iterations."""
     package = robust.__file__.rpartition("/")[0]
-    from pathlib import Path
-
     for path in Path(package).glob("*.py"):
         if path.name != "robust.py":
             text = path.read_text()

@@ -1,4 +1,4 @@
-"""A loss that is not finite names its tap before any gradient is made; a finite one costs nothing."""
+"""A loss that is not finite names its tap before any gradient is made."""
 
 import gc
 import weakref
@@ -88,7 +88,9 @@ def test_many_images_are_counted_not_listed():
 def test_finite_numbers_that_are_too_large_are_named():
     loss, (student, student_logits, teacher) = SoftTargetLoss(1e4), networks()
     huge = (1e36 * student_logits.detach()).requires_grad_()
-    with pytest.raises(TrainingError, match=r"up to \d\.\de\+3\d at the student's logits, too large"):
+    with pytest.raises(
+        TrainingError, match=r"up to \d\.\de\+3\d at the student's logits, too large"
+    ):
         loss(student, huge, loss.extract(teacher, logits(1))).backward()
 
 

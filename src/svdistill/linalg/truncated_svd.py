@@ -16,7 +16,6 @@ from svdistill.linalg.gradients import GRADIENTS
 from svdistill.linalg.precision import fitted, full_precision, powers_of_two, to_working
 from svdistill.linalg.solvers import SOLVERS, smaller_gram
 
-
 HEADROOM = 2.0**-20  # of the dtype's range: a million gradients that fill it can be added up
 VANISHING = 2.0**100  # divided by it, what is below the normal numbers is zero
 
@@ -41,6 +40,11 @@ def truncated_svd(
     returned is finite: the inverse of a gap in ``s^2`` is bounded by a few ``1 / (64 eps s_1^2)``,
     and a vector whose ``s^2`` is below ``16 eps s_1^2`` (float32: ``s < 1.4e-3 s_1``) gets none. A
     matrix with an entry that is not finite gives NaN for itself and leaves the others alone.
+
+    Each matrix is computed as if it were alone, over a power of two where its scale needs that. One
+    without a normal number counts as zero; a gradient that the dtype cannot hold, as of a matrix of
+    1e-35, is scaled down to what it can, its direction kept. Vectors are orthonormal to 1e-5, in
+    float64 to 1e-12: what the fast solver leaves farther off is computed again.
 
     Args:
         matrices: [..., N, D], floating point. Half precision is computed in float32 and returned
@@ -125,7 +129,8 @@ class _TruncatedSVD(torch.autograd.Function):
 def _is_ordinary(gram: Tensor) -> bool:
     """Whether no entry was NaN or infinite, and no fourth power near the ends of the dtype's range.
 
-    Those are the squares of gaps that the gradient damps. The diagonal alone tells, at no cost; where Python may not look, everything is scaled.
+    Those are the squares of gaps that the gradient damps. The diagonal alone tells, at no cost;
+    where Python may not look, everything is scaled.
     """
     if not may_branch(gram.device):
         return False

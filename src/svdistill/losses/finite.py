@@ -37,7 +37,7 @@ def guard(loss: TransferLoss, arguments: Sequence[Any], value: Tensor) -> None:
     seen: list[Any] = [[feature.detach() for feature in features], logits, knowledge]
     finite = value.detach()
 
-    def look(gradient: Tensor) -> None:
+    def look(_gradient: Tensor) -> None:
         if not may_branch(finite.device) or bool(finite.isfinite().all()):
             seen.clear()
             return
@@ -102,8 +102,10 @@ def _broken_images(tensor: Tensor) -> str:
     return f"{what} in image{'s' if len(images) > 1 else ''} {shown} of {len(tensor)}"
 
 
-def _named(value: Any, taps: Sequence[str], name: str = "knowledge") -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of a knowledge with its field's name, and its tap's where it has one for each."""
+def _named(
+    value: Any, taps: Sequence[str], name: str = "knowledge"
+) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of a knowledge with its field's name, and its tap's where each has one."""
     if isinstance(value, Tensor):
         yield name, value
     elif isinstance(value, tuple):
