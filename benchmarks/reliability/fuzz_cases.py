@@ -40,14 +40,14 @@ class Case:
 
     def reordered(self, order: list[int]) -> Case:
         """With other samples of its own in the places of its samples."""
-        changed = {
-            name: [feature[order] for feature in getattr(self, name)]
-            for name in ("student", "teacher")
-        }
-        changed |= {
-            name: getattr(self, name)[order] for name in ("student_logits", "teacher_logits")
-        }
-        return replace(self, samples=[self.samples[i] for i in order], **changed)
+        return replace(
+            self,
+            samples=[self.samples[i] for i in order],
+            student=[feature[order] for feature in self.student],
+            student_logits=self.student_logits[order],
+            teacher=[feature[order] for feature in self.teacher],
+            teacher_logits=self.teacher_logits[order],
+        )
 
     def __str__(self) -> str:
         """In a line, for whoever runs it again."""
@@ -83,7 +83,7 @@ def make_step(seed: int, number: int) -> StepCase:
     torch.manual_seed(draw.randrange(2**40))
     loss = _loss(draw, draw.choice(KINDS), draw.choice((1, 2, 4)), draw.choice(list(GRADIENTS)))
     clip = draw.choice((*CLIPS, "amortised"))
-    networks = [_network(draw.choice((1e-10, 1e-3, 1.0, 1.0, 1e3))) for _ in range(2)]
+    teacher, student = (_network(draw.choice((1e-10, 1e-3, 1.0, 1.0, 1e3))) for _ in range(2))
     images = torch.randn(draw.randint(1, 6), 3, 8, 8)
     kinds = []
     for image in images:
@@ -96,7 +96,7 @@ def make_step(seed: int, number: int) -> StepCase:
             image.fill_(0.3)
         if kinds[-1] in BROKEN:
             image[0, draw.randrange(8), 0] = float(kinds[-1])
-    distiller = Distiller(*networks, loss, taps=["0", "2"], clip=clip)
+    distiller = Distiller(teacher, student, loss, taps=["0", "2"], clip=clip)
     labels = torch.randint(0, 5, (len(images),))
     return StepCase(distiller, images, labels, draw.choice((0.0, 3.0, 100.0)), kinds)
 

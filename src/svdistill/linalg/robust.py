@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 from torch import Tensor
 
 from svdistill.errors import ArgumentError
+from svdistill.linalg.branching import may_branch
 
 Parts = tuple[Tensor, ...]
 
@@ -26,13 +28,20 @@ def _robustly(decompose: Callable[[Tensor], Parts], matrices: Tensor) -> Parts:
     """All at once; where one does not converge each by itself, that one in double precision.
 
     The others come out as they would without it. It happens to finite matrices whose entries
-    span the whole range of the dtype.
+    span the whole range of the dtype: LAPACK says so, or says nothing and returns NaN.
     """
     try:
-        return decompose(matrices)
+        parts = decompose(matrices)
+        if not may_branch(matrices.device) or _are_finite(parts):
+            return parts
     except torch.linalg.LinAlgError:
-        each = [_alone(decompose, one[None]) for one in matrices]
-        return tuple(torch.cat(parts) for parts in zip(*each, strict=True))
+        pass
+    each = [_alone(decompose, one[None]) for one in matrices]
+    return tuple(torch.cat(parts) for parts in zip(*each, strict=True))
+
+
+def _are_finite(parts: Parts) -> bool:
+    return all(bool(part.isfinite().all()) for part in parts)
 
 
 def _alone(decompose: Callable[[Tensor], Parts], matrix: Tensor) -> Parts:
@@ -40,10 +49,10 @@ def _alone(decompose: Callable[[Tensor], Parts], matrix: Tensor) -> Parts:
     # Far below rounding beside the largest entry; without them the iteration has less to do.
     negligible = wide.abs() < 1e-3 * torch.finfo(wide.dtype).eps * wide.abs().amax()
     for attempt in (matrix, wide, wide.masked_fill(negligible, 0.0)):
-        try:
-            return tuple(part.to(matrix.dtype) for part in decompose(attempt))
-        except torch.linalg.LinAlgError:
-            continue
+        with suppress(torch.linalg.LinAlgError):
+            parts = tuple(part.to(matrix.dtype) for part in decompose(attempt))
+            if _are_finite(parts):
+                return parts
     raise ArgumentError(
         "matrices",
         expected="finite numbers that LAPACK can decompose",
