@@ -8,6 +8,7 @@ import svdistill
 HOUSE = [
     "errors",
     "files",
+    "locking",
     "plain_values",
     "plain_yaml",
     "timing",

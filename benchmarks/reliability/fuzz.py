@@ -30,6 +30,7 @@ from svdistill.training.run_directory import environment
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "reliability" / "numbers.json"
 GOOD = ("finite", "error")
+COUNTS = ("cases", "not finite", *GOOD, "refused finite", "failed")
 
 
 def run(seed: int, number: int) -> tuple[str, bool, str, Found]:
@@ -75,7 +76,10 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """What benchmarks/write_tables.py reads."""
         return {
-            "kinds": [{"kind": kind, **self.kinds[kind]} for kind in sorted(self.kinds)],
+            "kinds": [
+                {"kind": kind, **{count: counts[count] for count in COUNTS}}
+                for kind, counts in sorted(self.kinds.items())
+            ],
             "decomposed": self.decomposed,
             "recomputed": self.recomputed,
             "orthonormality": self.defects,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -283,6 +283,21 @@ class Distiller(nn.Module):
         `backward` calls it between epochs.
         """
         self._watch.end_epoch(stacklevel=3)
+
+    def carried_state(self) -> dict[str, Any]:
+        """What is carried from step to step beside parameters, to save within an epoch.
+
+        The scale of an amortised clip, and what is watched. Plain values and tensors, no part of
+        `state_dict()`; between epochs nothing of it is needed.
+        """
+        amortised = None if self._amortised is None else self._amortised.state_dict()
+        return {"amortised": amortised, "watch": self._watch.state_dict()}
+
+    def load_carried_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `carried_state` returned, with the same clip."""
+        if self._amortised is not None:
+            self._amortised.load_state_dict(state["amortised"])
+        self._watch.load_state_dict(state["watch"])
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Parameters of the student, of the adapters, and of the losses where they have any."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -81,6 +82,19 @@ class TransferWatch:
             )
         if not isinstance(self.progress, Tensor):  # a recorded step's stays: it tells the epoch
             self.progress = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the epoch has shown so far."""
+        progress = None if self.progress is None else float(self.progress)
+        counts = {"steps": int(self.zeros.steps), "taught": int(self.zeros.taught)}
+        return {"progress": progress, **counts, "told": self.untrained.told}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.progress = state["progress"]
+        self.zeros.steps.fill_(state["steps"])
+        self.zeros.taught.fill_(state["taught"])
+        self.untrained.told = state["told"]
 
 
 class ZeroWatch:

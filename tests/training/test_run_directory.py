@@ -119,10 +119,11 @@ def test_epochs_that_no_checkpoint_holds_are_dropped(run, count):
     assert read_records(run.path) == [record(epoch) for epoch in range(min(count, 3))]
 
 
-def test_finishing_drops_the_checkpoint(run):
-    run.checkpoint.write_text("state")
+def test_finishing_drops_the_checkpoints(run):
+    for path in (run.checkpoints.newest, run.checkpoints.previous):
+        path.write_text("state")
     run.finish(SUMMARY)
-    assert not run.checkpoint.exists()
+    assert not run.checkpoints.any()
     assert json.loads(run.summary.read_text()) == dataclasses.asdict(SUMMARY)
 
 

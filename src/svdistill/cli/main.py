@@ -12,15 +12,10 @@ from typing import Any
 from jsonargparse import Namespace
 from rich.console import Console
 
+from svdistill.cli.leaving import left, terminable
 from svdistill.cli.parsers import build_parser
 from svdistill.cli.spelling import explain, spell
 from svdistill.errors import SVDistillError
-
-# What was finished is saved; how a command goes on with the rest.
-GO_ON = {
-    **dict.fromkeys(("train", "distill", "cache"), "; what was finished is saved, use --resume"),
-    "reproduce": "; what was finished is saved, the same command goes on",
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,12 +25,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: words after `svdistill`; those of the process by default.
 
     Returns:
-        The exit status: 0, 2 for bad input, 130 when interrupted.
+        The exit status: 0, 2 for bad input, 130 when interrupted, 143 when terminated.
     """
-    words = spell(list(sys.argv[1:] if arguments is None else arguments))
-    with warnings.catch_warnings():
+    typed = list(sys.argv[1:] if arguments is None else arguments)
+    with warnings.catch_warnings(), terminable():
         warnings.showwarning = _show_warning
-        return _run(words)
+        try:
+            return _run(spell(typed))
+        except KeyboardInterrupt as interrupt:
+            message, status = left(interrupt, typed)
+            return _fail(message, status)
 
 
 def _run(words: list[str]) -> int:
@@ -50,8 +49,11 @@ def _run(words: list[str]) -> int:
         return _fail(explain(str(error), words))
     except SVDistillError as error:
         return _fail(str(error))
-    except KeyboardInterrupt:
-        return _fail(f"interrupted{GO_ON.get(words[0], '')}", status=130)
+    except Exception as error:
+        trouble = _trouble(error)
+        if trouble is None:
+            raise
+        return _fail(trouble)
     return 0
 
 
@@ -191,6 +193,14 @@ def _print_store(store: Any) -> None:
         f"{len(store):,} images, {views} views each, {store.bytes_per_image:,} bytes per image and "
         f"view, {size / 1e6:,.1f} MB; teacher {store.manifest.teacher_accuracy:.2f} %\n{store.path}"
     )
+
+
+def _trouble(error: Exception) -> str | None:
+    """What the machine lacks, if that is what an error says."""
+    from svdistill.training.trouble import explain_trouble
+
+    trouble = explain_trouble(error)
+    return None if trouble is None else str(trouble)
 
 
 def _fields(options: Namespace) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NoReturn, final
 
@@ -88,6 +89,7 @@ class LoaderSplit(ImageSplit):
         device: torch.device | str,
         order_seed: int | None,
         drop_last: bool = False,
+        skip: int = 0,
     ) -> Iterator[Batch]:
         """Go through the loader once.
 
@@ -97,6 +99,7 @@ class LoaderSplit(ImageSplit):
             order_seed: of the global random states while the loader works. None takes one of its
                 own: what a loader shuffles, it shuffles then too.
             drop_last: not used either.
+            skip: the loader makes these batches again, so that what it draws is the same.
 
         Returns:
             An iterator of `Batch`, whose indices count the images as they come.
@@ -106,23 +109,24 @@ class LoaderSplit(ImageSplit):
         """
         seed = STORED_ORDER_SEED if order_seed is None else order_seed
         require_count("order_seed", seed, 0)
-        return self._batches(torch.device(device), RandomStates(seed))
+        return self._batches(torch.device(device), RandomStates(seed), skip)
 
-    def _batches(self, device: torch.device, states: RandomStates) -> Iterator[Batch]:
+    def _batches(self, device: torch.device, states: RandomStates, skip: int) -> Iterator[Batch]:
         with states.lent():
             source = iter(self._loader)
         count, end = 0, object()
-        while True:
+        for number in itertools.count():
             with states.lent():
                 item = next(source, end)
             if item is end:
                 return
             images, labels = self._checked(item)
-            yield Batch(
-                images.to(device, non_blocking=True).float(),
-                labels.to(device, non_blocking=True),
-                torch.arange(count, count + len(images)),
-            )
+            if number >= skip:
+                yield Batch(
+                    images.to(device, non_blocking=True).float(),
+                    labels.to(device, non_blocking=True),
+                    torch.arange(count, count + len(images)),
+                )
             count += len(images)
 
     def _checked(self, item: Any) -> tuple[Tensor, Tensor]:

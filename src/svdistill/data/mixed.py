@@ -93,10 +93,11 @@ class MixedSplit(ImageSplit):
         device: torch.device | str,
         order_seed: int | None,
         drop_last: bool = False,
+        skip: int = 0,
     ) -> Iterator[Batch]:
         """See `ImageSplit.batches`."""
         if order_seed is None:
-            return self._gather(in_batches(len(self), batch_size, None, drop_last), device)
+            return self._gather(in_batches(len(self), batch_size, None, drop_last)[skip:], device)
         halves = _halves(batch_size)
         batches, generator = self._filled(halves), seeded(order_seed)
         ours, theirs = (
@@ -107,7 +108,7 @@ class MixedSplit(ImageSplit):
         chunks = [torch.cat([a, border + b]) for a, b in zip(ours, theirs, strict=True)]
         if drop_last and len(chunks[-1]) < batch_size:
             chunks.pop()
-        return self._gather(chunks, device)
+        return self._gather(chunks[skip:], device)
 
     def _filled(self, halves: tuple[int, int]) -> Fraction:
         """How many batches the kind fills that fills more, the last one in part."""

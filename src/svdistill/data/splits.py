@@ -80,6 +80,7 @@ class ImageSplit(ABC):
         device: torch.device | str,
         order_seed: int | None,
         drop_last: bool = False,
+        skip: int = 0,
     ) -> Iterator[Batch]:
         """Go through the split once.
 
@@ -89,6 +90,8 @@ class ImageSplit(ABC):
             order_seed: the order of the images; it alone decides, whatever torch's global random
                 state. None gives the stored order.
             drop_last: leave out a last batch that is smaller.
+            skip: leave out so many batches at the beginning, as a run does that goes on within an
+                epoch; their images are not decoded.
 
         Returns:
             An iterator of `Batch`.
@@ -133,9 +136,11 @@ class StoredSplit(ImageSplit):
         device: torch.device | str,
         order_seed: int | None,
         drop_last: bool = False,
+        skip: int = 0,
     ) -> Iterator[Batch]:
         """See `ImageSplit.batches`."""
-        return self.gather(in_batches(len(self), batch_size, order_seed, drop_last), device)
+        chunks = in_batches(len(self), batch_size, order_seed, drop_last)
+        return self.gather(chunks[skip:], device)
 
 
 @final

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -35,6 +35,21 @@ class Convergence:
     def close_share(self) -> float | None:
         """Of the matrices that were differentiated, likewise."""
         return int(self.close) / self.differentiated if self.differentiated else None
+
+    def state_dict(self) -> dict[str, int]:
+        """All counts; to read them is to wait for the device."""
+        return {
+            "decomposed": self.decomposed,
+            "missed": int(self.missed),
+            "differentiated": self.differentiated,
+            "close": int(self.close),
+        }
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on from what `state_dict` returned, in the same memory."""
+        self.decomposed, self.differentiated = state["decomposed"], state["differentiated"]
+        self.missed.fill_(state["missed"])
+        self.close.fill_(state["close"])
 
     def reset(self) -> None:
         """Begin again, in the same memory."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +28,8 @@ class AmortisedBackward:
 
     with g the task's gradient and h the transfer's. The steps between carry it, and take the one
     gradient of ``task + c transfer``. A new epoch, which moves the sigmoid, is measured at once: so
-    nothing but the epoch needs to be known where training is resumed between epochs. With n = 1
-    every step is `multitask_backward` with ``clip="global"``.
+    nothing but the epoch needs to be known where training is resumed between epochs, and within one
+    `state_dict`. With n = 1 every step is `multitask_backward` with ``clip="global"``.
 
     Args:
         interval: n, the steps from one measurement to the next.
@@ -122,6 +123,17 @@ class AmortisedBackward:
             return torch.ones_like(norms.transfer)
         scale = norms.clipped / torch.where(norms.transfer > 0, norms.transfer, 1.0)
         return torch.where(scale.isfinite(), scale, 0.0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is carried from step to step: the epoch, the counter, the norms and the scale."""
+        measured = None if self._measured is None else self._measured.clone()
+        return {"epoch": self._epoch, "since": self._since, "measured": measured}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self._epoch, self._since = state["epoch"], state["since"]
+        if state["measured"] is not None:
+            self._keep(state["measured"].clone())
 
     def _keep(self, measured: Tensor) -> None:
         if self._measured is None or self._measured.device != measured.device:

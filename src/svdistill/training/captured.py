@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -91,6 +91,14 @@ class CapturedStep(Step):
     def plan(self, progress: float) -> bool:
         """Which kind the next step is of."""
         return self.step.plan(progress)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the step carries to the next one."""
+        return self.step.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.step.load_state_dict(state)
 
     def end_epoch(self) -> None:
         """Called after the last step of an epoch."""

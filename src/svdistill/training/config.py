@@ -68,7 +68,9 @@ class TrainConfig:
         device: `auto`, `cpu` or `cuda`.
         capture: On a GPU, `auto` records each step as a CUDA graph and replays it; `off` does not.
         seed: Of initial weights, order, augmentation and dropout.
-        resume: Continue the run in `output` from its last whole epoch.
+        checkpoint_minutes: Longest time between two checkpoints within an epoch; 0 saves at the
+            ends of epochs only.
+        resume: Continue the run in `output` from its last checkpoint.
     """
 
     output: str
@@ -98,6 +100,7 @@ class TrainConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     capture: Literal["auto", "off"] = "auto"
     seed: int = 0
+    checkpoint_minutes: float = 10.0
     resume: bool = False
 
     def check(self) -> None:
@@ -138,6 +141,13 @@ class TrainConfig:
                 expected="0 or more",
                 got=self.weight_decay,
                 remedy="give 0 for none",
+            )
+        if not 0 <= self.checkpoint_minutes < float("inf"):
+            raise ArgumentError(
+                "checkpoint_minutes",
+                expected="0 or more",
+                got=self.checkpoint_minutes,
+                remedy="give 0 to save at the ends of epochs only",
             )
         if self.max_grad_norm is not None:
             require_positive("max_grad_norm", self.max_grad_norm)

@@ -1,7 +1,8 @@
-"""One epoch of training: views, steps, updates."""
+"""One epoch of training, or what is left of it: views, steps, updates."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -11,11 +12,10 @@ from torch.optim.lr_scheduler import LRScheduler
 from svdistill.data import Augmentation, ImageSplit, Prepared
 from svdistill.knowledge_store import KnowledgeStore
 from svdistill.linalg import Convergence
+from svdistill.training.begun_epoch import BegunEpoch
 from svdistill.training.captured import CapturedStep
 from svdistill.training.checkpoint import Place
 from svdistill.training.config import TrainConfig
-from svdistill.training.loading_time import LoadingTime, loading_time
-from svdistill.training.metrics import EpochMeter
 from svdistill.training.progress import Reporter
 from svdistill.training.recording import CUDARecorder
 from svdistill.training.seeding import derive_seed
@@ -65,38 +65,46 @@ class Epochs:
             return step
         return CapturedStep(step, CUDARecorder(device), watch)
 
+    def begin(
+        self, place: Place, step: Step, schedule: LRScheduler, watch: Convergence
+    ) -> BegunEpoch:
+        """An epoch before its first step."""
+        seed = derive_seed(self.config.seed, "dropout", place.stage, place.epoch)
+        rate = float(schedule.get_last_lr()[0])
+        return BegunEpoch(self.accelerator.device, rate, step, watch, seed)
+
     def train(
         self,
         place: Place,
-        step: Step,
+        begun: BegunEpoch,
         store: KnowledgeStore | None,
         optimizer: Optimizer,
         schedule: LRScheduler,
-    ) -> tuple[EpochMeter, LoadingTime]:
-        """Train one epoch.
+        after_step: Callable[[], object],
+    ) -> None:
+        """Train what is left of an epoch.
 
         Args:
             place: which.
-            step: fills the gradients.
+            begun: the epoch so far, whose step fills the gradients.
             store: gives the step its knowledge, where there is one.
             optimizer: uses the gradients.
             schedule: is advanced after every step.
-
-        Returns:
-            What was measured, and how long was waited for images.
+            after_step: is called after every step, when all that has state may be saved.
 
         Raises:
             TrainingError: a loss is not finite.
         """
         config, device = self.config, self.accelerator.device
-        where = (place.stage, place.epoch)
-        torch.manual_seed(derive_seed(config.seed, "dropout", *where))
-        order = derive_seed(config.seed, "order", *where)
+        step, meter = begun.step, begun.meter
+        order = derive_seed(config.seed, "order", place.stage, place.epoch)
         look_every = LOOK_EVERY[device.type]
-        meter, loading = EpochMeter(device), loading_time(device)
         step.train_mode()
-        batches = self.images.batches(config.batch_size, device=device, order_seed=order)
-        for number, batch in enumerate(loading.watch(batches), start=1):
+        batches = self.images.batches(
+            config.batch_size, device=device, order_seed=order, skip=begun.steps
+        )
+        begun.set_random_states()
+        for number, batch in enumerate(begun.loading.watch(batches), start=begun.steps + 1):
             view = self._view(place.total, number)
             images = self.augmentation(
                 batch.images, seed=self.views.seed, indices=batch.indices, view=view
@@ -116,9 +124,10 @@ class Epochs:
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
+            begun.steps = number
             self.reporter.step(meter)
+            after_step()
         step.end_epoch()
-        return meter, loading
 
     def _view(self, epoch: int, number: int) -> int:
         if self.images.repeats:

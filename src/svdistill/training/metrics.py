@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -100,6 +102,22 @@ class EpochMeter:
             return [None] * 3
         return [norm / self.steps for norm in self.sums[4:].tolist()]
 
+    def state_dict(self) -> dict[str, Any]:
+        """The sums so far; to read them is to wait for the device."""
+        return {
+            "images": self.images,
+            "steps": self.steps,
+            "sums": self.sums.tolist(),
+            "has_transfer": self.has_transfer,
+            "has_norms": self.has_norms,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.images, self.steps = state["images"], state["steps"]
+        self.sums.copy_(torch.tensor(state["sums"], dtype=self.sums.dtype))
+        self.has_transfer, self.has_norms = state["has_transfer"], state["has_norms"]
+
     def _labelled(self) -> float:
         """How many labelled images there were so far; 1 for none, to divide by."""
         return max(float(self.sums[0]), 1.0)
@@ -129,6 +147,7 @@ def evaluate_network(
     *,
     device: torch.device,
     batch_size: int = 500,
+    each_batch: Callable[[], object] = lambda: None,
 ) -> Evaluation:
     """Accuracy and loss of a network, in eval mode, on whole images without augmentation.
 
@@ -138,6 +157,7 @@ def evaluate_network(
         augmentation: whose normalisation is used.
         device: where the network lies.
         batch_size: changes nothing but speed and memory.
+        each_batch: is called before each; what it raises ends the evaluation.
 
     Returns:
         `Evaluation`; the network keeps its mode.
@@ -148,6 +168,7 @@ def evaluate_network(
     was_training = network.training
     network.eval()
     for batch in split.batches(batch_size, device=device, order_seed=None):
+        each_batch()
         views = augmentation.normalise(batch.images)
         output = network(views.contiguous(memory_format=torch.channels_last))
         logits = as_logits(output).float()

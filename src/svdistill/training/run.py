@@ -34,9 +34,11 @@ from svdistill.training.loop import Loop, Stage
 from svdistill.training.progress import Reporter
 from svdistill.training.run_directory import RunDirectory, RunSummary
 from svdistill.training.step import DistillStep, Step, TaskStep, TransferStep
+from svdistill.training.stopping import StopRequests
 from svdistill.training.tapping import paired_taps, taps_of_store
 from svdistill.training.teacher import teacher_of
 from svdistill.training.teacher_quality import warn_of_poor_teacher
+from svdistill.training.trouble import trouble_explained
 from svdistill.training.views import Views, views_of
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 Config = TypeVar("Config", bound=TrainConfig)
 
 
+@trouble_explained()
 def train(
     config: TrainConfig,
     reporter: Reporter | None = None,
@@ -66,7 +69,9 @@ def train(
         The run's summary, as in its `summary.json`.
 
     Raises:
-        SVDistillError: a bad value, data set or run directory, or a loss that is not finite.
+        SVDistillError: a bad value, data set or run directory, or a loss that is not finite; a
+            machine without the memory, disk or processes that it takes.
+        Stopped: SIGTERM or Ctrl-C came; `resume` goes on from that very step.
     """
     reporter = reporter or Reporter()
     config = _noting_objects(config, network=network, data=data)
@@ -80,6 +85,7 @@ def train(
     return _run(config, student, stages, data, views_of(config), accelerator, reporter)
 
 
+@trouble_explained()
 def distill(
     config: DistillConfig,
     reporter: Reporter | None = None,
@@ -102,7 +108,8 @@ def distill(
 
     Raises:
         SVDistillError: a bad value, teacher, data set or run directory; taps or channels that do
-            not fit; a loss that is not finite.
+            not fit; a loss that is not finite; a machine as for `train`.
+        Stopped: see `train`.
     """
     reporter = reporter or Reporter()
     config = _noting_objects(config, network=student, data=data, teacher=teacher)
@@ -228,43 +235,45 @@ def _run(
 ) -> RunSummary:
     """Everything that could be checked has been: open the run directory, train, summarise."""
     run = RunDirectory(config.output)
-    run.open(config, data.fingerprint)
-    data = move_data(data, accelerator.device)
-    accelerator.init_trackers("tensorboard")
-    loop = Loop(student, stages, data, config, views, run, accelerator, reporter)
-    if teacher is not None:
-        teacher_accuracy = loop.evaluate(data.test, teacher).accuracy
-    distilled = isinstance(config, DistillConfig)
-    before = loop.evaluate(data.test, student).accuracy if distilled else None
-    with reporter:
-        if teacher_accuracy is not None:
-            reporter.message(f"teacher: {teacher_accuracy:.2f} % on {len(data.test)} test images")
-            warn_of_poor_teacher(teacher_accuracy, before or 0.0, data.num_classes, reporter)
-        place = loop.fit()
-    accelerator.end_training()
-    if before is not None:
-        accuracies = Accuracies(len(data.test), teacher_accuracy, before, place.last_accuracy)
-        figures = measure_before_after(teacher, student, data.image_shape, accuracies)
-        write_before_after(run.before_after, figures)
-    profile = profile_network(student, data.image_shape)
-    summary = RunSummary(
-        directory=str(run.path),
-        kind="distill" if distilled else "train",
-        network=config.network,
-        width=config.width,
-        loss=config.loss if isinstance(config, DistillConfig) else None,
-        seed=config.seed,
-        last_accuracy=place.last_accuracy,
-        best_accuracy=place.best_accuracy,
-        best_epoch=place.best_epoch,
-        best_by="test" if data.dev is None else "dev",
-        teacher_accuracy=teacher_accuracy,
-        parameters=profile.parameters,
-        flops=profile.flops,
-        epochs=place.total,
-        seconds=place.seconds,
-        num_classes=data.num_classes,
-        image_size=data.image_shape[-1],
-    )
-    run.finish(summary)
-    return summary
+    with StopRequests() as stops, run.held(config, data.fingerprint):
+        data = move_data(data, accelerator.device)
+        accelerator.init_trackers("tensorboard")
+        loop = Loop(student, stages, data, config, views, run, accelerator, reporter, stops)
+        if teacher is not None:
+            teacher_accuracy = loop.evaluate(data.test, teacher).accuracy
+        distilled = isinstance(config, DistillConfig)
+        before = loop.evaluate(data.test, student).accuracy if distilled else None
+        with reporter:
+            if teacher_accuracy is not None:
+                reporter.message(
+                    f"teacher: {teacher_accuracy:.2f} % on {len(data.test)} test images"
+                )
+                warn_of_poor_teacher(teacher_accuracy, before or 0.0, data.num_classes, reporter)
+            place = loop.fit()
+        accelerator.end_training()
+        if before is not None:
+            accuracies = Accuracies(len(data.test), teacher_accuracy, before, place.last_accuracy)
+            figures = measure_before_after(teacher, student, data.image_shape, accuracies)
+            write_before_after(run.before_after, figures)
+        profile = profile_network(student, data.image_shape)
+        summary = RunSummary(
+            directory=str(run.path),
+            kind="distill" if distilled else "train",
+            network=config.network,
+            width=config.width,
+            loss=config.loss if isinstance(config, DistillConfig) else None,
+            seed=config.seed,
+            last_accuracy=place.last_accuracy,
+            best_accuracy=place.best_accuracy,
+            best_epoch=place.best_epoch,
+            best_by="test" if data.dev is None else "dev",
+            teacher_accuracy=teacher_accuracy,
+            parameters=profile.parameters,
+            flops=profile.flops,
+            epochs=place.total,
+            seconds=place.seconds,
+            num_classes=data.num_classes,
+            image_size=data.image_shape[-1],
+        )
+        run.finish(summary)
+        return summary

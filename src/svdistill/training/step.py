@@ -6,7 +6,8 @@ A step leaves the gradients in `.grad`; the loop around it owns the optimizer.
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -66,6 +67,13 @@ class Step(abc.ABC):
     def plan(self, progress: float) -> bool:
         """Which of at most two kinds the next step is of: `Distiller.plan`."""
         return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the step carries to the next one, beside parameters."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027  likewise
+        """Go on from what `state_dict` returned."""
 
     def end_epoch(self) -> None:  # noqa: B027  most steps have nothing to do then
         """Called after the last step of an epoch."""
@@ -128,6 +136,14 @@ class _DistillerStep(Step):
     def plan(self, progress: float) -> bool:
         """Whether the next step takes both gradients."""
         return self.distiller.plan(progress)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scale of an amortised clip, and what is watched."""
+        return self.distiller.carried_state()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.distiller.load_carried_state(state)
 
     def end_epoch(self) -> None:
         """Warn if the transfer taught nothing."""
