@@ -232,6 +232,21 @@ def differences(
             yield case, processes, largest, moved
 
 
+def by_threads() -> list[dict[str, Any]]:
+    """The largest difference of one process with two threads from one with one."""
+    data = load_images("digits", train_size=IMAGES)
+    rows = []
+    for case in cases(losses=["svd", "soft_target"], clips=["amortised"], stages=[1]):
+        found = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(trained(case, data))
+        largest = float((found[1] - found[0]).abs().max())
+        rows.append({**vars(case), "threads": 2, "largest": largest})
+        print(f"2 threads {case.name:40} {largest:.1e}", flush=True)
+    return rows
+
+
 def main() -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -257,7 +272,7 @@ def main() -> int:
             print(f"{processes} {case.name:40} {largest:.1e} (moved {moved:.1e})", flush=True)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     setting = {"images": IMAGES, "batch": BATCH, "epochs": EPOCHS, "learning_rate": LEARNING_RATE}
-    report = {"environment": environment(), **setting, "rows": rows}
+    report = {"environment": environment(), **setting, "rows": rows, "threads": by_threads()}
     options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return 0
 

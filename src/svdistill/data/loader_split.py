@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from svdistill.data.random_states import RandomStates
-from svdistill.data.splits import UNLABELLED, Batch, ImageSplit
+from svdistill.data.splits import UNLABELLED, Batch, ImageSplit, PartOfBatch
 from svdistill.errors import ArgumentError, require_count
 from svdistill.parallel import ALONE, Share
 
@@ -130,12 +130,12 @@ class LoaderSplit(ImageSplit):
             if number >= skip:
                 places = torch.arange(count, count + len(images))
                 labelled = len(labels) if share == ALONE else int((labels != UNLABELLED).sum())
-                yield Batch(
+                own = Batch(
                     share.take(images).to(device, non_blocking=True).float(),
                     share.take(labels).to(device, non_blocking=True),
                     share.take(places),
-                    share.part(len(images), labelled),
                 )
+                yield PartOfBatch.of(own, share.part(len(images), labelled))
             count += len(images)
 
     def _checked(self, item: Any) -> tuple[Tensor, Tensor]:

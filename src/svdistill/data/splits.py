@@ -24,13 +24,36 @@ class Batch(NamedTuple):
         labels: ``[B]``, int64, 0 to number of classes - 1, or `UNLABELLED`.
         indices: ``[B]``, int64, 0 to length of the split - 1; the order does not change them. On
             the CPU: whoever looks something up by them need not wait for the device.
-        part: of which part of a batch they are, where several processes have one.
     """
 
     images: Tensor
     labels: Tensor
     indices: Tensor
-    part: BatchPart | None = None
+
+    @property
+    def part(self) -> BatchPart | None:
+        """Of which batch they are a part, where several processes have one; else None."""
+        return None
+
+
+class PartOfBatch(Batch):
+    """What one of several processes has of a batch."""
+
+    whole: BatchPart
+
+    @property
+    def part(self) -> BatchPart:
+        """See `Batch.part`."""
+        return self.whole
+
+    @classmethod
+    def of(cls, batch: Batch, part: BatchPart | None) -> Batch:
+        """The batch as a part; the batch itself where it is whole."""
+        if part is None:
+            return batch
+        own = cls(*batch)
+        own.whole = part
+        return own
 
 
 class ImageSplit(ABC):
@@ -221,7 +244,7 @@ def shared(
     """
     for batch, chunk in zip(batches, chunks, strict=True):
         count = len(chunk) if labelled is None else int((chunk < labelled).sum())
-        yield batch._replace(part=share.part(len(chunk), count))
+        yield PartOfBatch.of(batch, share.part(len(chunk), count))
 
 
 def in_batches(

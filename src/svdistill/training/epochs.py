@@ -125,7 +125,7 @@ class Epochs:
                 batch.labels,
                 progress=place.epoch,
                 knowledge=None if store is None else store.read(batch.indices, view, device),
-                part=batch.part,
+                **({} if batch.part is None else {"part": batch.part}),
             )
             meter.update(result, batch.labels)
             if number % look_every == 0 or number == self.steps:
