@@ -173,6 +173,8 @@ def with_tables(text: str) -> str:
             rows = tap_gradients_table()
         elif found[1] == "parallel":
             rows = parallel_table()
+        elif found[1] == "numbers":
+            rows = numbers_table()
         elif found[1] in RELIABILITY:
             rows = reliability_table(found[1])
         elif found[1].startswith("mini/"):
@@ -323,6 +325,54 @@ def reliability_table(name: str) -> str:
     seed = f", seed {measured['seed']}" if "seed" in measured else ""
     made = f"torch {packages['torch']}, Python {measured['environment']['python']}{seed}."
     return "\n".join([*lines, "", made])
+
+
+def numbers_table() -> str:
+    """What became of the cases of benchmarks/reliability/fuzz.py, and how far off numbers were."""
+    measured = json.loads((MEASURED / "reliability" / "numbers.json").read_text())
+    columns = {
+        "": "kind",
+        "cases": "cases",
+        "with NaN or infinity": "not finite",
+        "finite, forward and backward": "finite",
+        "clear error": "error",
+        "of them without NaN or infinity": "refused finite",
+        "anything else": "failed",
+    }
+    rows = list(measured["kinds"])
+    counted = [key for key in columns.values() if key != "kind"]
+    rows.append({"kind": "all", **{key: sum(row[key] for row in rows) for key in counted}})
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    lines += ["| " + " | ".join(_cell(row[key]) for key in columns.values()) + " |" for row in rows]
+    defects, neighbours = measured["orthonormality"], measured["neighbours"]
+    ours = {
+        dtype: max(defects[f"{dtype}, {solver}"] for solver in ("auto", "gram", "subspace"))
+        for dtype in ("float32", "float64")
+    }
+    gradients = measured["gradients"]
+    packages, python = measured["environment"]["packages"], measured["environment"]["python"]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "| | checked | worst in float32 | in float64 |",
+            "|---|---|---|---|",
+            "| `VᵀV` from the identity, an entry | every finite map | "
+            f"{ours['float32']:.0e} | {ours['float64']:.0e} |",
+            "| the same of `torch.linalg.svd` | every finite map | "
+            f"{defects['float32, svd']:.0e} | {defects['float64, svd']:.0e} |",
+            "| gradient against the full SVD's in float64, relative | "
+            f"{sum(one['checked'] for one in gradients.values()):,} | "
+            f"{gradients['float32']['worst']:.0e} | {gradients['float64']['worst']:.0e} |",
+            "| a sample's gradient beside bad samples against that without them, relative | "
+            f"{neighbours['checked']:,} | {neighbours['worst']:.0g} | {neighbours['worst']:.0g} |",
+            "",
+            f"Of {measured['decomposed']:,} matrices that subspace iteration was given "
+            f"{measured['recomputed']:,} were computed again. torch {packages['torch']}, "
+            f"Python {python}, {measured['environment']['threads']} thread, seed "
+            f"{measured['seed']}, {measured['seconds'] / 60:.0f} minutes.",
+        ]
+    )
 
 
 def _cell(value: object) -> str:

@@ -14,11 +14,12 @@ from svdistill.frozen_teacher import FrozenTeacher
 from svdistill.linalg import may_branch
 from svdistill.logits import as_logits
 from svdistill.losses import Knowledge, SumKnowledge, TransferLoss
+from svdistill.losses.finite import source
 from svdistill.multitask import CLIPS, AmortisedBackward, GradientNorms, multitask_backward
 from svdistill.parallel import BatchPart
 from svdistill.taps import FeatureTaps, PairedTaps, TapPairs
 from svdistill.taps.pairing import require_paired, require_two
-from svdistill.watching import TransferWatch, require_finite_transfer
+from svdistill.watching import TransferWatch, require_finite_clipped, require_finite_transfer
 
 
 class DistillerOutput(NamedTuple):
@@ -30,6 +31,22 @@ class DistillerOutput(NamedTuple):
     logits: Tensor
     transfer_loss: Tensor
     unclipped_loss: Tensor | None = None
+
+
+class _Seen:
+    """What a transfer loss was given, without the graph, until its backward pass."""
+
+    def __init__(
+        self,
+        transfer_loss: Tensor,
+        features: Sequence[Tensor],
+        logits: Tensor | None,
+        knowledge: Knowledge,
+    ) -> None:
+        self.transfer_loss = transfer_loss.detach()
+        self.features = tuple(feature.detach() for feature in features)
+        self.logits = None if logits is None else logits.detach()
+        self.knowledge = knowledge
 
 
 class Distiller(nn.Module):
@@ -122,6 +139,7 @@ class Distiller(nn.Module):
             "none": AmortisedBackward(clip_interval, clip="none"),
         }.get(clip)
         self._watch = TransferWatch()
+        self._seen: _Seen | None = None
 
     def forward(
         self,
@@ -156,6 +174,10 @@ class Distiller(nn.Module):
             loss.of_part(features, logits, known, part)
             for loss, known in zip(self._losses(), parts, strict=True)
         ]
+        if losses[0].requires_grad and may_branch(losses[0].device):
+            self._seen = _Seen(
+                losses[0], features, logits if self.loss.needs_logits else None, parts[0]
+            )
         return DistillerOutput(logits, *losses)
 
     def teach(self, images: Tensor) -> Knowledge:
@@ -220,10 +242,13 @@ class Distiller(nn.Module):
             Norms of both gradients, without the scale.
 
         Raises:
-            TrainingError: the transfer loss is not finite, or reaches no parameter.
+            TrainingError: the transfer loss is not finite (it names the tap and the images), or
+                its gradient is not, or it reaches no parameter.
         """
-        if may_branch(output.transfer_loss.device):
-            require_finite_transfer(output.transfer_loss)
+        seen, self._seen = self._seen, None
+        may_look = may_branch(output.transfer_loss.device)
+        if may_look:
+            require_finite_transfer(output.transfer_loss, lambda: self._source(seen))
         if output.unclipped_loss is not None:
             task_loss = task_loss + output.unclipped_loss
         losses = task_loss * loss_scale, output.transfer_loss * loss_scale
@@ -238,9 +263,17 @@ class Distiller(nn.Module):
                 *losses, parameters, progress=progress, weight_decay=decay, measure=measure
             )
         )
+        if may_look and loss_scale == 1.0:  # else the scaler looks, and takes a smaller one
+            require_finite_clipped(norms.clipped)
         norms = GradientNorms(*(norm / loss_scale for norm in norms))
         self._watch.see(output.transfer_loss, norms.transfer, progress, self.student, self.adapters)
         return norms
+
+    def _source(self, seen: _Seen | None) -> str:
+        """From which tap a loss that is not finite comes, if it was so in the last forward pass."""
+        if seen is None or bool(seen.transfer_loss.isfinite()):
+            return ""
+        return source(seen.features, seen.logits, seen.knowledge, self._student_taps.paths)
 
     def plan(self, progress: float) -> bool:
         """Which of its kinds the next step is of, if it is recorded: ask once before each.

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from svdistill.errors import TrainingError, TransferWarning
+from svdistill.losses.finite import not_finite
 from svdistill.taps import write_count
 
 
-def require_finite_transfer(transfer_loss: Tensor) -> None:
-    """Raise `TrainingError` unless the transfer loss is finite."""
-    value = float(transfer_loss.detach())
-    if not math.isfinite(value):
+def require_finite_transfer(transfer_loss: Tensor, source: Callable[[], str] = str) -> None:
+    """Raise `TrainingError` unless the transfer loss is finite; it says from what it comes."""
+    if not math.isfinite(float(transfer_loss.detach())):
+        raise not_finite("transfer_loss", transfer_loss, source())
+
+
+def require_finite_clipped(norm: Tensor) -> None:
+    """Raise `TrainingError` unless the transfer's gradient, after clipping, is finite."""
+    if not math.isfinite(float(norm.detach())):
         raise TrainingError(
-            "transfer_loss",
-            expected="a finite number",
-            got=value,
-            remedy="look for NaN or inf in the images and in the tapped features; "
-            "lower the learning rate if training diverged",
+            "transfer gradient",
+            expected="a finite norm over the student's parameters",
+            got=float(norm.detach()),
+            remedy="the losses' own gradients at the taps are finite: look for layers before the "
+            "taps that divide by zero or overflow, or use another precision",
         )
 
 

@@ -54,6 +54,10 @@ def test_what_must_not_happen_has_not_happened(write_tables):
     kinds = json.loads((folder / "mutations.json").read_text())["kinds"]
     assert all(row["traceback"] == row["crash"] == row["hang"] == 0 for row in kinds)
     assert all(row["other"] == 0 for row in kinds if row["checksum"])
+    numbers = json.loads((folder / "numbers.json").read_text())
+    assert numbers["cases"] >= 10_000
+    assert numbers["failures"] == []
+    assert "| all | 10,000 | " in write_tables.with_tables("<!-- table: numbers --><!-- end -->")
     total = f"| all | {sum(row['runs'] for row in kills)} | {sum(row['kills'] for row in kills)} |"
     assert total in write_tables.reliability_table("kills")
     assert "| checkpoint | SHA-256 | 1,000 |" in write_tables.reliability_table("mutations")

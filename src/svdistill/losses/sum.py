@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from svdistill.errors import ArgumentError
+from svdistill.linalg import to_working
 from svdistill.losses.transfer import Knowledge, TransferLoss
 from svdistill.parallel import BatchPart
 
@@ -86,6 +87,9 @@ class SumLoss(TransferLoss):
         part: BatchPart | None,
     ) -> Tensor:
         """See `TransferLoss.of_part`; each loss has a reduction of its own."""
+        # Once for all parts, so that their gradients are added up before they are narrowed.
+        features = [to_working(feature) for feature in features]
+        logits = to_working(logits) if self.needs_logits else logits
         terms = [
             weight * loss.of_part(features, logits, known, part)
             for loss, weight, known in zip(

@@ -10,6 +10,7 @@ from typing import Any, Final, Self
 from torch import Tensor, nn
 
 from svdistill.errors import ArgumentError
+from svdistill.losses.finite import guard
 from svdistill.parallel import BatchPart
 
 REDUCTIONS: Final = ("sum", "mean")
@@ -62,6 +63,10 @@ def _knowledge_in(value: Any) -> Iterator[Knowledge]:
 class TransferLoss(nn.Module, abc.ABC):
     """A way to teach: what to keep of a teacher, and how far a student is from it.
 
+    A loss that is not finite raises `TrainingError` when its gradient is asked for, and names the
+    tap and the images that it comes from: no gradient of it is ever NaN. What is finite has a
+    finite gradient, however small, large or degenerate the maps are.
+
     `features` are the tapped maps in the order of the taps, each [B, D, H, W], [B, T, D] or
     [B, D]; `logits` are [B, C]. A new method is one child of this class in a file of its own.
 
@@ -78,6 +83,10 @@ class TransferLoss(nn.Module, abc.ABC):
     compares_channels: bool = True
     knowledge_type: type[Knowledge] = Knowledge
     reduction: str = "mean"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_forward_hook(guard)
 
     @abc.abstractmethod
     def extract(self, features: Sequence[Tensor], logits: Tensor | None) -> Any:

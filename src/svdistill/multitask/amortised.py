@@ -117,14 +117,20 @@ class AmortisedBackward:
                 progress=progress,
                 weight_decay=weight_decay,
             )
-            scale = norms.clipped / torch.where(norms.transfer > 0, norms.transfer, 1.0)
-            self._keep(torch.stack([*norms, scale]))
+            self._keep(torch.stack([*norms, self._scale(norms)]))
         else:
             require_scalars(task_loss, transfer_loss)
             loss = task_loss + self._measured[3] * transfer_loss
             _add_gradient(loss, require_trainable(parameters))
         assert self._measured is not None
         return GradientNorms(*self._measured[:3].clone())
+
+    def _scale(self, norms: GradientNorms) -> Tensor:
+        """What the steps until the next measurement carry; 0 after a gradient that overflowed."""
+        if self.clip == "none":
+            return torch.ones_like(norms.transfer)
+        scale = norms.clipped / torch.where(norms.transfer > 0, norms.transfer, 1.0)
+        return torch.where(scale.isfinite(), scale, 0.0)
 
     def state_dict(self) -> dict[str, Any]:
         """What is carried from step to step: the epoch, the counter, the norms and the scale."""
