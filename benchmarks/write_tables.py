@@ -5,7 +5,8 @@
 
 A set of runs is a folder under results/, each run a folder NAME or NAME-SEED in it. In a page, a
 table stands between `<!-- table: NAME -->` and `<!-- end -->`: NAME is a set of runs, a benchmark
-(`step`, `svd`, `dfv`), `step-ratios`, `agreement` or `networks`.
+(`step`, `svd`, `dfv`), `step-ratios`, `agreement`, `networks`, or one about reliability: `kills`,
+`mutations`, `fuzzing`, `numbers` or `parallel`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ from svdistill.training.run_directory import read_summary
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
 MEASURED = ROOT / "benchmarks" / "results"
-PAGES = ("README.md", "docs/speed.md", "docs/findings.md")
+PAGES = (
+    *("README.md", "docs/speed.md", "docs/findings.md", "docs/reliability.md"),
+    "docs/parallel.md",
+)
 BENCHMARKS: dict[str, type[StepResult] | type[SVDResult] | type[DFVResult]] = {
     "step": StepResult,
     "svd": SVDResult,
@@ -93,6 +97,41 @@ TITLES = {
 }
 
 
+# Of benchmarks/results/reliability/NAME.json: the list of rows, and each column's title and key.
+RELIABILITY: dict[str, tuple[str, dict[str, str]]] = {
+    "kills": (
+        "cases",
+        {
+            "run": "case",
+            "runs": "runs",
+            "kills": "kills",
+            "before the first checkpoint": "before_the_first",
+            "within an epoch": "within_an_epoch",
+            "between epochs": "between_epochs",
+            "finished already": "finished",
+            "checkpoints damaged": "damaged",
+            "runs that ended otherwise": "differ",
+        },
+    ),
+    "mutations": (
+        "kinds",
+        {
+            "file": "kind",
+            "checksum": "checksum",
+            "damaged": "mutations",
+            "refused": "refused",
+            "read as it was": "same",
+            "read as another": "other",
+            "traceback": "traceback",
+            "crash": "crash",
+            "hang": "hang",
+        },
+    ),
+    "fuzzing": (
+        "parsers",
+        {"parser": "parser", "seconds": "seconds", "inputs": "executions", "crashes": "crashes"},
+    ),
+}
 # Over the floor: VGG and MobileNet, set before anything was measured.
 STEP_TARGETS = {
     "SVD": (1.05, 1.10),
@@ -132,6 +171,12 @@ def with_tables(text: str) -> str:
             rows = recipe_search_table()
         elif found[1] == "tap-gradients":
             rows = tap_gradients_table()
+        elif found[1] == "parallel":
+            rows = parallel_table()
+        elif found[1] == "numbers":
+            rows = numbers_table()
+        elif found[1] in RELIABILITY:
+            rows = reliability_table(found[1])
         elif found[1].startswith("mini/"):
             rows = mini_table(found[1].removeprefix("mini/"))
         else:
@@ -246,6 +291,95 @@ def tap_gradients_table() -> str:
             cells.append(f"{one['share_of_exact']:.2f}{angle}")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def parallel_table() -> str:
+    """The largest difference of each loss, over clips and stages, by processes and precision."""
+    rows = json.loads((MEASURED / "reliability" / "parallel.json").read_text())["rows"]
+    columns = sorted({(row["processes"], row["dtype"]) for row in rows}, reverse=True)
+    columns.sort(key=lambda column: column[0])
+    names = [f"{processes} processes, {dtype}" for processes, dtype in columns]
+    lines = ["| loss | clips x stages | " + " | ".join(names) + " |"]
+    lines.append("|---" * (len(columns) + 2) + "|")
+    for loss in dict.fromkeys(row["loss"] for row in rows):
+        own = [row for row in rows if row["loss"] == loss]
+        cells = [f"{len({(row['clip'], row['stages']) for row in own})}"]
+        for column in columns:
+            found = [r["largest"] for r in own if (r["processes"], r["dtype"]) == column]
+            cells.append(f"{max(found):.0e}" if found else "")
+        lines.append("| " + " | ".join([f"`{loss}`", *cells]) + " |")
+    return "\n".join(lines)
+
+
+def reliability_table(name: str) -> str:
+    """The rows of a file in benchmarks/results/reliability/, with a sum of the kills."""
+    rows_key, columns = RELIABILITY[name]
+    measured = json.loads((MEASURED / "reliability" / f"{name}.json").read_text())
+    rows = list(measured[rows_key])
+    if name == "kills":
+        keys = [key for key in columns.values() if key != "case"]
+        rows.append({"case": "all", **{key: sum(row[key] for row in rows) for key in keys}})
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    lines += ["| " + " | ".join(_cell(row[key]) for key in columns.values()) + " |" for row in rows]
+    packages = measured["environment"]["packages"]
+    seed = f", seed {measured['seed']}" if "seed" in measured else ""
+    made = f"torch {packages['torch']}, Python {measured['environment']['python']}{seed}."
+    return "\n".join([*lines, "", made])
+
+
+def numbers_table() -> str:
+    """What became of the cases of benchmarks/reliability/fuzz.py, and how far off numbers were."""
+    measured = json.loads((MEASURED / "reliability" / "numbers.json").read_text())
+    columns = {
+        "": "kind",
+        "cases": "cases",
+        "with NaN or infinity": "not finite",
+        "finite, forward and backward": "finite",
+        "clear error": "error",
+        "of them without NaN or infinity": "refused finite",
+        "anything else": "failed",
+    }
+    rows = list(measured["kinds"])
+    counted = [key for key in columns.values() if key != "kind"]
+    rows.append({"kind": "all", **{key: sum(row[key] for row in rows) for key in counted}})
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    lines += ["| " + " | ".join(_cell(row[key]) for key in columns.values()) + " |" for row in rows]
+    defects, neighbours = measured["orthonormality"], measured["neighbours"]
+    ours = {
+        dtype: max(defects[f"{dtype}, {solver}"] for solver in ("auto", "gram", "subspace"))
+        for dtype in ("float32", "float64")
+    }
+    gradients = measured["gradients"]
+    packages, python = measured["environment"]["packages"], measured["environment"]["python"]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "| | checked | worst in float32 | in float64 |",
+            "|---|---|---|---|",
+            "| `VᵀV` from the identity, an entry | every finite map | "
+            f"{ours['float32']:.0e} | {ours['float64']:.0e} |",
+            "| the same of `torch.linalg.svd` | every finite map | "
+            f"{defects['float32, svd']:.0e} | {defects['float64, svd']:.0e} |",
+            "| gradient against the full SVD's in float64, relative | "
+            f"{sum(one['checked'] for one in gradients.values()):,} | "
+            f"{gradients['float32']['worst']:.0e} | {gradients['float64']['worst']:.0e} |",
+            "| a sample's gradient beside bad samples against that without them, relative | "
+            f"{neighbours['checked']:,} | {neighbours['worst']:.0g} | {neighbours['worst']:.0g} |",
+            "",
+            f"Of {measured['decomposed']:,} matrices that subspace iteration was given "
+            f"{measured['recomputed']:,} were computed again. torch {packages['torch']}, "
+            f"Python {python}, {measured['environment']['threads']} thread, seed "
+            f"{measured['seed']}, {measured['seconds'] / 60:.0f} minutes.",
+        ]
+    )
+
+
+def _cell(value: object) -> str:
+    """A number with its thousands; yes or nothing."""
+    if isinstance(value, bool):
+        return "SHA-256" if value else ""
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def networks_markdown() -> str:

@@ -256,7 +256,11 @@ def test_as_a_process_the_status_is_two_and_no_traceback():
 @pytest.mark.parametrize(
     ("words", "advice"),
     [
-        (["train", "--output", "run"], "use --resume"),
+        (["train", "--output", "run"], "go on with: svdistill train --output run --resume\n"),
+        (
+            ["cache", "-o", "my store", "--resume=true"],
+            "go on with: svdistill cache -o 'my store' --resume\n",
+        ),
         (["reproduce", "networks", "--preset", "smoke"], "the same command goes on"),
         (["info"], "interrupted\n"),
     ],

@@ -372,6 +372,48 @@ class TestSilentFailures:
         with pytest.raises(TrainingError, match="NaN or inf in the images"):
             distiller.backward(F.cross_entropy(output.logits, labels), output, progress=0)
 
+    @pytest.mark.parametrize("loss", [SVDLoss(), FSPLoss()], ids=repr)
+    def test_the_tap_and_the_images_are_named(self, loss):
+        distiller = make(loss)
+        images, labels = batch()
+        images[1, 0, 0, 0] = float("nan")
+        distiller.eval()  # a batch norm in training spreads it over the batch
+        output = distiller(images)
+        expected = rf"^transfer_loss: .* tap '2': NaN in image 1 of {len(images)}; look for NaN"
+        with pytest.raises(TrainingError, match=expected):
+            distiller.backward(F.cross_entropy(output.logits, labels), output, progress=0)
+
+    def test_another_batch_is_not_blamed(self):
+        distiller = make(SVDLoss())
+        images, labels = batch()
+        output = distiller(torch.full_like(images, float("nan")))
+        distiller(images)
+        with pytest.raises(TrainingError, match=r"^transfer_loss: .* got nan; look for NaN"):
+            distiller.backward(F.cross_entropy(output.logits, labels), output, progress=0)
+
+    def test_nothing_of_a_batch_is_kept_after_its_backward_pass(self):
+        distiller = make(SVDLoss())
+        one_step(distiller)
+        assert distiller._seen is None
+
+    @pytest.mark.parametrize("clip", ["norm", "none", "amortised"])
+    def test_a_gradient_that_is_not_finite_beyond_the_taps(self, clip):
+        """The losses' own gradients are; a layer of the student's may divide by zero."""
+        distiller = make(SVDLoss(), clip=clip)
+        distiller.student[0].weight.register_hook(lambda gradient: gradient * float("nan"))
+        with pytest.raises(TrainingError, match=r"^transfer gradient: expected a finite norm"):
+            one_step(distiller)
+
+    def test_under_a_loss_scale_the_scaler_looks(self):
+        """It makes the scale smaller, which it could not if the step raised."""
+        distiller = make(SVDLoss())
+        distiller.student[0].weight.register_hook(lambda gradient: gradient * float("inf"))
+        images, labels = batch()
+        output = distiller(images)
+        task_loss = F.cross_entropy(output.logits, labels)
+        distiller.backward(task_loss, output, progress=0, loss_scale=2.0)
+        assert not distiller.student[0].weight.grad.isfinite().all()
+
     def test_a_transfer_that_reaches_nothing(self):
         with pytest.raises(TrainingError, match="depends on none"):
             one_step(make(ConstantLoss(1.0, graph=False)))

@@ -72,7 +72,7 @@ def test_is_flushed_before_it_is_renamed(path, monkeypatch):
     seen, fsync = [], os.fsync
     monkeypatch.setattr(os, "fsync", lambda fd: (seen.append(path.read_text()), fsync(fd)))
     write_atomically(path, lambda temporary: temporary.write_text("new"))
-    assert seen == ["old"]
+    assert seen == ["old", "new"]  # the file, then the folder that has its new name
 
 
 def test_a_folder_that_is_not_there(tmp_path):

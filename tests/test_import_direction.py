@@ -8,10 +8,13 @@ import svdistill
 HOUSE = [
     "errors",
     "files",
+    "locking",
     "plain_values",
     "plain_yaml",
     "timing",
     "logits",
+    "launching",
+    "parallel",
     "linalg",
     "losses",
     "taps",

@@ -5,7 +5,12 @@ import torch
 from torch import nn
 
 from svdistill.errors import TrainingError
-from svdistill.watching import UntrainedWatch, ZeroWatch, require_finite_transfer
+from svdistill.watching import (
+    UntrainedWatch,
+    ZeroWatch,
+    require_finite_clipped,
+    require_finite_transfer,
+)
 
 
 @pytest.mark.parametrize(
@@ -46,3 +51,14 @@ def test_a_loss_that_is_not_finite():
     require_finite_transfer(torch.tensor(1e30))
     with pytest.raises(TrainingError, match=r"^transfer_loss: expected a finite number, got nan"):
         require_finite_transfer(torch.tensor(float("nan")))
+
+
+def test_a_loss_that_is_not_finite_says_where_it_comes_from():
+    with pytest.raises(TrainingError, match=r"got inf, from the student's tap 3; look for"):
+        require_finite_transfer(torch.tensor(torch.inf), lambda: ", from the student's tap 3")
+
+
+def test_a_clipped_gradient_that_is_not_finite():
+    require_finite_clipped(torch.tensor(1e30))
+    with pytest.raises(TrainingError, match=r"^transfer gradient: expected a finite norm .* nan"):
+        require_finite_clipped(torch.tensor(torch.nan))

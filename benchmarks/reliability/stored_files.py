@@ -32,7 +32,7 @@ from svdistill.training.before_after import (
     read_before_after,
     write_before_after,
 )
-from svdistill.training.checkpoint import Place, load_checkpoint, save_checkpoint
+from svdistill.training.checkpoint import Checkpoint, Place, load_checkpoint, save_checkpoint
 from svdistill.training.initial_weights import fill_network
 from svdistill.training.metrics import EpochRecord
 from svdistill.training.run_directory import (
@@ -189,7 +189,7 @@ def _figures() -> BeforeAfter:
 
 def _checkpoint(path: Path) -> None:
     states: dict[str, dict[str, Any]] = {"network": {"weight": torch.arange(64.0)}}
-    save_checkpoint(path, Place(epoch=3, total=3), states)
+    save_checkpoint(path, Checkpoint(Place(epoch=3, total=3), states, {"steps": 7}))
 
 
 def _pixels(seed: int) -> np.ndarray:

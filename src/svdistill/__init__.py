@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # what type checkers and editors see
     from svdistill.errors import (
         ArgumentError,
         DataError,
+        MachineError,
         RunError,
         SVDistillError,
         TrainingError,
@@ -71,6 +72,7 @@ __all__ = [
     "InputSpec",
     "Knowledge",
     "KnowledgeStore",
+    "MachineError",
     "PairedTaps",
     "PositionSVDLoss",
     "RunError",
@@ -108,8 +110,8 @@ __all__ = [
 # In the order of the house: a room imports only from those before it, so that to look for a name
 # in one after the other imports little that its own room does not.
 _ROOMS = (
-    *("errors", "files", "plain_values", "plain_yaml", "timing", "logits", "linalg", "losses"),
-    *("taps", "adapters"),
+    *("errors", "files", "locking", "plain_values", "plain_yaml", "timing", "logits"),
+    *("launching", "parallel", "linalg", "losses", "taps", "adapters"),
     *("frozen_teacher", "multitask", "watching", "distiller", "networks", "data"),
     *("knowledge_store", "training", "report", "experiments", "benchmarks", "export", "cli"),
 )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,12 @@ from svdistill.frozen_teacher import FrozenTeacher
 from svdistill.linalg import may_branch
 from svdistill.logits import as_logits
 from svdistill.losses import Knowledge, SumKnowledge, TransferLoss
+from svdistill.losses.finite import source
 from svdistill.multitask import CLIPS, AmortisedBackward, GradientNorms, multitask_backward
+from svdistill.parallel import BatchPart
 from svdistill.taps import FeatureTaps, PairedTaps, TapPairs
 from svdistill.taps.pairing import require_paired, require_two
-from svdistill.watching import TransferWatch, require_finite_transfer
+from svdistill.watching import TransferWatch, require_finite_clipped, require_finite_transfer
 
 
 class DistillerOutput(NamedTuple):
@@ -29,6 +31,22 @@ class DistillerOutput(NamedTuple):
     logits: Tensor
     transfer_loss: Tensor
     unclipped_loss: Tensor | None = None
+
+
+class _Seen:
+    """What a transfer loss was given, without the graph, until its backward pass."""
+
+    def __init__(
+        self,
+        transfer_loss: Tensor,
+        features: Sequence[Tensor],
+        logits: Tensor | None,
+        knowledge: Knowledge,
+    ) -> None:
+        self.transfer_loss = transfer_loss.detach()
+        self.features = tuple(feature.detach() for feature in features)
+        self.logits = None if logits is None else logits.detach()
+        self.knowledge = knowledge
 
 
 class Distiller(nn.Module):
@@ -121,14 +139,22 @@ class Distiller(nn.Module):
             "none": AmortisedBackward(clip_interval, clip="none"),
         }.get(clip)
         self._watch = TransferWatch()
+        self._seen: _Seen | None = None
 
-    def forward(self, images: Tensor, knowledge: Knowledge | None = None) -> DistillerOutput:
+    def forward(
+        self,
+        images: Tensor,
+        knowledge: Knowledge | None = None,
+        part: BatchPart | None = None,
+    ) -> DistillerOutput:
         """Run teacher and student on a batch of images.
 
         Args:
             images: [B, ...], whatever both networks take.
             knowledge: of these very images, all that the losses read or more; the teacher is not
                 run then.
+            part: which part of a batch the images are, where several processes have one: the mean
+                of their losses is that of the whole batch then.
 
         Returns:
             `DistillerOutput(logits, transfer_loss, unclipped_loss)`; the losses are 0 to rounding
@@ -145,8 +171,13 @@ class Distiller(nn.Module):
         output, features = self._student_taps.run(images)
         logits, features = as_logits(output), self._adapted(features)
         losses = [
-            loss(features, logits, known) for loss, known in zip(self._losses(), parts, strict=True)
+            loss.of_part(features, logits, known, part)
+            for loss, known in zip(self._losses(), parts, strict=True)
         ]
+        if losses[0].requires_grad and may_branch(losses[0].device):
+            self._seen = _Seen(
+                losses[0], features, logits if self.loss.needs_logits else None, parts[0]
+            )
         return DistillerOutput(logits, *losses)
 
     def teach(self, images: Tensor) -> Knowledge:
@@ -211,10 +242,13 @@ class Distiller(nn.Module):
             Norms of both gradients, without the scale.
 
         Raises:
-            TrainingError: the transfer loss is not finite, or reaches no parameter.
+            TrainingError: the transfer loss is not finite (it names the tap and the images), or
+                its gradient is not, or it reaches no parameter.
         """
-        if may_branch(output.transfer_loss.device):
-            require_finite_transfer(output.transfer_loss)
+        seen, self._seen = self._seen, None
+        may_look = may_branch(output.transfer_loss.device)
+        if may_look:
+            require_finite_transfer(output.transfer_loss, lambda: self._source(seen))
         if output.unclipped_loss is not None:
             task_loss = task_loss + output.unclipped_loss
         losses = task_loss * loss_scale, output.transfer_loss * loss_scale
@@ -229,9 +263,17 @@ class Distiller(nn.Module):
                 *losses, parameters, progress=progress, weight_decay=decay, measure=measure
             )
         )
+        if may_look and loss_scale == 1.0:  # else the scaler looks, and takes a smaller one
+            require_finite_clipped(norms.clipped)
         norms = GradientNorms(*(norm / loss_scale for norm in norms))
         self._watch.see(output.transfer_loss, norms.transfer, progress, self.student, self.adapters)
         return norms
+
+    def _source(self, seen: _Seen | None) -> str:
+        """From which tap a loss that is not finite comes, if it was so in the last forward pass."""
+        if seen is None or bool(seen.transfer_loss.isfinite()):
+            return ""
+        return source(seen.features, seen.logits, seen.knowledge, self._student_taps.paths)
 
     def plan(self, progress: float) -> bool:
         """Which of its kinds the next step is of, if it is recorded: ask once before each.
@@ -244,12 +286,32 @@ class Distiller(nn.Module):
         """
         return self._amortised is None or self._amortised.plan(progress)
 
+    def measure_again(self) -> None:
+        """Let nothing follow from the last step's gradients: fp16's scaler has skipped it."""
+        if self._amortised is not None:
+            self._amortised.measure_again()
+
     def end_epoch(self) -> None:
         """Warn of an epoch that taught nothing, or left the adapters as they were.
 
         `backward` calls it between epochs.
         """
         self._watch.end_epoch(stacklevel=3)
+
+    def carried_state(self) -> dict[str, Any]:
+        """What is carried from step to step beside parameters, to save within an epoch.
+
+        The scale of an amortised clip, and what is watched. Plain values and tensors, no part of
+        `state_dict()`; between epochs nothing of it is needed.
+        """
+        amortised = None if self._amortised is None else self._amortised.state_dict()
+        return {"amortised": amortised, "watch": self._watch.state_dict()}
+
+    def load_carried_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `carried_state` returned, with the same clip."""
+        if self._amortised is not None:
+            self._amortised.load_state_dict(state["amortised"])
+        self._watch.load_state_dict(state["watch"])
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Parameters of the student, of the adapters, and of the losses where they have any."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import signal
 from collections.abc import Callable, Iterable
 from functools import partial
 from types import ModuleType
@@ -23,7 +24,12 @@ class SVDistillError(Exception):
     Example:
         >>> print(ArgumentError("k", expected="1 to 4", got=5, remedy="lower k"))
         k: expected 1 to 4, got 5; lower k
+
+    Attributes:
+        everywhere: whether every process that trains together with this one raises it too.
     """
+
+    everywhere = False
 
     def __init__(self, argument: str, *, expected: str, got: object, remedy: str) -> None:
         super().__init__(f"{argument}: expected {expected}, got {got}; {remedy}")
@@ -49,6 +55,33 @@ class RunError(SVDistillError):
 
 class TrainingError(SVDistillError):
     """Training cannot go on: a loss is not finite or reaches no parameter."""
+
+
+class MachineError(SVDistillError):
+    """The machine lacks something: space on a disk, memory, or a process that has died."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked the process to stop, and what was worth it has been saved.
+
+    Args:
+        signal_number: which signal.
+        where: how far the work had come, for the message.
+
+    Attributes:
+        status: the exit status that says so, 128 and the signal's number.
+
+    Example:
+        >>> stopped = Stopped(15, "after step 3 of 10 in epoch 1")
+        >>> print(stopped, stopped.status)
+        stopped by SIGTERM after step 3 of 10 in epoch 1 143
+    """
+
+    def __init__(self, signal_number: int, where: str = "") -> None:
+        name = signal.Signals(signal_number).name
+        super().__init__(f"stopped by {name} {where}".rstrip())
+        self.signal_number = signal_number
+        self.status = 128 + signal_number
 
 
 class TransferWarning(UserWarning):

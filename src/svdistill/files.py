@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -12,14 +14,20 @@ from svdistill.errors import RunError
 
 # No text that a run writes comes near this; what is larger is not read into memory.
 MOST_TEXT: Final = 1 << 26
+# What torch's archive writer says of a file that it could not write.
+TORCH_WRITER: Final = ("PytorchStreamWriter failed", "inline_container.cc", "iostream error")
+OS_ERROR: Final = re.compile(r"I/O error: (.+?) \(os error \d+\)")
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(
+    path: Path, write: Callable[[Path], object], *, keep: Path | None = None
+) -> None:
     """Let `write` fill a temporary file beside the path, flush it to disk, and rename it.
 
     Args:
         path: the file to be.
         write: called with the temporary path.
+        keep: where to move what the path held before, when the new file is whole; None drops it.
 
     Raises:
         RunError: the folder cannot be written; what was there before is untouched.
@@ -36,18 +44,66 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            path.replace(keep)
         temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
+        _flush_folder(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        reason = write_failure(error)
+        if reason is None:
+            raise
         raise RunError(
             str(path),
             expected="a file that can be written",
-            got=error.strerror or type(error).__name__,
+            got=reason,
             remedy="check the folder's permissions and the space on its disk",
         ) from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+
+
+def write_failure(error: BaseException) -> str | None:
+    """Why a file could not be written, if that is what an error says; torch's and others' too.
+
+    Example:
+        >>> write_failure(OSError(28, "No space left on device"))
+        'No space left on device'
+        >>> write_failure(ValueError("x")) is None
+        True
+    """
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    text = " ".join(str(error).split())
+    if isinstance(error, RuntimeError) and any(mark in text for mark in TORCH_WRITER):
+        # Its archive's writer stumbles over a file cut short; what cut it is behind.
+        behind = error.__cause__ or error.__context__
+        reason = None if behind is None else write_failure(behind)
+        return reason or "a file that was cut short while it was written"
+    if os_error := OS_ERROR.search(text):  # safetensors, which is written in Rust
+        return os_error[1]
+    return None
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file is what a process was writing, or has left when it was killed."""
+    return path.name.startswith(".") and path.suffix == ".tmp"
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes were writing there; only for who holds the folder's lock."""
+    for path in folder.iterdir():
+        if is_temporary(path):
+            path.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Let a new name outlive a power cut, where the system can do that."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def make_directory(path: Path) -> None:

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from svdistill.errors import TrainingError, TransferWarning
+from svdistill.losses.finite import not_finite
 from svdistill.taps import write_count
 
 
-def require_finite_transfer(transfer_loss: Tensor) -> None:
-    """Raise `TrainingError` unless the transfer loss is finite."""
-    value = float(transfer_loss.detach())
-    if not math.isfinite(value):
+def require_finite_transfer(transfer_loss: Tensor, source: Callable[[], str] = str) -> None:
+    """Raise `TrainingError` unless the transfer loss is finite; it says from what it comes."""
+    if not math.isfinite(float(transfer_loss.detach())):
+        raise not_finite("transfer_loss", transfer_loss, source())
+
+
+def require_finite_clipped(norm: Tensor) -> None:
+    """Raise `TrainingError` unless the transfer's gradient, after clipping, is finite."""
+    if not math.isfinite(float(norm.detach())):
         raise TrainingError(
-            "transfer_loss",
-            expected="a finite number",
-            got=value,
-            remedy="look for NaN or inf in the images and in the tapped features; "
-            "lower the learning rate if training diverged",
+            "transfer gradient",
+            expected="a finite norm over the student's parameters",
+            got=float(norm.detach()),
+            remedy="the losses' own gradients at the taps are finite: look for layers before the "
+            "taps that divide by zero or overflow, or use another precision",
         )
 
 
@@ -75,6 +83,19 @@ class TransferWatch:
         if not isinstance(self.progress, Tensor):  # a recorded step's stays: it tells the epoch
             self.progress = None
 
+    def state_dict(self) -> dict[str, Any]:
+        """What the epoch has shown so far."""
+        progress = None if self.progress is None else float(self.progress)
+        counts = {"steps": int(self.zeros.steps), "taught": int(self.zeros.taught)}
+        return {"progress": progress, **counts, "told": self.untrained.told}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.progress = state["progress"]
+        self.zeros.steps.fill_(state["steps"])
+        self.zeros.taught.fill_(state["taught"])
+        self.untrained.told = state["told"]
+
 
 class ZeroWatch:
     """Notices an epoch in which the transfer loss, or its gradient, was zero in every step.
@@ -94,7 +115,8 @@ class ZeroWatch:
             self.steps = self.steps.to(transfer_loss.device)
             self.taught = self.taught.to(transfer_loss.device)
         self.steps += 1
-        self.taught += (transfer_loss.detach() > self.ROUNDING) & (gradient_norm > 0)
+        # Not "> 0": NaN, as where fp16 overflows, is no zero.
+        self.taught += (transfer_loss.detach() > self.ROUNDING) & (gradient_norm != 0)
 
     def found(self) -> bool:
         """Whether no step since the last call has taught, and there was one."""

@@ -1,6 +1,7 @@
 """README.md and docs/ say what the committed results say."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,13 @@ def write_tables():
 
 
 @pytest.mark.parametrize(
-    ("page", "at_least"), [("README.md", 4), ("docs/speed.md", 3), ("docs/findings.md", 3)]
+    ("page", "at_least"),
+    [
+        ("README.md", 4),
+        ("docs/speed.md", 3),
+        ("docs/findings.md", 3),
+        ("docs/reliability.md", 3),
+    ],
 )
 def test_pages_hold_the_tables_of_the_results(write_tables, page, at_least):
     assert page in write_tables.PAGES
@@ -35,6 +42,25 @@ def test_a_table_is_made_from_its_result(write_tables):
     assert made.startswith("before <!-- table: step -->\n\n**vgg_teacher to vgg_student")
     assert "| SVD, straightforward |" in made
     assert "anything" not in made
+
+
+def test_what_must_not_happen_has_not_happened(write_tables):
+    """The committed figures of reliability: none of them is hidden by its table."""
+    folder = ROOT / "benchmarks" / "results" / "reliability"
+    kills = json.loads((folder / "kills.json").read_text())["cases"]
+    assert sum(row["kills"] for row in kills) >= 50
+    assert all(row["within_an_epoch"] > 0 for row in kills)
+    assert all(row["differ"] == row["damaged"] == 0 for row in kills)
+    kinds = json.loads((folder / "mutations.json").read_text())["kinds"]
+    assert all(row["traceback"] == row["crash"] == row["hang"] == 0 for row in kinds)
+    assert all(row["other"] == 0 for row in kinds if row["checksum"])
+    numbers = json.loads((folder / "numbers.json").read_text())
+    assert numbers["cases"] >= 10_000
+    assert numbers["failures"] == []
+    assert "| all | 10,000 | " in write_tables.with_tables("<!-- table: numbers --><!-- end -->")
+    total = f"| all | {sum(row['runs'] for row in kills)} | {sum(row['kills'] for row in kills)} |"
+    assert total in write_tables.reliability_table("kills")
+    assert "| checkpoint | SHA-256 | 1,000 |" in write_tables.reliability_table("mutations")
 
 
 @pytest.mark.parametrize("name", ["demo", "cifar100-short"])

@@ -17,7 +17,7 @@ PAGES = [*DOCS.glob("*.md"), ROOT / "README.md"]
 OPTION = re.compile(r"(?<![\w-])(--[a-z][\w-]+)")
 SETTING = re.compile(r"`(\w+): [\w.+]+`")
 NAME = re.compile(r"\bsd\.(\w+)")
-OTHERS = {"--logdir", "--no-deps"}  # of tensorboard and pip
+OTHERS = {"--logdir", "--no-deps", "--shm-size"}  # of tensorboard, pip and docker
 
 
 @pytest.fixture(scope="module")

@@ -174,3 +174,63 @@ def test_any_shape_and_spectrum(rows, columns, spectrum, solver, seed, data):
     matrix = matrix_with_spectrum(spectrum[:smaller], rows, columns, seed).float()
     check_decomposition(matrix, truncated_svd(matrix, k, solver=solver), tolerance=2e-5)
     assert vector_gradient(matrix, k, solver).isfinite().all()
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize(("n", "d"), [(9, 4), (4, 9)])
+@pytest.mark.parametrize("scale", [1e-44, 1e-40, 1e-38, 1e-36, 1e-32, 1e32, 1e36, 3e38])
+def test_the_ends_of_the_range_stay_finite(scale, n, d, solver):
+    """Of subnormal numbers alone a matrix counts as zero; a gradient above the range is bounded."""
+    matrix = separated(n, d)
+    largest = float(matrix.abs().max())
+    matrices = torch.stack([matrix, matrix * (scale / largest), matrix]).float().requires_grad_()
+    svd = truncated_svd(matrices, 2, solver=solver)
+    values, vectors = svd.singular_values.detach().double(), svd.right_vectors
+    assert (vectors.mT @ vectors - torch.eye(2)).abs().max() < 1e-5
+    (vectors**3).sum().backward()
+    assert matrices.grad.isfinite().all()
+    # Others in the batch are as they were, to the bit.
+    assert torch.equal(matrices.grad[0], vector_gradient(matrix.float(), 2, solver))
+    assert torch.equal(matrices.grad[2], matrices.grad[0])
+    if scale < torch.finfo(torch.float32).tiny:
+        assert (values[1] == 0).all()
+        assert (matrices.grad[1] == 0).all()
+    else:
+        directions = torch.nn.functional.normalize(matrices.grad[:2].double().flatten(1), eps=1e-60)
+        assert directions[0] @ directions[1] > 1 - 1e-6
+
+
+@pytest.mark.parametrize("solver", [*SOLVERS, "subspace"])
+@pytest.mark.parametrize("power", [-40, -24, 24])
+def test_what_damps_the_gradient_does_not_depend_on_the_scale(power, solver):
+    """At 1e-8 the square of a small gap is below the dtype's range; a power of two is exact."""
+    gap = 1e-5
+    matrix = matrix_with_spectrum([1.0, 1.0 - gap, 1.0 - 2 * gap, 0.5], 40, 30).float()
+    expected = vector_gradient(matrix, 2, solver)
+    scaled = vector_gradient(matrix * 2.0**power, 2, solver)
+    assert torch.equal(scaled * 2.0**power, expected)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("gradient", ["exact", "poster", "authors"])
+def test_values_far_below_rounding_do_not_blow_the_gradient_up(gradient, solver):
+    """More channels than positions: a left vector is M v over its value; here both are noise."""
+    exponents = torch.linspace(-25, 25, 12, dtype=torch.float64)
+    noise = torch.randn(4, 12, generator=torch.manual_seed(0), dtype=torch.float64)
+    matrix = (noise * 10.0**exponents).float().requires_grad_()
+    svd = truncated_svd(matrix, 4, gradient=gradient, solver=solver)
+    (svd.singular_values.sum() + cubes(svd.right_vectors)).backward()
+    assert matrix.grad.isfinite().all()
+    # A value's gradient is at most 1 where it is differentiable, and nothing blows up elsewhere.
+    assert matrix.grad.norm() < 1e3
+
+
+@pytest.mark.parametrize("solver", [*SOLVERS, "subspace"])
+def test_float16_gradients_stay_in_range(solver):
+    matrices = torch.stack([1e-6 * separated(40, 30), separated(40, 30, seed=1)]).half()
+    matrices = matrices.requires_grad_()
+    svd = truncated_svd(matrices, 2, solver=solver)
+    cubes(svd.right_vectors).backward()
+    assert matrices.grad.isfinite().all()
+    alone = vector_gradient(matrices[1:].detach(), 2, solver)
+    torch.testing.assert_close(matrices.grad[1:], alone, rtol=0, atol=0)

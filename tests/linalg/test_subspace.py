@@ -10,7 +10,8 @@ from torch import Tensor
 from recorded_work import Recordable, recorded
 from references import full_svd, matrix_with_spectrum, relative_error
 from svdistill.data import Augmentation, load_images
-from svdistill.linalg import truncated_svd, watch_convergence
+from svdistill.linalg import solvers, truncated_svd, watch_convergence
+from svdistill.linalg.subspace import ORTHONORMAL, leading_eigenpairs
 from svdistill.networks import build_network, network_names
 from svdistill.taps import FeatureTaps
 
@@ -217,3 +218,46 @@ class TestCaptured:
         assert torch.isfinite(svd.right_vectors).all()
         assert matrices.grad is not None
         assert torch.isfinite(matrices.grad).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1e-34, 1e-30, 1.0, 1e30, 1e36])
+@pytest.mark.parametrize("rank", [1, 3])
+def test_sixteen_vectors_of_low_rank(rank: int, scale: float, dtype: torch.dtype) -> None:
+    """Of which its Gram matrix, unscaled, would be zero or infinite."""
+    matrix = matrix_with_spectrum([1.0 / (i + 1) for i in range(rank)], 200, 96).to(dtype)
+    svd = truncated_svd(torch.stack([scale * matrix, matrix]), 16, solver="subspace")
+    vectors = svd.right_vectors.double()
+    assert (vectors.mT @ vectors - torch.eye(16)).abs().max() < ORTHONORMAL[dtype]
+    assert (vectors[0] - vectors[1])[:, :rank].abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("wrong", ["not orthogonal", "not of length 1", "not finite"])
+@pytest.mark.parametrize(("n", "d"), [(96, 64), (64, 96)])
+def test_vectors_that_are_not_orthonormal_are_computed_again(
+    n: int, d: int, wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the iteration believes of its residuals, and that member alone."""
+    matrices = like_feature_maps(n, d, batch=3).float()
+    expected = truncated_svd(matrices, 3, solver="gram").right_vectors
+    usual = truncated_svd(matrices, 3, solver="subspace").right_vectors
+
+    def spoiled(gram: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+        values, rows, converged = leading_eigenpairs(gram, k)
+        first = rows[1, 0].clone()
+        if wrong == "not orthogonal":
+            rows[1, 1] = (rows[1, 1] + 0.3 * first) / 1.09**0.5
+        elif wrong == "not of length 1":
+            rows[1] *= 1.0 + 1e-3
+        else:
+            rows[1, 2, 0] = torch.nan
+        return values, rows, converged
+
+    monkeypatch.setattr(solvers, "leading_eigenpairs", spoiled)
+    with watch_convergence("cpu") as watch:
+        vectors = truncated_svd(matrices, 3, solver="subspace").right_vectors
+    # In wide matrices a length is made 1 again anyway, and the vectors with it.
+    assert int(watch.missed) == (0 if wrong == "not of length 1" and n < d else 1)
+    if int(watch.missed):
+        torch.testing.assert_close(vectors[1], expected[1], rtol=0, atol=1e-5)
+    assert torch.equal(vectors[[0, 2]], usual[[0, 2]])

@@ -88,3 +88,12 @@ def test_refuses_tokens_of_different_number():
     features = [torch.rand(2, 9, 4), torch.rand(2, 5, 4)]
     with pytest.raises(ArgumentError, match="taps 0 and 1"):
         FSPLoss().extract(features, None)
+
+
+def test_float16_gradients_of_large_maps_stay_in_range():
+    """The one in the middle gets two, which are added up before they are narrowed."""
+    student = [(3000 * feature).half().requires_grad_() for feature in maps(0)]
+    loss = value(student, [feature.half() for feature in maps(1)])
+    loss.backward()
+    assert loss.isfinite()
+    assert all(feature.grad.isfinite().all() and feature.grad.any() for feature in student)

@@ -322,3 +322,23 @@ def test_refuses_other_numbers_of_taps_and_features_that_are_no_maps():
 def test_refuses_bad_options_by_name(argument, wrong):
     with pytest.raises(ArgumentError, match=f"^{argument}: expected"):
         PositionSVDLoss(**{argument: wrong})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("spread", [25, 5])
+def test_channels_of_very_different_scales_stay_finite(spread, dtype):
+    """Values far below the rounding of the first have no left vectors to speak of."""
+    (student,), (teacher,) = maps(0, shapes=[(6, 4, 3)]), maps(1, shapes=[(6, 4, 3)])
+    exponents = torch.linspace(-spread, min(spread, 4), 6, dtype=torch.float64).view(6, 1, 1)
+    student = (student * 10.0**exponents).to(dtype).requires_grad_()
+    loss = value(PositionSVDLoss(6), [student], [teacher.to(dtype)])
+    loss.backward()
+    assert loss.isfinite()
+    assert student.grad.isfinite().all()
+
+
+def test_maps_that_share_one_position_alone_are_refused():
+    """Each has more, but pooled to a common grid they relate to nothing, and there is no graph."""
+    student, teacher = maps(0, shapes=[(6, 5, 1)]), maps(1, shapes=[(5, 1, 4)])
+    with pytest.raises(ArgumentError, match=r"^positions: expected 2 or more that .* share"):
+        value(PositionSVDLoss(2), student, teacher)

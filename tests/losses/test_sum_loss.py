@@ -96,3 +96,11 @@ def test_a_weight_of_zero_switches_a_loss_off():
 def test_refuses_weights_that_do_not_fit(losses, weights):
     with pytest.raises(ArgumentError, match=r"^weights: expected"):
         SumLoss(losses, weights)
+
+
+def test_float16_gradients_of_several_parts_stay_in_range():
+    student = [(3000 * feature).half().requires_grad_() for feature in maps(0)]
+    loss = SumLoss([FSPLoss()] * 8, [1.0] * 8)
+    student_logits = logits(0).half().requires_grad_()
+    loss(student, student_logits, loss.extract([m.half() for m in maps(1)], None)).backward()
+    assert all(feature.grad.isfinite().all() for feature in student)

@@ -311,3 +311,20 @@ def test_refuses_features_that_are_no_maps():
 def test_refuses_bad_options_by_name(argument, wrong):
     with pytest.raises(ArgumentError, match=f"^{argument}: expected"):
         SVDLoss(**{argument: wrong})
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-15, 1e-8, 1e8, 1e15, 1e30])
+@pytest.mark.parametrize("who", ["student", "teacher"])
+def test_tiny_and_huge_maps_teach_what_others_do(who, scale):
+    """The squares of a teacher's values, by whose norm they are weighted, leave float32's range."""
+    student, teacher = ([m.float() for m in maps(seed)] for seed in (0, 1))
+    expected = value(SVDLoss(2), student, teacher)
+    if who == "student":
+        student = [scale * feature for feature in student]
+    else:
+        teacher = [scale * feature for feature in teacher]
+    student = [feature.requires_grad_() for feature in student]
+    actual = value(SVDLoss(2), student, teacher)
+    assert actual.item() == pytest.approx(expected.item(), rel=1e-4)
+    actual.backward()
+    assert all(feature.grad.isfinite().all() and feature.grad.any() for feature in student)

@@ -193,3 +193,17 @@ def test_a_transfer_that_reaches_nothing() -> None:
     model = network()
     with pytest.raises(TrainingError, match="reaches"):
         AmortisedBackward()(losses(model, 0)[0], torch.zeros(()), model.parameters())
+
+
+@pytest.mark.parametrize(("clip", "carried"), [("global", 0.0), ("none", 1.0)])
+@pytest.mark.parametrize("first", [3e38, float("nan")])
+def test_a_gradient_out_of_range_is_not_carried(clip: str, carried: float, first: float) -> None:
+    """As under fp16's scaler, which skips the step in which both were measured, and no other."""
+    weight = nn.Parameter(torch.ones(4))
+    backward = AmortisedBackward(interval=3, clip=clip)
+    backward(weight.sum(), first * weight.sum(), [weight])
+    for _ in range(2):
+        weight.grad = None
+        backward(weight.sum(), 0.5 * weight.sum(), [weight])
+        assert weight.grad is not None
+        torch.testing.assert_close(weight.grad, torch.full((4,), 1.0 + carried * 0.5))

@@ -1,14 +1,23 @@
 import pickle
+import warnings
 
 import pytest
 import torch
 from tiny_runs import Bomb, flipped
 
 from svdistill.errors import RunError
-from svdistill.training.checkpoint import Place, load_checkpoint, save_checkpoint
+from svdistill.training import checkpoint as checkpoint_module
+from svdistill.training.checkpoint import (
+    Checkpoint,
+    Checkpoints,
+    Place,
+    load_checkpoint,
+    save_checkpoint,
+)
 
 CPU = torch.device("cpu")
 PLACE = Place(1, 2, 5, 3, 61.5, 60.25, 59.0, 12.5)
+BEGUN = {"steps": 3, "random": {"torch": torch.get_rng_state(), "python": (3, (1, 2), None)}}
 
 
 def states():
@@ -30,7 +39,7 @@ def states():
 def flat(value):
     if isinstance(value, dict):
         return [item for key in value for item in (key, *flat(value[key]))]
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return [item for entry in value for item in flat(entry)]
     return [value.tolist() if isinstance(value, torch.Tensor) else value]
 
@@ -38,14 +47,15 @@ def flat(value):
 @pytest.fixture
 def path(tmp_path):
     path = tmp_path / "checkpoint.pt"
-    save_checkpoint(path, PLACE, states())
+    save_checkpoint(path, Checkpoint(PLACE, states(), BEGUN))
     return path
 
 
 def test_comes_back(path):
-    place, loaded = load_checkpoint(path, CPU)
+    place, loaded, begun = load_checkpoint(path, CPU)
     assert place == PLACE
     assert flat(loaded) == flat(states())
+    assert flat(begun) == flat(BEGUN)
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -59,28 +69,28 @@ def test_cut_short(path, part):
         load_checkpoint(path, CPU)
 
 
-def test_a_flipped_bit_is_noticed_or_means_nothing(path):
+def test_every_flipped_bit_is_noticed(path):
     content = path.read_bytes()
-    noticed = 0
-    places = range(0, len(content), 13)
-    for place in places:
+    for place in [*range(0, len(content), 97), *range(len(content) - 60, len(content))]:
         path.write_bytes(flipped(content, place))
-        try:
-            found, loaded = load_checkpoint(path, CPU)
-        except RunError:
-            noticed += 1
-            continue
-        assert found == PLACE, place
-        assert flat(loaded) == flat(states()), place
-    assert noticed > 0.3 * len(places)  # much of so small a file is padding
+        with pytest.raises(RunError, match=r"checksum is wrong|cut short"):
+            load_checkpoint(path, CPU)
 
 
-def test_a_flipped_bit_in_a_weight_is_called_damage(path):
+@pytest.mark.parametrize("change", ["appended", "before", "without"])
+def test_other_changes_are_noticed_too(path, change):
     content = path.read_bytes()
-    weight = states()["network"]["weight"].numpy().tobytes()
-    path.write_bytes(flipped(content, content.index(weight) + 100))
-    with pytest.raises(RunError, match="damaged in "):
+    changed = {"appended": content + b"x", "before": b"x" + content, "without": content[:-48]}
+    path.write_bytes(changed[change])
+    with pytest.raises(RunError, match=r"checksum is wrong|cut short"):
         load_checkpoint(path, CPU)
+
+
+def with_checksum(path):
+    """Let a file end as a checkpoint does, so that what it holds is looked at."""
+    content = path.read_bytes()
+    digest = checkpoint_module.hashlib.sha256(content).digest()
+    path.write_bytes(content + checkpoint_module.MARK + digest)
 
 
 @pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")
@@ -95,11 +105,13 @@ def test_a_flipped_bit_in_a_weight_is_called_damage(path):
         {"place": {}, "states": {}},
         {"place": [], "states": {}},
         {"place": vars(PLACE)},
+        {"place": vars(PLACE), "states": {}},
     ],
     ids=repr,
 )
 def test_what_is_no_checkpoint(path, content):
     torch.save(content, path)
+    with_checksum(path)
     with pytest.raises(RunError, match="start the run again"):
         load_checkpoint(path, CPU)
 
@@ -118,9 +130,72 @@ def test_a_pickle_bomb_never_goes_off(path, tmp_path, dump):
         torch.save({"place": vars(PLACE), "states": {"network": Bomb(fuse)}}, path)
     else:
         torch.save(Bomb(fuse), path, _use_new_zipfile_serialization=dump == "torch")
+    with_checksum(path)
     with pytest.raises(RunError):
         load_checkpoint(path, CPU)
     assert not fuse.exists()
     torch.save(Bomb(fuse), path)
     torch.load(path, weights_only=False)
     assert fuse.exists()  # or the above would prove nothing
+
+
+class TestTheLastTwo:
+    @pytest.fixture
+    def kept(self, tmp_path):
+        kept = Checkpoints(tmp_path)
+        for epoch in range(3):
+            kept.save(Checkpoint(Place(epoch=epoch), states()))
+        return kept
+
+    def epoch_of(self, kept, path):
+        return load_checkpoint(path, CPU).place.epoch
+
+    def test_are_kept_and_the_newest_is_used(self, kept, tmp_path):
+        assert {path.name for path in tmp_path.iterdir()} == {
+            "checkpoint.pt",
+            "checkpoint-previous.pt",
+        }
+        assert self.epoch_of(kept, kept.previous) == 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert kept.load(CPU).place.epoch == 2
+
+    @pytest.mark.parametrize("damage", ["bit", "cut", "missing"])
+    def test_the_previous_one_is_used_instead_of_a_damaged_one(self, kept, damage):
+        content = kept.newest.read_bytes()
+        if damage == "missing":
+            kept.newest.unlink()
+        else:
+            kept.newest.write_bytes(flipped(content, 500) if damage == "bit" else content[:-9])
+        with pytest.warns(RuntimeWarning, match=r"checkpoint\.pt is damaged or missing: going on"):
+            assert kept.load(CPU).place.epoch == 1
+        # The damaged one must not take the place of the whole one.
+        kept.save(Checkpoint(Place(epoch=7), states()))
+        assert self.epoch_of(kept, kept.newest) == 7
+        assert self.epoch_of(kept, kept.previous) == 1
+        kept.save(Checkpoint(Place(epoch=8), states()))
+        assert self.epoch_of(kept, kept.previous) == 7
+
+    def test_both_damaged(self, kept):
+        for path in (kept.newest, kept.previous):
+            path.write_bytes(path.read_bytes()[:-1])
+        with pytest.raises(RunError, match=r"checkpoint-previous\.pt: .* start the run again"):
+            kept.load(CPU)
+
+    def test_none_and_removed(self, kept, tmp_path):
+        kept.remove()
+        assert list(tmp_path.iterdir()) == []
+        assert kept.load(CPU) is None
+        kept.remove()
+
+    def test_a_write_that_fails_leaves_both(self, kept, tmp_path, monkeypatch):
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+        def full(content, file):
+            file.write(b"some")
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(checkpoint_module.torch, "save", full)
+        with pytest.raises(RunError, match=r"checkpoint\.pt: .* No space left on device"):
+            kept.save(Checkpoint(Place(), {}))
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

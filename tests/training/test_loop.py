@@ -22,6 +22,7 @@ from svdistill.errors import RunError, TrainingError
 from svdistill.networks import build_network
 from svdistill.training import Evaluation, distill, train
 from svdistill.training import loop as loop_module
+from svdistill.training.checkpoint import Checkpoints, load_checkpoint, save_checkpoint
 from svdistill.training.progress import Reporter
 from svdistill.training.run_directory import read_records, read_summary
 from svdistill.training.seeding import derive_seed
@@ -210,9 +211,9 @@ class TestResuming:
         with pytest.raises(Killed):
             distill(config, KillAfter(1))
         checkpoint = tmp_path / "run" / "checkpoint.pt"
-        content = torch.load(checkpoint, weights_only=True)
-        del content["states"]["companions"]
-        torch.save(content, checkpoint)
+        content = load_checkpoint(checkpoint, torch.device("cpu"))
+        del content.states["companions"]
+        save_checkpoint(checkpoint, content)
         with pytest.raises(RunError, match="expected a checkpoint of this run"):
             distill(dataclasses.replace(config, resume=True))
 
@@ -235,14 +236,14 @@ class TestResuming:
         """Weights and metrics are then an epoch ahead of the checkpoint."""
         calls = []
 
-        def killing(path, place, states):
-            calls.append(place)
+        def killing(checkpoints, checkpoint):
+            calls.append(checkpoint)
             if len(calls) == call:
                 raise Killed
-            saving(path, place, states)
+            saving(checkpoints, checkpoint)
 
-        saving = loop_module.save_checkpoint
-        monkeypatch.setattr(loop_module, "save_checkpoint", killing)
+        saving = Checkpoints.save
+        monkeypatch.setattr(Checkpoints, "save", killing)
         config = distill_config(tmp_path / "run", teacher_run, epochs=3)
         self.stop_and_resume(distill, config, Reporter())
         assert outcome(tmp_path / "run") == outcome(student_run)
@@ -328,7 +329,7 @@ class TestDivergence:
         (before,) = photographing.pictures
         after = snapshot(tmp_path / "run")
         for name in before:
-            if not name.startswith("tensorboard"):
+            if not name.startswith(("tensorboard", ".lock")):
                 assert after[name] == before[name], name
         assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "run").values())
         assert len(read_records(tmp_path / "run")) == 1

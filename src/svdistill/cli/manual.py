@@ -40,7 +40,8 @@ files in the run directory:
   metrics.jsonl             one line an epoch
   student.safetensors       weights after the last epoch
   student-best.safetensors  weights after the best epoch, by the dev split if there is one
-  checkpoint.pt             to --resume from; removed when the run is finished
+  checkpoint.pt             to --resume from, with the one before it, checkpoint-previous.pt; both
+                            are removed when the run is finished
   tensorboard/              for `tensorboard --logdir`
   before_after.json         teacher, student before and student after (distill)
   report.html               all of it on one page (distill)
@@ -48,7 +49,8 @@ files in the run directory:
 """
 EXIT_STATUS = """\
 exit status:
-  0 done   2 bad input, or a run that cannot go on: one line says what to do   130 interrupted
+  0 done   2 bad input, or a run that cannot go on: one line says what to do
+  130 stopped by Ctrl-C, 143 by SIGTERM: the step was finished and saved, the line says how to go on
 """
 TRAIN_MANUAL = """\
 Train a network on labelled images, and leave a run directory. The result is a teacher for

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NoReturn, final
 
@@ -10,8 +11,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from svdistill.data.random_states import RandomStates
-from svdistill.data.splits import Batch, ImageSplit
+from svdistill.data.splits import UNLABELLED, Batch, ImageSplit, PartOfBatch
 from svdistill.errors import ArgumentError, require_count
+from svdistill.parallel import ALONE, Share
 
 # What a loader draws from, if it does, where no order is asked for.
 STORED_ORDER_SEED: Final = 0
@@ -88,6 +90,8 @@ class LoaderSplit(ImageSplit):
         device: torch.device | str,
         order_seed: int | None,
         drop_last: bool = False,
+        skip: int = 0,
+        share: Share = ALONE,
     ) -> Iterator[Batch]:
         """Go through the loader once.
 
@@ -97,6 +101,9 @@ class LoaderSplit(ImageSplit):
             order_seed: of the global random states while the loader works. None takes one of its
                 own: what a loader shuffles, it shuffles then too.
             drop_last: not used either.
+            skip: the loader makes these batches again, so that what it draws is the same.
+            share: what is taken of every batch. All processes that train together go through the
+                whole loader, whose order and transforms are the same in all of them.
 
         Returns:
             An iterator of `Batch`, whose indices count the images as they come.
@@ -106,23 +113,29 @@ class LoaderSplit(ImageSplit):
         """
         seed = STORED_ORDER_SEED if order_seed is None else order_seed
         require_count("order_seed", seed, 0)
-        return self._batches(torch.device(device), RandomStates(seed))
+        return self._batches(torch.device(device), RandomStates(seed), skip, share)
 
-    def _batches(self, device: torch.device, states: RandomStates) -> Iterator[Batch]:
+    def _batches(
+        self, device: torch.device, states: RandomStates, skip: int, share: Share
+    ) -> Iterator[Batch]:
         with states.lent():
             source = iter(self._loader)
         count, end = 0, object()
-        while True:
+        for number in itertools.count():
             with states.lent():
                 item = next(source, end)
             if item is end:
                 return
             images, labels = self._checked(item)
-            yield Batch(
-                images.to(device, non_blocking=True).float(),
-                labels.to(device, non_blocking=True),
-                torch.arange(count, count + len(images)),
-            )
+            if number >= skip:
+                places = torch.arange(count, count + len(images))
+                labelled = len(labels) if share == ALONE else int((labels != UNLABELLED).sum())
+                own = Batch(
+                    share.take(images).to(device, non_blocking=True).float(),
+                    share.take(labels).to(device, non_blocking=True),
+                    share.take(places),
+                )
+                yield PartOfBatch.of(own, share.part(len(images), labelled))
             count += len(images)
 
     def _checked(self, item: Any) -> tuple[Tensor, Tensor]:

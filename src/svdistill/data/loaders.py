@@ -29,9 +29,9 @@ def images_from_loaders(
 
     Each pass sets the global random states of torch, NumPy and Python to a seed of its own while
     the loader works, and sets them back: two equal runs see the same shuffling and the same random
-    transforms, and so does a run that goes on after a whole epoch. Within an epoch it cannot go on.
-    What draws from a generator that the loader was given, or from workers that persist, is the
-    user's to seed.
+    transforms, and so does a run that goes on; within an epoch the loader makes the batches before
+    once more. What draws from a generator that the loader was given, or from workers that persist,
+    is the user's to seed.
 
     A knowledge store cannot be made of such images: nothing says which of them is which.
 

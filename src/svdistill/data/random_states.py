@@ -38,20 +38,33 @@ class RandomStates:
     @contextmanager
     def lent(self) -> Iterator[None]:
         """Be the global states within the block; what is drawn there goes on in the next one."""
-        outside = _global_states()
-        _set_global_states(self._states)
+        outside = global_states()
+        set_global_states(self._states)
         try:
             yield
         finally:
-            self._states = _global_states()
-            _set_global_states(outside)
+            self._states = global_states()
+            set_global_states(outside)
 
 
-def _global_states() -> tuple:
+def seed_global_states(seed: int) -> None:
+    """Seed torch on every device, NumPy and Python, for whatever a network draws from.
+
+    Args:
+        seed: 0 or more, below 2^63.
+    """
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    random.seed(seed)
+
+
+def global_states() -> tuple:
+    """The states of torch on the CPU, of NumPy and of Python."""
     return torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
 
 
-def _set_global_states(states: tuple) -> None:
+def set_global_states(states: tuple) -> None:
+    """What `global_states` returned becomes the states again."""
     torch.set_rng_state(states[0])
     np.random.set_state(states[1])  # noqa: NPY002
     random.setstate(states[2])

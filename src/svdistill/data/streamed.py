@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from typing import Final, Protocol, final
 
@@ -77,6 +78,7 @@ class StreamedSplit(StoredSplit):
             sampler=[chunk.numpy() for chunk in chunks],
             num_workers=self.workers,
             pin_memory=torch.device(device).type == "cuda",
+            worker_init_fn=_leave_interrupts_to_the_parent,
             # Without its own generator the loader would draw from the global one.
             generator=torch.Generator(),
         )
@@ -95,6 +97,11 @@ class StreamedSplit(StoredSplit):
                 self.labels[chunk].to(device),
                 chunk,
             )
+
+
+def _leave_interrupts_to_the_parent(_worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the parent first finishes and saves its step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Reader(Dataset):

@@ -16,7 +16,10 @@ from svdistill.training.run_directory import RunDirectory, read_environment
 from svdistill.training.stored_config import stored_values
 
 # Where things lie, and how a machine is used: the same run may have been made elsewhere.
-PLACES: Final = ("output", "data", "teacher", "knowledge", "device", "capture", "resume")
+PLACES: Final = (
+    *("output", "data", "teacher", "knowledge", "device", "capture", "checkpoint_minutes"),
+    "resume",
+)
 
 
 def unfinished(tasks: Sequence[Task]) -> list[Task]:

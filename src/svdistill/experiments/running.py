@@ -14,7 +14,7 @@ from typing import Final
 
 import torch
 
-from svdistill.errors import SVDistillError
+from svdistill.errors import Stopped, SVDistillError
 from svdistill.experiments.plan import Task, needs
 from svdistill.training import (
     CacheConfig,
@@ -26,6 +26,7 @@ from svdistill.training import (
 )
 
 LONGEST_WAIT: Final = 3600.0
+PATIENCE: Final = 20.0  # seconds for a step and a checkpoint, of all runs together
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def run_all(
         tasks: in the order in which they are wanted; a run waits for those that it needs.
         jobs: how many at a time.
         threads: of the CPU, for each.
-        max_seconds: after so many seconds what is running is stopped; its whole epochs are kept.
+        max_seconds: after so many seconds what is running saves where it is, and is stopped.
         ended: is told of every run that ends.
 
     Returns:
@@ -77,7 +78,10 @@ def run_all(
                 ended(outcome)
     finally:
         for worker in running:
-            worker.stop()
+            worker.process.terminate()
+        patience = time.monotonic() + PATIENCE
+        for worker in running:
+            worker.stop(patience)
     return [*(worker.task for worker in running), *waiting]
 
 
@@ -100,8 +104,9 @@ class _Worker:
         except EOFError:
             return Outcome(self.task, f"its process ended with status {self.process.exitcode}")
 
-    def stop(self) -> None:
-        """End the process. Whatever it wrote is whole."""
+    def stop(self, patience: float) -> None:
+        """Let the process save where it is until then, and end it. Whatever it wrote is whole."""
+        self._answer.poll(max(patience - time.monotonic(), 0.0))  # it answers when all is saved
         self.process.kill()
         self.process.join()
 
@@ -121,7 +126,7 @@ def _work(task: Task, threads: int, answer: connection.Connection) -> None:
     keep_freed_memory()
     try:
         _run(task)
-    except SVDistillError as error:
+    except (SVDistillError, Stopped) as error:
         answer.send(str(error))
     except Exception as error:
         answer.send(f"{type(error).__name__}: {error}")

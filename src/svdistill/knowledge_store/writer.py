@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from svdistill.errors import RunError
-from svdistill.files import make_directory, write_atomically
+from svdistill.files import is_temporary, make_directory, sweep, write_atomically
 from svdistill.knowledge_store.manifest import Manifest, read_manifest, write_manifest
 from svdistill.knowledge_store.rows import encode
 from svdistill.knowledge_store.shards import MANIFEST_NAME, Shard, all_shards, map_rows
+from svdistill.locking import LOCK_NAME, locked, require_unlocked
 from svdistill.losses import Knowledge
 
 SHARD_IMAGES: Final = 4096
@@ -29,6 +31,19 @@ class StoreWriter:
         self.path = Path(path)
         self.manifest = manifest
 
+    @contextmanager
+    def held(self, *, resume: bool) -> Iterator[list[Shard]]:
+        """`open` the folder, and let no other process do so while the block lasts.
+
+        Raises:
+            RunError: another process holds it, or see `open`.
+        """
+        require_unlocked(self.path)
+        self._begun(resume)  # before anything is written
+        make_directory(self.path)
+        with locked(self.path):
+            yield self.open(resume=resume)
+
     def open(self, *, resume: bool) -> list[Shard]:
         """Make the store's folder, or look what is in it already.
 
@@ -42,22 +57,30 @@ class StoreWriter:
             RunError: the folder holds a store and `resume` is not given, another store, or
                 something else; or it cannot be made.
         """
+        if self._begun(resume):
+            sweep(self.path)
+            return [shard for shard in all_shards(self.manifest) if not self._is_whole(shard)]
+        make_directory(self.path)
+        sweep(self.path)
+        write_manifest(self.path / MANIFEST_NAME, self.manifest)
+        return list(all_shards(self.manifest))
+
+    def _begun(self, resume: bool) -> bool:
+        """Whether the folder holds the store to go on with; raises where it holds another thing."""
         file = self.path / MANIFEST_NAME
         if file.exists():
             self._require_same(read_manifest(file), resume)
-            self._sweep()
-            return [shard for shard in all_shards(self.manifest) if not self._is_whole(shard)]
-        if self.path.exists() and (not self.path.is_dir() or any(_not_temporary(self.path))):
+            return True
+        if self.path.exists() and (
+            not self.path.is_dir() or any(map(_is_others, self.path.iterdir()))
+        ):
             raise RunError(
                 str(self.path),
                 expected="a new or empty directory",
                 got="something else",
                 remedy="choose another --output",
             )
-        make_directory(self.path)
-        self._sweep()
-        write_manifest(file, self.manifest)
-        return list(all_shards(self.manifest))
+        return False
 
     def write(self, shard: Shard, batches: Iterable[Knowledge]) -> None:
         """Write a shard, atomically.
@@ -112,14 +135,10 @@ class StoreWriter:
             return False
         return True
 
-    def _sweep(self) -> None:
-        """Remove what a killed run was writing."""
-        for file in set(self.path.iterdir()) - set(_not_temporary(self.path)):
-            file.unlink(missing_ok=True)
 
-
-def _not_temporary(path: Path) -> list[Path]:
-    return [file for file in path.iterdir() if not (file.name[0] == "." and file.suffix == ".tmp")]
+def _is_others(path: Path) -> bool:
+    """Whether a file is neither a lock nor what a killed process was writing."""
+    return path.name != LOCK_NAME and not is_temporary(path)
 
 
 def _short(manifest: Manifest, name: str) -> str:

@@ -2,7 +2,12 @@
 
 from svdistill.linalg.branching import may_branch, rehearsal
 from svdistill.linalg.convergence import Convergence, watch_convergence
-from svdistill.linalg.precision import full_precision, working_dtype
+from svdistill.linalg.precision import (
+    full_precision,
+    powers_of_two,
+    to_working,
+    working_dtype,
+)
 from svdistill.linalg.truncated_svd import TruncatedSVD, truncated_svd
 
 __all__ = [
@@ -10,7 +15,9 @@ __all__ = [
     "TruncatedSVD",
     "full_precision",
     "may_branch",
+    "powers_of_two",
     "rehearsal",
+    "to_working",
     "truncated_svd",
     "watch_convergence",
     "working_dtype",

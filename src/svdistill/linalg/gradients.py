@@ -35,7 +35,7 @@ def exact_gradient(
     inner = V.mT @ V_bar
     F = inner * _inverse_gap(lam)
     R = V_bar - V @ inner
-    ratio = torch.where(s > 0, s_bar / torch.where(s > 0, s, 1.0), 0.0)
+    ratio = _quotient(s_bar, s)
     among = F + F.mT + torch.diag_embed(ratio)
     N, D = M.shape[-2:]
     k = s.shape[-1]
@@ -122,11 +122,17 @@ def _inverse_gap(lam: Tensor) -> Tensor:
 
 
 def _divide(columns: Tensor, s: Tensor) -> Tensor:
-    """Columns over their singular values, 0 where the value is 0: mask, then divide."""
-    positive = s > 0
-    return torch.where(
-        positive[:, None, :], columns / torch.where(positive, s, 1.0)[:, None, :], 0.0
-    )
+    """Columns over their singular values."""
+    return _quotient(columns, s[:, None, :])
+
+
+def _quotient(numerator: Tensor, s: Tensor) -> Tensor:
+    """Over the singular values, which descend along the last axis: mask, then divide.
+
+    0 where a value is rounding beside the first: what it would stretch is no smaller than that.
+    """
+    above = s > torch.finfo(s.dtype).eps * s[..., :1]
+    return torch.where(above, numerator / torch.where(above, s, 1.0), 0.0)
 
 
 def _twice_symmetric(square: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from svdistill.linalg.branching import is_captured, may_branch
 from svdistill.linalg.convergence import count_decomposed
+from svdistill.linalg.robust import eigh, svd
 from svdistill.linalg.small_eigen import leading_of_small
 from svdistill.linalg.subspace import (
     GUARD,
@@ -59,7 +60,7 @@ def gram_solver(matrices: Tensor, gram: Tensor, k: int) -> tuple[Tensor, Tensor]
         values, vectors = _right_vectors(matrices, *leading_of_small(gram, k))
         return values, vectors.mT
     N, D = matrices.shape[-2:]
-    leading = torch.linalg.eigh(gram).eigenvectors[..., -k:].flip(-1)
+    leading = eigh(gram)[1][..., -k:].flip(-1)
     if D <= N:
         # |M v| keeps the digits that the square root of a small eigenvalue has lost.
         return torch.linalg.vector_norm(matrices @ leading, dim=-2), leading
@@ -81,7 +82,7 @@ def _right_vectors(matrices: Tensor, lam: Tensor, rows: Tensor) -> tuple[Tensor,
 
 def svd_solver(matrices: Tensor, gram: Tensor, k: int) -> tuple[Tensor, Tensor]:  # noqa: ARG001
     """The leading part of `torch.linalg.svd`: slow, and the reference for the others."""
-    _, values, right_T = torch.linalg.svd(matrices, full_matrices=False)
+    _, values, right_T = svd(matrices)
     return values[..., :k], right_T[..., :k, :].mT
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from svdistill.linalg.branching import may_branch
+from svdistill.linalg.robust import eigh
 from svdistill.linalg.small_eigen import leading_of_small
 
 GUARD = 6  # vectors carried beyond those wanted; measured fastest at 5 and 6
@@ -21,6 +22,8 @@ FIXED_ROUNDS = 6  # where they cannot
 # cosine's distance from 1 to 3e-6; four times as much were 2 % faster.
 BOUND = 400.0
 RESIDUAL_FLOOR = 32.0  # in eps lam_1: what rounding in G leaves of a residual
+# How far an entry of V^T V may be from the identity's. Beyond it a member is computed again.
+ORTHONORMAL = {torch.float32: 1e-5, torch.float64: 1e-12}
 LOWEST_CUT = 1e-4  # of lam_1: bounds how far the filter amplifies the leading vector
 
 
@@ -109,9 +112,9 @@ def polish(X: Tensor) -> Tensor:
 
 
 def are_orthonormal(X: Tensor) -> Tensor:
-    """Whether the rows [B, k, m] of each member are orthonormal to 1e-5; NaN is not."""
+    """Whether the rows [B, k, m] of each member are so, to `ORTHONORMAL`; NaN is not."""
     error = (X @ X.mT - torch.eye(X.shape[-2], dtype=X.dtype, device=X.device)).abs()
-    return error.amax(dim=(-2, -1)) <= 1e-5
+    return error.amax(dim=(-2, -1)) <= ORTHONORMAL[X.dtype]
 
 
 def _filtered(gram: Tensor, X: Tensor, image: Tensor, top: Tensor, cut: Tensor) -> Tensor:
@@ -125,7 +128,7 @@ def _filtered(gram: Tensor, X: Tensor, image: Tensor, top: Tensor, cut: Tensor) 
 def _ritz(gram: Tensor, X: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Ritz values [B, q], descending, their vectors as rows, and these times G."""
     image = X @ gram
-    values, weights = torch.linalg.eigh(_symmetric(image @ X.mT))
+    values, weights = eigh(_symmetric(image @ X.mT))
     weights = weights.flip(-1).mT
     return values.flip(-1), weights @ X, weights @ image
 

@@ -13,8 +13,11 @@ from svdistill.linalg.branching import may_branch
 from svdistill.linalg.complement import are_close
 from svdistill.linalg.convergence import count_differentiated
 from svdistill.linalg.gradients import GRADIENTS
-from svdistill.linalg.precision import full_precision, working_dtype
+from svdistill.linalg.precision import fitted, full_precision, powers_of_two, to_working
 from svdistill.linalg.solvers import SOLVERS, smaller_gram
+
+HEADROOM = 2.0**-20  # of the dtype's range: a million gradients that fill it can be added up
+VANISHING = 2.0**100  # divided by it, what is below the normal numbers is zero
 
 
 class TruncatedSVD(NamedTuple):
@@ -37,6 +40,11 @@ def truncated_svd(
     returned is finite: the inverse of a gap in ``s^2`` is bounded by a few ``1 / (64 eps s_1^2)``,
     and a vector whose ``s^2`` is below ``16 eps s_1^2`` (float32: ``s < 1.4e-3 s_1``) gets none. A
     matrix with an entry that is not finite gives NaN for itself and leaves the others alone.
+
+    Each matrix is computed as if it were alone, over a power of two where its scale needs that. One
+    without a normal number counts as zero; a gradient that the dtype cannot hold, as of a matrix of
+    1e-35, is scaled down to what it can, its direction kept. Vectors are orthonormal to 1e-5, in
+    float64 to 1e-12: what the fast solver leaves farther off is computed again.
 
     Args:
         matrices: [..., N, D], floating point. Half precision is computed in float32 and returned
@@ -73,7 +81,7 @@ def truncated_svd(
     require_choice("solver", solver, SOLVERS)
     dtype, batch = matrices.dtype, matrices.shape[:-2]
     singular_values, right_vectors = _TruncatedSVD.apply(
-        matrices.to(working_dtype(dtype)).reshape(-1, *matrices.shape[-2:]), k, gradient, solver
+        to_working(matrices.reshape(-1, *matrices.shape[-2:])), k, gradient, solver
     )
     return TruncatedSVD(
         singular_values.to(dtype).reshape(*batch, k),
@@ -88,7 +96,7 @@ class _TruncatedSVD(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         with full_precision(matrices.device):
             gram = smaller_gram(matrices)
-            scale = None if _is_ordinary(gram) else _powers_of_two(matrices)
+            scale = None if _is_ordinary(gram) else _scale(matrices)
             if scale is not None:
                 gram = smaller_gram(_scaled(matrices, scale))
             s, V = _canonical(*SOLVERS[solver](_scaled(matrices, scale), gram, k))
@@ -114,28 +122,31 @@ class _TruncatedSVD(torch.autograd.Function):
                 return gradient(matrices, gram, s, V, s_bar, V_bar), None, None, None
             s_bar = s_bar * scale[:, None]
             matrices_bar = gradient(_scaled(matrices, scale), gram, s, V, s_bar, V_bar)
-            return matrices_bar / scale[:, None, None], None, None, None
+            limit = torch.finfo(matrices.dtype).max * HEADROOM
+            return fitted(matrices_bar, limit, 1.0 / scale), None, None, None
 
 
 def _is_ordinary(gram: Tensor) -> bool:
-    """Whether no entry was NaN or infinite, and no square near the ends of the dtype's range.
+    """Whether no entry was NaN or infinite, and no fourth power near the ends of the dtype's range.
 
-    The diagonal alone tells, at no cost; where Python may not look, everything is scaled.
+    Those are the squares of gaps that the gradient damps. The diagonal alone tells, at no cost;
+    where Python may not look, everything is scaled.
     """
     if not may_branch(gram.device):
         return False
     largest = gram.diagonal(dim1=-2, dim2=-1).amax(-1)
     limits = torch.finfo(gram.dtype)
-    return bool(((largest > limits.tiny**0.5) & (largest < limits.max**0.5)).all())
+    return bool(((largest > limits.tiny**0.25) & (largest < limits.max**0.5)).all())
 
 
-def _powers_of_two(matrices: Tensor) -> Tensor:
+def _scale(matrices: Tensor) -> Tensor:
     """By what [B] to divide each matrix, so that its Gram matrix neither over- nor underflows.
 
-    Not finite for a matrix that is not finite.
+    Not finite for a matrix that is not finite. One without a normal number becomes zero.
     """
     largest = torch.linalg.vector_norm(matrices, torch.inf, dim=(-2, -1))
-    scale = torch.where(largest > 0, torch.exp2(torch.log2(largest).floor()), 1.0)
+    normal = largest >= torch.finfo(matrices.dtype).tiny
+    scale = torch.where(normal, powers_of_two(largest), VANISHING)
     return torch.where(torch.isfinite(largest), scale, torch.nan)
 
 

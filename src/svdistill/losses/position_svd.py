@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from svdistill.errors import require_choice, require_count
+from svdistill.errors import ArgumentError, require_choice, require_count
 from svdistill.linalg import full_precision, truncated_svd
 from svdistill.losses.positions import by_position, on_one_grid, require_positions
 from svdistill.losses.transfer import (
@@ -61,7 +61,7 @@ class PositionSVDLoss(TransferLoss):
 
     Raises:
         ArgumentError: at construction for a wrong option; in use for taps of one position each,
-            a sequence that is no grid where one is needed, images that differ from the teacher's,
+            also in common; a sequence that is no grid where one is needed, images that differ from the teacher's,
             or knowledge of another k.
 
     Example:
@@ -130,11 +130,18 @@ class PositionSVDLoss(TransferLoss):
                 zip(features, knowledge.singular_values, knowledge.left_vectors, strict=True)
             )
         ]
-        total = torch.stack(distances).sum()
+        if all(distance is None for distance in distances):
+            raise ArgumentError(
+                "positions",
+                expected="2 or more that student and teacher share in one of the taps",
+                got=f"one, in taps {list(range(len(distances)))}",
+                remedy="tap modules before the pooling, of height and width that are alike",
+            )
+        total = torch.stack([distance for distance in distances if distance is not None]).sum()
         return total if self.reduction == "sum" else total / features[0].shape[0]
 
-    def _distance(self, tap: int, feature: Tensor, sigma_T: Tensor, U_T: Tensor) -> Tensor:
-        """The distances [B] of one tap."""
+    def _distance(self, tap: int, feature: Tensor, sigma_T: Tensor, U_T: Tensor) -> Tensor | None:
+        """The distances [B] of one tap; None of a single position."""
         k = self.num_vectors
         require_match("num_vectors", k, sigma_T.shape[1], "`select` cuts richer knowledge")
         require_match(
@@ -143,7 +150,7 @@ class PositionSVDLoss(TransferLoss):
         positions = by_position(feature)
         M, U_T = on_one_grid(tap, positions, U_T.to(positions.dtype))
         if M.shape[1] == 1:
-            return M.new_zeros(len(M))
+            return None
         sigma_S, U_S = _left_svd(M, k)
         sigma_T = sigma_T[:, : U_T.shape[2]].to(M.dtype)
         with full_precision(M.device):

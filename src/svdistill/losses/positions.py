@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from svdistill.errors import ArgumentError
-from svdistill.linalg import working_dtype
+from svdistill.linalg import to_working
 from svdistill.losses.transfer import as_matrices
 
 # Class token, distillation token, registers. More of them, and the sequence is no square grid.
@@ -20,7 +20,7 @@ MOST_PREFIX_TOKENS: Final = 16
 def by_position(feature: Tensor) -> Tensor:
     """A map [B, D, H, W] as [B, H, W, D], tokens [B, T, D] or vectors [B, 1, D]; to compute in."""
     positions = feature.permute(0, 2, 3, 1) if feature.ndim == 4 else as_matrices(feature)
-    return positions.to(working_dtype(feature.dtype))
+    return to_working(positions)
 
 
 def require_positions(features: Sequence[Tensor]) -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from svdistill.errors import require_positive
-from svdistill.linalg import working_dtype
+from svdistill.linalg import to_working, working_dtype
 from svdistill.losses.transfer import Knowledge, TransferLoss, require_match
 
 
@@ -71,7 +71,7 @@ class SoftTargetLoss(TransferLoss):
             tuple(knowledge.logits.shape),
             "give both the same classes",
         )
-        student = logits.to(working_dtype(logits.dtype)) / self.temperature
+        student = to_working(logits) / self.temperature
         teacher = knowledge.logits.to(student.dtype) / self.temperature
         divergence = F.kl_div(
             F.log_softmax(student, dim=-1),

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from svdistill.errors import require_choice, require_count, require_positive
-from svdistill.linalg import full_precision, truncated_svd, working_dtype
+from svdistill.linalg import full_precision, powers_of_two, to_working, truncated_svd
 from svdistill.linalg.gradients import GRADIENTS
 from svdistill.losses.dfv import dfv_distance
 from svdistill.losses.transfer import (
@@ -197,11 +197,13 @@ def align(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _matrices(feature_map: Tensor) -> Tensor:
-    matrices = as_matrices(feature_map)
-    return matrices.to(working_dtype(matrices.dtype))
+    return to_working(as_matrices(feature_map))
 
 
 def _normalise(singular_values: Tensor) -> Tensor:
     """Each image's values over their norm; all-zero values stay zero."""
+    largest = singular_values.amax(dim=-1, keepdim=True)
+    # Their squares would leave the dtype's range from 1e19 on, and below 1e-19.
+    singular_values = singular_values / powers_of_two(torch.where(largest > 0, largest, 1.0))
     norm = torch.linalg.vector_norm(singular_values, dim=-1, keepdim=True)
     return singular_values / torch.where(norm > 0, norm, 1.0)

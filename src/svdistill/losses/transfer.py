@@ -10,6 +10,8 @@ from typing import Any, Final, Self
 from torch import Tensor, nn
 
 from svdistill.errors import ArgumentError
+from svdistill.losses.finite import guard
+from svdistill.parallel import BatchPart
 
 REDUCTIONS: Final = ("sum", "mean")
 
@@ -61,6 +63,10 @@ def _knowledge_in(value: Any) -> Iterator[Knowledge]:
 class TransferLoss(nn.Module, abc.ABC):
     """A way to teach: what to keep of a teacher, and how far a student is from it.
 
+    A loss that is not finite raises `TrainingError` when its gradient is asked for, and names the
+    tap and the images that it comes from: no gradient of it is ever NaN. What is finite has a
+    finite gradient, however small, large or degenerate the maps are.
+
     `features` are the tapped maps in the order of the taps, each [B, D, H, W], [B, T, D] or
     [B, D]; `logits` are [B, C]. A new method is one child of this class in a file of its own.
 
@@ -69,11 +75,18 @@ class TransferLoss(nn.Module, abc.ABC):
             run to its last tap only, and `extract` is given None for them.
         compares_channels: whether a student's tap must have its teacher's number of channels.
         knowledge_type: what `extract` returns, by which `select` finds it in a sum.
+        reduction: over images, `"mean"` or `"sum"`: by it the parts of a batch are put together
+            that several processes have.
     """
 
     needs_logits: bool = True
     compares_channels: bool = True
     knowledge_type: type[Knowledge] = Knowledge
+    reduction: str = "mean"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_forward_hook(guard)
 
     @abc.abstractmethod
     def extract(self, features: Sequence[Tensor], logits: Tensor | None) -> Any:
@@ -82,6 +95,29 @@ class TransferLoss(nn.Module, abc.ABC):
     @abc.abstractmethod
     def forward(self, features: Sequence[Tensor], logits: Tensor, knowledge: Any) -> Tensor:
         """The student's half: a scalar, 0 where student and teacher relate their maps alike."""
+
+    def of_part(
+        self,
+        features: Sequence[Tensor],
+        logits: Tensor,
+        knowledge: Any,
+        part: BatchPart | None,
+    ) -> Tensor:
+        """The loss of this process's part of a batch.
+
+        Its mean over the processes is the loss of the whole batch, as long as the loss relates no
+        image to another.
+
+        Args:
+            features: as `forward` takes them, of this part.
+            logits: likewise.
+            knowledge: likewise.
+            part: None where the process has the whole batch.
+        """
+        loss: Tensor = self(features, logits, knowledge)
+        if part is None:
+            return loss
+        return loss * (part.of_sum() if self.reduction == "sum" else part.of_mean(len(logits)))
 
     def can_read(self, knowledge: Knowledge) -> bool:
         """Whether a knowledge is of this loss's type and holds all that the loss reads."""

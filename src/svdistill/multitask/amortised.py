@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +28,8 @@ class AmortisedBackward:
 
     with g the task's gradient and h the transfer's. The steps between carry it, and take the one
     gradient of ``task + c transfer``. A new epoch, which moves the sigmoid, is measured at once: so
-    nothing but the epoch needs to be known where training is resumed between epochs. With n = 1
-    every step is `multitask_backward` with ``clip="global"``.
+    nothing but the epoch needs to be known where training is resumed between epochs, and within one
+    `state_dict`. With n = 1 every step is `multitask_backward` with ``clip="global"``.
 
     Args:
         interval: n, the steps from one measurement to the next.
@@ -74,6 +75,14 @@ class AmortisedBackward:
         self._since = 1 if measure else self._since + 1
         return measure
 
+    def measure_again(self) -> None:
+        """Take both gradients in the next step, whatever was planned: the last ones were refused.
+
+        A scaler of fp16 skips the step whose gradients overflowed; a scale from these gradients
+        would spoil the steps that follow.
+        """
+        self._since = self.interval
+
     def __call__(
         self,
         task_loss: Tensor,
@@ -108,14 +117,31 @@ class AmortisedBackward:
                 progress=progress,
                 weight_decay=weight_decay,
             )
-            scale = norms.clipped / torch.where(norms.transfer > 0, norms.transfer, 1.0)
-            self._keep(torch.stack([*norms, scale]))
+            self._keep(torch.stack([*norms, self._scale(norms)]))
         else:
             require_scalars(task_loss, transfer_loss)
             loss = task_loss + self._measured[3] * transfer_loss
             _add_gradient(loss, require_trainable(parameters))
         assert self._measured is not None
         return GradientNorms(*self._measured[:3].clone())
+
+    def _scale(self, norms: GradientNorms) -> Tensor:
+        """What the steps until the next measurement carry; 0 after a gradient that overflowed."""
+        if self.clip == "none":
+            return torch.ones_like(norms.transfer)
+        scale = norms.clipped / torch.where(norms.transfer > 0, norms.transfer, 1.0)
+        return torch.where(scale.isfinite(), scale, 0.0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is carried from step to step: the epoch, the counter, the norms and the scale."""
+        measured = None if self._measured is None else self._measured.clone()
+        return {"epoch": self._epoch, "since": self._since, "measured": measured}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self._epoch, self._since = state["epoch"], state["since"]
+        if state["measured"] is not None:
+            self._keep(state["measured"].clone())
 
     def _keep(self, measured: Tensor) -> None:
         if self._measured is None or self._measured.device != measured.device:

@@ -36,10 +36,13 @@ from svdistill.training.config import OBJECT
 from svdistill.training.images import run_images
 from svdistill.training.metrics import evaluate_network
 from svdistill.training.progress import Reporter
+from svdistill.training.stopping import StopRequests
 from svdistill.training.tapping import taps_without_student
 from svdistill.training.teacher import teacher_of
+from svdistill.training.trouble import trouble_explained
 
 
+@trouble_explained()
 def cache_knowledge(
     config: CacheConfig, reporter: Reporter | None = None, *, data: ImageData | None = None
 ) -> KnowledgeStore:
@@ -57,7 +60,8 @@ def cache_knowledge(
 
     Raises:
         SVDistillError: a bad value, teacher or data set; a folder that holds something else; a
-            number that does not fit the store's dtype.
+            number that does not fit the store's dtype; a machine without the memory or disk.
+        Stopped: SIGTERM or Ctrl-C came; whole shards are kept.
     """
     config = config if data is None else replace(config, data=OBJECT)
     config.check()
@@ -73,16 +77,15 @@ def cache_knowledge(
     scholar = _Scholar(config, teacher, whole_loss(config), taps, data, device)
     manifest = _manifest(config, scholar, taps, data, images)
     writer = StoreWriter(config.output, manifest)
-    shards = writer.open(resume=config.resume)
     total = len(data.train) * config.views
-    missing = sum(shard.stop - shard.start for shard in shards)
-    with reporter:
+    with StopRequests() as stops, writer.held(resume=config.resume) as shards, reporter:
+        missing = sum(shard.stop - shard.start for shard in shards)
         reporter.message(f"{manifest.bytes_per_image:,} bytes per image and view")
         reporter.start(writer.path.name, total, total - missing)
         for shard in shards:
-            writer.write(shard, scholar.read(shard, reporter))
+            writer.write(shard, scholar.read(shard, reporter, stops))
         accuracy = evaluate_network(
-            teacher, data.test, scholar.augmentation, device=device
+            teacher, data.test, scholar.augmentation, device=device, each_batch=stops.check
         ).accuracy
         writer.finish(accuracy)
     return KnowledgeStore(writer.path)
@@ -115,7 +118,7 @@ class _Scholar:
         knowledge: Knowledge = self.loss.extract(recording.features, recording.output)
         return knowledge
 
-    def read(self, shard: Shard, reporter: Reporter) -> Iterator[Knowledge]:
+    def read(self, shard: Shard, reporter: Reporter, stops: StopRequests) -> Iterator[Knowledge]:
         """The knowledge of a shard's images, in batches."""
         part = self.data.train.part(shard.start, shard.stop)
         for batch in part.batches(self.config.batch_size, device=self.device, order_seed=None):
@@ -127,6 +130,7 @@ class _Scholar:
             )
             yield self.extract(views)
             reporter.advance(len(views))
+            stops.check(f"in view {shard.view + 1} of {self.config.views}")
 
 
 def _manifest(

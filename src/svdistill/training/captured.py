@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from svdistill.linalg import Convergence
 from svdistill.losses import Knowledge
+from svdistill.parallel import BatchPart
 from svdistill.training.recording import Recorder
 from svdistill.training.step import Step, StepResult
 
@@ -92,6 +93,18 @@ class CapturedStep(Step):
         """Which kind the next step is of."""
         return self.step.plan(progress)
 
+    def measure_again(self) -> None:
+        """Let nothing follow from the last gradients."""
+        self.step.measure_again()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the step carries to the next one."""
+        return self.step.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.step.load_state_dict(state)
+
     def end_epoch(self) -> None:
         """Called after the last step of an epoch."""
         self.step.end_epoch()
@@ -103,8 +116,11 @@ class CapturedStep(Step):
         progress: float | Tensor,
         knowledge: Knowledge | None = None,
         measure: bool | None = None,
+        part: BatchPart | None = None,
     ) -> StepResult:
         """Fill the gradients, by a replay if this kind of step has been recorded."""
+        if part is not None:  # its factors are numbers, which a recording would keep
+            return self.step(images, labels, progress, knowledge, measure, part)
         epoch = float(progress)
         if measure is None:
             measure = self.plan(epoch)

@@ -1,17 +1,28 @@
-"""All that is needed to go on after the last whole epoch, in one file."""
+"""All that is needed to go on where a run was, in one file that knows whether it is whole.
+
+A checkpoint is what `torch.save` writes, then a SHA-256 of that: any change shows. The last two are
+kept, so that one is always left.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import io
+import os
 import pickle
-import zipfile
+import warnings
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import torch
 
 from svdistill.errors import RunError
 from svdistill.files import write_atomically
+from svdistill.parallel import is_main
+
+MARK: Final = b"svdistill sha256"
+TRAILER_BYTES: Final = len(MARK) + hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True)
@@ -39,27 +50,109 @@ class Place:
     seconds: float = 0.0
 
 
-def save_checkpoint(path: Path, place: Place, states: dict[str, dict[str, Any]]) -> None:
-    """Write the place and the state dictionaries of everything that has state, atomically."""
-    content = {"place": asdict(place), "states": states}
-    write_atomically(path, lambda temporary: torch.save(content, temporary))
+class Checkpoint(NamedTuple):
+    """Where a run was, and the state of all that has any.
+
+    Attributes:
+        place: whole epochs.
+        states: state dictionaries of network, optimizer and so on.
+        begun: what `BegunEpoch.state_dict` says of an epoch that has begun; None between epochs.
+    """
+
+    place: Place
+    states: dict[str, dict[str, Any]]
+    begun: dict[str, Any] | None = None
 
 
-def load_checkpoint(path: Path, device: torch.device) -> tuple[Place, dict[str, dict[str, Any]]]:
+class Checkpoints:
+    """The last two checkpoints of a run.
+
+    Args:
+        folder: where they lie.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.newest = folder / "checkpoint.pt"
+        self.previous = folder / "checkpoint-previous.pt"
+        self._damaged = False
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write one more; what was the newest becomes the previous one, unless it is damaged.
+
+        Of several processes the main one writes.
+        """
+        if not is_main():
+            return
+        keep = None if self._damaged else self.previous
+        save_checkpoint(self.newest, checkpoint, keep=keep)
+        self._damaged = False
+
+    def load(self, device: torch.device) -> Checkpoint | None:
+        """The newest that is whole, with a warning if that is the previous one; None without any.
+
+        Raises:
+            RunError: none of them is whole.
+        """
+        if not self.any():
+            return None
+        try:
+            return load_checkpoint(self.newest, device)
+        except RunError as error:
+            if not self.previous.exists():
+                raise
+            checkpoint = load_checkpoint(self.previous, device)
+            self._damaged = True
+            warnings.warn(
+                f"{error.argument} is damaged or missing: going on from {self.previous}, the "
+                "checkpoint before it. Nothing is lost but the time between the two",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return checkpoint
+
+    def any(self) -> bool:
+        """Whether there is one, whole or not."""
+        return self.newest.exists() or self.previous.exists()
+
+    def remove(self) -> None:
+        """Remove both."""
+        for path in (self.newest, self.previous):
+            path.unlink(missing_ok=True)
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint, *, keep: Path | None = None) -> None:
+    """Write a checkpoint and its checksum, atomically.
+
+    Args:
+        path: the file to be.
+        checkpoint: what it holds.
+        keep: where to move the file that was there before.
+    """
+    content = {**checkpoint._asdict(), "place": asdict(checkpoint.place)}
+
+    def write(temporary: Path) -> None:
+        # Through Python's file: of a full disk it says so, where torch's own says nothing useful.
+        with temporary.open("wb+") as file:
+            torch.save(content, file)
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").digest()
+            file.seek(0, os.SEEK_END)
+            file.write(MARK + digest)
+
+    write_atomically(path, write, keep=keep)
+
+
+def load_checkpoint(path: Path, device: torch.device) -> Checkpoint:
     """Read a checkpoint; nothing in it is executed (`weights_only=True`).
 
     Raises:
         RunError: it is damaged, or not a checkpoint of svdistill.
     """
     try:
-        # torch reads a flipped bit without a murmur, though it writes the checksums that tell.
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise ValueError(f"damaged in {damaged}")
-        content = torch.load(path, map_location=device, weights_only=True)
-        place = Place(**{field.name: content["place"][field.name] for field in fields(Place)})
-        return place, content["states"]
+        content = torch.load(_whole(path), map_location=device, weights_only=True)
+        known = content["place"]
+        place = Place(**{field.name: known[field.name] for field in fields(Place)})
+        return Checkpoint(place, content["states"], content["begun"])
     except (
         OSError,
         EOFError,
@@ -68,7 +161,6 @@ def load_checkpoint(path: Path, device: torch.device) -> tuple[Place, dict[str, 
         LookupError,
         TypeError,
         pickle.UnpicklingError,
-        zipfile.BadZipFile,
     ) as error:
         raise RunError(
             str(path),
@@ -76,3 +168,16 @@ def load_checkpoint(path: Path, device: torch.device) -> tuple[Place, dict[str, 
             got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
             remedy="start the run again in another directory",
         ) from error
+
+
+def _whole(path: Path) -> io.BytesIO:
+    """What a file holds before its checksum, which is compared."""
+    content = path.read_bytes()
+    trailer = content[-TRAILER_BYTES:]
+    if not trailer.startswith(MARK):
+        raise ValueError("a file that was cut short, or is of an earlier version")
+    file = io.BytesIO(content)
+    file.truncate(len(content) - TRAILER_BYTES)
+    if hashlib.sha256(file.getbuffer()).digest() != trailer[len(MARK) :]:
+        raise ValueError("other bytes than were written: its checksum is wrong")
+    return file

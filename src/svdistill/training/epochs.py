@@ -1,7 +1,8 @@
-"""One epoch of training: views, steps, updates."""
+"""One epoch of training, or what is left of it: views, steps, updates."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -11,11 +12,11 @@ from torch.optim.lr_scheduler import LRScheduler
 from svdistill.data import Augmentation, ImageSplit, Prepared
 from svdistill.knowledge_store import KnowledgeStore
 from svdistill.linalg import Convergence
+from svdistill.parallel import ALONE, own_share
+from svdistill.training.begun_epoch import BegunEpoch
 from svdistill.training.captured import CapturedStep
 from svdistill.training.checkpoint import Place
 from svdistill.training.config import TrainConfig
-from svdistill.training.loading_time import LoadingTime, loading_time
-from svdistill.training.metrics import EpochMeter
 from svdistill.training.progress import Reporter
 from svdistill.training.recording import CUDARecorder
 from svdistill.training.seeding import derive_seed
@@ -57,46 +58,64 @@ class Epochs:
         self.accelerator = accelerator
         self.reporter = reporter
         self.steps = images.steps(config.batch_size)
+        self.share = own_share()
 
     def captured(self, step: Step, watch: Convergence) -> Step:
-        """The step as CUDA graphs, where that is possible: a scaler of fp16 looks at gradients."""
+        """The step as CUDA graphs, where that is possible: a scaler of fp16 looks at gradients, and
+        parts of batches differ from process to process.
+        """
         device = self.accelerator.device
-        if device.type != "cuda" or self.accelerator.scaler or self.config.capture == "off":
+        possible = not self.accelerator.scaler and self.share == ALONE
+        if device.type != "cuda" or not possible or self.config.capture == "off":
             return step
         return CapturedStep(step, CUDARecorder(device), watch)
+
+    def begin(
+        self, place: Place, step: Step, schedule: LRScheduler, watch: Convergence
+    ) -> BegunEpoch:
+        """An epoch before its first step."""
+        # Not the same dropout for the parts that several processes have of a batch.
+        of_part = (self.share.rank,) if self.share.rank else ()
+        seed = derive_seed(self.config.seed, "dropout", place.stage, place.epoch, *of_part)
+        rate = float(schedule.get_last_lr()[0])
+        return BegunEpoch(self.accelerator.device, rate, step, watch, seed)
 
     def train(
         self,
         place: Place,
-        step: Step,
+        begun: BegunEpoch,
         store: KnowledgeStore | None,
         optimizer: Optimizer,
         schedule: LRScheduler,
-    ) -> tuple[EpochMeter, LoadingTime]:
-        """Train one epoch.
+        after_step: Callable[[], object],
+    ) -> None:
+        """Train what is left of an epoch.
 
         Args:
             place: which.
-            step: fills the gradients.
+            begun: the epoch so far, whose step fills the gradients.
             store: gives the step its knowledge, where there is one.
             optimizer: uses the gradients.
             schedule: is advanced after every step.
-
-        Returns:
-            What was measured, and how long was waited for images.
+            after_step: is called after every step, when all that has state may be saved.
 
         Raises:
             TrainingError: a loss is not finite.
         """
         config, device = self.config, self.accelerator.device
-        where = (place.stage, place.epoch)
-        torch.manual_seed(derive_seed(config.seed, "dropout", *where))
-        order = derive_seed(config.seed, "order", *where)
+        step, meter = begun.step, begun.meter
+        order = derive_seed(config.seed, "order", place.stage, place.epoch)
         look_every = LOOK_EVERY[device.type]
-        meter, loading = EpochMeter(device), loading_time(device)
         step.train_mode()
-        batches = self.images.batches(config.batch_size, device=device, order_seed=order)
-        for number, batch in enumerate(loading.watch(batches), start=1):
+        batches = self.images.batches(
+            config.batch_size,
+            device=device,
+            order_seed=order,
+            skip=begun.steps,
+            share=self.share,
+        )
+        begun.set_random_states()
+        for number, batch in enumerate(begun.loading.watch(batches), start=begun.steps + 1):
             view = self._view(place.total, number)
             images = self.augmentation(
                 batch.images, seed=self.views.seed, indices=batch.indices, view=view
@@ -106,6 +125,7 @@ class Epochs:
                 batch.labels,
                 progress=place.epoch,
                 knowledge=None if store is None else store.read(batch.indices, view, device),
+                **({} if batch.part is None else {"part": batch.part}),
             )
             meter.update(result, batch.labels)
             if number % look_every == 0 or number == self.steps:
@@ -114,11 +134,15 @@ class Epochs:
             if config.max_grad_norm is not None:
                 self.accelerator.clip_grad_norm_(step.parameters(), config.max_grad_norm)
             optimizer.step()
+            if getattr(optimizer, "step_was_skipped", False):  # by fp16's scaler
+                meter.skipped += 1
+                step.measure_again()
             optimizer.zero_grad()
             schedule.step()
+            begun.steps = number
             self.reporter.step(meter)
+            after_step()
         step.end_epoch()
-        return meter, loading
 
     def _view(self, epoch: int, number: int) -> int:
         if self.images.repeats:

@@ -72,6 +72,7 @@ class LoadingTime:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.waits: list[tuple[Any, Any]] = []
+        self.before = 0.0  # seconds, in an earlier process
 
     def watch(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The same batches."""
@@ -86,7 +87,7 @@ class LoadingTime:
 
     def seconds(self) -> float:
         """The sum so far. To read it is to wait for the device."""
-        return sum(self.clock.seconds(*wait) for wait in self.waits)
+        return self.before + sum(self.clock.seconds(*wait) for wait in self.waits)
 
 
 def loading_time(device: torch.device) -> LoadingTime:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from svdistill.data import ImageData, ImageSplit
-from svdistill.errors import RunError
+from svdistill.errors import RunError, Stopped
 from svdistill.knowledge_store import KnowledgeStore
 from svdistill.linalg import Convergence, watch_convergence
-from svdistill.training.checkpoint import Place, load_checkpoint, save_checkpoint
+from svdistill.parallel import is_grouped, own_share, require_alike
+from svdistill.training.begun_epoch import BegunEpoch
+from svdistill.training.checkpoint import Checkpoint, Place
 from svdistill.training.config import TrainConfig
 from svdistill.training.epochs import Epochs
 from svdistill.training.loading_time import loading_advice
@@ -24,6 +27,7 @@ from svdistill.training.optimisation import build_optimizer, build_schedule
 from svdistill.training.progress import Reporter
 from svdistill.training.run_directory import RunDirectory
 from svdistill.training.step import Step
+from svdistill.training.stopping import StopRequests
 from svdistill.training.views import Views
 from svdistill.training.weights import WeightsCard, save_weights
 
@@ -56,6 +60,7 @@ class Loop:
         run: where checkpoint, metrics and weights go.
         accelerator: device, precision and trackers.
         reporter: what a person sees.
+        stops: is asked between steps, and between batches of an evaluation.
     """
 
     def __init__(
@@ -68,6 +73,7 @@ class Loop:
         run: RunDirectory,
         accelerator: Accelerator,
         reporter: Reporter,
+        stops: StopRequests,
     ) -> None:
         self.network = network
         self.stages = stages
@@ -77,6 +83,8 @@ class Loop:
         self.run = run
         self.accelerator = accelerator
         self.reporter = reporter
+        self.stops = stops
+        self.saved = time.monotonic()
         size = data.image_shape[-1]
         self.augmentation = data.augmentation(config.augmentation).to(accelerator.device)
         self.epochs = [
@@ -99,48 +107,60 @@ class Loop:
 
         Raises:
             TrainingError: a loss is not finite. What was saved before stays.
+            Stopped: a signal has come, and a checkpoint is saved.
         """
-        place, states = self._resume()
+        start = self._resume()
+        place, begun = start.place, start.begun
+        steps_done = begun["steps"] if begun else 0
+        # One file, on the disks of all.
+        require_alike({"checkpoint": (replace(place, seconds=0.0), steps_done)})
         steps = [
             epochs.steps
             for stage, epochs in zip(self.stages, self.epochs, strict=True)
             for _ in range(stage.epochs)
         ]
-        self.reporter.start(self.run.path.name, sum(steps), sum(steps[: place.total]))
+        done = sum(steps[: place.total]) + steps_done
+        self.reporter.start(self.run.path.name, sum(steps), done)
+        self.saved = time.monotonic()
         with watch_convergence(self.accelerator.device) as watch:
             while place.stage < len(self.stages):
-                place = self._fit_stage(place, states, watch)
+                place = self._fit_stage(start._replace(place=place), watch)
                 place = replace(place, stage=place.stage + 1, epoch=0)
-                states = {}
+                start = Checkpoint(place, {})
         return place
 
-    def _fit_stage(
-        self, place: Place, states: dict[str, dict[str, Any]], watch: Convergence
-    ) -> Place:
+    def _fit_stage(self, start: Checkpoint, watch: Convergence) -> Place:
         """The epochs of a stage that are left."""
+        place = start.place
         stage, epochs = self.stages[place.stage], self.epochs[place.stage]
-        scaler = self.accelerator.scaler  # fp16's loss scale; None in other precisions
         optimizer, schedule = self._optimisation(stage, epochs.steps)
-        if states:
-            optimizer.load_state_dict(states["optimizer"])
-            schedule.load_state_dict(states["schedule"])
+        if start.states:
+            optimizer.load_state_dict(start.states["optimizer"])
+            schedule.load_state_dict(start.states["schedule"])
         step = epochs.captured(stage.step, watch)
+        save = partial(self._save, stage, optimizer, schedule)
         for epoch in range(place.epoch, stage.epochs):
-            began = time.perf_counter()
-            learning_rate = float(schedule.get_last_lr()[0])
-            watch.reset()
-            meter, loading = epochs.train(place, step, stage.store, optimizer, schedule)
-            loading_seconds = loading.seconds()
-            trained = time.perf_counter() - began
-            test = self.evaluate(self.data.test, self.network)
+            begun = epochs.begin(place, step, schedule, watch)
+            if start.begun is not None:
+                begun.load_state_dict(start.begun)
+                start = start._replace(begun=None)
+            between = partial(self._between_steps, save, place, begun, epochs.steps)
+            epochs.train(place, begun, stage.store, optimizer, schedule, between)
+            meter, loading_seconds, trained = begun.meter, begun.loading.seconds(), begun.seconds()
+            watch.add_other_processes()
+            try:
+                test = self.evaluate(self.data.test, self.network)
+                dev = None if self.data.dev is None else self.evaluate(self.data.dev, self.network)
+            except Stopped:
+                save(place, begun)
+                self.stops.check(f"after the last step of epoch {place.total + 1}")
             require_finite("loss", test.loss, f"on the test images after epoch {place.total + 1}")
-            dev = None if self.data.dev is None else self.evaluate(self.data.dev, self.network)
-            seconds = time.perf_counter() - began
+            seconds = begun.seconds()
             norms = meter.mean_norms()
             record = EpochRecord(
                 stage=stage.name,
                 epoch=place.total,
-                learning_rate=learning_rate,
+                learning_rate=begun.learning_rate,
                 task_loss=meter.mean_task_loss(),
                 transfer_loss=meter.mean_transfer_loss(),
                 train_accuracy=meter.train_accuracy(),
@@ -155,6 +175,7 @@ class Loop:
                 svd_missed=watch.missed_share(),
                 svd_close=watch.close_share(),
                 loading_seconds=loading_seconds,
+                skipped_steps=meter.skipped,
             )
             place = replace(
                 place,
@@ -166,20 +187,45 @@ class Loop:
             place = self._save_weights(place, dev or test, test)
             self.run.append(record)
             self.accelerator.log(_numbers(record), step=record.epoch)
-            save_checkpoint(
-                self.run.checkpoint,
-                place,
-                {
-                    "network": self.network.state_dict(),
-                    "companions": self._companions(stage).state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "schedule": schedule.state_dict(),
-                    "scaler": {} if scaler is None else scaler.state_dict(),
-                },
-            )
+            save(place)
             self.reporter.epoch(record)
             self._advise(loading_advice(loading_seconds, trained, epochs.images))
+            self.stops.hear(self.accelerator.device)
+            self.stops.check(f"after epoch {place.total}")
         return place
+
+    def _between_steps(
+        self, save: Callable[[Place, BegunEpoch], None], place: Place, begun: BegunEpoch, steps: int
+    ) -> None:
+        """Save if it is time to, and stop if a signal has come."""
+        self.stops.hear(self.accelerator.device)
+        minutes = (time.monotonic() - self.saved) / 60
+        due = 0 < self.config.checkpoint_minutes <= minutes
+        if due or self.stops.requested:
+            begun.meter.require_finite(f"in epoch {place.total + 1}, by step {begun.steps}")
+            save(place, begun)
+        self.stops.check(f"after step {begun.steps} of {steps} in epoch {place.total + 1}")
+
+    def _save(
+        self,
+        stage: Stage,
+        optimizer: Optimizer,
+        schedule: LRScheduler,
+        place: Place,
+        begun: BegunEpoch | None = None,
+    ) -> None:
+        """Write a checkpoint: the only place where one is made."""
+        scaler = self.accelerator.scaler  # fp16's loss scale; None in other precisions
+        states = {
+            "network": self.network.state_dict(),
+            "companions": self._companions(stage).state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "schedule": schedule.state_dict(),
+            "scaler": {} if scaler is None else scaler.state_dict(),
+        }
+        started = None if begun is None else begun.state_dict()
+        self.run.checkpoints.save(Checkpoint(place, states, started))
+        self.saved = time.monotonic()
 
     def evaluate(self, split: ImageSplit, network: nn.Module) -> Evaluation:
         """Accuracy and loss of a network on one of the splits."""
@@ -188,6 +234,8 @@ class Loop:
             split,
             self.augmentation,
             device=self.accelerator.device,
+            each_batch=_go_on if is_grouped() else self.stops.check,
+            share=own_share(),
         )
 
     def _save_weights(self, place: Place, chooser: Evaluation, test: Evaluation) -> Place:
@@ -226,11 +274,13 @@ class Loop:
         own = set(self.network.parameters())
         return nn.ParameterList(p for p in stage.step.parameters() if p not in own)
 
-    def _resume(self) -> tuple[Place, dict[str, dict[str, Any]]]:
-        if not self.run.checkpoint.exists():
+    def _resume(self) -> Checkpoint:
+        """Where to go on: network and adapters are as they were there, and the metrics too."""
+        checkpoint = self.run.checkpoints.load(self.accelerator.device)
+        if checkpoint is None:
             self.run.keep_epochs(0)
-            return Place(), {}
-        place, states = load_checkpoint(self.run.checkpoint, self.accelerator.device)
+            return Checkpoint(Place(), {})
+        place, states = checkpoint.place, checkpoint.states
         try:
             self.network.load_state_dict(states["network"])
             companions = self._companions(self.stages[place.stage])
@@ -239,15 +289,19 @@ class Loop:
                 self.accelerator.scaler.load_state_dict(states["scaler"])
         except (KeyError, RuntimeError) as error:
             raise RunError(
-                str(self.run.checkpoint),
+                str(self.run.checkpoints.newest),
                 expected="a checkpoint of this run",
                 got=" ".join(str(error).split())[:300],
                 remedy="start the run again in another directory",
             ) from error
         self.run.keep_epochs(place.total)
         if place.epoch == self.stages[place.stage].epochs:
-            return replace(place, stage=place.stage + 1, epoch=0), {}
-        return place, states
+            return Checkpoint(replace(place, stage=place.stage + 1, epoch=0), {})
+        return checkpoint
+
+
+def _go_on() -> None:
+    """Within an evaluation several processes do not stop: each would at another image."""
 
 
 def _numbers(record: EpochRecord) -> dict[str, float]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,19 @@ from typing import Any
 import torch
 
 from svdistill.errors import RunError
-from svdistill.files import make_directory, read_json, read_text, write_atomically, write_json
+from svdistill.files import (
+    is_temporary,
+    make_directory,
+    read_json,
+    read_text,
+    sweep,
+    write_atomically,
+    write_json,
+)
+from svdistill.locking import LOCK_NAME, locked, require_unlocked
+from svdistill.parallel import is_main, size
 from svdistill.plain_values import from_plain, require_finite, require_text
+from svdistill.training.checkpoint import Checkpoints
 from svdistill.training.metrics import EpochRecord
 from svdistill.training.stored_config import RunConfig, require_same, to_yaml
 
@@ -39,6 +52,7 @@ class RunSummary:
         epochs: over all stages.
         seconds: spent in training and evaluation, over all resumptions.
         num_classes, image_size: of the data, the latter in pixels; None in runs of old versions.
+        skipped_steps: those whose gradients overflowed in fp16, so that they changed nothing.
     """
 
     directory: str
@@ -58,19 +72,20 @@ class RunSummary:
     seconds: float
     num_classes: int | None = None
     image_size: int | None = None
+    skipped_steps: int = 0
 
 
 class RunDirectory:
-    """Reads and writes the files of one run.
+    """Reads and writes the files of one run. Of several processes the main one writes.
 
-    `config.yaml`, `environment.json`, `metrics.jsonl`, `checkpoint.pt`, `student.safetensors` (last
-    epoch), `student-best.safetensors`, `tensorboard/`; and once it is finished `summary.json` and,
-    where a teacher taught, `before_after.json`.
+    `config.yaml`, `environment.json`, `metrics.jsonl`, `checkpoint.pt` and the one before it,
+    `student.safetensors` (last epoch), `student-best.safetensors`, `tensorboard/`; and once it is
+    finished `summary.json` and, where a teacher taught, `before_after.json`.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.checkpoint = self.path / "checkpoint.pt"
+        self.checkpoints = Checkpoints(self.path)
         self.student = self.path / "student.safetensors"
         self.best_student = self.path / "student-best.safetensors"
         self.config = self.path / "config.yaml"
@@ -78,6 +93,21 @@ class RunDirectory:
         self.metrics = self.path / "metrics.jsonl"
         self.before_after = self.path / "before_after.json"
         self.summary = self.path / "summary.json"
+
+    @contextmanager
+    def held(self, config: RunConfig, data_fingerprint: str) -> Iterator[None]:
+        """`open` the directory, and let no other process do so while the block lasts.
+
+        Raises:
+            RunError: another process holds it, or see `open`.
+        """
+        require_unlocked(self.path)
+        self._begun(config, data_fingerprint)  # before anything is written
+        make_directory(self.path)
+        with locked(self.path):
+            self.open(config, data_fingerprint)
+            sweep(self.path)
+            yield
 
     def open(self, config: RunConfig, data_fingerprint: str) -> None:
         """Make the directory for a new run, or check that it holds the run to resume.
@@ -90,6 +120,15 @@ class RunDirectory:
             RunError: it holds a finished run, another run, files of something else, or cannot be
                 written.
         """
+        if self._begun(config, data_fingerprint):
+            return
+        make_directory(self.path)
+        text = to_yaml(config)
+        write_atomically(self.config, lambda temporary: temporary.write_text(text))
+        write_json(self.environment, {**environment(), "data_fingerprint": data_fingerprint})
+
+    def _begun(self, config: RunConfig, data_fingerprint: str) -> bool:
+        """Whether the directory holds the run to resume; raises where it holds something else."""
         if self.summary.exists():
             raise RunError(
                 str(self.path),
@@ -99,6 +138,8 @@ class RunDirectory:
             )
         if config.resume and self.config.exists():
             require_same(config, self.config)
+            if not self.environment.exists() and not self.checkpoints.any():
+                return False  # killed between its first two files
             stored = read_environment(self.environment).get("data_fingerprint")
             if stored != data_fingerprint:
                 raise RunError(
@@ -107,8 +148,8 @@ class RunDirectory:
                     got=f"others under the same name, {config.data}",
                     remedy="restore them, or choose another --output",
                 )
-            return
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            return True
+        if self.path.exists() and (not self.path.is_dir() or any(self._of_others())):
             started = self.config.exists()
             raise RunError(
                 str(self.path),
@@ -116,27 +157,34 @@ class RunDirectory:
                 got="an unfinished run" if started else "something else",
                 remedy="continue it with --resume" if started else "choose another --output",
             )
-        make_directory(self.path)
-        write_json(self.environment, {**environment(), "data_fingerprint": data_fingerprint})
-        text = to_yaml(config)
-        write_atomically(self.config, lambda temporary: temporary.write_text(text))
+        return False
+
+    def _of_others(self) -> Iterator[Path]:
+        """What lies there beside a lock, and beside what a killed process was writing."""
+        for path in self.path.iterdir():
+            if path.name != LOCK_NAME and not is_temporary(path):
+                yield path
 
     def append(self, record: EpochRecord) -> None:
         """Add one epoch to the metrics."""
+        if not is_main():
+            return
         line = json.dumps(dataclasses.asdict(record)) + "\n"
         lines = self.metrics.read_text() if self.metrics.exists() else ""
         write_atomically(self.metrics, lambda temporary: temporary.write_text(lines + line))
 
     def keep_epochs(self, count: int) -> None:
         """Drop metrics of epochs that no checkpoint holds: they will be trained again."""
-        if self.metrics.exists():
+        if is_main() and self.metrics.exists():
             kept = self.metrics.read_text().splitlines(keepends=True)[:count]
             write_atomically(self.metrics, lambda temporary: temporary.write_text("".join(kept)))
 
     def finish(self, summary: RunSummary) -> None:
-        """Mark the run as finished; its checkpoint is of no more use."""
+        """Mark the run as finished; its checkpoints are of no more use."""
+        if not is_main():
+            return
         write_json(self.summary, dataclasses.asdict(summary))
-        self.checkpoint.unlink(missing_ok=True)
+        self.checkpoints.remove()
 
 
 def read_environment(file: Path) -> dict[str, Any]:
@@ -212,6 +260,11 @@ def read_records(path: str | Path) -> list[EpochRecord]:
         ) from error
 
 
+def skipped_steps(path: str | Path) -> int:
+    """How many of a run's steps fp16's scaler has skipped."""
+    return sum(record.skipped_steps for record in read_records(path))
+
+
 def environment() -> dict[str, Any]:
     """Machine, versions and threads."""
     cuda = torch.cuda.is_available()
@@ -221,5 +274,6 @@ def environment() -> dict[str, Any]:
         "processor": platform.processor() or platform.machine(),
         "gpu": torch.cuda.get_device_name() if cuda else None,
         "threads": torch.get_num_threads(),
+        "processes": size(),
         "packages": {name: version(name) for name in PACKAGES},
     }

@@ -14,7 +14,9 @@ from svdistill.plain_yaml import read_yaml
 from svdistill.training.config import DistillConfig, TrainConfig
 
 # What a run may be resumed with another value of.
-MAY_DIFFER: Final = ("output", "device", "capture", "workers", "resume")
+MAY_DIFFER: Final = (
+    *("output", "device", "capture", "workers", "memory_limit_gb", "checkpoint_minutes", "resume"),
+)
 
 RunConfig = TrainConfig | DistillConfig
 

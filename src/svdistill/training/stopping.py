@@ -1,0 +1,78 @@
+"""Signals that ask a run to stop: it finishes its step, saves, and leaves."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Final, Self
+
+import torch
+
+from svdistill.errors import Stopped
+from svdistill.parallel import gather, is_grouped
+
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopRequests:
+    """Catches SIGTERM and Ctrl-C while the block lasts; whoever works asks for them between steps.
+
+    A second Ctrl-C raises `KeyboardInterrupt` at once. Signals that the process ignores, as one
+    behind `nohup` does, stay ignored. Outside of the main thread, where Python handles no signals,
+    nothing is caught.
+
+    Example:
+        >>> with StopRequests() as stops:
+        ...     signal.raise_signal(signal.SIGTERM)  # the step goes on
+        ...     stops.check("after step 3")
+        Traceback (most recent call last):
+        svdistill.errors.Stopped: stopped by SIGTERM after step 3
+    """
+
+    def __init__(self) -> None:
+        self.requested: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                before = signal.getsignal(number)
+                # None: a handler that C code has set, which could not be set back.
+                if before not in (signal.SIG_IGN, None):
+                    self._before[number] = before
+                    signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    def hear(self, device: torch.device) -> None:
+        """Take a signal for one's own that has come to another process of the group.
+
+        All must ask between the same steps, and so all stop after the same one.
+        """
+        if is_grouped():
+            own = torch.tensor([self.requested or 0], device=device)
+            self.requested = max(int(told) for told in gather(own)) or None
+
+    def check(self, where: str = "") -> None:
+        """Raise `Stopped` if a signal has come.
+
+        Args:
+            where: how far the work has come, for the message.
+        """
+        if self.requested is not None:
+            raise Stopped(self.requested, where)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.requested is not None:
+            raise KeyboardInterrupt
+        self.requested = self.requested or number
