@@ -81,10 +81,11 @@ The teacher is a run directory, a .safetensors file, `module:attr` of your own c
 torchvision:NAME, hf:NAME_OR_FOLDER with published weights for the very classes of the data. The
 student, --student or --network, is as for `svdistill train`.
 
-With --loss svd both networks' stages are decomposed, and the student learns to relate its leading
-singular vectors as its teacher does. Which stages, is shown; where their channels differ, the
-student's are projected by an adapter, which is no part of the trained student. --loss position_svd
-compares positions instead of channels, and needs none.
+Both networks' stages are decomposed; which ones, is shown. Of each the student learns which
+positions go together, as its teacher has it, and beside this the teacher's predictions: --loss
+position_svd+soft_target, which takes channels as they are. With --loss svd it learns to relate the
+leading singular vectors of its channels, as in the paper; where channels differ, an adapter projects
+the student's, which is no part of the trained student.
 
 Options come from flags, from a YAML file (--config), or both; the later one counts.
 """
