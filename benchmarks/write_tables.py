@@ -6,7 +6,7 @@
 A set of runs is a folder under results/, each run a folder NAME or NAME-SEED in it. In a page, a
 table stands between `<!-- table: NAME -->` and `<!-- end -->`: NAME is a set of runs, a benchmark
 (`step`, `svd`, `dfv`), `step-ratios`, `agreement`, `networks`, or one about reliability: `kills`,
-`mutations`, `fuzzing` or `parallel`.
+`mutations`, `fuzzing`, `numbers` or `parallel`.
 """
 
 from __future__ import annotations

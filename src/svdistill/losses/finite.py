@@ -127,7 +127,9 @@ def require_magnitude(tap: int, features: Tensor, limit: float) -> None:
     """
     if not may_branch(features.device) or features.numel() == 0:
         return
-    largest = float(torch.linalg.vector_norm(features.detach(), math.inf))
+    # Several times as fast as a norm is, where the map lies as it was made.
+    smallest, largest = map(float, torch.aminmax(features.detach()))
+    largest = max(-smallest, largest)
     if limit < largest < math.inf:
         raise TrainingError(
             f"features at tap {tap}",

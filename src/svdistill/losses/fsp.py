@@ -40,6 +40,7 @@ class FSPLoss(TransferLoss):
     Raises:
         ArgumentError: in use, for fewer than two taps, channels or images that differ from the
             teacher's, or token sequences of different lengths.
+        TrainingError: in use, for maps too large to multiply, from 4e9 on in float32.
 
     Example:
         >>> maps = [torch.rand(4, 8, 6, 6), torch.rand(4, 16, 3, 3)]
@@ -99,6 +100,10 @@ def _gram_matrix(tap: int, front: Tensor, back: Tensor) -> Tensor:
     if front.ndim == 4 and back.ndim == 4:
         size = (min(front.shape[2], back.shape[2]), min(front.shape[3], back.shape[3]))
         front, back = (_pool(feature_map, size) for feature_map in (front, back))
+    # The loss is of fourth order in the maps, and so is what its gradient is made of.
+    largest = torch.finfo(front.dtype).max ** 0.25
+    require_magnitude(tap, front, largest)
+    require_magnitude(tap + 1, back, largest)
     front, back = as_matrices(front), as_matrices(back)
     if front.shape[1] != back.shape[1]:
         raise ArgumentError(
@@ -107,10 +112,6 @@ def _gram_matrix(tap: int, front: Tensor, back: Tensor) -> Tensor:
             got=f"{front.shape[1]} and {back.shape[1]}",
             remedy="tap blocks of one sequence length",
         )
-    # The loss is of fourth order in the maps, and so is what its gradient is made of.
-    largest = torch.finfo(front.dtype).max ** 0.25
-    require_magnitude(tap, front, largest)
-    require_magnitude(tap + 1, back, largest)
     with full_precision(front.device):
         return front.mT @ back / front.shape[1]
 

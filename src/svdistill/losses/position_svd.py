@@ -61,7 +61,7 @@ class PositionSVDLoss(TransferLoss):
 
     Raises:
         ArgumentError: at construction for a wrong option; in use for taps of one position each,
-            a sequence that is no grid where one is needed, images that differ from the teacher's,
+            also in common; a sequence that is no grid where one is needed, images that differ from the teacher's,
             or knowledge of another k.
 
     Example:
