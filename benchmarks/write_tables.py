@@ -6,7 +6,7 @@
 A set of runs is a folder under results/, each run a folder NAME or NAME-SEED in it. In a page, a
 table stands between `<!-- table: NAME -->` and `<!-- end -->`: NAME is a set of runs, a benchmark
 (`step`, `svd`, `dfv`), `step-ratios`, `agreement`, `networks`, or one about reliability: `kills`,
-`mutations`, `fuzzing` or `numbers`.
+`mutations`, `fuzzing`, `numbers` or `parallel`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ from svdistill.training.run_directory import read_summary
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
 MEASURED = ROOT / "benchmarks" / "results"
-PAGES = ("README.md", "docs/speed.md", "docs/findings.md", "docs/reliability.md")
+PAGES = (
+    *("README.md", "docs/speed.md", "docs/findings.md", "docs/reliability.md"),
+    "docs/parallel.md",
+)
 BENCHMARKS: dict[str, type[StepResult] | type[SVDResult] | type[DFVResult]] = {
     "step": StepResult,
     "svd": SVDResult,
@@ -168,6 +171,8 @@ def with_tables(text: str) -> str:
             rows = recipe_search_table()
         elif found[1] == "tap-gradients":
             rows = tap_gradients_table()
+        elif found[1] == "parallel":
+            rows = parallel_table()
         elif found[1] == "numbers":
             rows = numbers_table()
         elif found[1] in RELIABILITY:
@@ -285,6 +290,24 @@ def tap_gradients_table() -> str:
             angle = "" if one["cosine"] is None else f", {one['cosine']:.2f}"
             cells.append(f"{one['share_of_exact']:.2f}{angle}")
         lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def parallel_table() -> str:
+    """The largest difference of each loss, over clips and stages, by processes and precision."""
+    rows = json.loads((MEASURED / "reliability" / "parallel.json").read_text())["rows"]
+    columns = sorted({(row["processes"], row["dtype"]) for row in rows}, reverse=True)
+    columns.sort(key=lambda column: column[0])
+    names = [f"{processes} processes, {dtype}" for processes, dtype in columns]
+    lines = ["| loss | clips x stages | " + " | ".join(names) + " |"]
+    lines.append("|---" * (len(columns) + 2) + "|")
+    for loss in dict.fromkeys(row["loss"] for row in rows):
+        own = [row for row in rows if row["loss"] == loss]
+        cells = [f"{len({(row['clip'], row['stages']) for row in own})}"]
+        for column in columns:
+            found = [r["largest"] for r in own if (r["processes"], r["dtype"]) == column]
+            cells.append(f"{max(found):.0e}" if found else "")
+        lines.append("| " + " | ".join([f"`{loss}`", *cells]) + " |")
     return "\n".join(lines)
 
 

@@ -13,6 +13,8 @@ HOUSE = [
     "plain_yaml",
     "timing",
     "logits",
+    "launching",
+    "parallel",
     "linalg",
     "losses",
     "taps",

@@ -16,6 +16,7 @@ from svdistill.logits import as_logits
 from svdistill.losses import Knowledge, SumKnowledge, TransferLoss
 from svdistill.losses.finite import source
 from svdistill.multitask import CLIPS, AmortisedBackward, GradientNorms, multitask_backward
+from svdistill.parallel import BatchPart
 from svdistill.taps import FeatureTaps, PairedTaps, TapPairs
 from svdistill.taps.pairing import require_paired, require_two
 from svdistill.watching import TransferWatch, require_finite_clipped, require_finite_transfer
@@ -140,13 +141,20 @@ class Distiller(nn.Module):
         self._watch = TransferWatch()
         self._seen: _Seen | None = None
 
-    def forward(self, images: Tensor, knowledge: Knowledge | None = None) -> DistillerOutput:
+    def forward(
+        self,
+        images: Tensor,
+        knowledge: Knowledge | None = None,
+        part: BatchPart | None = None,
+    ) -> DistillerOutput:
         """Run teacher and student on a batch of images.
 
         Args:
             images: [B, ...], whatever both networks take.
             knowledge: of these very images, all that the losses read or more; the teacher is not
                 run then.
+            part: which part of a batch the images are, where several processes have one: the mean
+                of their losses is that of the whole batch then.
 
         Returns:
             `DistillerOutput(logits, transfer_loss, unclipped_loss)`; the losses are 0 to rounding
@@ -163,7 +171,8 @@ class Distiller(nn.Module):
         output, features = self._student_taps.run(images)
         logits, features = as_logits(output), self._adapted(features)
         losses = [
-            loss(features, logits, known) for loss, known in zip(self._losses(), parts, strict=True)
+            loss.of_part(features, logits, known, part)
+            for loss, known in zip(self._losses(), parts, strict=True)
         ]
         if losses[0].requires_grad and may_branch(losses[0].device):
             self._seen = _Seen(
@@ -276,6 +285,11 @@ class Distiller(nn.Module):
             Whether it takes both gradients; always so unless the clip is amortised.
         """
         return self._amortised is None or self._amortised.plan(progress)
+
+    def measure_again(self) -> None:
+        """Let nothing follow from the last step's gradients: fp16's scaler has skipped it."""
+        if self._amortised is not None:
+            self._amortised.measure_again()
 
     def end_epoch(self) -> None:
         """Warn of an epoch that taught nothing, or left the adapters as they were.

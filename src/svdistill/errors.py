@@ -24,7 +24,12 @@ class SVDistillError(Exception):
     Example:
         >>> print(ArgumentError("k", expected="1 to 4", got=5, remedy="lower k"))
         k: expected 1 to 4, got 5; lower k
+
+    Attributes:
+        everywhere: whether every process that trains together with this one raises it too.
     """
+
+    everywhere = False
 
     def __init__(self, argument: str, *, expected: str, got: object, remedy: str) -> None:
         super().__init__(f"{argument}: expected {expected}, got {got}; {remedy}")

@@ -115,7 +115,8 @@ class ZeroWatch:
             self.steps = self.steps.to(transfer_loss.device)
             self.taught = self.taught.to(transfer_loss.device)
         self.steps += 1
-        self.taught += (transfer_loss.detach() > self.ROUNDING) & (gradient_norm > 0)
+        # Not "> 0": NaN, as where fp16 overflows, is no zero.
+        self.taught += (transfer_loss.detach() > self.ROUNDING) & (gradient_norm != 0)
 
     def found(self) -> bool:
         """Whether no step since the last call has taught, and there was one."""

@@ -72,7 +72,7 @@ def test_a_failure_is_told_and_what_needs_it_is_left(tmp_path: Path) -> None:
 def test_what_runs_when_the_time_is_up_is_stopped_and_goes_on_later(tmp_path: Path) -> None:
     long = replace(TINY, output=str(tmp_path / "long"), epochs=10_000)
     before = (0, 0)
-    for seconds in (8.0, 16.0, 32.0):  # a busy machine may need longer to begin
+    for seconds in (8.0, 16.0, 32.0, 64.0):  # a busy machine may need longer to begin
         began = time.monotonic()
         left, outcomes = make([long], max_seconds=seconds)
         assert time.monotonic() - began < seconds + 60
@@ -86,7 +86,7 @@ def test_what_runs_when_the_time_is_up_is_stopped_and_goes_on_later(tmp_path: Pa
             if after > before > (0, 0):
                 return
             before = after
-    pytest.fail("nothing was trained, or nothing was added, in a minute")
+    pytest.fail("nothing was trained, or nothing was added, in two minutes")
 
 
 def test_no_time_makes_nothing(tmp_path: Path) -> None:

@@ -160,3 +160,17 @@ def test_what_a_shard_links_to_is_left_alone(store, tmp_path):
     assert precious.read_bytes() == b"not a shard"
     assert not shard.is_symlink()
     assert shard.read_bytes() == content
+
+
+def test_two_writers_at_once(store):
+    """Also of a finished store, of which a damaged shard may be written anew."""
+    writer = StoreWriter(store, manifest(VIEWS[0]))
+    before = snapshot(store)
+    with writer.held(resume=True) as shards:
+        assert shards == []
+        with (
+            pytest.raises(RunError, match=r"held by process \d+ on .*; wait until that has ended"),
+            StoreWriter(store, manifest(VIEWS[0])).held(resume=True),
+        ):
+            pytest.fail("it was not refused")
+    assert snapshot(store) == before

@@ -160,6 +160,48 @@ def test_the_environment_can_be_written():
     assert found["threads"] >= 1
 
 
+class TestOneAtATime:
+    @pytest.mark.parametrize("resume", [True, False])
+    def test_a_second_one_is_told_who_holds_it(self, run, resume):
+        config = train_config(run.path, resume=True)
+        with run.held(config, "images"):
+            before = snapshot(run.path)
+            second = RunDirectory(run.path)
+            match = r"no other process writes, got one that is held by process \d+ on"
+            with (
+                pytest.raises(RunError, match=match),
+                second.held(dataclasses.replace(config, resume=resume), "images"),
+            ):
+                pytest.fail("it was not refused")
+            assert snapshot(run.path) == before
+        assert not (run.path / ".lock").exists()
+
+    def test_what_a_killed_one_has_left_is_swept_up(self, run):
+        for name in (".lock", ".checkpoint.pt.123.tmp"):
+            (run.path / name).write_text("left")
+        with run.held(train_config(run.path, resume=True), "images"):
+            assert set(snapshot(run.path)) == {".lock", "config.yaml", "environment.json"}
+
+    @pytest.mark.parametrize("left", [[".lock"], [".config.yaml.1.tmp"], ["config.yaml"]])
+    def test_one_killed_at_its_very_beginning_goes_on(self, run, left):
+        for path in run.path.iterdir():
+            if path.name not in left:
+                path.unlink()
+        for name in left:
+            (run.path / name).touch()
+        with run.held(train_config(run.path, resume=True), "images"):
+            assert set(snapshot(run.path)) == {".lock", "config.yaml", "environment.json"}
+
+    def test_a_directory_of_something_else_is_not_locked(self, tmp_path):
+        (tmp_path / "thesis.tex").write_text("years of work")
+        with (
+            pytest.raises(RunError, match="something else"),
+            RunDirectory(tmp_path).held(train_config(tmp_path), "images"),
+        ):
+            pytest.fail("it was not refused")
+        assert snapshot(tmp_path) == {"thesis.tex": b"years of work"}
+
+
 def test_other_images_under_the_same_name(tmp_path):
     run = RunDirectory(tmp_path / "run")
     run.open(train_config(run.path), "images")

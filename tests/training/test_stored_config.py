@@ -19,7 +19,6 @@ OTHER = {
     "train_size": 99,
     "dev_fraction": 0.1,
     "unlabelled": "folder:x",
-    "memory_limit_gb": 1.0,
     "augmentation": "none",
     "views": 4,
     "views_seed": 0,
@@ -49,9 +48,18 @@ OTHER = {
     "task_weight": 0.5,
     "transfer_weight": 0.5,
     "soft_target_weight": 0.5,
+    "deterministic": True,
     "transfer_epochs": 1,
 }
-FREE = {"output": "moved", "device": "cpu", "capture": "off", "workers": 1, "resume": True}
+FREE = {
+    "output": "moved",
+    "device": "cpu",
+    "capture": "off",
+    "workers": 1,
+    "memory_limit_gb": 1.0,
+    "checkpoint_minutes": 5.0,
+    "resume": True,
+}
 
 
 def config(**changes):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import warnings
 from argparse import ArgumentError as UsageError
@@ -14,8 +16,10 @@ from rich.console import Console
 
 from svdistill.cli.leaving import left, terminable
 from svdistill.cli.parsers import build_parser
+from svdistill.cli.processes import TOGETHER, is_speaker, say
 from svdistill.cli.spelling import explain, spell
 from svdistill.errors import SVDistillError
+from svdistill.launching import require_alone
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,13 +32,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, 2 for bad input, 130 when interrupted, 143 when terminated.
     """
     typed = list(sys.argv[1:] if arguments is None else arguments)
-    with warnings.catch_warnings(), terminable():
+    with warnings.catch_warnings(), terminable(), contextlib.ExitStack() as stack:
         warnings.showwarning = _show_warning
+        if not is_speaker():
+            nowhere = stack.enter_context(Path(os.devnull).open("w"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
         try:
             return _run(spell(typed))
         except KeyboardInterrupt as interrupt:
             message, status = left(interrupt, typed)
-            return _fail(message, status)
+            return _fail(message, interrupt, status)
 
 
 def _run(words: list[str]) -> int:
@@ -44,16 +51,18 @@ def _run(words: list[str]) -> int:
         return 0
     try:
         options = parser.parse_args(words)
+        if options.command not in TOGETHER:
+            require_alone(options.command)
         getattr(_Commands, options.command)(options[options.command])
     except UsageError as error:
-        return _fail(explain(str(error), words))
+        return _fail(explain(str(error), words), error)
     except SVDistillError as error:
-        return _fail(str(error))
+        return _fail(str(error), error)
     except Exception as error:
         trouble = _trouble(error)
         if trouble is None:
             raise
-        return _fail(trouble)
+        return _fail(trouble, error)
     return 0
 
 
@@ -82,7 +91,8 @@ class _Commands:
         keep_freed_memory()
         summary = distill(DistillConfig(**_fields(options)), BarReporter())
         _print_summary(summary)
-        _show_gain(summary.directory)
+        if is_speaker():
+            _show_gain(summary.directory)
 
     @staticmethod
     def cache(options: Namespace) -> None:
@@ -164,10 +174,12 @@ class _Commands:
 
 
 def _print_summary(summary: Any) -> None:
+    skipped = f"; {summary.skipped_steps} steps skipped in fp16" if summary.skipped_steps else ""
     print(
         f"{summary.network}: {summary.last_accuracy:.2f} % after the last epoch, "
         f"{summary.best_accuracy:.2f} % after the best ({summary.best_epoch + 1}, by "
-        f"{summary.best_by}); {summary.parameters:,} parameters, {summary.flops / 1e6:.1f}M FLOPs\n"
+        f"{summary.best_by}); {summary.parameters:,} parameters, {summary.flops / 1e6:.1f}M FLOPs"
+        f"{skipped}\n"
         f"{summary.directory}"
     )
 
@@ -207,11 +219,12 @@ def _fields(options: Namespace) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name != "config"}
 
 
-def _fail(message: str, status: int = 2) -> int:
-    print("svdistill:", " ".join(message.split()), file=sys.stderr)  # one line, whatever it quotes
+def _fail(message: str, error: BaseException, status: int = 2) -> int:
+    say(f"svdistill: {' '.join(message.split())}", error)  # one line, whatever it quotes
     return status
 
 
 def _show_warning(message: Warning | str, *_where: object, **_more: object) -> None:
     """Warnings as one line, without the place in the code."""
-    print(f"svdistill: warning: {message}", file=sys.stderr)
+    if is_speaker():
+        print(f"svdistill: warning: {message}", file=sys.stderr)

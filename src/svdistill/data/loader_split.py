@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from svdistill.data.random_states import RandomStates
-from svdistill.data.splits import Batch, ImageSplit
+from svdistill.data.splits import UNLABELLED, Batch, ImageSplit, PartOfBatch
 from svdistill.errors import ArgumentError, require_count
+from svdistill.parallel import ALONE, Share
 
 # What a loader draws from, if it does, where no order is asked for.
 STORED_ORDER_SEED: Final = 0
@@ -90,6 +91,7 @@ class LoaderSplit(ImageSplit):
         order_seed: int | None,
         drop_last: bool = False,
         skip: int = 0,
+        share: Share = ALONE,
     ) -> Iterator[Batch]:
         """Go through the loader once.
 
@@ -100,6 +102,8 @@ class LoaderSplit(ImageSplit):
                 own: what a loader shuffles, it shuffles then too.
             drop_last: not used either.
             skip: the loader makes these batches again, so that what it draws is the same.
+            share: what is taken of every batch. All processes that train together go through the
+                whole loader, whose order and transforms are the same in all of them.
 
         Returns:
             An iterator of `Batch`, whose indices count the images as they come.
@@ -109,9 +113,11 @@ class LoaderSplit(ImageSplit):
         """
         seed = STORED_ORDER_SEED if order_seed is None else order_seed
         require_count("order_seed", seed, 0)
-        return self._batches(torch.device(device), RandomStates(seed), skip)
+        return self._batches(torch.device(device), RandomStates(seed), skip, share)
 
-    def _batches(self, device: torch.device, states: RandomStates, skip: int) -> Iterator[Batch]:
+    def _batches(
+        self, device: torch.device, states: RandomStates, skip: int, share: Share
+    ) -> Iterator[Batch]:
         with states.lent():
             source = iter(self._loader)
         count, end = 0, object()
@@ -122,11 +128,14 @@ class LoaderSplit(ImageSplit):
                 return
             images, labels = self._checked(item)
             if number >= skip:
-                yield Batch(
-                    images.to(device, non_blocking=True).float(),
-                    labels.to(device, non_blocking=True),
-                    torch.arange(count, count + len(images)),
+                places = torch.arange(count, count + len(images))
+                labelled = len(labels) if share == ALONE else int((labels != UNLABELLED).sum())
+                own = Batch(
+                    share.take(images).to(device, non_blocking=True).float(),
+                    share.take(labels).to(device, non_blocking=True),
+                    share.take(places),
                 )
+                yield PartOfBatch.of(own, share.part(len(images), labelled))
             count += len(images)
 
     def _checked(self, item: Any) -> tuple[Tensor, Tensor]:

@@ -17,8 +17,10 @@ from svdistill.data.splits import (
     StoredSplit,
     in_batches,
     seeded,
+    shared,
 )
 from svdistill.errors import ArgumentError, require_count
+from svdistill.parallel import ALONE, Share
 
 
 @final
@@ -94,10 +96,12 @@ class MixedSplit(ImageSplit):
         order_seed: int | None,
         drop_last: bool = False,
         skip: int = 0,
+        share: Share = ALONE,
     ) -> Iterator[Batch]:
         """See `ImageSplit.batches`."""
         if order_seed is None:
-            return self._gather(in_batches(len(self), batch_size, None, drop_last)[skip:], device)
+            chunks = in_batches(len(self), batch_size, None, drop_last)
+            return self._parts(chunks[skip:], device, share)
         halves = _halves(batch_size)
         batches, generator = self._filled(halves), seeded(order_seed)
         ours, theirs = (
@@ -108,7 +112,7 @@ class MixedSplit(ImageSplit):
         chunks = [torch.cat([a, border + b]) for a, b in zip(ours, theirs, strict=True)]
         if drop_last and len(chunks[-1]) < batch_size:
             chunks.pop()
-        return self._gather(chunks[skip:], device)
+        return self._parts(chunks[skip:], device, share)
 
     def _filled(self, halves: tuple[int, int]) -> Fraction:
         """How many batches the kind fills that fills more, the last one in part."""
@@ -116,6 +120,13 @@ class MixedSplit(ImageSplit):
         return max(
             Fraction(len(self._labelled), labelled), Fraction(len(self._unlabelled), unlabelled)
         )
+
+    def _parts(
+        self, chunks: Sequence[Tensor], device: torch.device | str, share: Share
+    ) -> Iterator[Batch]:
+        """Read what a process takes of each batch."""
+        parts = self._gather([share.take(chunk) for chunk in chunks], device)
+        return shared(parts, chunks, share, labelled=len(self._labelled))
 
     def _gather(self, chunks: Sequence[Tensor], device: torch.device | str) -> Iterator[Batch]:
         """Read batches of chosen images, in each the labelled ones first."""

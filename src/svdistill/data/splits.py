@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from svdistill.errors import ArgumentError, require_count
+from svdistill.parallel import ALONE, BatchPart, Share
 
 # The label of an image without one. It counts in no task loss and in no accuracy.
 UNLABELLED: Final = -1
@@ -28,6 +29,31 @@ class Batch(NamedTuple):
     images: Tensor
     labels: Tensor
     indices: Tensor
+
+    @property
+    def part(self) -> BatchPart | None:
+        """Of which batch they are a part, where several processes have one; else None."""
+        return None
+
+
+class PartOfBatch(Batch):
+    """What one of several processes has of a batch."""
+
+    whole: BatchPart
+
+    @property
+    def part(self) -> BatchPart:
+        """See `Batch.part`."""
+        return self.whole
+
+    @classmethod
+    def of(cls, batch: Batch, part: BatchPart | None) -> Batch:
+        """The batch as a part; the batch itself where it is whole."""
+        if part is None:
+            return batch
+        own = cls(*batch)
+        own.whole = part
+        return own
 
 
 class ImageSplit(ABC):
@@ -81,6 +107,7 @@ class ImageSplit(ABC):
         order_seed: int | None,
         drop_last: bool = False,
         skip: int = 0,
+        share: Share = ALONE,
     ) -> Iterator[Batch]:
         """Go through the split once.
 
@@ -92,6 +119,7 @@ class ImageSplit(ABC):
             drop_last: leave out a last batch that is smaller.
             skip: leave out so many batches at the beginning, as a run does that goes on within an
                 epoch; their images are not decoded.
+            share: what this process takes of every batch.
 
         Returns:
             An iterator of `Batch`.
@@ -137,10 +165,11 @@ class StoredSplit(ImageSplit):
         order_seed: int | None,
         drop_last: bool = False,
         skip: int = 0,
+        share: Share = ALONE,
     ) -> Iterator[Batch]:
         """See `ImageSplit.batches`."""
-        chunks = in_batches(len(self), batch_size, order_seed, drop_last)
-        return self.gather(chunks[skip:], device)
+        chunks = in_batches(len(self), batch_size, order_seed, drop_last)[skip:]
+        return shared(self.gather([share.take(chunk) for chunk in chunks], device), chunks, share)
 
 
 @final
@@ -200,6 +229,22 @@ class ResidentSplit(StoredSplit):
             )
             for rows, chunk in zip(moved, chunks, strict=True)
         )
+
+
+def shared(
+    batches: Iterator[Batch], chunks: Sequence[Tensor], share: Share, labelled: int | None = None
+) -> Iterator[Batch]:
+    """A process's parts of batches, each with what it must know of the whole batch.
+
+    Args:
+        batches: the parts.
+        chunks: the places of each whole batch's images.
+        share: what the process takes.
+        labelled: images of a lower place have a label; None where all have.
+    """
+    for batch, chunk in zip(batches, chunks, strict=True):
+        count = len(chunk) if labelled is None else int((chunk < labelled).sum())
+        yield PartOfBatch.of(batch, share.part(len(chunk), count))
 
 
 def in_batches(

@@ -106,7 +106,7 @@ class _Worker:
 
     def stop(self, patience: float) -> None:
         """Let the process save where it is until then, and end it. Whatever it wrote is whole."""
-        self.process.join(max(patience - time.monotonic(), 0.0))
+        self._answer.poll(max(patience - time.monotonic(), 0.0))  # it answers when all is saved
         self.process.kill()
         self.process.join()
 

@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from svdistill.frozen_teacher.tracing import trace
 from svdistill.logits import as_logits
+from svdistill.parallel import is_sharded
 from svdistill.taps import FeatureTaps, Recording, write_count
 from svdistill.taps.recording import channels_first, module_path
 
@@ -30,8 +31,11 @@ class FrozenTeacher:
     folds its batch norms, on a CPU also its ReLUs, in inference mode. ``"stopped"``: the model
     itself, left behind its last tap. ``"whole"``: the model. For every shape, dtype and autocast
     setting of the images the first batch goes through the whole model, and a form that does not
-    reproduce what that gives is not used. Weights that change, by `load_state_dict`, in place or
-    by moving the model, are noticed; writes through `.data` and changed Python attributes are not.
+    reproduce what that gives is not used. A teacher whose weights are sharded over processes runs
+    whole, once for each batch: its processes gather the shards together.
+
+    Weights that change, by `load_state_dict`, in place or by moving the model, are noticed; writes
+    through `.data` and changed Python attributes are not.
 
     The features of the traced form are inference tensors. Use them within `inference_mode`, and
     clone outside it what autograd shall see.
@@ -62,7 +66,7 @@ class FrozenTeacher:
     @property
     def form(self) -> str:
         """Name of the form that runs at present: traced, stopped or whole."""
-        return self._forms[0].name if self._forms else "whole"
+        return self._forms[0].name if self._forms and not self._sharded else "whole"
 
     def run(self, images: Tensor) -> Recording:
         """Run the teacher as far as is needed.
@@ -78,6 +82,8 @@ class FrozenTeacher:
         """
         if any(module.training for module in self._modules):
             self.model.eval()
+        if self._sharded:
+            return self._run_whole(images)
         if self._weights() != self._built_from:
             self._build()
         situation = _situation(images)
@@ -87,6 +93,7 @@ class FrozenTeacher:
 
     def _forget(self) -> None:
         self._modules = list(self.model.modules())
+        self._sharded = any(map(is_sharded, self.model.parameters()))
         self._forms: list[Form] = []
         self._verified: set[Hashable] = set()
         self._built_from: tuple[int, ...] | None = None

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from svdistill.parallel import is_grouped, sum_over
+
 
 @dataclass
 class Convergence:
@@ -35,6 +37,15 @@ class Convergence:
     def close_share(self) -> float | None:
         """Of the matrices that were differentiated, likewise."""
         return int(self.close) / self.differentiated if self.differentiated else None
+
+    def add_other_processes(self) -> None:
+        """Count what the others that train together with this one have counted, too."""
+        if is_grouped():
+            here = self.missed.new_tensor([self.decomposed, self.differentiated])
+            counts = sum_over(torch.cat([torch.stack([self.missed, self.close]), here]))
+            self.missed.copy_(counts[0])
+            self.close.copy_(counts[1])
+            self.decomposed, self.differentiated = counts[2:].tolist()
 
     def state_dict(self) -> dict[str, int]:
         """All counts; to read them is to wait for the device."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from svdistill.errors import ArgumentError
 from svdistill.linalg import to_working
 from svdistill.losses.transfer import Knowledge, TransferLoss
+from svdistill.parallel import BatchPart
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,24 @@ class SumLoss(TransferLoss):
         self, features: Sequence[Tensor], logits: Tensor, knowledge: SumKnowledge
     ) -> Tensor:
         """The weighted sum."""
+        return self.of_part(features, logits, knowledge, None)
+
+    def of_part(
+        self,
+        features: Sequence[Tensor],
+        logits: Tensor,
+        knowledge: SumKnowledge,
+        part: BatchPart | None,
+    ) -> Tensor:
+        """See `TransferLoss.of_part`; each loss has a reduction of its own."""
         # Once for all parts, so that their gradients are added up before they are narrowed.
         features = [to_working(feature) for feature in features]
         logits = to_working(logits) if self.needs_logits else logits
         terms = [
-            weight * loss(features, logits, part)
-            for loss, weight, part in zip(self._parts(), self.weights, knowledge.parts, strict=True)
+            weight * loss.of_part(features, logits, known, part)
+            for loss, weight, known in zip(
+                self._parts(), self.weights, knowledge.parts, strict=True
+            )
         ]
         return torch.stack(terms).sum()
 

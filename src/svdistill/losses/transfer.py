@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from svdistill.errors import ArgumentError
 from svdistill.losses.finite import guard
+from svdistill.parallel import BatchPart
 
 REDUCTIONS: Final = ("sum", "mean")
 
@@ -74,11 +75,14 @@ class TransferLoss(nn.Module, abc.ABC):
             run to its last tap only, and `extract` is given None for them.
         compares_channels: whether a student's tap must have its teacher's number of channels.
         knowledge_type: what `extract` returns, by which `select` finds it in a sum.
+        reduction: over images, `"mean"` or `"sum"`: by it the parts of a batch are put together
+            that several processes have.
     """
 
     needs_logits: bool = True
     compares_channels: bool = True
     knowledge_type: type[Knowledge] = Knowledge
+    reduction: str = "mean"
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,6 +95,29 @@ class TransferLoss(nn.Module, abc.ABC):
     @abc.abstractmethod
     def forward(self, features: Sequence[Tensor], logits: Tensor, knowledge: Any) -> Tensor:
         """The student's half: a scalar, 0 where student and teacher relate their maps alike."""
+
+    def of_part(
+        self,
+        features: Sequence[Tensor],
+        logits: Tensor,
+        knowledge: Any,
+        part: BatchPart | None,
+    ) -> Tensor:
+        """The loss of this process's part of a batch.
+
+        Its mean over the processes is the loss of the whole batch, as long as the loss relates no
+        image to another.
+
+        Args:
+            features: as `forward` takes them, of this part.
+            logits: likewise.
+            knowledge: likewise.
+            part: None where the process has the whole batch.
+        """
+        loss: Tensor = self(features, logits, knowledge)
+        if part is None:
+            return loss
+        return loss * (part.of_sum() if self.reduction == "sum" else part.of_mean(len(logits)))
 
     def can_read(self, knowledge: Knowledge) -> bool:
         """Whether a knowledge is of this loss's type and holds all that the loss reads."""

@@ -75,6 +75,14 @@ class AmortisedBackward:
         self._since = 1 if measure else self._since + 1
         return measure
 
+    def measure_again(self) -> None:
+        """Take both gradients in the next step, whatever was planned: the last ones were refused.
+
+        A scaler of fp16 skips the step whose gradients overflowed; a scale from these gradients
+        would spoil the steps that follow.
+        """
+        self._since = self.interval
+
     def __call__(
         self,
         task_loss: Tensor,

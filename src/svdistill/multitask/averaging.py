@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
+
+from svdistill.parallel import is_grouped, size, sum_over
 
 
 def average_gradients(*several: list[Tensor | None]) -> None:
@@ -12,13 +13,11 @@ def average_gradients(*several: list[Tensor | None]) -> None:
 
     Does nothing outside of torch.distributed. The losses must reach the same parameters everywhere.
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if not is_grouped():
         return
     present = [g for gradients in several for g in gradients if g is not None]
     flat = torch.cat([g.flatten().to(present[0].dtype) for g in present])
-    dist.all_reduce(flat)
-    flat /= dist.get_world_size()
-    means = iter(flat.split([g.numel() for g in present]))
+    means = iter(sum_over(flat).div_(size()).split([g.numel() for g in present]))
     for gradients in several:
         for place, g in enumerate(gradients):
             if g is not None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from svdistill.data import Batch, ImageData
 from svdistill.distiller import Distiller
 from svdistill.errors import ArgumentError, require_choice
+from svdistill.launching import launched_size, require_launched
 from svdistill.logits import as_logits
 from svdistill.losses import (
     FSPLoss,
@@ -22,8 +23,10 @@ from svdistill.losses import (
     TransferLoss,
 )
 from svdistill.networks import build_network, pretrained_classes
+from svdistill.parallel import TIMEOUT
 from svdistill.training.cache_config import CacheConfig
 from svdistill.training.config import PRETRAINED, DistillConfig, LossName, TrainConfig
+from svdistill.training.determinism import require_workspace
 from svdistill.training.initial_weights import fill_network
 from svdistill.training.progress import Reporter
 from svdistill.training.seeding import derive_seed
@@ -197,11 +200,12 @@ def choose_device(name: str) -> torch.device:
 
 
 def new_accelerator(config: TrainConfig) -> Accelerator:
-    """Device, precision and TensorBoard for one run."""
+    """Device, precision and TensorBoard for one run; of a launcher's processes also the group."""
     # Here, not above: networks and their weights are opened without it.
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DataLoaderConfiguration, InitProcessGroupKwargs
     from accelerate.state import AcceleratorState
 
+    require_launched()
     device = choose_device(config.device)
     if config.precision == "fp16" and device.type == "cpu":
         raise ArgumentError(
@@ -210,19 +214,18 @@ def new_accelerator(config: TrainConfig) -> Accelerator:
             got="'fp16'",
             remedy="use --precision bf16, or a GPU",
         )
+    if config.deterministic:
+        require_workspace(device)
     # Accelerate keeps one precision per process; several runs in one process may differ.
     AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(
-        cpu=device.type == "cpu",
+    on_cpu = device.type == "cpu"
+    group = InitProcessGroupKwargs("gloo" if on_cpu else "nccl", timeout=TIMEOUT)
+    return Accelerator(
+        cpu=on_cpu,
         mixed_precision=PRECISIONS[config.precision],
         log_with="tensorboard",
         project_dir=config.output,
+        # The batches are the same, however many share them: so is the number of schedule steps.
+        dataloader_config=DataLoaderConfiguration(split_batches=True),
+        kwargs_handlers=[group] if launched_size() > 1 else [],
     )
-    if accelerator.num_processes > 1:
-        raise ArgumentError(
-            "num_processes",
-            expected="1",
-            got=accelerator.num_processes,
-            remedy="launch one process; data parallelism is not supported yet",
-        )
-    return accelerator

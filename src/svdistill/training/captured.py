@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from svdistill.linalg import Convergence
 from svdistill.losses import Knowledge
+from svdistill.parallel import BatchPart
 from svdistill.training.recording import Recorder
 from svdistill.training.step import Step, StepResult
 
@@ -92,6 +93,10 @@ class CapturedStep(Step):
         """Which kind the next step is of."""
         return self.step.plan(progress)
 
+    def measure_again(self) -> None:
+        """Let nothing follow from the last gradients."""
+        self.step.measure_again()
+
     def state_dict(self) -> dict[str, Any]:
         """What the step carries to the next one."""
         return self.step.state_dict()
@@ -111,8 +116,11 @@ class CapturedStep(Step):
         progress: float | Tensor,
         knowledge: Knowledge | None = None,
         measure: bool | None = None,
+        part: BatchPart | None = None,
     ) -> StepResult:
         """Fill the gradients, by a replay if this kind of step has been recorded."""
+        if part is not None:  # its factors are numbers, which a recording would keep
+            return self.step(images, labels, progress, knowledge, measure, part)
         epoch = float(progress)
         if measure is None:
             measure = self.plan(epoch)

@@ -19,6 +19,7 @@ import torch
 
 from svdistill.errors import RunError
 from svdistill.files import write_atomically
+from svdistill.parallel import is_main
 
 MARK: Final = b"svdistill sha256"
 TRAILER_BYTES: Final = len(MARK) + hashlib.sha256().digest_size
@@ -76,7 +77,12 @@ class Checkpoints:
         self._damaged = False
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write one more; what was the newest becomes the previous one, unless it is damaged."""
+        """Write one more; what was the newest becomes the previous one, unless it is damaged.
+
+        Of several processes the main one writes.
+        """
+        if not is_main():
+            return
         keep = None if self._damaged else self.previous
         save_checkpoint(self.newest, checkpoint, keep=keep)
         self._damaged = False

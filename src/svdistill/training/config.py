@@ -58,7 +58,7 @@ class TrainConfig:
         views: Different random views of each image; 0 for a new one in every epoch.
         views_seed: Seed of the views; empty for the run's own.
         epochs: Passes over the training images.
-        batch_size: Images in a step.
+        batch_size: Images in a step, of all processes together.
         optimizer: `sgd` (Nesterov momentum 0.9) or `adamw`.
         learning_rate: Its highest value.
         weight_decay: Factor on the weights in their gradient (`sgd`), or decoupled (`adamw`).
@@ -67,6 +67,8 @@ class TrainConfig:
         precision: `float32`, `bf16`, or `fp16` (CUDA only).
         device: `auto`, `cpu` or `cuda`.
         capture: On a GPU, `auto` records each step as a CUDA graph and replays it; `off` does not.
+        deterministic: Use deterministic algorithms only, so that equal runs on one machine are
+            equal bit by bit on a GPU too; slower, and refused where an operation has none.
         seed: Of initial weights, order, augmentation and dropout.
         checkpoint_minutes: Longest time between two checkpoints within an epoch; 0 saves at the
             ends of epochs only.
@@ -99,6 +101,7 @@ class TrainConfig:
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     capture: Literal["auto", "off"] = "auto"
+    deterministic: bool = False
     seed: int = 0
     checkpoint_minutes: float = 10.0
     resume: bool = False

@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from svdistill.data import Augmentation, ImageSplit, Prepared
 from svdistill.knowledge_store import KnowledgeStore
 from svdistill.linalg import Convergence
+from svdistill.parallel import ALONE, own_share
 from svdistill.training.begun_epoch import BegunEpoch
 from svdistill.training.captured import CapturedStep
 from svdistill.training.checkpoint import Place
@@ -57,11 +58,15 @@ class Epochs:
         self.accelerator = accelerator
         self.reporter = reporter
         self.steps = images.steps(config.batch_size)
+        self.share = own_share()
 
     def captured(self, step: Step, watch: Convergence) -> Step:
-        """The step as CUDA graphs, where that is possible: a scaler of fp16 looks at gradients."""
+        """The step as CUDA graphs, where that is possible: a scaler of fp16 looks at gradients, and
+        parts of batches differ from process to process.
+        """
         device = self.accelerator.device
-        if device.type != "cuda" or self.accelerator.scaler or self.config.capture == "off":
+        possible = not self.accelerator.scaler and self.share == ALONE
+        if device.type != "cuda" or not possible or self.config.capture == "off":
             return step
         return CapturedStep(step, CUDARecorder(device), watch)
 
@@ -69,7 +74,9 @@ class Epochs:
         self, place: Place, step: Step, schedule: LRScheduler, watch: Convergence
     ) -> BegunEpoch:
         """An epoch before its first step."""
-        seed = derive_seed(self.config.seed, "dropout", place.stage, place.epoch)
+        # Not the same dropout for the parts that several processes have of a batch.
+        of_part = (self.share.rank,) if self.share.rank else ()
+        seed = derive_seed(self.config.seed, "dropout", place.stage, place.epoch, *of_part)
         rate = float(schedule.get_last_lr()[0])
         return BegunEpoch(self.accelerator.device, rate, step, watch, seed)
 
@@ -101,7 +108,11 @@ class Epochs:
         look_every = LOOK_EVERY[device.type]
         step.train_mode()
         batches = self.images.batches(
-            config.batch_size, device=device, order_seed=order, skip=begun.steps
+            config.batch_size,
+            device=device,
+            order_seed=order,
+            skip=begun.steps,
+            share=self.share,
         )
         begun.set_random_states()
         for number, batch in enumerate(begun.loading.watch(batches), start=begun.steps + 1):
@@ -114,6 +125,7 @@ class Epochs:
                 batch.labels,
                 progress=place.epoch,
                 knowledge=None if store is None else store.read(batch.indices, view, device),
+                **({} if batch.part is None else {"part": batch.part}),
             )
             meter.update(result, batch.labels)
             if number % look_every == 0 or number == self.steps:
@@ -122,6 +134,9 @@ class Epochs:
             if config.max_grad_norm is not None:
                 self.accelerator.clip_grad_norm_(step.parameters(), config.max_grad_norm)
             optimizer.step()
+            if getattr(optimizer, "step_was_skipped", False):  # by fp16's scaler
+                meter.skipped += 1
+                step.measure_again()
             optimizer.zero_grad()
             schedule.step()
             begun.steps = number

@@ -16,6 +16,7 @@ from svdistill.data import ImageData, ImageSplit
 from svdistill.errors import RunError, Stopped
 from svdistill.knowledge_store import KnowledgeStore
 from svdistill.linalg import Convergence, watch_convergence
+from svdistill.parallel import is_grouped, own_share, require_alike
 from svdistill.training.begun_epoch import BegunEpoch
 from svdistill.training.checkpoint import Checkpoint, Place
 from svdistill.training.config import TrainConfig
@@ -110,12 +111,15 @@ class Loop:
         """
         start = self._resume()
         place, begun = start.place, start.begun
+        steps_done = begun["steps"] if begun else 0
+        # One file, on the disks of all.
+        require_alike({"checkpoint": (replace(place, seconds=0.0), steps_done)})
         steps = [
             epochs.steps
             for stage, epochs in zip(self.stages, self.epochs, strict=True)
             for _ in range(stage.epochs)
         ]
-        done = sum(steps[: place.total]) + (begun["steps"] if begun else 0)
+        done = sum(steps[: place.total]) + steps_done
         self.reporter.start(self.run.path.name, sum(steps), done)
         self.saved = time.monotonic()
         with watch_convergence(self.accelerator.device) as watch:
@@ -143,6 +147,7 @@ class Loop:
             between = partial(self._between_steps, save, place, begun, epochs.steps)
             epochs.train(place, begun, stage.store, optimizer, schedule, between)
             meter, loading_seconds, trained = begun.meter, begun.loading.seconds(), begun.seconds()
+            watch.add_other_processes()
             try:
                 test = self.evaluate(self.data.test, self.network)
                 dev = None if self.data.dev is None else self.evaluate(self.data.dev, self.network)
@@ -170,6 +175,7 @@ class Loop:
                 svd_missed=watch.missed_share(),
                 svd_close=watch.close_share(),
                 loading_seconds=loading_seconds,
+                skipped_steps=meter.skipped,
             )
             place = replace(
                 place,
@@ -184,6 +190,7 @@ class Loop:
             save(place)
             self.reporter.epoch(record)
             self._advise(loading_advice(loading_seconds, trained, epochs.images))
+            self.stops.hear(self.accelerator.device)
             self.stops.check(f"after epoch {place.total}")
         return place
 
@@ -191,6 +198,7 @@ class Loop:
         self, save: Callable[[Place, BegunEpoch], None], place: Place, begun: BegunEpoch, steps: int
     ) -> None:
         """Save if it is time to, and stop if a signal has come."""
+        self.stops.hear(self.accelerator.device)
         minutes = (time.monotonic() - self.saved) / 60
         due = 0 < self.config.checkpoint_minutes <= minutes
         if due or self.stops.requested:
@@ -226,7 +234,8 @@ class Loop:
             split,
             self.augmentation,
             device=self.accelerator.device,
-            each_batch=self.stops.check,
+            each_batch=_go_on if is_grouped() else self.stops.check,
+            share=own_share(),
         )
 
     def _save_weights(self, place: Place, chooser: Evaluation, test: Evaluation) -> Place:
@@ -289,6 +298,10 @@ class Loop:
         if place.epoch == self.stages[place.stage].epochs:
             return Checkpoint(replace(place, stage=place.stage + 1, epoch=0), {})
         return checkpoint
+
+
+def _go_on() -> None:
+    """Within an evaluation several processes do not stop: each would at another image."""
 
 
 def _numbers(record: EpochRecord) -> dict[str, float]:

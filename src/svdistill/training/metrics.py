@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from svdistill.data import UNLABELLED, Augmentation, ImageSplit, Prepared
 from svdistill.errors import TrainingError
 from svdistill.logits import as_logits
+from svdistill.parallel import ALONE, Share, sum_over
 from svdistill.training.step import StepResult
 
 
@@ -34,7 +35,9 @@ class EpochRecord:
     without a label count in the transfer loss alone. `svd_missed` is the share of the SVDs by
     subspace iteration that fell short of its bound; `svd_close` that of the SVDs with a gradient in
     which values lay so close to each other, or to zero, that it was damped. `loading_seconds` is
-    how long the device that trains waited for images. What a stage does not compute, or a split
+    how long the device that trains waited for images. `skipped_steps` counts those whose gradients
+    overflowed in fp16, so that its scaler left the weights as they were; their norms count in no
+    mean. What a stage does not compute, or a split
     that is not there, is None.
     """
 
@@ -55,6 +58,7 @@ class EpochRecord:
     svd_missed: float | None = None
     svd_close: float | None = None
     loading_seconds: float | None = None
+    skipped_steps: int = 0
 
 
 class EpochMeter:
@@ -63,25 +67,32 @@ class EpochMeter:
     def __init__(self, device: torch.device) -> None:
         self.images = 0
         self.steps = 0
+        self.skipped = 0
         # Of labelled images: how many, right answers, task loss; of all: transfer loss; of steps:
-        # the three norms.
-        self.sums = torch.zeros(7, dtype=torch.float64, device=device)
+        # the three norms, and how many had finite ones.
+        self.sums = torch.zeros(8, dtype=torch.float64, device=device)
         self.has_transfer = False
         self.has_norms = False
 
     def update(self, result: StepResult, labels: Tensor) -> None:
         """Count one step."""
-        labelled = (labels != UNLABELLED).sum().double()
-        right = (result.logits.argmax(dim=-1) == labels).sum()
+        if result.whole is None:
+            images, labelled = len(labels), (labels != UNLABELLED).sum().double()
+            right = (result.logits.argmax(dim=-1) == labels).sum()
+        else:
+            images, right = result.whole.images, result.whole.right
+            labelled = right.new_full((), result.whole.labelled)
         sums = [labelled, right.double(), labelled * result.task_loss.double()]
         if result.transfer_loss is not None:
             self.has_transfer = True
-            sums.append(len(labels) * result.transfer_loss.double())
+            sums.append(images * result.transfer_loss.double())
         if result.norms is not None:
             self.has_norms = True
-            sums += [norm.double() for norm in result.norms]
+            norms = torch.stack([norm.double() for norm in result.norms])
+            finite = norms.isfinite().all()
+            sums += [*torch.where(finite, norms, 0.0), finite.double()]
         self.sums[: len(sums)] += torch.stack(sums)
-        self.images += len(labels)
+        self.images += images
         self.steps += 1
 
     def train_accuracy(self) -> float:
@@ -100,13 +111,15 @@ class EpochMeter:
         """Mean norms of the task's, the transfer's and the clipped gradient."""
         if not self.has_norms:
             return [None] * 3
-        return [norm / self.steps for norm in self.sums[4:].tolist()]
+        *norms, steps = self.sums[4:].tolist()
+        return [norm / max(steps, 1.0) for norm in norms]
 
     def state_dict(self) -> dict[str, Any]:
         """The sums so far; to read them is to wait for the device."""
         return {
             "images": self.images,
             "steps": self.steps,
+            "skipped": self.skipped,
             "sums": self.sums.tolist(),
             "has_transfer": self.has_transfer,
             "has_norms": self.has_norms,
@@ -115,6 +128,7 @@ class EpochMeter:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
         self.images, self.steps = state["images"], state["steps"]
+        self.skipped = state.get("skipped", 0)
         self.sums.copy_(torch.tensor(state["sums"], dtype=self.sums.dtype))
         self.has_transfer, self.has_norms = state["has_transfer"], state["has_norms"]
 
@@ -148,6 +162,7 @@ def evaluate_network(
     device: torch.device,
     batch_size: int = 500,
     each_batch: Callable[[], object] = lambda: None,
+    share: Share = ALONE,
 ) -> Evaluation:
     """Accuracy and loss of a network, in eval mode, on whole images without augmentation.
 
@@ -158,6 +173,7 @@ def evaluate_network(
         device: where the network lies.
         batch_size: changes nothing but speed and memory.
         each_batch: is called before each; what it raises ends the evaluation.
+        share: what this process looks at; the result is of all images, in every process.
 
     Returns:
         `Evaluation`; the network keeps its mode.
@@ -167,8 +183,10 @@ def evaluate_network(
     loss = torch.zeros((), device=device)
     was_training = network.training
     network.eval()
-    for batch in split.batches(batch_size, device=device, order_seed=None):
+    for batch in split.batches(batch_size, device=device, order_seed=None, share=share):
         each_batch()
+        if batch.part is not None and batch.part.stand_in:
+            continue
         views = augmentation.normalise(batch.images)
         output = network(views.contiguous(memory_format=torch.channels_last))
         logits = as_logits(output).float()
@@ -176,4 +194,7 @@ def evaluate_network(
         loss += F.cross_entropy(logits, batch.labels, reduction="sum")
         images += len(views)
     network.train(was_training)
+    if share != ALONE:
+        counted = sum_over(torch.stack([right.double(), loss.double(), loss.new_full((), images)]))
+        right, loss, images = counted[0], counted[1], int(counted[2])
     return Evaluation(100 * int(right) / images, float(loss) / images, images)

@@ -137,8 +137,9 @@ class BarReporter(Reporter):
         """Print the epoch's line."""
         transfer = "" if record.transfer_loss is None else f"  transfer {record.transfer_loss:.4g}"
         dev = "" if record.dev_accuracy is None else f"  dev {record.dev_accuracy:.2f} %"
+        skipped = f"  {record.skipped_steps} steps skipped" if record.skipped_steps else ""
         self.message(
             f"{record.stage} epoch {record.epoch + 1:>3}  lr {record.learning_rate:.2g}  "
             f"loss {record.task_loss:.4f}{transfer}  train {record.train_accuracy:.2f} %{dev}  "
-            f"test {record.test_accuracy:.2f} %  {record.images_per_second:.0f} images/s"
+            f"test {record.test_accuracy:.2f} %  {record.images_per_second:.0f} images/s{skipped}"
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from torch import nn
 
@@ -11,7 +13,9 @@ from svdistill.data import ImageData
 from svdistill.distiller import Distiller
 from svdistill.knowledge_store import KnowledgeStore, require_fit
 from svdistill.networks import profile_network
+from svdistill.parallel import in_main, is_main, together
 from svdistill.taps import PairedTaps, TapPairs
+from svdistill.training.alike import begin_alike
 from svdistill.training.assembly import (
     build_losses,
     move_data,
@@ -29,10 +33,11 @@ from svdistill.training.before_after import (
     write_before_after,
 )
 from svdistill.training.config import OBJECT, DistillConfig, TrainConfig
+from svdistill.training.determinism import deterministic
 from svdistill.training.images import run_images
 from svdistill.training.loop import Loop, Stage
 from svdistill.training.progress import Reporter
-from svdistill.training.run_directory import RunDirectory, RunSummary
+from svdistill.training.run_directory import RunDirectory, RunSummary, skipped_steps
 from svdistill.training.step import DistillStep, Step, TaskStep, TransferStep
 from svdistill.training.stopping import StopRequests
 from svdistill.training.tapping import paired_taps, taps_of_store
@@ -48,6 +53,18 @@ if TYPE_CHECKING:
 Config = TypeVar("Config", bound=TrainConfig)
 
 
+class _Parts(NamedTuple):
+    """What a run is made of, all of it checked."""
+
+    student: nn.Module
+    stages: list[Stage]
+    data: ImageData
+    views: Views
+    teacher: nn.Module | None = None
+    teacher_accuracy: float | None = None
+    knowledge: str = ""
+
+
 @trouble_explained()
 def train(
     config: TrainConfig,
@@ -57,6 +74,9 @@ def train(
     data: ImageData | None = None,
 ) -> RunSummary:
     """Train a network on labelled images, and leave a run directory.
+
+    Started by a launcher as one of several processes, each trains on its part of every batch, and
+    the main one writes and reports.
 
     Args:
         config: what to train, on what, how, and where to.
@@ -76,13 +96,26 @@ def train(
     reporter = reporter or Reporter()
     config = _noting_objects(config, network=network, data=data)
     config.check()
-    data = run_images(config, reporter, data)
     accelerator = new_accelerator(config)
+    reporter = reporter if is_main() else Reporter()
+    parts = together(partial(_training, config, accelerator, reporter, network, data))
+    with deterministic(config.deterministic):
+        return _run(config, parts, accelerator, reporter)
+
+
+def _training(
+    config: TrainConfig,
+    accelerator: Accelerator,
+    reporter: Reporter,
+    network: nn.Module | None,
+    data: ImageData | None,
+) -> _Parts:
+    data = run_images(config, reporter, data)
     student = new_student(config, data, accelerator.device, reporter, network)
     _, images = two_images(data, accelerator.device)
     require_classes("network", student, images, data.num_classes)
     stages = [Stage("task", TaskStep(student, accelerator), config.epochs)]
-    return _run(config, student, stages, data, views_of(config), accelerator, reporter)
+    return _Parts(student, stages, data, views_of(config))
 
 
 @trouble_explained()
@@ -95,6 +128,8 @@ def distill(
     data: ImageData | None = None,
 ) -> RunSummary:
     """Train a student on labelled images and on its teacher's knowledge; leave a run directory.
+
+    In several processes as `train` does.
 
     Args:
         config: teacher, student, loss and taps, and all that `train` takes.
@@ -114,11 +149,26 @@ def distill(
     reporter = reporter or Reporter()
     config = _noting_objects(config, network=student, data=data, teacher=teacher)
     config.check()
-    data = run_images(config, reporter, data)
     accelerator = new_accelerator(config)
-    device = accelerator.device
-    if config.knowledge:
-        return _distill_from_store(config, data, accelerator, reporter, student)
+    reporter = reporter if is_main() else Reporter()
+    parts = together(
+        partial(_distillation_from_store, config, accelerator, reporter, student, data)
+        if config.knowledge
+        else partial(_distillation, config, accelerator, reporter, teacher, student, data)
+    )
+    with deterministic(config.deterministic):
+        return _run(config, parts, accelerator, reporter)
+
+
+def _distillation(
+    config: DistillConfig,
+    accelerator: Accelerator,
+    reporter: Reporter,
+    teacher: nn.Module | None,
+    student: nn.Module | None,
+    data: ImageData | None,
+) -> _Parts:
+    data, device = run_images(config, reporter, data), accelerator.device
     teacher = teacher_of(config, data, teacher)
     place_network(teacher, device)
     student = new_student(config, data, device, reporter, student)
@@ -130,18 +180,18 @@ def distill(
     _show(taps, distiller, reporter)
     try_once(distiller, images)
     stages = _stages(config, distiller, accelerator)
-    return _run(config, student, stages, data, views_of(config), accelerator, reporter, teacher)
+    return _Parts(student, stages, data, views_of(config), teacher)
 
 
-def _distill_from_store(
+def _distillation_from_store(
     config: DistillConfig,
-    data: ImageData,
     accelerator: Accelerator,
     reporter: Reporter,
     student: nn.Module | None,
-) -> RunSummary:
-    """Distill without a teacher, from the knowledge that it left."""
-    device = accelerator.device
+    data: ImageData | None,
+) -> _Parts:
+    """Without a teacher, from the knowledge that it left."""
+    data, device = run_images(config, reporter, data), accelerator.device
     store = KnowledgeStore(config.knowledge)
     known = store.manifest
     require_fit(known, data, whole_loss(config), config.augmentation)
@@ -153,10 +203,10 @@ def _distill_from_store(
     _show(taps, distiller, reporter)
     try_once(distiller, images, store.read(batch.indices, 0, device))
     stages = _stages(config, distiller, accelerator, store)
-    views = Views(known.views_seed, known.views)
-    return _run(
-        *(config, student, stages, data, views, accelerator, reporter),
+    return _Parts(
+        *(student, stages, data, Views(known.views_seed, known.views)),
         teacher_accuracy=known.teacher_accuracy,
+        knowledge=f"{known.teacher_sha256} {known.loss}",
     )
 
 
@@ -222,20 +272,16 @@ def _stages(
 
 
 def _run(
-    config: TrainConfig,
-    student: nn.Module,
-    stages: list[Stage],
-    data: ImageData,
-    views: Views,
-    accelerator: Accelerator,
-    reporter: Reporter,
-    teacher: nn.Module | None = None,
-    *,
-    teacher_accuracy: float | None = None,
+    config: TrainConfig, parts: _Parts, accelerator: Accelerator, reporter: Reporter
 ) -> RunSummary:
     """Everything that could be checked has been: open the run directory, train, summarise."""
+    student, stages, data, views, teacher, teacher_accuracy, knowledge = parts
+    contents = {"images": data.fingerprint, "knowledge store": knowledge}
+    begin_alike(config, student, [stage.step for stage in stages], teacher, contents)
     run = RunDirectory(config.output)
-    with StopRequests() as stops, run.held(config, data.fingerprint):
+    with StopRequests() as stops, ExitStack() as stack:
+        held = run.held(config, data.fingerprint)
+        in_main(partial(stack.enter_context, held))
         data = move_data(data, accelerator.device)
         accelerator.init_trackers("tensorboard")
         loop = Loop(student, stages, data, config, views, run, accelerator, reporter, stops)
@@ -250,8 +296,9 @@ def _run(
                 )
                 warn_of_poor_teacher(teacher_accuracy, before or 0.0, data.num_classes, reporter)
             place = loop.fit()
-        accelerator.end_training()
-        if before is not None:
+        for tracker in accelerator.trackers:
+            tracker.finish()  # not `end_training`, which would leave the group of processes too
+        if before is not None and is_main():
             accuracies = Accuracies(len(data.test), teacher_accuracy, before, place.last_accuracy)
             figures = measure_before_after(teacher, student, data.image_shape, accuracies)
             write_before_after(run.before_after, figures)
@@ -274,6 +321,7 @@ def _run(
             seconds=place.seconds,
             num_classes=data.num_classes,
             image_size=data.image_shape[-1],
+            skipped_steps=skipped_steps(run.path) if is_main() else 0,
         )
-        run.finish(summary)
+        in_main(partial(run.finish, summary))
         return summary

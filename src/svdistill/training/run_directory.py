@@ -24,6 +24,7 @@ from svdistill.files import (
     write_json,
 )
 from svdistill.locking import LOCK_NAME, locked, require_unlocked
+from svdistill.parallel import is_main, size
 from svdistill.plain_values import from_plain, require_finite, require_text
 from svdistill.training.checkpoint import Checkpoints
 from svdistill.training.metrics import EpochRecord
@@ -51,6 +52,7 @@ class RunSummary:
         epochs: over all stages.
         seconds: spent in training and evaluation, over all resumptions.
         num_classes, image_size: of the data, the latter in pixels; None in runs of old versions.
+        skipped_steps: those whose gradients overflowed in fp16, so that they changed nothing.
     """
 
     directory: str
@@ -70,10 +72,11 @@ class RunSummary:
     seconds: float
     num_classes: int | None = None
     image_size: int | None = None
+    skipped_steps: int = 0
 
 
 class RunDirectory:
-    """Reads and writes the files of one run.
+    """Reads and writes the files of one run. Of several processes the main one writes.
 
     `config.yaml`, `environment.json`, `metrics.jsonl`, `checkpoint.pt` and the one before it,
     `student.safetensors` (last epoch), `student-best.safetensors`, `tensorboard/`; and once it is
@@ -164,18 +167,22 @@ class RunDirectory:
 
     def append(self, record: EpochRecord) -> None:
         """Add one epoch to the metrics."""
+        if not is_main():
+            return
         line = json.dumps(dataclasses.asdict(record)) + "\n"
         lines = self.metrics.read_text() if self.metrics.exists() else ""
         write_atomically(self.metrics, lambda temporary: temporary.write_text(lines + line))
 
     def keep_epochs(self, count: int) -> None:
         """Drop metrics of epochs that no checkpoint holds: they will be trained again."""
-        if self.metrics.exists():
+        if is_main() and self.metrics.exists():
             kept = self.metrics.read_text().splitlines(keepends=True)[:count]
             write_atomically(self.metrics, lambda temporary: temporary.write_text("".join(kept)))
 
     def finish(self, summary: RunSummary) -> None:
         """Mark the run as finished; its checkpoints are of no more use."""
+        if not is_main():
+            return
         write_json(self.summary, dataclasses.asdict(summary))
         self.checkpoints.remove()
 
@@ -253,6 +260,11 @@ def read_records(path: str | Path) -> list[EpochRecord]:
         ) from error
 
 
+def skipped_steps(path: str | Path) -> int:
+    """How many of a run's steps fp16's scaler has skipped."""
+    return sum(record.skipped_steps for record in read_records(path))
+
+
 def environment() -> dict[str, Any]:
     """Machine, versions and threads."""
     cuda = torch.cuda.is_available()
@@ -262,5 +274,6 @@ def environment() -> dict[str, Any]:
         "processor": platform.processor() or platform.machine(),
         "gpu": torch.cuda.get_device_name() if cuda else None,
         "threads": torch.get_num_threads(),
+        "processes": size(),
         "packages": {name: version(name) for name in PACKAGES},
     }

@@ -14,22 +14,40 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from svdistill.data import UNLABELLED
-from svdistill.distiller import Distiller
+from svdistill.distiller import Distiller, DistillerOutput
 from svdistill.logits import as_logits
 from svdistill.losses import Knowledge
 from svdistill.multitask import GradientNorms
+from svdistill.multitask.averaging import average_gradients
+from svdistill.parallel import BatchPart, batch_norm_over, sum_over
+from svdistill.watching import require_finite_transfer
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
+class WholeBatch(NamedTuple):
+    """Of a batch of which several processes have parts: its images, those with labels, and those
+    that were classified right.
+    """
+
+    images: int
+    labelled: int
+    right: Tensor
+
+
 class StepResult(NamedTuple):
-    """What a step computed, detached: scalars and logits [B, C]."""
+    """What a step computed, detached: scalars and logits [B, C].
+
+    Where several processes have parts of the batch, the losses and norms are of the whole batch,
+    and so is `whole`; the logits are of this process's part.
+    """
 
     task_loss: Tensor
     transfer_loss: Tensor | None
     logits: Tensor
     norms: GradientNorms | None
+    whole: WholeBatch | None = None
 
 
 class Step(abc.ABC):
@@ -57,8 +75,12 @@ class Step(abc.ABC):
         progress: float | Tensor,
         knowledge: Knowledge | None = None,
         measure: bool | None = None,
+        part: BatchPart | None = None,
     ) -> StepResult:
         """Fill the gradients for a batch of images [B, 3, H, W] and labels [B].
+
+        Where they are a part of a batch, the gradients are those of the whole batch, in all
+        processes alike.
 
         The teacher's knowledge of these images is given where it comes from a store. A recorded
         step gets its progress as a tensor, and as `measure` what `plan` answered.
@@ -67,6 +89,9 @@ class Step(abc.ABC):
     def plan(self, progress: float) -> bool:
         """Which of at most two kinds the next step is of: `Distiller.plan`."""
         return True
+
+    def measure_again(self) -> None:  # noqa: B027  most steps measure nothing
+        """Let nothing follow from the last gradients: fp16's scaler has skipped them."""
 
     def state_dict(self) -> dict[str, Any]:
         """What the step carries to the next one, beside parameters."""
@@ -103,13 +128,19 @@ class TaskStep(Step):
         progress: float | Tensor,
         knowledge: Knowledge | None = None,
         measure: bool | None = None,
+        part: BatchPart | None = None,
     ) -> StepResult:
         """Backward of the cross-entropy."""
-        with self.accelerator.autocast():
+        with self.accelerator.autocast(), batch_norm_over(part):
             logits = as_logits(self.network(images))
-        task_loss = labelled_cross_entropy(logits.float(), labels)
+        task_loss = labelled_cross_entropy(logits.float(), labels, part)
+        result = StepResult(task_loss.detach(), None, logits.detach(), None)
+        if part is not None:
+            result = _of_whole_batch(result, labels, part)
         self.accelerator.backward(task_loss)
-        return StepResult(task_loss.detach(), None, logits.detach(), None)
+        if part is not None:
+            _average(self.parameters())
+        return result
 
 
 class _DistillerStep(Step):
@@ -137,6 +168,10 @@ class _DistillerStep(Step):
         """Whether the next step takes both gradients."""
         return self.distiller.plan(progress)
 
+    def measure_again(self) -> None:
+        """Take both gradients in the next step."""
+        self.distiller.measure_again()
+
     def state_dict(self) -> dict[str, Any]:
         """The scale of an amortised clip, and what is watched."""
         return self.distiller.carried_state()
@@ -160,11 +195,13 @@ class DistillStep(_DistillerStep):
         progress: float | Tensor,
         knowledge: Knowledge | None = None,
         measure: bool | None = None,
+        part: BatchPart | None = None,
     ) -> StepResult:
         """Backward of both losses."""
-        with self.accelerator.autocast():
-            output = self.distiller(images, knowledge)
-        task_loss = labelled_cross_entropy(output.logits.float(), labels)
+        with self.accelerator.autocast(), batch_norm_over(part):
+            output = self.distiller(images, knowledge, part)
+        task_loss = labelled_cross_entropy(output.logits.float(), labels, part)
+        result = _measured(output, task_loss, labels, part)
         norms = self.distiller.backward(
             task_loss * self.task_weight,
             output._replace(transfer_loss=output.transfer_loss * self.transfer_weight),
@@ -172,9 +209,7 @@ class DistillStep(_DistillerStep):
             loss_scale=_loss_scale(self.accelerator, output.transfer_loss.device),
             measure=measure,
         )
-        return StepResult(
-            task_loss.detach(), output.transfer_loss.detach(), output.logits.detach(), norms
-        )
+        return result._replace(norms=norms)
 
 
 class TransferStep(_DistillerStep):
@@ -187,12 +222,14 @@ class TransferStep(_DistillerStep):
         progress: float | Tensor,
         knowledge: Knowledge | None = None,
         measure: bool | None = None,
+        part: BatchPart | None = None,
     ) -> StepResult:
         """Backward of the transfer loss."""
-        with self.accelerator.autocast():
-            output = self.distiller(images, knowledge)
+        with self.accelerator.autocast(), batch_norm_over(part):
+            output = self.distiller(images, knowledge, part)
         # Detached, so that it adds no gradient and clips none.
-        task_loss = labelled_cross_entropy(output.logits.detach().float(), labels)
+        task_loss = labelled_cross_entropy(output.logits.detach().float(), labels, part)
+        result = _measured(output, task_loss, labels, part)
         transfer_loss = output.transfer_loss * self.transfer_weight
         self.distiller.backward(
             task_loss,
@@ -201,15 +238,18 @@ class TransferStep(_DistillerStep):
             loss_scale=_loss_scale(self.accelerator, output.transfer_loss.device),
             measure=measure,
         )
-        return StepResult(task_loss, output.transfer_loss.detach(), output.logits.detach(), None)
+        return result
 
 
-def labelled_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def labelled_cross_entropy(logits: Tensor, labels: Tensor, part: BatchPart | None = None) -> Tensor:
     """Mean cross-entropy over the images that have a label; 0 where none has.
+
+    Of a part of a batch it is such that its mean over the processes is the whole batch's.
 
     Args:
         logits: [B, C].
         labels: [B], int64, `UNLABELLED` for images without one.
+        part: which part of a batch they are, where several processes have one.
 
     Example:
         >>> logits, labels = torch.randn(3, 5), torch.tensor([4, UNLABELLED, 0])
@@ -221,7 +261,46 @@ def labelled_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """
     # Divided here: the mean of none would be NaN.
     total = F.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction="sum")
+    if part is not None:
+        return total * part.of_labelled()
     return total / (labels != UNLABELLED).sum().clamp(min=1)
+
+
+def _measured(
+    output: DistillerOutput, task_loss: Tensor, labels: Tensor, part: BatchPart | None
+) -> StepResult:
+    """What a forward pass has shown, before its gradients are taken."""
+    detached = task_loss.detach(), output.transfer_loss.detach(), output.logits.detach()
+    result = StepResult(*detached, norms=None)
+    if part is None:
+        return result
+    result = _of_whole_batch(result, labels, part)
+    assert result.transfer_loss is not None
+    # Here, where all processes see the same: one that raised alone would leave the others waiting.
+    require_finite_transfer(result.transfer_loss)
+    return result
+
+
+def _of_whole_batch(result: StepResult, labels: Tensor, part: BatchPart) -> StepResult:
+    """The losses and right answers of all processes' parts, in one small reduction."""
+    losses = [result.task_loss, result.transfer_loss]
+    right = (result.logits.argmax(dim=-1) == labels).sum()
+    if part.stand_in:
+        right.zero_()
+    numbers = [loss.double() / part.processes for loss in losses if loss is not None]
+    *means, right = sum_over(torch.stack([*numbers, right.double()])).unbind()
+    task_loss, transfer_loss = (*means, None)[:2]
+    assert task_loss is not None
+    whole = WholeBatch(part.images, part.labelled, right)
+    return result._replace(task_loss=task_loss, transfer_loss=transfer_loss, whole=whole)
+
+
+def _average(parameters: list[nn.Parameter]) -> None:
+    """Replace the gradients of all parameters by their mean over the processes."""
+    gradients = [parameter.grad for parameter in parameters]
+    average_gradients(gradients)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
 
 
 def _loss_scale(accelerator: Accelerator, device: torch.device) -> float:

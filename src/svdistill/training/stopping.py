@@ -7,7 +7,10 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, Final, Self
 
+import torch
+
 from svdistill.errors import Stopped
+from svdistill.parallel import gather, is_grouped
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -50,6 +53,15 @@ class StopRequests:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
+
+    def hear(self, device: torch.device) -> None:
+        """Take a signal for one's own that has come to another process of the group.
+
+        All must ask between the same steps, and so all stop after the same one.
+        """
+        if is_grouped():
+            own = torch.tensor([self.requested or 0], device=device)
+            self.requested = max(int(told) for told in gather(own)) or None
 
     def check(self, where: str = "") -> None:
         """Raise `Stopped` if a signal has come.

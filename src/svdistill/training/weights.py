@@ -18,6 +18,7 @@ from svdistill.files import write_atomically
 from svdistill.networks import build_network, is_zoo, network_names
 from svdistill.networks.hf_config import build_from_config, config_text
 from svdistill.networks.zoo_hf import fill, is_of_transformers
+from svdistill.parallel import is_main
 from svdistill.training.weights_card import (
     METADATA_KEY,
     WeightsCard,
@@ -30,8 +31,11 @@ from svdistill.training.weights_card import (
 def save_weights(path: Path, network: nn.Module, card: WeightsCard) -> None:
     """Write a network's weights and card as safetensors, atomically.
 
-    Weights that two modules share are written under both names.
+    Weights that two modules share are written under both names. Of several processes the main one
+    writes.
     """
+    if not is_main():
+        return
     tensors = _separate(network.state_dict())
     if card.network.startswith("hf:"):
         card = replace(card, config=config_text(network))

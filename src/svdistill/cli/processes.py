@@ -1,0 +1,72 @@
+"""Of several processes the main one speaks; the others wait until it has."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Final
+
+from svdistill.errors import SVDistillError, TrainingError
+from svdistill.launching import launched_rank, launched_size
+
+TOGETHER: Final = ("train", "distill")  # the commands that several processes may run
+# Longer than the main process takes to say why nothing could begin. A launcher ends the others as
+# soon as one has left.
+PATIENCE: Final = 10.0
+
+
+def is_speaker() -> bool:
+    """Whether this process prints."""
+    return launched_rank() == 0
+
+
+def say(line: str, error: BaseException) -> None:
+    """Print why a command ends, once, and let nobody leave before that: it would end the speaker.
+
+    Args:
+        line: what to print to stderr.
+        error: why it ends.
+    """
+    if launched_size() == 1 or is_speaker():
+        print(line, file=sys.stderr, flush=True)
+        _meet(error)
+    elif isinstance(error, KeyboardInterrupt):
+        return  # all got the signal
+    elif _is_everywhere(error):
+        if not _meet(error):
+            time.sleep(PATIENCE)
+    else:
+        print(f"{line} (process {launched_rank()})", file=sys.stderr, flush=True)
+
+
+def _is_everywhere(error: BaseException) -> bool:
+    """Whether the main process has the same to say.
+
+    Before they have met, all have read the same words and come to the same end. What a loss shows,
+    all see.
+    """
+    if isinstance(error, SVDistillError) and (error.everywhere or isinstance(error, TrainingError)):
+        return True
+    return not _is_grouped()
+
+
+def _meet(error: BaseException) -> bool:
+    """Wait for the others where all come here; whether they did."""
+    if isinstance(error, KeyboardInterrupt) or not _is_grouped() or not _is_everywhere(error):
+        return False
+    from svdistill.parallel import meet
+
+    try:
+        meet()
+    except SVDistillError:  # somebody has left already
+        return False
+    return True
+
+
+def _is_grouped() -> bool:
+    """Whether the processes have met; if so, torch is imported already."""
+    if "svdistill.parallel" not in sys.modules:
+        return False
+    from svdistill.parallel import is_grouped
+
+    return is_grouped()

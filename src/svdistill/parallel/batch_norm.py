@@ -1,0 +1,213 @@
+"""Batch norm over the images of all processes, whatever module asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.overrides import TorchFunctionMode
+
+from svdistill.parallel.group import gather, sum_over
+from svdistill.parallel.parts import BatchPart
+
+
+@contextmanager
+def batch_norm_over(part: BatchPart | None) -> Iterator[None]:
+    """Let every batch norm that trains in the block see the whole batch, as one process would.
+
+    Any module's: `nn.BatchNorm2d`, or one of a library's own that calls ``F.batch_norm``. They stay
+    as they are, and so do the names of their weights. All processes must run the same ones.
+
+    Args:
+        part: what this process has of the batch; None where it has all of it.
+    """
+    if part is None:
+        yield
+    else:
+        with _GlobalBatchNorm(part):
+            yield
+
+
+def global_batch_norm(
+    features: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    momentum: float,
+    eps: float,
+    *,
+    stand_in: bool = False,
+) -> Tensor:
+    """``F.batch_norm(..., training=True)`` with the statistics of all processes' features.
+
+    Each process gives, per channel, the number n of its values, their mean m and the sum M of their
+    squared deviations. Then::
+
+        N = sum n,   mean = sum n m / N,   N var = sum M + sum n (m - mean)^2
+
+    which loses nothing to cancellation. All processes compute it in the same order, and have the
+    same to the bit.
+
+    Args:
+        features: [B, C, ...], this process's.
+        running_mean: [C], is updated; None for none.
+        running_var: likewise.
+        weight: [C] or None.
+        bias: likewise.
+        momentum: of the running statistics.
+        eps: is added to the variance.
+        stand_in: whether these features count for nothing.
+
+    Returns:
+        The normalised features, in their dtype.
+
+    Raises:
+        ValueError: there is one value per channel, as in torch.
+    """
+    normalised: Tensor
+    normalised, mean, var, count = _Normalise.apply(features, weight, bias, eps, stand_in)
+    if running_mean is not None and running_var is not None:
+        with torch.no_grad():
+            unbiased = var * (count / (count - 1))
+            running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+            running_var.lerp_(unbiased.to(running_var.dtype), momentum)
+    return normalised
+
+
+class _GlobalBatchNorm(TorchFunctionMode):
+    """Answers calls of batch norm in training mode."""
+
+    def __init__(self, part: BatchPart) -> None:
+        super().__init__()
+        self.part = part
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.batch_norm:
+            call = _as_module_calls(*args, **kwargs)
+            if call is not None:
+                return global_batch_norm(*call, stand_in=self.part.stand_in)
+        elif func is torch.batch_norm:
+            call = _as_torch_calls(*args, **kwargs)
+            if call is not None:
+                return global_batch_norm(*call, stand_in=self.part.stand_in)
+        return func(*args, **kwargs)
+
+
+def _as_module_calls(
+    input: Tensor,  # noqa: A002  torch's name for it
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> tuple[Any, ...] | None:
+    """The arguments of ``F.batch_norm``; None where it does not train."""
+    return (input, running_mean, running_var, weight, bias, momentum, eps) if training else None
+
+
+def _as_torch_calls(
+    input: Tensor,  # noqa: A002
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    *_: bool,
+) -> tuple[Any, ...] | None:
+    """The arguments of ``torch.batch_norm``, likewise."""
+    return (input, running_mean, running_var, weight, bias, momentum, eps) if training else None
+
+
+class _Normalise(torch.autograd.Function):
+    """Normalises, and sends the gradient through the statistics to all processes.
+
+    With ``x`` the normalised features, ``g`` their gradient, ``r = 1/sqrt(var + eps)`` and means
+    over all processes::
+
+        features_bar = weight r (g - mean(g) - x mean(g x))
+
+    Each process's gradients of weight and bias are those of its own features.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+        stand_in: bool,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        mean, var, count = _statistics(features, stand_in)
+        # torch's own, told the statistics: one pass, and in the features' dtype.
+        normalised = F.batch_norm(features, mean, var, weight, bias, training=False, eps=eps)
+        ctx.save_for_backward(features, weight, mean, var, count)
+        ctx.eps, ctx.stand_in, ctx.has_bias = eps, stand_in, bias is not None
+        ctx.mark_non_differentiable(mean, var, count)
+        return normalised, mean, var, count
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        features, weight, mean, var, count = ctx.saved_tensors
+        r = (var + ctx.eps).rsqrt()
+        axes, shape = _axes(features), _shape(features)
+        x = (features.to(r.dtype) - mean.view(shape)) * r.view(shape)
+        g = g.to(r.dtype)
+        bias_bar, weight_bar = g.sum(axes), (g * x).sum(axes)
+        sums = torch.cat([bias_bar, weight_bar])
+        sums = sum_over(torch.zeros_like(sums) if ctx.stand_in else sums)
+        mean_g, mean_gx = (sums / count).view(2, *shape).unbind()
+        scale = r if weight is None else r * weight
+        features_bar = scale.view(shape) * (g - mean_g - x * mean_gx)
+        return (
+            torch.zeros_like(features) if ctx.stand_in else features_bar.to(features.dtype),
+            None if weight is None else weight_bar,
+            bias_bar if ctx.has_bias else None,
+            None,
+            None,
+        )
+
+
+def _statistics(features: Tensor, stand_in: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and variance [C] over all processes' features, and the number of values [] of a channel.
+
+    Half precision is added up in float32.
+    """
+    values = features.to(torch.promote_types(features.dtype, torch.float32))
+    var, mean = torch.var_mean(values, _axes(values), correction=0)
+    here = 0 if stand_in else features.numel() // features.shape[1]
+    told = gather(torch.cat([mean, var, mean.new_full((1,), here)]))
+    means, variances, counts = torch.stack(told).split([len(mean), len(mean), 1], dim=1)
+    count = counts.sum()
+    if features.device.type == "cpu" and count <= 1:
+        raise ValueError(f"Expected more than 1 value per channel when training, got {int(count)}")
+    mean = (counts * means).sum(0) / count
+    deviations = counts * variances + counts * (means - mean).square()
+    return mean, deviations.sum(0) / count, count
+
+
+def _axes(features: Tensor) -> list[int]:
+    return [axis for axis in range(features.ndim) if axis != 1]
+
+
+def _shape(features: Tensor) -> list[int]:
+    """In which [C] is broadcast over features."""
+    return [-1 if axis == 1 else 1 for axis in range(features.ndim)]

@@ -1,0 +1,180 @@
+"""The group of processes: who this one is, what all of them add up, and what none may miss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, Final, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from svdistill.errors import RunError, SVDistillError
+from svdistill.launching import launched_rank
+from svdistill.parallel.parts import ALONE, Share
+
+# A process that died is noticed at once, by the connection that it closed. One that hangs, or whose
+# machine has gone, is given up after this time; what others wait for takes seconds. (Not ten: that
+# Accelerate takes for a default, and passes on none.)
+TIMEOUT: Final = timedelta(minutes=15)
+
+Result = TypeVar("Result")
+
+
+def is_grouped() -> bool:
+    """Whether this process trains together with others."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def size() -> int:
+    """The number of processes."""
+    return dist.get_world_size() if is_grouped() else 1
+
+
+def rank() -> int:
+    """Number of this process, from 0; before the group is there, as its launcher says it."""
+    if is_grouped():
+        return dist.get_rank()
+    return launched_rank()
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes, prints and logs."""
+    return rank() == 0
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether a tensor is a `DTensor`, of which each process has a piece; nothing is imported."""
+    return hasattr(tensor, "device_mesh") and hasattr(tensor, "placements")
+
+
+def own_share() -> Share:
+    """Which part of every batch this process takes."""
+    return Share(rank(), size()) if is_grouped() else ALONE
+
+
+def sum_over(tensor: Tensor) -> Tensor:
+    """Replace a tensor by its sum over the processes; each has the very same then."""
+    if is_grouped():
+        with _answers():
+            dist.all_reduce(tensor)
+    return tensor
+
+
+def gather(tensor: Tensor) -> list[Tensor]:
+    """The tensors of all processes, of one shape, in the order of their numbers."""
+    if not is_grouped():
+        return [tensor]
+    gathered = [torch.empty_like(tensor) for _ in range(size())]
+    with _answers():
+        dist.all_gather(gathered, tensor)
+    return gathered
+
+
+def together(work: Callable[[], Result]) -> Result:
+    """Do some work in every process; where it fails in one, it has failed in all.
+
+    Nobody goes on alone, to wait for others that have left.
+
+    Returns:
+        What the work has in this process.
+
+    Raises:
+        SVDistillError: the first process's that failed.
+    """
+    if not is_grouped():
+        return work()
+    result, failure = None, None
+    try:
+        result = work()
+    except SVDistillError as error:
+        failure = error
+    for number, failed in enumerate(_gather_objects(failure)):
+        if failed is not None:
+            raised: SVDistillError = failed if failure is None or number != rank() else failure
+            raised.everywhere = True
+            raise raised
+    return result  # type: ignore[return-value]
+
+
+def meet() -> None:
+    """Wait until all processes have come here."""
+    together(lambda: None)
+
+
+def in_main(work: Callable[[], object]) -> None:
+    """Do some work in the main process alone, while the others wait; its error is everyone's."""
+
+    def nothing() -> object:
+        return None
+
+    together(work if is_main() else nothing)
+
+
+def require_alike(facts: Mapping[str, object]) -> None:
+    """Raise `RunError` in every process unless all have the same facts.
+
+    Args:
+        facts: by what they are called; compared as texts.
+    """
+    if not is_grouped():
+        return
+    texts = {name: str(value) for name, value in facts.items()}
+    first, *others = _gather_objects(texts)
+    for number, other in enumerate(others, start=1):
+        for name in first:
+            if other.get(name) != first[name]:
+                error = RunError(
+                    name,
+                    expected="the same in all processes that train together, "
+                    f"{_short(first[name])} as in process 0",
+                    got=f"{_short(str(other.get(name)))} in process {number}",
+                    remedy="start all with one command, on the same files",
+                )
+                error.everywhere = True
+                raise error
+
+
+def broadcast(tensors: Iterable[Tensor]) -> None:
+    """Overwrite tensors with the main process's, one after the other."""
+    if not is_grouped():
+        return
+    with torch.no_grad(), _answers():
+        for tensor in tensors:
+            sent = tensor.detach().clone(memory_format=torch.contiguous_format)
+            dist.broadcast(sent, src=0)
+            if not is_main():
+                tensor.copy_(sent)
+
+
+def close_group() -> None:
+    """Leave the group, if there is one; it can be made again."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+@contextmanager
+def _answers() -> Iterator[None]:
+    """Says what it means when another process is not there."""
+    try:
+        yield
+    except RuntimeError as error:  # gloo's and NCCL's: a connection closed, or too long no answer
+        raise RunError(
+            f"process {rank()}",
+            expected="an answer of every other process",
+            got=" ".join(str(error).split())[:200],
+            remedy="look for the first error of another one, then go on with --resume",
+        ) from error
+
+
+def _gather_objects(value: Any) -> list[Any]:
+    gathered: list[Any] = [None] * size()
+    with _answers():
+        dist.all_gather_object(gathered, value)
+    return gathered
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
