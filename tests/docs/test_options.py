@@ -18,6 +18,13 @@ OPTION = re.compile(r"(?<![\w-])(--[a-z][\w-]+)")
 SETTING = re.compile(r"`(\w+): [\w.+]+`")
 NAME = re.compile(r"\bsd\.(\w+)")
 OTHERS = {"--logdir", "--no-deps", "--shm-size"}  # of tensorboard, pip and docker
+# Of Accelerate's launcher, of torchrun, and of SLURM.
+OTHERS |= {
+    *("--multi_gpu", "--num_processes", "--cpu"),
+    *("--nproc_per_node", "--nnodes", "--node_rank", "--master_addr", "--master_port"),
+    *("--rdzv_backend", "--rdzv_endpoint", "--rdzv_id"),
+    *("--nodes", "--ntasks-per-node", "--gpus-per-node"),
+}
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,7 @@ def _robustly(decompose: Callable[[Tensor], Parts], matrices: Tensor) -> Parts:
 
 
 def _are_finite(parts: Parts) -> bool:
-    return all(bool(part.isfinite().all()) for part in parts)
+    return bool(torch.stack([part.isfinite().all() for part in parts]).all())
 
 
 def _alone(decompose: Callable[[Tensor], Parts], matrix: Tensor) -> Parts:

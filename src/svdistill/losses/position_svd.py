@@ -60,9 +60,9 @@ class PositionSVDLoss(TransferLoss):
         reduction: over images, `"sum"` as in `SVDLoss` or `"mean"`.
 
     Raises:
-        ArgumentError: at construction for a wrong option; in use for taps of one position each,
-            also in common; a sequence that is no grid where one is needed, images that differ from the teacher's,
-            or knowledge of another k.
+        ArgumentError: at construction for a wrong option; in use for taps of one position each, or
+            with one in common; a sequence that is no grid where one is needed, images that differ
+            from the teacher's, or knowledge of another k.
 
     Example:
         >>> loss = PositionSVDLoss(num_vectors=2)
