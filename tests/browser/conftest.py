@@ -58,7 +58,11 @@ def page(browser: webdriver.Chrome, tmp_path_factory: pytest.TempPathFactory) ->
     shared = {"data": "digits", "width": 0.1, "train_size": 100, "epochs": 1, "device": "cpu"}
     teacher = str(folder / "tiny" / "teacher")
     train(TrainConfig(output=teacher, network="resnext_teacher", **shared))
-    student = {"output": str(folder / "tiny" / "student"), "network": "resnext_student"}
+    student = {
+        "output": str(folder / "tiny" / "student"),
+        "network": "resnext_student",
+        "loss": "svd",
+    }
     distill(DistillConfig(teacher=teacher, **student, **shared))
     runs = [RESULTS / "mini-clip", RESULTS / "demo", folder / "tiny"]
     return write_report(runs, folder / "report.html").as_uri()
@@ -73,9 +77,8 @@ def run_page(browser: webdriver.Chrome, tmp_path_factory: pytest.TempPathFactory
     shared = {"data": "digits", "train_size": 100, "image_size": 32, "device": "cpu"}
     teacher, student = str(folder / "teacher"), str(folder / "student")
     train(TrainConfig(output=teacher, network="timm:resnet18", epochs=1, **shared))
-    distill(
-        DistillConfig(output=student, network="timm:resnet10t", teacher=teacher, epochs=2, **shared)
-    )
+    options = {"network": "timm:resnet10t", "loss": "svd", "epochs": 2}
+    distill(DistillConfig(output=student, teacher=teacher, **options, **shared))
     return write_report([student], folder / "report.html").as_uri()
 
 

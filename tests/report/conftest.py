@@ -26,6 +26,7 @@ def distilled(tmp_path_factory: pytest.TempPathFactory) -> Run:
             output=student,
             network="mobilenet_student",
             teacher=teacher,
+            loss="svd",
             num_vectors=2,
             epochs=2,
             seed=3,
@@ -44,7 +45,6 @@ def of_timm(tmp_path_factory: pytest.TempPathFactory) -> Run:
     teacher, student = str(folder / "teacher"), str(folder / "student")
     shared = {"image_size": 32, "epochs": 1, **SHARED}
     train(TrainConfig(output=teacher, network="timm:test_resnet", **shared))
-    distill(
-        DistillConfig(output=student, network="timm:test_vit", teacher=teacher, seed=3, **shared)
-    )
+    options = {"network": "timm:test_vit", "loss": "svd", "seed": 3}
+    distill(DistillConfig(output=student, teacher=teacher, **options, **shared))
     return find_runs([student])[0]

@@ -57,7 +57,8 @@ BESIDE = {"task_weight": 0.1, "soft_target_weight": 0.9}
     ],
 )
 def test_a_taught_student_is_named_by_what_differs(options: dict[str, object], name: str) -> None:
-    config = dataclasses.asdict(DistillConfig(output="run", teacher="teacher", clip="norm"))
+    seeds_own = DistillConfig(output="run", teacher="teacher", loss="svd", clip="norm")
+    config = dataclasses.asdict(seeds_own)
     assert row_name({**config, **options}) == name
 
 

@@ -40,7 +40,7 @@ def config(output, **changes):
 
 
 def distillation(output, teacher, **changes):
-    fields = {"data": "digits", "learning_rate": 0.05, **FEW, **changes}
+    fields = {"data": "digits", "learning_rate": 0.05, "loss": "svd", **FEW, **changes}
     return DistillConfig(output=str(output), teacher=str(teacher), **fields)
 
 
@@ -182,9 +182,8 @@ class TestLibraries:
 class TestStores:
     def test_teach_students_of_other_channels(self, tmp_path, teacher, folder):
         options = {"train_size": 64, "augmentation": "none", "teacher_taps": ["layer1", "layer2"]}
-        store = CacheConfig(
-            output=str(tmp_path / "store"), teacher=str(teacher), views=1, **options
-        )
+        path = str(tmp_path / "store")
+        store = CacheConfig(output=path, teacher=str(teacher), loss="svd", views=1, **options)
         known = cache_knowledge(store).manifest
         assert known.tap_shapes == ((32, 4, 4), (48, 2, 2))
         run = tmp_path / "run"
@@ -200,7 +199,7 @@ class TestStores:
         untold = NetworkProfile(parameters=0, flops=0, taps=())
         monkeypatch.setattr("svdistill.training.cache.profile_network", lambda *asked: untold)
         store = tmp_path / "store"
-        options = {"teacher": str(teacher_run), "views": 1, "train_size": 64}
+        options = {"teacher": str(teacher_run), "loss": "svd", "views": 1, "train_size": 64}
         cache_knowledge(CacheConfig(output=str(store), augmentation="none", **options))
         fields = {"knowledge": str(store), "network": "mobilenet_student", "width": 0.2}
         with pytest.raises(SVDistillError, match="channels at tap 0"):

@@ -48,12 +48,13 @@ KNOWLEDGE = {
 
 def cache_config(output, teacher, **changes):
     usual = {**DATA, "augmentation": "seed", "views": 2, "dtype": "float32", "batch_size": 50}
+    usual["loss"] = "svd"
     return CacheConfig(output=str(output), teacher=str(teacher), **{**usual, **changes})
 
 
 def stored_config(output, store, **changes):
     """A student's run from a store."""
-    fields = {**TINY, "augmentation": "seed", **changes}
+    fields = {**TINY, "augmentation": "seed", "loss": "svd", **changes}
     return DistillConfig(output=str(output), knowledge=str(store), **fields)
 
 

@@ -5,7 +5,7 @@ import torch
 from tiny_runs import Watching, train_config
 
 from svdistill.data import ResidentSplit
-from svdistill.training import epochs as epochs_module
+from svdistill.training import begun_epoch as begun_module
 from svdistill.training import train
 from svdistill.training.loading_time import CUDAClock, LoadingTime, loading_advice, loading_time
 from svdistill.training.run_directory import read_records
@@ -77,7 +77,7 @@ class Elsewhere(Slow):
 
 @pytest.mark.parametrize(("wait", "times"), [(0.0, 0), (1e6, 1)])
 def test_a_run_says_once_that_it_waits(tmp_path, monkeypatch, wait, times):
-    monkeypatch.setattr(epochs_module, "loading_time", lambda device: LoadingTime(Elsewhere(wait)))
+    monkeypatch.setattr(begun_module, "loading_time", lambda device: LoadingTime(Elsewhere(wait)))
     watching = Watching()
     train(train_config(tmp_path / "run"), watching)
     told = [told[1] for told in watching.told if told[0] == "message"]

@@ -142,9 +142,8 @@ def test_repeated_images_are_shown_in_other_views(tmp_path, teacher_run, monkeyp
 
 def test_a_store_may_hold_their_knowledge_too(tmp_path, teacher_run):
     fields = {"augmentation": "seed", **SIZES}
-    store = CacheConfig(
-        output=str(tmp_path / "store"), teacher=str(teacher_run), views=2, dtype="float32", **fields
-    )
+    options = {"loss": "svd", "views": 2, "dtype": "float32", **fields}
+    store = CacheConfig(output=str(tmp_path / "store"), teacher=str(teacher_run), **options)
     assert cache_knowledge(store).manifest.images == 216
     shared = {"epochs": 2, **fields}
     distill(distill_config(tmp_path / "live", teacher_run, views=2, views_seed=0, **shared))

@@ -28,7 +28,8 @@ def train_config(output, **changes):
 
 
 def distill_config(output, teacher, **changes):
-    return DistillConfig(output=str(output), teacher=str(teacher), **{**TINY, **changes})
+    fields = {**TINY, "loss": "svd", **changes}
+    return DistillConfig(output=str(output), teacher=str(teacher), **fields)
 
 
 def snapshot(directory):

@@ -84,8 +84,8 @@ student, --student or --network, is as for `svdistill train`.
 Both networks' stages are decomposed; which ones, is shown. Of each the student learns which
 positions go together, as its teacher has it, and beside this the teacher's predictions: --loss
 position_svd+soft_target, which takes channels as they are. With --loss svd it learns to relate the
-leading singular vectors of its channels, as in the paper; where channels differ, an adapter projects
-the student's, which is no part of the trained student.
+leading singular vectors of its channels, as in the paper; where channels differ, an adapter
+projects the student's, which is no part of the trained student.
 
 Options come from flags, from a YAML file (--config), or both; the later one counts.
 """

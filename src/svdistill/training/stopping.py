@@ -23,11 +23,13 @@ class StopRequests:
     nothing is caught.
 
     Example:
-        >>> with StopRequests() as stops:
-        ...     signal.raise_signal(signal.SIGTERM)  # the step goes on
-        ...     stops.check("after step 3")
-        Traceback (most recent call last):
-        svdistill.errors.Stopped: stopped by SIGTERM after step 3
+        >>> try:
+        ...     with StopRequests() as stops:
+        ...         signal.raise_signal(signal.SIGTERM)  # the step goes on
+        ...         stops.check("after step 3")
+        ... except Stopped as stopped:
+        ...     print(stopped)
+        stopped by SIGTERM after step 3
     """
 
     def __init__(self) -> None:
