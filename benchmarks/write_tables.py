@@ -80,6 +80,16 @@ SETS = {
         "position-svd": "position SVD",
         "position-svd-soft-target": "position SVD + soft target",
     },
+    "timm-digits": {
+        "teacher": "timm:resnet18, the teacher",
+        "student": "timm:mobilenetv3_small_050 alone",
+        "soft-target": "soft target",
+        "svd": "SVD, adapters",
+        "svd-soft-target": "SVD, adapters + soft target",
+        "position-svd": "position SVD",
+        "position-svd-soft-target": "position SVD + soft target",
+        "position-svd-soft-target-weighted": "the same, weights 0.1 : 0.9",
+    },
     "few-labels": {
         "student": "student alone",
         "soft-target-labelled": "soft target, labelled images",
