@@ -16,7 +16,7 @@ from rich.console import Console
 
 from svdistill.cli.leaving import left, terminable
 from svdistill.cli.parsers import build_parser
-from svdistill.cli.processes import TOGETHER, is_speaker, say
+from svdistill.cli.processes import TOGETHER, is_speaker, leave, say
 from svdistill.cli.spelling import explain, spell
 from svdistill.errors import SVDistillError
 from svdistill.launching import require_alone
@@ -54,6 +54,7 @@ def _run(words: list[str]) -> int:
         if options.command not in TOGETHER:
             require_alone(options.command)
         getattr(_Commands, options.command)(options[options.command])
+        leave()
     except UsageError as error:
         return _fail(explain(str(error), words), error)
     except SVDistillError as error:

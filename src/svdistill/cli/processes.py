@@ -39,6 +39,15 @@ def say(line: str, error: BaseException) -> None:
         print(f"{line} (process {launched_rank()})", file=sys.stderr, flush=True)
 
 
+def leave() -> None:
+    """End together, when all is done: a process that exits within the group may abort."""
+    if _is_grouped():
+        from svdistill.parallel import close_group, meet
+
+        meet()
+        close_group()
+
+
 def _is_everywhere(error: BaseException) -> bool:
     """Whether the main process has the same to say.
 
