@@ -31,14 +31,8 @@ from typing import Any, Final
 
 import torch
 
-from svdistill.training import (
-    CacheConfig,
-    DistillConfig,
-    TrainConfig,
-    cache_knowledge,
-    distill,
-    train,
-)
+from svdistill.experiments.running import run_task
+from svdistill.training import CacheConfig, DistillConfig, TrainConfig
 from svdistill.training.checkpoint import Checkpoint, Checkpoints
 from svdistill.training.run_directory import environment, read_records, read_summary
 
@@ -66,11 +60,12 @@ TINY: Final[dict[str, Any]] = {
 # Beside the options above: dropout and an optimizer with much state; one stage and two; no teacher.
 CASES: Final[dict[str, dict[str, Any]]] = {
     "the task alone": {"network": "vgg_student", "width": 0.05, "optimizer": "adamw"},
-    "one stage, adapters": {"teacher": "teacher", "width": 0.2},
+    "one stage, adapters": {"teacher": "teacher", "width": 0.2, "loss": "svd"},
     "two stages": {"teacher": "teacher", "transfer_epochs": 2, "loss": "svd+soft_target"},
-    "from a store": {"knowledge": "store"},
+    "from a store": {"knowledge": "store", "loss": "svd"},
     "images without labels": {
         "teacher": "teacher",
+        "loss": "svd",
         "train_size": 60,
         "unlabelled": "rest",
         "dev_fraction": 0.8,
@@ -97,12 +92,7 @@ def run(config: Config, write: int | None) -> None:
     os.dup2(said, 2)
     if write is not None:
         _kill_at(write)
-    if isinstance(config, CacheConfig):
-        cache_knowledge(config)
-    elif isinstance(config, DistillConfig):
-        distill(config)
-    else:
-        train(config)
+    run_task(config)
 
 
 def _kill_at(write: int) -> None:
@@ -202,6 +192,7 @@ def prepare(folder: Path) -> None:
         CacheConfig(
             output=str(folder / "store"),
             teacher=teacher.output,
+            loss="svd",
             train_size=TINY["train_size"],
             augmentation="seed",
             views=2,

@@ -125,7 +125,8 @@ def _work(task: Task, threads: int, answer: connection.Connection) -> None:
     torch.set_num_threads(threads)
     keep_freed_memory()
     try:
-        _run(task)
+        task.resume = True
+        run_task(task)
     except (SVDistillError, Stopped) as error:
         answer.send(str(error))
     except Exception as error:
@@ -142,8 +143,8 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _run(task: Task) -> None:
-    task.resume = True
+def run_task(task: Task) -> None:
+    """Make what a configuration describes: a run, or a knowledge store."""
     if isinstance(task, CacheConfig):
         cache_knowledge(task)
     elif isinstance(task, DistillConfig):
