@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_runs import (
+    RANDOM,
     KillAfter,
     KillAtStep,
     Killed,
@@ -29,18 +30,7 @@ from svdistill.training.seeding import derive_seed
 from svdistill.training.step import DistillStep
 from svdistill.training.weights import read_card, weights_file
 
-# Dropout, random views, an optimizer with much state and a schedule that depends on the step.
-RANDOM = {
-    "network": "vgg_student",
-    "width": 0.05,
-    "augmentation": "seed",
-    "optimizer": "adamw",
-    "learning_rate": 0.003,
-    "schedule": "one_cycle",
-    "max_grad_norm": 1.0,
-    "dev_fraction": 0.2,
-    "epochs": 3,
-}
+LONGER = {**RANDOM, "epochs": 3}
 
 
 def fresh_weights(seed=0):
@@ -98,7 +88,7 @@ class TestTraining:
     def test_repeats_itself_bit_for_bit(self, tmp_path):
         runs = [tmp_path / name for name in "ab"]
         for run in runs:
-            train(train_config(run, **RANDOM))
+            train(train_config(run, **LONGER))
             torch.rand(7)  # the global generator's state must not matter
         assert outcome(runs[0]) == outcome(runs[1])
 
@@ -109,9 +99,9 @@ class TestTraining:
     def test_tells_the_clip_which_epoch_it_is(self, tmp_path, teacher_run, monkeypatch):
         seen, call = [], DistillStep.__call__
 
-        def watched(step, images, labels, progress, knowledge):
+        def watched(step, images, labels, progress, **rest):
             seen.append(progress)
-            return call(step, images, labels, progress, knowledge)
+            return call(step, images, labels, progress, **rest)
 
         monkeypatch.setattr(DistillStep, "__call__", watched)
         distill(distill_config(tmp_path / "run", teacher_run))
@@ -218,8 +208,8 @@ class TestResuming:
             distill(dataclasses.replace(config, resume=True))
 
     def test_with_everything_that_is_random(self, tmp_path):
-        train(train_config(tmp_path / "whole", **RANDOM))
-        config = train_config(tmp_path / "run", **RANDOM)
+        train(train_config(tmp_path / "whole", **LONGER))
+        config = train_config(tmp_path / "run", **LONGER)
         self.stop_and_resume(train, config, KillAfter(1))
         assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
 

@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 import torch
 from picture_files import in_turn, noise, write_folder
-from tiny_runs import KillAtStep, Killed, Watching, distill_config, flipped, outcome, train_config
+from tiny_runs import (
+    RANDOM,
+    KillAtStep,
+    Killed,
+    Watching,
+    distill_config,
+    flipped,
+    outcome,
+    train_config,
+)
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -20,16 +29,6 @@ from svdistill.training import CacheConfig, cache_knowledge, distill, train
 from svdistill.training.run_directory import read_records
 
 ALWAYS = {"checkpoint_minutes": 1e-9}  # a checkpoint after every step
-RANDOM = {
-    "network": "vgg_student",
-    "width": 0.05,
-    "augmentation": "seed",
-    "optimizer": "adamw",
-    "learning_rate": 0.003,
-    "schedule": "one_cycle",
-    "max_grad_norm": 1.0,
-    "dev_fraction": 0.2,
-}
 
 
 def steps_made(watching):
@@ -90,9 +89,8 @@ def test_two_stages_with_a_soft_target(tmp_path, teacher_run):
 
 
 def test_from_a_store(tmp_path, teacher_run):
-    store = CacheConfig(
-        output=str(tmp_path / "store"), teacher=str(teacher_run), views=2, train_size=200
-    )
+    fields = {"loss": "svd", "views": 2, "train_size": 200}
+    store = CacheConfig(output=str(tmp_path / "store"), teacher=str(teacher_run), **fields)
     cache_knowledge(store)
     options = {"knowledge": store.output, "augmentation": "seed"}
     assert same_when_killed(distill, distill_config(tmp_path / "run", "", **options), [3, 4])

@@ -19,6 +19,17 @@ TINY = {
     "batch_size": 64,
     "learning_rate": 0.05,
 }
+# Dropout, random views, an optimizer with much state and a schedule that depends on the step.
+RANDOM = {
+    "network": "vgg_student",
+    "width": 0.05,
+    "augmentation": "seed",
+    "optimizer": "adamw",
+    "learning_rate": 0.003,
+    "schedule": "one_cycle",
+    "max_grad_norm": 1.0,
+    "dev_fraction": 0.2,
+}
 # What two equal runs may differ in.
 CLOCK = ("seconds", "images_per_second", "loading_seconds")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch.optim import Optimizer
@@ -120,13 +120,12 @@ class Epochs:
             images = self.augmentation(
                 batch.images, seed=self.views.seed, indices=batch.indices, view=view
             )
-            shared: dict[str, Any] = {} if batch.part is None else {"part": batch.part}
             result = step(
                 images.contiguous(memory_format=torch.channels_last),
                 batch.labels,
                 progress=place.epoch,
                 knowledge=None if store is None else store.read(batch.indices, view, device),
-                **shared,
+                part=batch.part,
             )
             meter.update(result, batch.labels)
             if number % look_every == 0 or number == self.steps:

@@ -181,8 +181,6 @@ class RunDirectory:
 
     def finish(self, summary: RunSummary) -> None:
         """Mark the run as finished; its checkpoints are of no more use."""
-        if not is_main():
-            return
         write_json(self.summary, dataclasses.asdict(summary))
         self.checkpoints.remove()
 
