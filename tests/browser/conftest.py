@@ -9,6 +9,7 @@ import pytest
 from looking import emulate
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.ui import WebDriverWait
 
 from svdistill.networks.torchvision_build import prepare_torchvision
 from svdistill.report import write_report
@@ -25,6 +26,9 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+
+# A tab may still show what it leaves when the driver says that it has come.
+IS_OPEN = "return location.href === arguments[0] && document.readyState === 'complete'"
 
 
 def _find(*names: str) -> str:
@@ -98,8 +102,10 @@ def _opened(browser: webdriver.Chrome, page: str) -> Iterator[webdriver.Chrome]:
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     emulate(browser)
     browser.set_window_size(1280, 900)
+    browser.get("about:blank")  # else a page that is left could pass for itself, opened anew
     for kind in ("browser", "performance"):
         browser.get_log(kind)  # what came before is none of this page's
     browser.get(page)
+    WebDriverWait(browser, 60).until(lambda _: browser.execute_script(IS_OPEN, page))
     yield browser
     assert [entry["message"] for entry in browser.get_log("browser")] == []

@@ -44,6 +44,7 @@ INSTEAD = {
     r"^svdistill demo$": ("svdistill demo --help", "tests/experiments run it, smaller"),
     r"^PER_CLASS = \d+$": ("PER_CLASS = 6", "seconds in place of minutes"),
 }
+DURATION = re.compile(r"\b(\d+ h )?[\d.]+ (s|min|h)\b")
 NUMBER = re.compile(r"[-+−]?\d[\d.,]*(?:e[-+]\d+)?")
 LAYOUT = re.compile(r"[\s\u2500-\u257f]+")  # spaces, and the lines of tables
 
@@ -153,8 +154,8 @@ def require_lines(block: Block, printed: str) -> None:
 
 
 def shape(line: str) -> str:
-    """A line without its numbers and without what aligns them."""
-    return LAYOUT.sub(" ", NUMBER.sub("#", line)).strip()
+    """A line without its numbers, the units of its times, and what aligns them."""
+    return LAYOUT.sub(" ", NUMBER.sub("#", DURATION.sub("# time", line))).strip()
 
 
 def require_commands(block: Block) -> None:
