@@ -70,12 +70,15 @@ class Stopped(KeyboardInterrupt):
 
     Attributes:
         status: the exit status that says so, 128 and the signal's number.
+        everywhere: whether every process that trains together with this one stops too.
 
     Example:
         >>> stopped = Stopped(15, "after step 3 of 10 in epoch 1")
         >>> print(stopped, stopped.status)
         stopped by SIGTERM after step 3 of 10 in epoch 1 143
     """
+
+    everywhere = False
 
     def __init__(self, signal_number: int, where: str = "") -> None:
         name = signal.Signals(signal_number).name

@@ -5,11 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
+from picture_files import in_turn, noise, write_folder
 from safetensors.torch import load_file
-from together import ENDS_WITHIN, ended, start_ranks
+from together import ENDS_WITHIN, ended, start_programs, start_ranks
 
 from svdistill.cli import main
 from svdistill.parallel import TIMEOUT
@@ -39,28 +41,36 @@ def options(**changes):
 def runs(tmp_path_factory):
     """A teacher, and a student of one process."""
     folder = tmp_path_factory.mktemp("runs")
-    train(TrainConfig(output=str(folder / "teacher"), **TINY))
-    distill(distill_config(folder / "alone", folder / "teacher"))
+    for split, count in (("train", 120), ("test", 30)):
+        write_folder(folder / "images" / split, noise(count, 32), in_turn(count))
+    train(TrainConfig(**TINY | {"output": str(folder / "teacher"), "data": images_of(folder)}))
+    distill(distill_config(folder, "alone"))
     return folder
 
 
-# Of one singular vector the sign may be a toss-up, and rounding then decides: not here.
-LOSS = "position_svd+soft_target"
+def images_of(runs):
+    """Noise: on digits a ReLU that is a toss-up is one for every pixel of the background."""
+    return f"folder:{runs / 'images'}"
 
 
-def distill_config(output, teacher, **changes):
-    options = {**TINY, "loss": LOSS, **changes}
-    return DistillConfig(output=str(output), teacher=str(teacher), **options)
+def distill_config(runs, name, **changes):
+    return DistillConfig(**TINY | distill_options(runs, name) | changes)
 
 
-def distill_words(output, teacher):
-    return ["distill", *options(output=output, teacher=teacher, loss=LOSS)]
+def distill_words(runs, name):
+    return ["distill", *options(**distill_options(runs, name))]
+
+
+def distill_options(runs, name):
+    paths = {"output": str(runs / name), "teacher": str(runs / "teacher")}
+    # Of one singular vector the sign may be a toss-up, and rounding then decides: not here.
+    return {**paths, "data": images_of(runs), "loss": "position_svd+soft_target"}
 
 
 @pytest.fixture(scope="module")
 def launched(runs):
     """The same student of two processes, by Accelerate's launcher; and what it printed."""
-    words = distill_words(runs / "two", runs / "teacher")
+    words = distill_words(runs, "two")
     # On CPUs too: `--cpu` would start one process.
     launcher = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     return subprocess.run(
@@ -71,15 +81,23 @@ def launched(runs):
     )
 
 
+def require_close(found, expected):
+    """To a hundredth of what training moves; test_same_weights.py asks for 1e-10, in float64.
+
+    In float32 a ReLU or a small gap that is a toss-up may cost more than rounding does.
+    """
+    assert found.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-4, msg=name)
+
+
 def test_two_processes_leave_the_run_of_one(runs, launched):
     assert launched.returncode == 0, launched.stderr
     files = [sorted(path.name for path in (runs / name).iterdir()) for name in ("alone", "two")]
     assert [name for name in files[1] if name != "report.html"] == files[0]
     for name in ("student.safetensors", "student-best.safetensors"):
         one, two = (load_file(runs / run / name) for run in ("alone", "two"))
-        assert one.keys() == two.keys()
-        for weight in one:
-            torch.testing.assert_close(two[weight], one[weight], rtol=0, atol=1e-5, msg=weight)
+        require_close(two, one)
     assert read_environment(runs / "two" / "environment.json")["processes"] == 2
 
 
@@ -89,8 +107,10 @@ def test_two_processes_measure_what_one_does(runs, launched):
     for one, two in zip(*records, strict=True):
         for name in ("learning_rate", "train_accuracy", "dev_accuracy", "test_accuracy"):
             assert getattr(two, name) == getattr(one, name), name
-        for name in ("task_loss", "transfer_loss", "test_loss", "task_norm", "transfer_norm"):
+        for name in ("task_loss", "transfer_loss", "test_loss"):
             assert getattr(two, name) == pytest.approx(getattr(one, name), rel=1e-4), name
+        for name in ("task_norm", "transfer_norm"):
+            assert getattr(two, name) == pytest.approx(getattr(one, name), rel=0.02), name
         assert two.svd_close == pytest.approx(one.svd_close, abs=0.01)
     one, two = (read_summary(runs / name) for name in ("alone", "two"))
     assert two.best_accuracy == one.best_accuracy
@@ -100,13 +120,13 @@ def test_two_processes_measure_what_one_does(runs, launched):
 def test_one_process_prints(launched):
     assert launched.stdout.count("after the last epoch") == 1
     assert launched.stdout.count("both epoch   1") == 1
-    assert launched.stdout.count("digits: ") == 1
+    assert launched.stdout.count("101 training images") == 1
 
 
 @pytest.fixture(scope="module")
 def killed(runs):
     """What became of two processes of which one was killed after an epoch, and where."""
-    ranks = start_ranks(*[distill_words(runs / "killed", runs / "teacher")] * 2)
+    ranks = start_ranks(*[distill_words(runs, "killed")] * 2)
     deadline = time.monotonic() + ENDS_WITHIN
     while not (runs / "killed" / "checkpoint.pt").exists():
         assert all(process.poll() is None for process in ranks), [ended(rank) for rank in ranks]
@@ -126,14 +146,29 @@ def test_a_process_that_dies_ends_the_others(killed, runs):
 
 def test_a_run_goes_on_in_another_number_of_processes(killed, runs):
     assert not (runs / "killed" / "summary.json").exists()
-    distill(distill_config(runs / "killed", runs / "teacher", resume=True))
+    distill(distill_config(runs, "killed", resume=True))
     found, expected = (load_file(runs / run / "student.safetensors") for run in ("killed", "alone"))
+    require_close(found, expected)
+
+
+def test_a_signal_to_one_stops_all_and_all_go_on_as_if_none_had_come(runs, launched):
+    words = distill_words(runs, "stopped")
+    sixth = [str(Path(__file__).with_name("signal_at_a_step.py")), "SIGTERM", "6"]
+    ranks = start_programs(["-m", "svdistill", *words], [*sixth, *words])
+    (status, _, said), (other, out, silent) = map(ended, ranks)
+    assert (status, other) == (143, 143)
+    assert said.count("stopped by SIGTERM after step 2 of 4 in epoch 2") == 1
+    assert "--resume" in said
+    assert (out, "svdistill" in silent) == ("", False)
+    going_on = [*words, "--resume"]
+    assert [ended(rank)[0] for rank in start_ranks(going_on, going_on)] == [0, 0]
+    found, expected = (load_file(runs / run / "student.safetensors") for run in ("stopped", "two"))
     for weight in expected:
-        torch.testing.assert_close(found[weight], expected[weight], rtol=0, atol=1e-5, msg=weight)
+        assert torch.equal(found[weight], expected[weight]), weight
 
 
 def test_a_finished_run_ends_all_processes(runs):
-    ranks = start_ranks(*[distill_words(runs / "alone", runs / "teacher")] * 2)
+    ranks = start_ranks(*[distill_words(runs, "alone")] * 2)
     (status, _, said), (other, out, silent) = map(ended, ranks)
     assert (status, other) == (2, 2)
     assert "a finished run" in said

@@ -29,13 +29,18 @@ def _work(rank, count, work, folder, arguments):
 
 def start_ranks(*each):
     """Start `svdistill` with each of these words as launchers do, but none ends the others."""
+    return start_programs(*(["-m", "svdistill", *words] for words in each))
+
+
+def start_programs(*each):
+    """Likewise Python, with each of these words."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(len(each))}
     return [
         subprocess.Popen(
-            [sys.executable, "-m", "svdistill", *words],
+            [sys.executable, *words],
             env={**os.environ, **meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -51,8 +51,10 @@ def path(tmp_path):
     return path
 
 
-def test_comes_back(path):
-    place, loaded, begun = load_checkpoint(path, CPU)
+# Accelerate numbers the one CPU when there are several processes.
+@pytest.mark.parametrize("device", [CPU, torch.device("cpu", 0)], ids=str)
+def test_comes_back(path, device):
+    place, loaded, begun = load_checkpoint(path, device)
     assert place == PLACE
     assert flat(loaded) == flat(states())
     assert flat(begun) == flat(BEGUN)

@@ -8,14 +8,24 @@ import sys
 import threading
 
 import pytest
+import torch
 from tiny_runs import distill_config, outcome, train_config
 
 from svdistill.cli import main
 from svdistill.errors import Stopped
 from svdistill.training import distill, train
 from svdistill.training import loop as loop_module
+from svdistill.training import stopping as stopping_module
 from svdistill.training.progress import BarReporter, Reporter
 from svdistill.training.stopping import StopRequests
+
+
+@pytest.fixture(autouse=True)
+def heard():
+    """Ctrl-C is heard even where the tests run behind `nohup` or a shell's `&`."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class SignalAtStep(Reporter):
@@ -55,6 +65,26 @@ class TestRequests:
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGTERM)
             assert stops.requested == signal.SIGINT
+
+    def test_one_that_comes_while_others_are_asked_stops_all_after_the_next_step(self, monkeypatch):
+        told = []
+
+        def gather(own):
+            told.append(int(own))
+            if len(told) == 1:
+                signal.raise_signal(signal.SIGTERM)
+            return [own, torch.zeros_like(own)]
+
+        monkeypatch.setattr(stopping_module, "is_grouped", lambda: True)
+        monkeypatch.setattr(stopping_module, "gather", gather)
+        with StopRequests() as stops:
+            stops.hear(torch.device("cpu"))
+            stops.check("after step 1")
+            stops.hear(torch.device("cpu"))
+            with pytest.raises(Stopped, match="after step 2") as caught:
+                stops.check("after step 2")
+        assert caught.value.everywhere
+        assert told == [0, signal.SIGTERM]
 
     def test_what_is_ignored_stays_ignored(self):
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -115,11 +145,14 @@ class TestARun:
         assert outcome(tmp_path / "run") == outcome(teacher_run)
 
     def test_before_its_first_step(self, tmp_path, teacher_run, monkeypatch):
-        def requested(stops):
-            stops._before = {}
-            stops.requested = signal.SIGTERM
+        enter = StopRequests.__enter__
 
-        monkeypatch.setattr(StopRequests, "__init__", requested)
+        def signalled(stops):
+            enter(stops)
+            signal.raise_signal(signal.SIGTERM)
+            return stops
+
+        monkeypatch.setattr(StopRequests, "__enter__", signalled)
         config = distill_config(tmp_path / "run", teacher_run)
         with pytest.raises(Stopped):
             distill(config)

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Final
 
-from svdistill.errors import SVDistillError, TrainingError
+from svdistill.errors import Stopped, SVDistillError, TrainingError
 from svdistill.launching import launched_rank, launched_size
 
 TOGETHER: Final = ("train", "distill")  # the commands that several processes may run
@@ -30,11 +30,11 @@ def say(line: str, error: BaseException) -> None:
     if launched_size() == 1 or is_speaker():
         print(line, file=sys.stderr, flush=True)
         _meet(error)
-    elif isinstance(error, KeyboardInterrupt):
-        return  # all got the signal
     elif _is_everywhere(error):
         if not _meet(error):
             time.sleep(PATIENCE)
+    elif isinstance(error, KeyboardInterrupt):
+        return  # the main process got the signal too
     else:
         print(f"{line} (process {launched_rank()})", file=sys.stderr, flush=True)
 
@@ -54,19 +54,19 @@ def _is_everywhere(error: BaseException) -> bool:
     Before they have met, all have read the same words and come to the same end. What a loss shows,
     all see.
     """
+    if isinstance(error, KeyboardInterrupt):
+        return isinstance(error, Stopped) and error.everywhere
     if isinstance(error, SVDistillError) and (error.everywhere or isinstance(error, TrainingError)):
         return True
     return not _is_grouped()
 
 
 def _meet(error: BaseException) -> bool:
-    """Wait for the others where all come here; whether they did."""
-    if isinstance(error, KeyboardInterrupt) or not _is_grouped() or not _is_everywhere(error):
+    """Wait for the others where all come here, and leave the group with them; whether they did."""
+    if not _is_grouped() or not _is_everywhere(error):
         return False
-    from svdistill.parallel import meet
-
     try:
-        meet()
+        leave()
     except SVDistillError:  # somebody has left already
         return False
     return True

@@ -148,8 +148,10 @@ def load_checkpoint(path: Path, device: torch.device) -> Checkpoint:
     Raises:
         RunError: it is damaged, or not a checkpoint of svdistill.
     """
+    # Of several processes on CPUs each is told to be on "cpu:0", where torch loads nothing.
+    location = torch.device("cpu") if device.type == "cpu" else device
     try:
-        content = torch.load(_whole(path), map_location=device, weights_only=True)
+        content = torch.load(_whole(path), map_location=location, weights_only=True)
         known = content["place"]
         place = Place(**{field.name: known[field.name] for field in fields(Place)})
         return Checkpoint(place, content["states"], content["begun"])

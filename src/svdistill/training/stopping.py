@@ -33,8 +33,14 @@ class StopRequests:
     """
 
     def __init__(self) -> None:
-        self.requested: int | None = None
+        self._noted: int | None = None  # that came to this process
+        self._heard: int | None = None  # that all processes know of
         self._before: dict[int, Any] = {}
+
+    @property
+    def requested(self) -> int | None:
+        """The signal that has come: of several processes, the one that all have heard of."""
+        return self._heard if is_grouped() else self._noted
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -57,13 +63,14 @@ class StopRequests:
         self._before.clear()
 
     def hear(self, device: torch.device) -> None:
-        """Take a signal for one's own that has come to another process of the group.
+        """Ask the other processes of the group for signals, and tell them of one's own.
 
-        All must ask between the same steps, and so all stop after the same one.
+        All must ask between the same steps, and so all stop after the same one. What comes to one
+        of them while it asks is told the next time.
         """
         if is_grouped():
-            own = torch.tensor([self.requested or 0], device=device)
-            self.requested = max(int(told) for told in gather(own)) or None
+            own = torch.tensor([self._noted or 0], device=device)
+            self._heard = max(int(told) for told in gather(own)) or None
 
     def check(self, where: str = "") -> None:
         """Raise `Stopped` if a signal has come.
@@ -72,9 +79,11 @@ class StopRequests:
             where: how far the work has come, for the message.
         """
         if self.requested is not None:
-            raise Stopped(self.requested, where)
+            stopped = Stopped(self.requested, where)
+            stopped.everywhere = is_grouped()
+            raise stopped
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.requested is not None:
+        if number == signal.SIGINT and self._noted is not None:
             raise KeyboardInterrupt
-        self.requested = self.requested or number
+        self._noted = self._noted or number
