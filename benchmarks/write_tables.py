@@ -50,6 +50,7 @@ SETS = {
         "soft-target": "soft target",
         "fsp": "FSP",
         "svd": "SVD",
+        "position-svd-soft-target": "position SVD + soft target",
     },
     "cifar100-short": {
         "vgg-teacher": "VGG teacher, 10 epochs",
@@ -183,6 +184,8 @@ def with_tables(text: str) -> str:
             rows = tap_gradients_table()
         elif found[1] == "parallel":
             rows = parallel_table()
+        elif found[1] == "parallel-ties":
+            rows = ties_table()
         elif found[1] == "numbers":
             rows = numbers_table()
         elif found[1] in RELIABILITY:
@@ -318,6 +321,17 @@ def parallel_table() -> str:
             found = [r["largest"] for r in own if (r["processes"], r["dtype"]) == column]
             cells.append(f"{max(found):.0e}" if found else "")
         lines.append("| " + " | ".join([f"`{loss}`", *cells]) + " |")
+    return "\n".join(lines)
+
+
+def ties_table() -> str:
+    """How often an order of the images meets a ReLU that is a toss-up, and what that costs."""
+    measured = json.loads((MEASURED / "reliability" / "parallel.json").read_text())["ties"]
+    lines = ["| activation | orders of the images | above 1e-6 | the largest |", "|---" * 4 + "|"]
+    for activation, smooth in (("ReLU", False), ("SiLU", True)):
+        found = [row["largest"] for row in measured if row["smooth"] == smooth]
+        above = sum(largest > 1e-6 for largest in found)
+        lines.append(f"| {activation} | {len(found)} | {above} | {max(found):.0e} |")
     return "\n".join(lines)
 
 

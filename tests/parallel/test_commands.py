@@ -5,13 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from picture_files import in_turn, noise, write_folder
 from safetensors.torch import load_file
-from together import ENDS_WITHIN, ended, start_programs, start_ranks
+from together import ENDS_WITHIN, ended, free_port, start_programs, start_ranks
 
 from svdistill.cli import main
 from svdistill.parallel import TIMEOUT
@@ -71,8 +72,9 @@ def distill_options(runs, name):
 def launched(runs):
     """The same student of two processes, by Accelerate's launcher; and what it printed."""
     words = distill_words(runs, "two")
-    # On CPUs too: `--cpu` would start one process.
+    # On CPUs too: `--cpu` would start one process. Not on its own port, where others may be.
     launcher = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launcher += ["--main_process_port", free_port()]
     return subprocess.run(
         [sys.executable, "-m", *launcher, "-m", "svdistill", *words],
         capture_output=True,
@@ -165,6 +167,12 @@ def test_a_signal_to_one_stops_all_and_all_go_on_as_if_none_had_come(runs, launc
     found, expected = (load_file(runs / run / "student.safetensors") for run in ("stopped", "two"))
     for weight in expected:
         assert torch.equal(found[weight], expected[weight]), weight
+    timed = ("seconds", "images_per_second", "loading_seconds")
+    stopped, two = (
+        [replace(record, **dict.fromkeys(timed, 0.0)) for record in read_records(runs / run)]
+        for run in ("stopped", "two")
+    )
+    assert stopped == two
 
 
 def test_a_finished_run_ends_all_processes(runs):

@@ -11,6 +11,7 @@ from torch import nn
 from svdistill.data import load_images
 from svdistill.distiller import Distiller
 from svdistill.errors import DataError, RunError
+from svdistill.linalg import watch_convergence
 from svdistill.losses import FSPLoss
 from svdistill.parallel import (
     batch_norm_over,
@@ -26,8 +27,9 @@ from svdistill.parallel import (
     together,
 )
 from svdistill.parallel import group as group_module
+from svdistill.training.begun_epoch import BegunEpoch
 from svdistill.training.metrics import EpochMeter, evaluate_network
-from svdistill.training.step import StepResult, _of_whole_batch
+from svdistill.training.step import StepResult, TaskStep, _of_whole_batch
 
 
 def failing(*ranks):
@@ -92,6 +94,26 @@ def uneven_evaluation():
     return [*measured, meter.images, meter.train_accuracy(), meter.mean_task_loss()]
 
 
+def begun(number):
+    """An epoch in which this process has drawn and counted so much, and what saves it."""
+    step = TaskStep(nn.Linear(1, 1), None)
+    with watch_convergence("cpu") as watch:
+        epoch = BegunEpoch(torch.device("cpu"), 0.1, step, watch, seed=number)
+    watch.decomposed += 10 + number
+    watch.missed += number
+    epoch.set_random_states()
+    return epoch, epoch.state_dict()
+
+
+def gone_on(state):
+    """What this process has drawn next, and of how many decompositions it knows."""
+    epoch, _ = begun(9)
+    epoch.watch.reset()
+    epoch.load_state_dict(state)
+    epoch.set_random_states()
+    return torch.rand(1).item(), epoch.watch.decomposed, int(epoch.watch.missed)
+
+
 def two():
     own = torch.full((3,), float(rank()))
     broadcast([own])
@@ -113,6 +135,7 @@ def two():
         "met": meet() is None,
         "reductions": count_reductions(),
         "evaluation": uneven_evaluation(),
+        "begun": (begun(rank())[1], gone_on(begun(rank())[1])),
         "norms": {
             f"{kind} {dtype}": normalised(kind, dtype)
             for kind in NORMS
@@ -177,6 +200,19 @@ def test_every_image_counts_once(found):
     for each in found:
         assert each["evaluation"] == pytest.approx(alone, rel=1e-6)
         assert each["evaluation"][0] == alone[0]
+
+
+def test_an_epoch_goes_on_with_what_each_process_had(found):
+    for number, each in enumerate(found):
+        torch.manual_seed(number)
+        assert each["begun"][1] == (torch.rand(1).item(), 10 + number, number)
+
+
+def test_an_epoch_of_two_processes_goes_on_in_one(found):
+    state = found[0]["begun"][0]
+    torch.manual_seed(0)
+    drawn = torch.rand(1).item()
+    assert gone_on(state) == (drawn, 21, 1)
 
 
 NORMS = {

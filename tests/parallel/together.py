@@ -34,10 +34,8 @@ def start_ranks(*each):
 
 def start_programs(*each):
     """Likewise Python, with each of these words."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(len(each))}
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    meeting["WORLD_SIZE"] = str(len(each))
     return [
         subprocess.Popen(
             [sys.executable, *words],
@@ -48,6 +46,13 @@ def start_programs(*each):
         )
         for rank, words in enumerate(each)
     ]
+
+
+def free_port():
+    """One that nobody listens to, as text."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
 
 
 def ended(process):

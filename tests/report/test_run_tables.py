@@ -43,6 +43,17 @@ def test_deviation_is_that_of_a_sample():
     assert mean_std([70.0]) == "70.00"
 
 
+def test_a_narrow_terminal_shows_every_number_whole():
+    name = "position SVD + soft target, k = 4, amortised"
+    rows = [MethodRow(name, (60.0, 62.0), (61.0, 63.0), 50_154, 1_413_120)]
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(run_table(rows, "Title"))
+    shown = console.export_text()
+    assert "61.00 ± 1.41" in shown
+    assert "…" not in shown
+    assert all(word in shown for word in name.split())
+
+
 def test_console_and_markdown_show_the_same_cells():
     rows = [MethodRow("SVD", (60.0, 62.0), (61.0, 63.0), 50_154, 1_413_120)]
     console = Console(width=120, record=True, file=io.StringIO())

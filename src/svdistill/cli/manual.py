@@ -154,8 +154,8 @@ Others are timm:NAME, torchvision:NAME, hf:NAME_OR_FOLDER and module:attr. Of th
 stages, of which `svdistill distill` taps some.
 """
 DEMO_MANUAL = """\
-Teacher, student alone, soft target, FSP and SVD on scikit-learn's digits: one table. Nothing is
-downloaded, two CPU cores are enough, and the runs stay on disk.
+Teacher, student alone, soft target, FSP, SVD and the default loss on scikit-learn's digits: one
+table. Nothing is downloaded, two CPU cores are enough, and the runs stay on disk.
 """
 REPRODUCE_MANUAL = """\
 Make the runs of one of the seed's tables or figures: teachers first, then their students by every

@@ -50,13 +50,14 @@ METHODS: dict[str, dict[str, Any]] = {
     "soft target": SOFT_TARGET,
     "FSP": {"loss": "fsp"},
     "SVD": {"loss": "svd"},
+    "position SVD + soft target": {"loss": "position_svd+soft_target"},  # what distill does unasked
 }
 
 
 def demo(
     output: str | Path = "runs/demo", *, seeds: int = 3, console: Console | None = None
 ) -> list[MethodRow]:
-    """Train teacher, student alone, and the student by soft target, FSP and SVD, on digits.
+    """Train a teacher on digits, and its student alone, by soft target, FSP, SVD and the default.
 
     Args:
         output: folder for the runs; where it exists, a number is added.
@@ -102,7 +103,7 @@ def student_runs(folder: Path, seed: int) -> list[Run]:
     runs: list[Run] = [("student alone", alone)]
     teacher = teacher_run(folder, seed)[1].output
     for method, options in METHODS.items():
-        name = method.lower().replace(" ", "-")
+        name = method.lower().replace(" + ", "-").replace(" ", "-")
         shared = asdict(replace(alone, output=str(folder / f"{name}-{seed}")))
         runs.append((method, DistillConfig(**shared, teacher=teacher, **options)))
     return runs

@@ -13,13 +13,10 @@ from svdistill.knowledge_store.manifest import read_manifest
 from svdistill.knowledge_store.shards import MANIFEST_NAME
 from svdistill.training import CacheConfig
 from svdistill.training.run_directory import RunDirectory, read_environment
-from svdistill.training.stored_config import stored_values
+from svdistill.training.stored_config import MAY_DIFFER, stored_values
 
 # Where things lie, and how a machine is used: the same run may have been made elsewhere.
-PLACES: Final = (
-    *("output", "data", "teacher", "knowledge", "device", "capture", "checkpoint_minutes"),
-    "resume",
-)
+PLACES: Final = (*MAY_DIFFER, "data", "teacher", "knowledge")
 
 
 def unfinished(tasks: Sequence[Task]) -> list[Task]:

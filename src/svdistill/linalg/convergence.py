@@ -56,11 +56,12 @@ class Convergence:
             "close": int(self.close),
         }
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on from what `state_dict` returned, in the same memory."""
-        self.decomposed, self.differentiated = state["decomposed"], state["differentiated"]
-        self.missed.fill_(state["missed"])
-        self.close.fill_(state["close"])
+    def add(self, state: Mapping[str, int]) -> None:
+        """Count what `state_dict` returned too, in the same memory."""
+        self.decomposed += state["decomposed"]
+        self.differentiated += state["differentiated"]
+        self.missed += state["missed"]
+        self.close += state["close"]
 
     def reset(self) -> None:
         """Begin again, in the same memory."""

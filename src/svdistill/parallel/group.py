@@ -73,6 +73,16 @@ def gather(tensor: Tensor) -> list[Tensor]:
     return gathered
 
 
+def gather_values(value: Any) -> list[Any]:
+    """The values of all processes, of any type that can be pickled, likewise."""
+    if not is_grouped():
+        return [value]
+    gathered: list[Any] = [None] * size()
+    with _answers():
+        dist.all_gather_object(gathered, value)
+    return gathered
+
+
 def together(work: Callable[[], Result]) -> Result:
     """Do some work in every process; where it fails in one, it has failed in all.
 
@@ -91,7 +101,7 @@ def together(work: Callable[[], Result]) -> Result:
         result = work()
     except SVDistillError as error:
         failure = error
-    for number, failed in enumerate(_gather_objects(failure)):
+    for number, failed in enumerate(gather_values(failure)):
         if failed is not None:
             raised: SVDistillError = failed if failure is None or number != rank() else failure
             raised.everywhere = True
@@ -122,7 +132,7 @@ def require_alike(facts: Mapping[str, object]) -> None:
     if not is_grouped():
         return
     texts = {name: str(value) for name, value in facts.items()}
-    first, *others = _gather_objects(texts)
+    first, *others = gather_values(texts)
     for number, other in enumerate(others, start=1):
         for name in first:
             if other.get(name) != first[name]:
@@ -167,13 +177,6 @@ def _answers() -> Iterator[None]:
             got=" ".join(str(error).split())[:200],
             remedy="look for the first error of another one, then go on with --resume",
         ) from error
-
-
-def _gather_objects(value: Any) -> list[Any]:
-    gathered: list[Any] = [None] * size()
-    with _answers():
-        dist.all_gather_object(gathered, value)
-    return gathered
 
 
 def _short(text: str) -> str:

@@ -67,7 +67,8 @@ def run_table(rows: Sequence[MethodRow], title: str) -> Table:
     """The rows for a rich console."""
     table = Table(title=title, title_justify="left")
     for place, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="right" if place else "left", no_wrap=True)
+        # In a narrow terminal names are broken, numbers never.
+        table.add_column(heading, justify="right" if place else "left", no_wrap=place > 0)
     for row in rows:
         table.add_row(*_cells(row))
     return table

@@ -10,6 +10,7 @@ import torch
 
 from svdistill.data.random_states import global_states, seed_global_states, set_global_states
 from svdistill.linalg import Convergence
+from svdistill.parallel import gather_values, rank, size
 from svdistill.training.loading_time import loading_time
 from svdistill.training.metrics import EpochMeter
 from svdistill.training.step import Step
@@ -63,25 +64,30 @@ class BegunEpoch:
             _set_random_states(self._random, self.device)
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it between two steps, as plain values and tensors."""
+        """All of it between two steps, as plain values and tensors.
+
+        In processes that train together all must call it, for each has numbers of its own.
+        """
+        own = {"random": _random_states(self.device), "watch": self.watch.state_dict()}
         return {
             "steps": self.steps,
             "learning_rate": self.learning_rate,
             "step": self.step.state_dict(),
-            "watch": self.watch.state_dict(),
             "meter": self.meter.state_dict(),
-            "random": _random_states(self.device),
+            "of_each": gather_values(own),
             "seconds": self.seconds(),
             "loading": self.loading.seconds(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Go on from what `state_dict` returned, in the same number of processes or another."""
         self.steps, self.learning_rate = state["steps"], state["learning_rate"]
         self.step.load_state_dict(state["step"])
-        self.watch.load_state_dict(state["watch"])
         self.meter.load_state_dict(state["meter"])
-        self._random = state["random"]
+        of_each = state["of_each"]
+        self._random = of_each[rank() % len(of_each)]["random"]
+        for own in of_each[rank() :: size()]:
+            self.watch.add(own["watch"])
         self._began -= state["seconds"]
         self.loading.before = state["loading"]
 

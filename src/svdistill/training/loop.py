@@ -198,10 +198,9 @@ class Loop:
         self, save: Callable[[Place, BegunEpoch], None], place: Place, begun: BegunEpoch, steps: int
     ) -> None:
         """Save if it is time to, and stop if a signal has come."""
-        self.stops.hear(self.accelerator.device)
         minutes = (time.monotonic() - self.saved) / 60
         due = 0 < self.config.checkpoint_minutes <= minutes
-        if due or self.stops.requested:
+        if self.stops.hear(self.accelerator.device, due) or self.stops.requested:
             begun.meter.require_finite(f"in epoch {place.total + 1}, by step {begun.steps}")
             save(place, begun)
         self.stops.check(f"after step {begun.steps} of {steps} in epoch {place.total + 1}")

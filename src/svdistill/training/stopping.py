@@ -62,15 +62,25 @@ class StopRequests:
             signal.signal(number, handler)
         self._before.clear()
 
-    def hear(self, device: torch.device) -> None:
+    def hear(self, device: torch.device, due: bool = False) -> bool:
         """Ask the other processes of the group for signals, and tell them of one's own.
 
         All must ask between the same steps, and so all stop after the same one. What comes to one
         of them while it asks is told the next time.
+
+        Args:
+            device: that the processes talk through.
+            due: something else that all have to do where one of them has.
+
+        Returns:
+            Whether it is due in any.
         """
-        if is_grouped():
-            own = torch.tensor([self._noted or 0], device=device)
-            self._heard = max(int(told) for told in gather(own)) or None
+        if not is_grouped():
+            return due
+        own = torch.tensor([self._noted or 0, due], device=device)
+        heard, due_anywhere = torch.stack(gather(own)).amax(dim=0).tolist()
+        self._heard = heard or None
+        return bool(due_anywhere)
 
     def check(self, where: str = "") -> None:
         """Raise `Stopped` if a signal has come.
