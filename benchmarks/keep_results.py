@@ -28,8 +28,9 @@ def keep(run: Path, source: Path, target: Path, data: str) -> Path:
     make_directory(kept)
     values = stored_values(run / "config.yaml") | {"output": str(kept), "data": data}
     for name in ("teacher", "knowledge"):
-        if values.get(name):
-            values[name] = str(target / Path(values[name]).relative_to(source))
+        path = Path(values.get(name, ""))
+        if path.is_relative_to(source):  # else it was copied from the target
+            values[name] = str(target / path.relative_to(source))
     _write(kept / "config.yaml", yaml.safe_dump(values, sort_keys=False))
     write_json(kept / "summary.json", read_json(run / "summary.json") | {"directory": str(kept)})
     for name in ("environment.json", "metrics.jsonl"):
