@@ -28,9 +28,10 @@ def keep(run: Path, source: Path, target: Path, data: str) -> Path:
     make_directory(kept)
     values = stored_values(run / "config.yaml") | {"output": str(kept), "data": data}
     for name in ("teacher", "knowledge"):
-        path = Path(values.get(name, ""))
-        if path.is_relative_to(source):  # else it was copied from the target
-            values[name] = str(target / path.relative_to(source))
+        path = values.get(name)
+        # A run that was copied from the target names what lies there; any other place is refused.
+        if path and not Path(path).is_relative_to(target):
+            values[name] = str(target / Path(path).relative_to(source))
     _write(kept / "config.yaml", yaml.safe_dump(values, sort_keys=False))
     write_json(kept / "summary.json", read_json(run / "summary.json") | {"directory": str(kept)})
     for name in ("environment.json", "metrics.jsonl"):

@@ -1,5 +1,6 @@
 """Runs are kept without this machine's paths, and can be used as they are kept."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 
 from svdistill.report import find_runs
 from svdistill.training import DistillConfig, TrainConfig, distill, load_student, train
+from svdistill.training.stored_config import stored_values
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +68,16 @@ def test_weights_are_kept_in_half_and_load_as_floats(
             assert after[name].dtype == torch.float16
             assert torch.equal(after[name], tensor.half())
     assert all(parameter.dtype == torch.float32 for parameter in load_student(kept).parameters())
+
+
+def test_what_was_copied_from_the_target_keeps_its_paths_and_no_other_place_is_taken(
+    load_script: Callable[[str], ModuleType], runs: Path, tmp_path: Path
+) -> None:
+    script = load_script("keep_results")
+    run, source, target = runs / "a" / "svd-0", tmp_path / "runs", tmp_path / "results"
+    shutil.copytree(script.keep(run, runs, target, "digits"), source / "a" / "svd-0")
+    kept = script.keep(source / "a" / "svd-0", source, target, "digits")
+    assert stored_values(kept / "config.yaml")["teacher"] == str(target / "teacher")
+    shutil.copytree(run, source / "elsewhere")
+    with pytest.raises(ValueError, match="teacher"):
+        script.keep(source / "elsewhere", source, target, "digits")
