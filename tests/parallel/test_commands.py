@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from kills import outcome
-from picture_files import in_turn, noise, write_folder
 from safetensors.torch import load_file
-from together import ENDS_WITHIN, ended, free_port, start_programs, start_ranks
+from together import ENDS_WITHIN, ENVIRONMENT, ended, free_port, start_programs, start_ranks
 
 from svdistill.cli import main
 from svdistill.parallel import TIMEOUT
@@ -42,16 +41,9 @@ def options(**changes):
 def runs(tmp_path_factory):
     """A teacher, and a student of one process."""
     folder = tmp_path_factory.mktemp("runs")
-    for split, count in (("train", 120), ("test", 30)):
-        write_folder(folder / "images" / split, noise(count, 32), in_turn(count))
-    train(TrainConfig(**TINY | {"output": str(folder / "teacher"), "data": images_of(folder)}))
+    train(TrainConfig(output=str(folder / "teacher"), **TINY))
     distill(distill_config(folder, "alone"))
     return folder
-
-
-def images_of(runs):
-    """Noise: on digits a ReLU that is a toss-up is one for every pixel of the background."""
-    return f"folder:{runs / 'images'}"
 
 
 def distill_config(runs, name, **changes):
@@ -64,8 +56,9 @@ def distill_words(runs, name):
 
 def distill_options(runs, name):
     paths = {"output": str(runs / name), "teacher": str(runs / "teacher")}
+    student = {"network": "smooth_network:smooth_student", "width": 1.0}
     # Of one singular vector the sign may be a toss-up, and rounding then decides: not here.
-    return {**paths, "data": images_of(runs), "loss": "position_svd+soft_target"}
+    return {**paths, **student, "loss": "position_svd+soft_target"}
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +70,7 @@ def launched(runs):
     launcher += ["--main_process_port", free_port()]
     return subprocess.run(
         [sys.executable, "-m", *launcher, "-m", "svdistill", *words],
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=ENDS_WITHIN,
@@ -84,13 +78,9 @@ def launched(runs):
 
 
 def require_close(found, expected):
-    """To a hundredth of what training moves; test_same_weights.py asks for 1e-10, in float64.
-
-    In float32 a ReLU or a small gap that is a toss-up may cost more than rounding does.
-    """
     assert found.keys() == expected.keys()
     for name in expected:
-        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-4, msg=name)
+        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-5, msg=name)
 
 
 def test_two_processes_leave_the_run_of_one(runs, launched):
@@ -109,10 +99,8 @@ def test_two_processes_measure_what_one_does(runs, launched):
     for one, two in zip(*records, strict=True):
         for name in ("learning_rate", "train_accuracy", "dev_accuracy", "test_accuracy"):
             assert getattr(two, name) == getattr(one, name), name
-        for name in ("task_loss", "transfer_loss", "test_loss"):
+        for name in ("task_loss", "transfer_loss", "test_loss", "task_norm", "transfer_norm"):
             assert getattr(two, name) == pytest.approx(getattr(one, name), rel=1e-4), name
-        for name in ("task_norm", "transfer_norm"):
-            assert getattr(two, name) == pytest.approx(getattr(one, name), rel=0.02), name
         assert two.svd_close == pytest.approx(one.svd_close, abs=0.01)
     one, two = (read_summary(runs / name) for name in ("alone", "two"))
     assert two.best_accuracy == one.best_accuracy
@@ -122,7 +110,7 @@ def test_two_processes_measure_what_one_does(runs, launched):
 def test_one_process_prints(launched):
     assert launched.stdout.count("after the last epoch") == 1
     assert launched.stdout.count("both epoch   1") == 1
-    assert launched.stdout.count("101 training images") == 1
+    assert launched.stdout.count("digits: ") == 1
 
 
 @pytest.fixture(scope="module")

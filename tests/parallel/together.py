@@ -11,6 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 ENDS_WITHIN = 120  # seconds, on a machine that is busy
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}  # networks of these tests
 
 
 def in_processes(count, work, folder, *arguments):
@@ -34,12 +35,12 @@ def start_ranks(*each):
 
 def start_programs(*each):
     """Likewise Python, with each of these words."""
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    meeting["WORLD_SIZE"] = str(len(each))
+    port, count = free_port(), str(len(each))
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": count}
     return [
         subprocess.Popen(
             [sys.executable, *words],
-            env={**os.environ, **meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            env={**ENVIRONMENT, **meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
