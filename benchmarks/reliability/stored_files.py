@@ -33,8 +33,8 @@ from svdistill.training.before_after import (
     write_before_after,
 )
 from svdistill.training.checkpoint import Checkpoint, Place, load_checkpoint, save_checkpoint
+from svdistill.training.epoch_record import EpochRecord
 from svdistill.training.initial_weights import fill_network
-from svdistill.training.metrics import EpochRecord
 from svdistill.training.run_directory import (
     environment,
     read_environment,

@@ -29,7 +29,8 @@ from svdistill.parallel import (
 from svdistill.parallel import group as group_module
 from svdistill.training.begun_epoch import BegunEpoch
 from svdistill.training.metrics import EpochMeter, evaluate_network
-from svdistill.training.step import StepResult, TaskStep, _of_whole_batch
+from svdistill.training.step import TaskStep
+from svdistill.training.step_result import StepResult, of_whole_batch
 
 
 def failing(*ranks):
@@ -84,7 +85,7 @@ def uneven_evaluation():
         result = StepResult(loss, None, logits, None)
         if batch.part is not None:
             factor = batch.part.of_labelled()
-            result = _of_whole_batch(
+            result = of_whole_batch(
                 result._replace(task_loss=loss * factor), batch.labels, batch.part
             )
         else:

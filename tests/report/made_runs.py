@@ -14,7 +14,7 @@ from torch import Tensor
 from svdistill.report.feature_maps import TappedMaps
 from svdistill.report.runs import Run
 from svdistill.training import DistillConfig, RunSummary, TrainConfig
-from svdistill.training.metrics import EpochRecord
+from svdistill.training.epoch_record import EpochRecord
 from svdistill.training.run_directory import environment
 
 NUMBERS = {

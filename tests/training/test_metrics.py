@@ -11,7 +11,7 @@ from svdistill.errors import TrainingError
 from svdistill.multitask import GradientNorms
 from svdistill.training.metrics import EpochMeter, evaluate_network
 from svdistill.training.run_directory import read_records
-from svdistill.training.step import StepResult
+from svdistill.training.step_result import StepResult
 
 CPU = torch.device("cpu")
 

@@ -3,7 +3,7 @@ import io
 from rich.console import Console
 
 from svdistill.training import progress
-from svdistill.training.metrics import EpochRecord
+from svdistill.training.epoch_record import EpochRecord
 from svdistill.training.progress import BarReporter, Reporter
 
 RECORD = EpochRecord(

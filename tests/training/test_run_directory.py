@@ -5,7 +5,7 @@ import pytest
 from tiny_runs import distill_config, snapshot, train_config
 
 from svdistill.errors import RunError
-from svdistill.training.metrics import EpochRecord
+from svdistill.training.epoch_record import EpochRecord
 from svdistill.training.run_directory import (
     RunDirectory,
     RunSummary,

@@ -22,7 +22,7 @@ from svdistill.report.figure import (
 )
 from svdistill.report.grouping import compare
 from svdistill.report.runs import Run
-from svdistill.training.metrics import EpochRecord
+from svdistill.training.epoch_record import EpochRecord
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -20,7 +20,7 @@ from svdistill.report.figure import (
     to_svg,
 )
 from svdistill.report.runs import Run
-from svdistill.training.metrics import EpochRecord
+from svdistill.training.epoch_record import EpochRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,7 +12,7 @@ from svdistill.networks import network_names
 from svdistill.report.network_tables import millions
 from svdistill.report.row_names import row_name
 from svdistill.training.config import OBJECT
-from svdistill.training.metrics import EpochRecord
+from svdistill.training.epoch_record import EpochRecord
 from svdistill.training.run_directory import (
     RunDirectory,
     RunSummary,

@@ -15,7 +15,8 @@ from svdistill.linalg import Convergence
 from svdistill.losses import Knowledge
 from svdistill.parallel import BatchPart
 from svdistill.training.recording import Recorder
-from svdistill.training.step import Step, StepResult
+from svdistill.training.step import Step
+from svdistill.training.step_result import StepResult
 
 WARM_UP: Final = 3  # steps of a kind before it is recorded: libraries choose and allocate in them
 

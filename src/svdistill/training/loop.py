@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,9 +20,10 @@ from svdistill.parallel import is_grouped, own_share, require_alike
 from svdistill.training.begun_epoch import BegunEpoch
 from svdistill.training.checkpoint import Checkpoint, Place
 from svdistill.training.config import TrainConfig
+from svdistill.training.epoch_record import Evaluations, record_epoch
 from svdistill.training.epochs import Epochs
 from svdistill.training.loading_time import loading_advice
-from svdistill.training.metrics import EpochRecord, Evaluation, evaluate_network, require_finite
+from svdistill.training.metrics import Evaluation, evaluate_network, require_finite
 from svdistill.training.optimisation import build_optimizer, build_schedule
 from svdistill.training.progress import Reporter
 from svdistill.training.run_directory import RunDirectory
@@ -146,50 +147,29 @@ class Loop:
                 start = start._replace(begun=None)
             between = partial(self._between_steps, save, place, begun, epochs.steps)
             epochs.train(place, begun, stage.store, optimizer, schedule, between)
-            meter, loading_seconds, trained = begun.meter, begun.loading.seconds(), begun.seconds()
+            trained = begun.seconds()
             watch.add_other_processes()
             try:
-                test = self.evaluate(self.data.test, self.network)
-                dev = None if self.data.dev is None else self.evaluate(self.data.dev, self.network)
+                evaluations = self._evaluate_epoch()
             except Stopped:
                 save(place, begun)
                 self.stops.check(f"after the last step of epoch {place.total + 1}")
-            require_finite("loss", test.loss, f"on the test images after epoch {place.total + 1}")
-            seconds = begun.seconds()
-            norms = meter.mean_norms()
-            record = EpochRecord(
-                stage=stage.name,
-                epoch=place.total,
-                learning_rate=begun.learning_rate,
-                task_loss=meter.mean_task_loss(),
-                transfer_loss=meter.mean_transfer_loss(),
-                train_accuracy=meter.train_accuracy(),
-                dev_accuracy=dev.accuracy if dev else None,
-                test_accuracy=test.accuracy,
-                test_loss=test.loss,
-                task_norm=norms[0],
-                transfer_norm=norms[1],
-                clipped_norm=norms[2],
-                images_per_second=meter.images / trained,
-                seconds=seconds,
-                svd_missed=watch.missed_share(),
-                svd_close=watch.close_share(),
-                loading_seconds=loading_seconds,
-                skipped_steps=meter.skipped,
-            )
+            test_loss = evaluations.test.loss
+            require_finite("loss", test_loss, f"on the test images after epoch {place.total + 1}")
+            record = record_epoch(stage.name, begun, place.total, evaluations, trained)
             place = replace(
                 place,
                 epoch=epoch + 1,
                 total=place.total + 1,
-                last_accuracy=test.accuracy,
-                seconds=place.seconds + seconds,
+                last_accuracy=record.test_accuracy,
+                seconds=place.seconds + record.seconds,
             )
-            place = self._save_weights(place, dev or test, test)
+            place = self._save_weights(place, evaluations)
             self.run.append(record)
-            self.accelerator.log(_numbers(record), step=record.epoch)
+            self.accelerator.log(record.numbers(), step=record.epoch)
             save(place)
             self.reporter.epoch(record)
-            self._advise(loading_advice(loading_seconds, trained, epochs.images))
+            self._advise(loading_advice(begun.loading.seconds(), trained, epochs.images))
             self.stops.hear(self.accelerator.device)
             self.stops.check(f"after epoch {place.total}")
         return place
@@ -237,17 +217,24 @@ class Loop:
             share=own_share(),
         )
 
-    def _save_weights(self, place: Place, chooser: Evaluation, test: Evaluation) -> Place:
+    def _evaluate_epoch(self) -> Evaluations:
+        """The network as the epoch left it."""
+        test = self.evaluate(self.data.test, self.network)
+        dev = None if self.data.dev is None else self.evaluate(self.data.dev, self.network)
+        return Evaluations(test, dev)
+
+    def _save_weights(self, place: Place, evaluations: Evaluations) -> Place:
         """Keep the student of this epoch, and of the best one."""
         save_weights(self.run.student, self.network, self.card)
-        if chooser.accuracy <= place.best_score:
+        score = evaluations.chooser.accuracy
+        if score <= place.best_score:
             return place
         save_weights(self.run.best_student, self.network, self.card)
         return replace(
             place,
             best_epoch=place.total - 1,
-            best_score=chooser.accuracy,
-            best_accuracy=test.accuracy,
+            best_score=score,
+            best_accuracy=evaluations.test.accuracy,
         )
 
     def _advise(self, advice: str | None) -> None:
@@ -301,12 +288,3 @@ class Loop:
 
 def _go_on() -> None:
     """Within an evaluation several processes do not stop: each would at another image."""
-
-
-def _numbers(record: EpochRecord) -> dict[str, float]:
-    """The record's numbers, for trackers."""
-    return {
-        name: value
-        for name, value in asdict(record).items()
-        if isinstance(value, (int, float)) and name != "epoch"
-    }

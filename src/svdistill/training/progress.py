@@ -18,7 +18,8 @@ from rich.progress import (
 )
 
 from svdistill.timing import duration
-from svdistill.training.metrics import EpochMeter, EpochRecord
+from svdistill.training.epoch_record import EpochRecord
+from svdistill.training.metrics import EpochMeter
 
 READING_SECONDS: Final = 0.25  # from one reading of the meter to the next
 # The first steps, which load and warm up, tell nothing of the others; then some that are timed.

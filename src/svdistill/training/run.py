@@ -5,27 +5,17 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from torch import nn
 
 from svdistill.data import ImageData
-from svdistill.distiller import Distiller
-from svdistill.knowledge_store import KnowledgeStore, require_fit
 from svdistill.networks import profile_network
 from svdistill.parallel import in_main, is_main, together
-from svdistill.taps import PairedTaps, TapPairs
 from svdistill.training.alike import begin_alike
 from svdistill.training.assembly import (
-    build_losses,
     move_data,
     new_accelerator,
-    new_student,
-    place_network,
-    require_classes,
-    try_once,
-    two_images,
-    whole_loss,
 )
 from svdistill.training.before_after import (
     Accuracies,
@@ -34,35 +24,23 @@ from svdistill.training.before_after import (
 )
 from svdistill.training.config import OBJECT, DistillConfig, TrainConfig
 from svdistill.training.determinism import deterministic
-from svdistill.training.images import run_images
-from svdistill.training.loop import Loop, Stage
+from svdistill.training.loop import Loop
 from svdistill.training.progress import Reporter
 from svdistill.training.run_directory import RunDirectory, RunSummary, skipped_steps
-from svdistill.training.step import DistillStep, Step, TaskStep, TransferStep
+from svdistill.training.run_parts import (
+    RunParts,
+    parts_from_store,
+    parts_of_distillation,
+    parts_of_training,
+)
 from svdistill.training.stopping import StopRequests
-from svdistill.training.tapping import paired_taps, taps_of_store
-from svdistill.training.teacher import teacher_of
 from svdistill.training.teacher_quality import warn_of_poor_teacher
 from svdistill.training.trouble import trouble_explained
-from svdistill.training.views import Views, views_of
 
 if TYPE_CHECKING:
-    import torch
     from accelerate import Accelerator
 
 Config = TypeVar("Config", bound=TrainConfig)
-
-
-class _Parts(NamedTuple):
-    """What a run is made of, all of it checked."""
-
-    student: nn.Module
-    stages: list[Stage]
-    data: ImageData
-    views: Views
-    teacher: nn.Module | None = None
-    teacher_accuracy: float | None = None
-    knowledge: str = ""
 
 
 @trouble_explained()
@@ -98,24 +76,9 @@ def train(
     config.check()
     accelerator = new_accelerator(config)
     reporter = reporter if is_main() else Reporter()
-    parts = together(partial(_training, config, accelerator, reporter, network, data))
+    parts = together(partial(parts_of_training, config, accelerator, reporter, network, data))
     with deterministic(config.deterministic):
         return _run(config, parts, accelerator, reporter)
-
-
-def _training(
-    config: TrainConfig,
-    accelerator: Accelerator,
-    reporter: Reporter,
-    network: nn.Module | None,
-    data: ImageData | None,
-) -> _Parts:
-    data = run_images(config, reporter, data)
-    student = new_student(config, data, accelerator.device, reporter, network)
-    _, images = two_images(data, accelerator.device)
-    require_classes("network", student, images, data.num_classes)
-    stages = [Stage("task", TaskStep(student, accelerator), config.epochs)]
-    return _Parts(student, stages, data, views_of(config))
 
 
 @trouble_explained()
@@ -152,62 +115,12 @@ def distill(
     accelerator = new_accelerator(config)
     reporter = reporter if is_main() else Reporter()
     parts = together(
-        partial(_distillation_from_store, config, accelerator, reporter, student, data)
+        partial(parts_from_store, config, accelerator, reporter, student, data)
         if config.knowledge
-        else partial(_distillation, config, accelerator, reporter, teacher, student, data)
+        else partial(parts_of_distillation, config, accelerator, reporter, teacher, student, data)
     )
     with deterministic(config.deterministic):
         return _run(config, parts, accelerator, reporter)
-
-
-def _distillation(
-    config: DistillConfig,
-    accelerator: Accelerator,
-    reporter: Reporter,
-    teacher: nn.Module | None,
-    student: nn.Module | None,
-    data: ImageData | None,
-) -> _Parts:
-    data, device = run_images(config, reporter, data), accelerator.device
-    teacher = teacher_of(config, data, teacher)
-    place_network(teacher, device)
-    student = new_student(config, data, device, reporter, student)
-    _, images = two_images(data, device)
-    require_classes("teacher", teacher, images, data.num_classes)
-    require_classes("network", student, images, data.num_classes)
-    taps = paired_taps(config, teacher, student, images)
-    distiller = _distiller(config, teacher, student, taps, device)
-    _show(taps, distiller, reporter)
-    try_once(distiller, images)
-    stages = _stages(config, distiller, accelerator)
-    return _Parts(student, stages, data, views_of(config), teacher)
-
-
-def _distillation_from_store(
-    config: DistillConfig,
-    accelerator: Accelerator,
-    reporter: Reporter,
-    student: nn.Module | None,
-    data: ImageData | None,
-) -> _Parts:
-    """Without a teacher, from the knowledge that it left."""
-    data, device = run_images(config, reporter, data), accelerator.device
-    store = KnowledgeStore(config.knowledge)
-    known = store.manifest
-    require_fit(known, data, whole_loss(config), config.augmentation)
-    student = new_student(config, data, device, reporter, student)
-    batch, images = two_images(data, device)
-    require_classes("network", student, images, data.num_classes)
-    taps = taps_of_store(config, known, student, images)
-    distiller = _distiller(config, None, student, taps, device)
-    _show(taps, distiller, reporter)
-    try_once(distiller, images, store.read(batch.indices, 0, device))
-    stages = _stages(config, distiller, accelerator, store)
-    return _Parts(
-        *(student, stages, data, Views(known.views_seed, known.views)),
-        teacher_accuracy=known.teacher_accuracy,
-        knowledge=f"{known.teacher_sha256} {known.loss}",
-    )
 
 
 def _noting_objects(config: Config, **given: object) -> Config:
@@ -216,63 +129,8 @@ def _noting_objects(config: Config, **given: object) -> Config:
     return replace(config, **names)  # type: ignore[arg-type]
 
 
-def _show(taps: PairedTaps | TapPairs, distiller: Distiller, reporter: Reporter) -> None:
-    """Say which stages were paired, and whether the adapters in that table are used."""
-    if isinstance(taps, PairedTaps):
-        reporter.message(str(taps))
-        if distiller.adapters is None and any(row.needs_adapter for row in taps.rows):
-            reporter.message("no adapters: the loss compares no channels")
-
-
-def _distiller(
-    config: DistillConfig,
-    teacher: nn.Module | None,
-    student: nn.Module,
-    taps: PairedTaps | TapPairs,
-    device: torch.device,
-) -> Distiller:
-    losses = build_losses(config)
-    return Distiller(
-        teacher,
-        student,
-        losses.clipped,
-        taps=taps,
-        clip=config.clip,
-        clip_interval=config.clip_interval,
-        unclipped=losses.unclipped,
-        weight_decay=config.weight_decay if config.optimizer == "sgd" else 0.0,
-    ).to(device)
-
-
-def _stages(
-    config: DistillConfig,
-    distiller: Distiller,
-    accelerator: Accelerator,
-    store: KnowledgeStore | None = None,
-) -> list[Stage]:
-    """Task and transfer at once; or the transfer alone, then the task and what counts with it."""
-    parts = (distiller, accelerator, config.task_weight, config.transfer_weight)
-    if not config.transfer_epochs:
-        return [Stage("both", DistillStep(*parts), config.epochs, store)]
-    transfer = Stage("transfer", TransferStep(*parts), config.transfer_epochs, store)
-    if distiller.unclipped is None:
-        task: Step = TaskStep(distiller.student, accelerator)
-        return [transfer, Stage("task", task, config.epochs)]
-    rest = Distiller(
-        distiller.teacher,
-        distiller.student,
-        distiller.unclipped,
-        taps=[],
-        clip="none",
-        clip_interval=config.clip_interval,
-        weight_decay=distiller.weight_decay,
-    )
-    task = DistillStep(rest, accelerator, config.task_weight, transfer_weight=1.0)
-    return [transfer, Stage("task", task, config.epochs, store)]
-
-
 def _run(
-    config: TrainConfig, parts: _Parts, accelerator: Accelerator, reporter: Reporter
+    config: TrainConfig, parts: RunParts, accelerator: Accelerator, reporter: Reporter
 ) -> RunSummary:
     """Everything that could be checked has been: open the run directory, train, summarise."""
     student, stages, data, views, teacher, teacher_accuracy, knowledge = parts

@@ -27,7 +27,7 @@ from svdistill.locking import LOCK_NAME, locked, require_unlocked
 from svdistill.parallel import is_main, size
 from svdistill.plain_values import from_plain, require_finite, require_text
 from svdistill.training.checkpoint import Checkpoints
-from svdistill.training.metrics import EpochRecord
+from svdistill.training.epoch_record import EpochRecord
 from svdistill.training.stored_config import RunConfig, require_same, to_yaml
 
 PACKAGES = ("svdistill", "torch", "numpy", "accelerate", "datasets", "safetensors")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -19,35 +19,12 @@ from svdistill.logits import as_logits
 from svdistill.losses import Knowledge
 from svdistill.multitask import GradientNorms
 from svdistill.multitask.averaging import average_gradients
-from svdistill.parallel import BatchPart, batch_norm_over, sum_over
+from svdistill.parallel import BatchPart, batch_norm_over
+from svdistill.training.step_result import StepResult, of_whole_batch
 from svdistill.watching import require_finite_transfer
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-
-class WholeBatch(NamedTuple):
-    """Of a batch of which several processes have parts: its images, those with labels, and those
-    that were classified right.
-    """
-
-    images: int
-    labelled: int
-    right: Tensor
-
-
-class StepResult(NamedTuple):
-    """What a step computed, detached: scalars and logits [B, C].
-
-    Where several processes have parts of the batch, the losses and norms are of the whole batch,
-    and so is `whole`; the logits are of this process's part.
-    """
-
-    task_loss: Tensor
-    transfer_loss: Tensor | None
-    logits: Tensor
-    norms: GradientNorms | None
-    whole: WholeBatch | None = None
 
 
 class Step(abc.ABC):
@@ -136,7 +113,7 @@ class TaskStep(Step):
         task_loss = labelled_cross_entropy(logits.float(), labels, part)
         result = StepResult(task_loss.detach(), None, logits.detach(), None)
         if part is not None:
-            result = _of_whole_batch(result, labels, part)
+            result = of_whole_batch(result, labels, part)
         self.accelerator.backward(task_loss)
         if part is not None:
             _average(self.parameters())
@@ -184,6 +161,28 @@ class _DistillerStep(Step):
         """Warn if the transfer taught nothing."""
         self.distiller.end_epoch()
 
+    def _forward(
+        self, images: Tensor, knowledge: Knowledge | None, part: BatchPart | None
+    ) -> DistillerOutput:
+        with self.accelerator.autocast(), batch_norm_over(part):
+            output: DistillerOutput = self.distiller(images, knowledge, part)
+        return output
+
+    def _backward(
+        self,
+        task_loss: Tensor,
+        output: DistillerOutput,
+        progress: float | Tensor,
+        measure: bool | None,
+    ) -> GradientNorms:
+        return self.distiller.backward(
+            task_loss,
+            output._replace(transfer_loss=output.transfer_loss * self.transfer_weight),
+            progress=progress,
+            loss_scale=_loss_scale(self.accelerator, output.transfer_loss.device),
+            measure=measure,
+        )
+
 
 class DistillStep(_DistillerStep):
     """1-stage: the task and the transfer at once, the transfer's gradient clipped."""
@@ -198,17 +197,10 @@ class DistillStep(_DistillerStep):
         part: BatchPart | None = None,
     ) -> StepResult:
         """Backward of both losses."""
-        with self.accelerator.autocast(), batch_norm_over(part):
-            output = self.distiller(images, knowledge, part)
+        output = self._forward(images, knowledge, part)
         task_loss = labelled_cross_entropy(output.logits.float(), labels, part)
         result = _measured(output, task_loss, labels, part)
-        norms = self.distiller.backward(
-            task_loss * self.task_weight,
-            output._replace(transfer_loss=output.transfer_loss * self.transfer_weight),
-            progress=progress,
-            loss_scale=_loss_scale(self.accelerator, output.transfer_loss.device),
-            measure=measure,
-        )
+        norms = self._backward(task_loss * self.task_weight, output, progress, measure)
         return result._replace(norms=norms)
 
 
@@ -225,19 +217,11 @@ class TransferStep(_DistillerStep):
         part: BatchPart | None = None,
     ) -> StepResult:
         """Backward of the transfer loss."""
-        with self.accelerator.autocast(), batch_norm_over(part):
-            output = self.distiller(images, knowledge, part)
+        output = self._forward(images, knowledge, part)
         # Detached, so that it adds no gradient and clips none.
         task_loss = labelled_cross_entropy(output.logits.detach().float(), labels, part)
         result = _measured(output, task_loss, labels, part)
-        transfer_loss = output.transfer_loss * self.transfer_weight
-        self.distiller.backward(
-            task_loss,
-            output._replace(transfer_loss=transfer_loss, unclipped_loss=None),
-            progress=progress,
-            loss_scale=_loss_scale(self.accelerator, output.transfer_loss.device),
-            measure=measure,
-        )
+        self._backward(task_loss, output._replace(unclipped_loss=None), progress, measure)
         return result
 
 
@@ -274,25 +258,11 @@ def _measured(
     result = StepResult(*detached, norms=None)
     if part is None:
         return result
-    result = _of_whole_batch(result, labels, part)
+    result = of_whole_batch(result, labels, part)
     assert result.transfer_loss is not None
     # Here, where all processes see the same: one that raised alone would leave the others waiting.
     require_finite_transfer(result.transfer_loss)
     return result
-
-
-def _of_whole_batch(result: StepResult, labels: Tensor, part: BatchPart) -> StepResult:
-    """The losses and right answers of all processes' parts, in one small reduction."""
-    losses = [result.task_loss, result.transfer_loss]
-    right = (result.logits.argmax(dim=-1) == labels).sum()
-    if part.stand_in:
-        right.zero_()
-    numbers = [loss.double() / part.processes for loss in losses if loss is not None]
-    *means, right = sum_over(torch.stack([*numbers, right.double()])).unbind()
-    task_loss, transfer_loss = (*means, None)[:2]
-    assert task_loss is not None
-    whole = WholeBatch(part.images, part.labelled, right)
-    return result._replace(task_loss=task_loss, transfer_loss=transfer_loss, whole=whole)
 
 
 def _average(parameters: list[nn.Parameter]) -> None:
