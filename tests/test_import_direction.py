@@ -12,6 +12,7 @@ HOUSE = [
     "plain_values",
     "plain_yaml",
     "timing",
+    "cores",
     "logits",
     "launching",
     "parallel",

@@ -1,4 +1,3 @@
-import os
 import socket
 from collections import Counter
 
@@ -10,6 +9,7 @@ from picture_files import NAMES, in_order, in_turn, noise, table, write_folder, 
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from svdistill.cores import available_cores
 from svdistill.data import ResidentSplit, StreamedSplit, load_images
 from svdistill.errors import ArgumentError, DataError
 
@@ -138,7 +138,7 @@ def test_the_memory_limit_counts_all_decoded_images(insects):
     assert isinstance(load_images(insects, memory_limit_gb=decoded / 1e9).test, ResidentSplit)
     less = load_images(insects, memory_limit_gb=(decoded - 1) / 1e9)
     assert isinstance(less.test, StreamedSplit)
-    assert less.test.workers == min(8, os.cpu_count())
+    assert less.test.workers == min(8, available_cores())
     assert load_images(insects, memory_limit_gb=0, workers=3).train.workers == 3
 
 

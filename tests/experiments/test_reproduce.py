@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,8 @@ def test_a_dry_run_lists_the_runs_with_times_and_makes_nothing(
     printed = capsys.readouterr().out
     for name in ("vgg-teacher", "stores/vgg-teacher", "fsp-0", "svd-2-stage-0", "1 + 2"):
         assert name in printed
-    assert "4 runs, 4 to do" in printed
+    assert printed.startswith("4 runs, 4 to do, in ")
+    assert re.search(r"\d+ (s|min) of computing, \d at a time: about \d+ (s|min)$", printed.strip())
     assert not (tmp_path / "runs").exists()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
 from collections.abc import Iterator, Sequence
 from typing import Final, Protocol, final
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from svdistill.cores import available_cores
 from svdistill.data.splits import Batch, StoredSplit
 from svdistill.errors import DataError
 
@@ -46,7 +46,7 @@ class StreamedSplit(StoredSplit):
         self._pictures = pictures
         self._rows = rows
         self.labels = labels
-        self.workers = min(MAX_WORKERS, os.cpu_count() or 1) if workers is None else workers
+        self.workers = min(MAX_WORKERS, available_cores()) if workers is None else workers
 
     def __len__(self) -> int:
         return len(self._rows)

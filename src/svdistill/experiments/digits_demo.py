@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -16,6 +15,7 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
+from svdistill.cores import available_cores
 from svdistill.errors import require_count
 from svdistill.experiments.methods import SOFT_TARGET
 from svdistill.report import MethodRow, method_rows, plot_curves, run_table, write_report
@@ -111,7 +111,7 @@ def student_runs(folder: Path, seed: int) -> list[Run]:
 
 def run_all(runs: list[Run], done: Callable[[], None]) -> list[tuple[str, RunSummary]]:
     """Run several small networks at once, one thread each, and return them in their order."""
-    workers = min(len(runs), os.cpu_count() or 1)
+    workers = min(len(runs), available_cores())
     with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_one_thread) as pool:
         futures = [pool.submit(_run, config) for _, config in runs]
         for _ in as_completed(futures):

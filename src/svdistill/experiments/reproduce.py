@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
 
+from svdistill.cores import available_cores
 from svdistill.errors import (
     ArgumentError,
     TrainingError,
@@ -27,7 +27,7 @@ from svdistill.experiments.plan import (
 )
 from svdistill.experiments.presets import PRESETS, Preset, find_pairs
 from svdistill.experiments.running import run_all
-from svdistill.experiments.showing import Progress, plan_table, show_tables
+from svdistill.experiments.showing import Progress, expected_time, plan_table, show_tables
 from svdistill.report import Run, find_runs, write_report
 from svdistill.training import CacheConfig
 from svdistill.training.assembly import choose_device
@@ -113,10 +113,13 @@ def reproduce(
     for task in tasks:
         require_images(task, data.fingerprint)
     jobs = config.jobs or _default_jobs(config.device)
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, available_cores() // jobs)
     estimator = Estimator(tasks, data, threads)
+    heading = f"{len(tasks)} runs, {len(left)} to do, in {root}"
+    console.print(heading, markup=False, highlight=False, soft_wrap=True)
     if config.dry_run:
-        console.print(plan_table(tasks, left, root, estimator, jobs))
+        console.print(plan_table(tasks, left, root, estimator))
+        console.print(expected_time(left, estimator, jobs), highlight=False, soft_wrap=True)
         return []
     progress = Progress(left, estimator, jobs, console)
     stopped = run_all(
@@ -182,4 +185,4 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _default_jobs(device: str) -> int:
-    return GPU_JOBS if choose_device(device).type == "cuda" else os.cpu_count() or 1
+    return GPU_JOBS if choose_device(device).type == "cuda" else available_cores()

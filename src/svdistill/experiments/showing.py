@@ -20,31 +20,29 @@ from svdistill.training.run_directory import read_summary
 TEACHERS_LEAD = 3.0
 
 
+def expected_time(left: Sequence[Task], estimator: Estimator, jobs: int) -> str:
+    """How long the runs that are left will take, so many at a time, on one line."""
+    seconds = sum(estimator.seconds(task) for task in left)
+    return f"{duration(seconds)} of computing, {jobs} at a time: about {duration(seconds / jobs)}"
+
+
 def plan_table(
-    tasks: Sequence[Task], left: Sequence[Task], root: Path, estimator: Estimator, jobs: int
+    tasks: Sequence[Task], left: Sequence[Task], root: Path, estimator: Estimator
 ) -> Table:
-    """The runs in their order, with the time that those which are left will take.
+    """The runs in their order, each with the time that it will take, if it is left.
 
     Args:
         tasks: all runs and stores.
         left: those that are not finished.
         root: the folder of all.
         estimator: of their times.
-        jobs: runs at a time.
     """
-    seconds = {task.output: estimator.seconds(task) for task in left}
-    table = Table(
-        title=f"{len(tasks)} runs, {len(left)} to do, in {root}",
-        caption=f"{duration(sum(seconds.values()))} of computing, {jobs} at a time: about "
-        f"{duration(sum(seconds.values()) / jobs)}",
-        title_justify="left",
-        caption_justify="left",
-    )
+    table = Table()
     table.add_column("run", overflow="fold")
     table.add_column("epochs", justify="right")
     table.add_column("expected time", justify="right")
     for task in tasks:
-        expected = duration(seconds[task.output]) if task.output in seconds else "finished"
+        expected = duration(estimator.seconds(task)) if task in left else "finished"
         table.add_row(str(Path(task.output).relative_to(root)), _epochs(task), expected)
     return table
 
