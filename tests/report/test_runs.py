@@ -24,6 +24,14 @@ def test_runs_are_found_at_any_depth_each_once_and_sorted(tmp_path: Path) -> Non
     assert run.environment["packages"]
 
 
+def test_numbers_in_paths_count_as_numbers(tmp_path: Path) -> None:
+    order = ["2/svd-10", "10/svd-2", "10/svd-10", "k2-0", "k16-0", "k16-x", "k²"]
+    for place in order:
+        written(made_run(str(tmp_path / place)))
+    found = find_runs([tmp_path])
+    assert [str(run.path.relative_to(tmp_path)) for run in found] == order
+
+
 def test_a_run_reads_back_as_it_was(tmp_path: Path) -> None:
     run = made_run(str(tmp_path / "run"), loss="fsp", teacher="t")
     assert find_runs([written(run)]) == [run]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from svdistill.errors import RunError, nearest
 from svdistill.networks import network_names
@@ -21,6 +22,8 @@ from svdistill.training.run_directory import (
     read_summary,
 )
 from svdistill.training.stored_config import stored_values
+
+NUMBER: Final = re.compile(r"([0-9]+)")
 
 FAMILIES = {
     "vgg": "VGG",
@@ -94,13 +97,21 @@ def find_runs(paths: Sequence[str | Path]) -> list[Run]:
         paths: run directories, or folders that hold some at any depth.
 
     Returns:
-        Each run once, sorted by path.
+        Each run once, sorted by path, in which numbers count as numbers: `k2` is before `k16`.
 
     Raises:
         RunError: a path that does not exist or holds no finished run, or a damaged run.
     """
     folders = {folder.resolve(): folder for path in paths for folder in _finished(Path(path))}
-    return [_read(folder) for folder in sorted(folders.values())]
+    return [_read(folder) for folder in sorted(folders.values(), key=_by_numbers)]
+
+
+def _by_numbers(path: Path) -> list[list[str | int]]:
+    """What sorts a path: of each of its names text and numbers in turn."""
+    return [
+        [int(piece) if place % 2 else piece for place, piece in enumerate(NUMBER.split(name))]
+        for name in path.parts
+    ]
 
 
 def _finished(path: Path) -> list[Path]:
