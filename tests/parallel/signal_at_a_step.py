@@ -7,6 +7,7 @@ import signal
 import sys
 
 from svdistill.cli import main
+from svdistill.cli.processes import end
 from svdistill.training.step import DistillStep
 
 
@@ -24,4 +25,4 @@ def send_in(step_number, number):
 if __name__ == "__main__":
     name, step, *words = sys.argv[1:]
     send_in(int(step), signal.Signals[name])
-    sys.exit(main(words))
+    sys.exit(end(main(words)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
 import time
 from typing import Final
@@ -46,6 +48,20 @@ def leave() -> None:
 
         meet()
         close_group()
+
+
+def end(status: int) -> int:
+    """Exit, where several processes were launched; the status of one alone is handed back.
+
+    While an interpreter is torn down, a thread of torch's that asks for its lock is ended by force,
+    and now and then that aborts the process, whose launcher then calls the run a failure.
+    """
+    if launched_size() > 1:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def _is_everywhere(error: BaseException) -> bool:
