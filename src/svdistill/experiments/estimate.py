@@ -72,11 +72,17 @@ class Estimator:
         """Seconds per image, here and below: of a step without a teacher, and of evaluation."""
         if task.network not in self._alone:
             network, images = self._network(task), self._images(task)
-            step = _seconds_per_image(lambda: _cross_entropy(network(images)).backward(), images)
+
+            def step() -> None:
+                with _autocast(task):
+                    logits = network(images)
+                _cross_entropy(logits.float()).backward()
+
+            learning = _seconds_per_image(step, images)
             network.eval()
             with torch.inference_mode():
                 evaluation = _seconds_per_image(lambda: network(images), images)
-            self._alone[task.network] = step, evaluation
+            self._alone[task.network] = learning, evaluation
         return self._alone[task.network]
 
     def _time_teaching(self, task: CacheConfig) -> float:
@@ -84,7 +90,8 @@ class Estimator:
         frozen = FrozenTeacher(teacher, teacher.tap_paths, needs_logits=loss.needs_logits)
 
         def step() -> None:
-            recording = frozen.run(images)
+            with _autocast(task):
+                recording = frozen.run(images)
             loss.extract(recording.features, recording.output)
 
         with torch.inference_mode():
@@ -105,8 +112,9 @@ class Estimator:
         knowledge = distiller.teach(images) if task.knowledge else None
 
         def step() -> None:
-            output = distiller(images, knowledge)
-            distiller.backward(_cross_entropy(output.logits), output, progress=1.0)
+            with _autocast(task):
+                output = distiller(images, knowledge)
+            distiller.backward(_cross_entropy(output.logits.float()), output, progress=1.0)
 
         return _seconds_per_image(step, images)
 
@@ -138,6 +146,11 @@ def _seconds_of_other_seeds(task: Task) -> float | None:
     runs = [run for run in name.parent.glob(f"{name.name}-*") if (run / "summary.json").exists()]
     alike = [run for run in runs if run.name.removeprefix(f"{name.name}-").isdecimal()]
     return fmean(read_summary(run).seconds for run in alike) if alike else None
+
+
+def _autocast(task: Task) -> torch.autocast:
+    bf16 = task.precision == "bf16"
+    return torch.autocast(choose_device(task.device).type, torch.bfloat16, enabled=bf16)
 
 
 def _cross_entropy(logits: Tensor) -> Tensor:

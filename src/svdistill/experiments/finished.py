@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -32,6 +33,15 @@ def unfinished(tasks: Sequence[Task]) -> list[Task]:
     stores = [task for task in tasks if isinstance(task, CacheConfig) and task.output in wanted]
     missing = [task for task in stores if not _is_whole(task)]
     return [task for task in tasks if task in left or task in missing]
+
+
+def delete_unneeded_stores(tasks: Sequence[Task]) -> None:
+    """Delete the knowledge stores of these tasks whose students are all finished."""
+    left = {task.output for task in unfinished(tasks)}
+    wanted = {getattr(task, "knowledge", "") for task in tasks if task.output in left}
+    for task in tasks:
+        if isinstance(task, CacheConfig) and task.output not in wanted:
+            shutil.rmtree(task.output, ignore_errors=True)
 
 
 def is_finished(task: Task) -> bool:

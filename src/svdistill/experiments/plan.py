@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from svdistill.errors import require_choice
 from svdistill.experiments.methods import (
@@ -14,7 +14,6 @@ from svdistill.experiments.methods import (
     METHODS,
     POSITION_VECTORS,
     STAGES,
-    VECTORS,
     Method,
     every_method,
     vector_methods,
@@ -41,9 +40,11 @@ def default_pairs(experiment: str, preset: Preset) -> tuple[str, ...]:
 def default_methods(experiment: str, pair: Pair, preset: Preset) -> tuple[Method, ...]:
     """The rows of an experiment, unless others are asked for; those of the seed's table first."""
     if experiment == "multitask":
-        return (*CORE, *STAGES)
+        return (*(find_methods(preset.methods) or CORE), *STAGES)
     if experiment == "dfv":
         return (ALONE, *vector_methods())
+    if preset.methods:
+        return find_methods(preset.methods)
     return METHODS if pair.name in preset.in_full else CORE
 
 
@@ -90,20 +91,34 @@ def plan(rows: Sequence[tuple[Pair, Sequence[Method]]], preset: Preset, root: Pa
 
 def _teacher(pair: Pair, preset: Preset, root: Path) -> TrainConfig:
     name = pair.teacher.replace("_", "-")
-    return replace(preset.teacher, network=pair.teacher, output=str(root / name))
+    return replace(
+        preset.teacher,
+        network=pair.teacher,
+        epochs=preset.teacher_epochs.get(pair.teacher, preset.teacher.epochs),
+        output=str(root / name),
+        precision=_precision(pair.teacher, preset),
+    )
+
+
+def _precision(network: str, preset: Preset) -> Literal["float32", "bf16"]:
+    return "bf16" if network in preset.bf16 else "float32"
 
 
 def _is_cached(method: Method, preset: Preset) -> bool:
-    """Whether a store is read: Gram matrices of FSP take too much disk for what they save."""
-    return preset.views > 0 and method.needs_teacher and method.options["loss"] != "fsp"
+    """Whether a store is read: FSP's matrices and many vectors take too much disk."""
+    if not preset.views or not method.needs_teacher or method.options["loss"] == "fsp":
+        return False
+    of_channels = method.options["loss"].startswith("svd")
+    return not of_channels or method.options.get("num_vectors", 1) <= preset.store_vectors
 
 
 def _store(pair: Pair, method: Method, preset: Preset, root: Path) -> CacheConfig:
     """All that a teacher's students need of it: its logits, and the most vectors of one side."""
     teacher, student = _teacher(pair, preset, root), preset.student
+    assert teacher.precision != "fp16"
     of_positions = method.options["loss"].startswith("position_svd")
     name = Path(teacher.output).name
-    vectors = max(VECTORS) if pair.vectors else 1
+    vectors = preset.store_vectors if pair.vectors else 1
     return CacheConfig(
         output=str(root / "stores" / (f"{name}-positions" if of_positions else name)),
         teacher=teacher.output,
@@ -118,6 +133,7 @@ def _store(pair: Pair, method: Method, preset: Preset, root: Path) -> CacheConfi
         views_seed=student.views_seed or 0,
         loss="position_svd+soft_target" if of_positions else "svd+soft_target",
         num_vectors=POSITION_VECTORS if of_positions else vectors,
+        precision=teacher.precision,
         device=student.device,
     )
 
@@ -130,6 +146,7 @@ def _student(pair: Pair, method: Method, seed: int, preset: Preset, root: Path) 
         seed=seed,
         views=preset.views,
         output=str(root / folder / f"{method.name}-{seed}"),
+        precision=_precision(pair.student, preset),
     )
     if not method.needs_teacher:
         return alone

@@ -17,7 +17,12 @@ from svdistill.errors import (
     require_positive,
 )
 from svdistill.experiments.estimate import Estimator
-from svdistill.experiments.finished import is_finished, require_images, unfinished
+from svdistill.experiments.finished import (
+    delete_unneeded_stores,
+    is_finished,
+    require_images,
+    unfinished,
+)
 from svdistill.experiments.plan import (
     EXPERIMENTS,
     default_methods,
@@ -26,7 +31,7 @@ from svdistill.experiments.plan import (
     plan,
 )
 from svdistill.experiments.presets import PRESETS, Preset, find_pairs
-from svdistill.experiments.running import run_all
+from svdistill.experiments.running import Outcome, run_all
 from svdistill.experiments.showing import Progress, expected_time, plan_table, show_tables
 from svdistill.report import Run, find_runs, write_report
 from svdistill.training import CacheConfig
@@ -44,7 +49,8 @@ class ReproduceConfig:
     """Make the runs of one of the seed's tables or figures.
 
     Args:
-        preset: How long and how wide: `smoke` (seconds), `mini` (hours on a CPU) or `seed`.
+        preset: How long and how wide: `smoke` (seconds), `mini` (hours on a CPU), `full` (all
+            classes at full width, days on a CPU) or `seed`.
         network: Pairs of networks, by commas, such as `vgg,mobilenet`; empty for the preset's.
         method: Methods, by commas, such as `student,svd`; empty for all of the experiment.
         seeds: Trainings of each student; empty for the preset's number.
@@ -122,13 +128,13 @@ def reproduce(
         console.print(expected_time(left, estimator, jobs), highlight=False, soft_wrap=True)
         return []
     progress = Progress(left, estimator, jobs, console)
-    stopped = run_all(
-        left,
-        jobs=jobs,
-        threads=threads,
-        max_seconds=config.max_seconds,
-        ended=progress.ended,
-    )
+
+    def ended(outcome: Outcome) -> None:
+        progress.ended(outcome)
+        if not preset.keep_stores and outcome.failure is None:
+            delete_unneeded_stores(tasks)
+
+    stopped = run_all(left, jobs=jobs, threads=threads, max_seconds=config.max_seconds, ended=ended)
     runs = [
         run
         for task in tasks

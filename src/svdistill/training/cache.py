@@ -114,7 +114,9 @@ class _Scholar:
     @torch.inference_mode()
     def extract(self, images: torch.Tensor) -> Knowledge:
         """The knowledge of normalised images."""
-        recording = self.frozen.run(images.contiguous(memory_format=torch.channels_last))
+        bf16 = self.config.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            recording = self.frozen.run(images.contiguous(memory_format=torch.channels_last))
         knowledge: Knowledge = self.loss.extract(recording.features, recording.output)
         return knowledge
 
@@ -144,7 +146,7 @@ def _manifest(
     shapes = profile_network(scholar.teacher, images.shape[1:], taps).taps
     return Manifest(
         svdistill=version("svdistill"),
-        teacher=config.teacher,
+        teacher=config.teacher + (" in bf16" if config.precision == "bf16" else ""),
         teacher_sha256=_digest(scholar.teacher),
         teacher_taps=taps,
         tap_shapes=tuple(shape for _, shape in shapes),

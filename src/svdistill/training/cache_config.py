@@ -52,6 +52,8 @@ class CacheConfig:
         temperature: Softening of the predictions (soft_target).
         soft_target_weight: Factor on the soft target where it is added to another loss.
         dtype: Of the numbers on disk, `float16` or `float32`; at most 16 of them stay float32.
+        precision: Of the teacher's computations, `float32` or `bf16`. Decompositions are computed
+            in float32 either way.
         batch_size: Images that the teacher sees at once.
         device: `auto`, `cpu` or `cuda`.
         resume: Check the store in `output`, and write what is missing or damaged.
@@ -82,6 +84,7 @@ class CacheConfig:
     temperature: float = 4.0
     soft_target_weight: float = 1.0
     dtype: Literal["float16", "float32"] = "float16"
+    precision: Literal["float32", "bf16"] = "float32"
     batch_size: int = 256
     device: Literal["auto", "cpu", "cuda"] = "auto"
     resume: bool = False
@@ -108,6 +111,7 @@ class CacheConfig:
             require_positive(name, getattr(self, name))
         require_choice("augmentation", self.augmentation, ("seed", "crop_flip", "none"))
         require_choice("dtype", self.dtype, DTYPES)
+        require_choice("precision", self.precision, ("float32", "bf16"))
         require_choice("device", self.device, ("auto", "cpu", "cuda"))
         if self.augmentation == "none" and self.views > 1:
             raise ArgumentError(
