@@ -100,14 +100,13 @@ def _stored() -> dict[str, Run]:
     for loss in LOSSES:
         cached = {**IMAGES, **VIEWS, "loss": loss}
         runs[f"store {loss}"] = Run("cache", cached, {"teacher": "teacher"})
-        student = {**STUDENT, **VIEWS, "loss": loss}
-        needs = {"knowledge": f"store {loss}"}
-        runs[f"from store {loss}"] = Run("distill", student, needs)
+        needs = {"knowledge": f"store {loss}"}  # which says the views, too
+        runs[f"from store {loss}"] = Run("distill", {**STUDENT, "loss": loss}, needs)
         runs[f"live views {loss}"] = distilled(loss=loss, **VIEWS)
     cached = {**IMAGES, **VIEWS, "loss": "svd", "dtype": "float32"}
     runs["store svd float32"] = Run("cache", cached, {"teacher": "teacher"})
     needs = {"knowledge": "store svd float32"}
-    runs["from store svd float32"] = Run("distill", {**STUDENT, **VIEWS, "loss": "svd"}, needs)
+    runs["from store svd float32"] = Run("distill", {**STUDENT, "loss": "svd"}, needs)
     return runs
 
 
