@@ -16,7 +16,23 @@ from svdistill.training.run_directory import (
 )
 
 SUMMARY = RunSummary(
-    "elsewhere", "train", "vgg_student", 1.0, None, 0, 60.0, 61.0, 3, "dev", None, 10, 20, 5, 1.5
+    "elsewhere",
+    "train",
+    "vgg_student",
+    1.0,
+    None,
+    0,
+    60.0,
+    61.0,
+    3,
+    "dev",
+    None,
+    10,
+    20,
+    5,
+    1.5,
+    7,
+    32,
 )
 
 

@@ -53,7 +53,7 @@ class RunSummary:
         parameters, flops: of the network, the FLOPs (2 x multiply-adds) for one image.
         epochs: over all stages.
         seconds: spent in training and evaluation, over all resumptions.
-        num_classes, image_size: of the data, the latter in pixels; None in runs of old versions.
+        num_classes, image_size: of the data, the latter in pixels.
         skipped_steps: those whose gradients overflowed in fp16, so that they changed nothing.
     """
 
@@ -72,8 +72,8 @@ class RunSummary:
     flops: int
     epochs: int
     seconds: Finite
-    num_classes: int | None = None
-    image_size: int | None = None
+    num_classes: int
+    image_size: int
     skipped_steps: int = 0
 
 
