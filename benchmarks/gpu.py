@@ -23,40 +23,14 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from unittest.mock import MagicMock
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-class Absent(MetaPathFinder, Loader):
-    """Stands in for packages that a bare GPU machine lacks, and that the rooms below import.
-
-    What is measured here needs torch and numpy alone.
-    """
-
-    PACKAGES = ("PIL", "rich", "safetensors", "yaml")
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """Asked last: nobody else has found the package."""
-        known = name.partition(".")[0] in self.PACKAGES
-        return ModuleSpec(name, self, is_package=True) if known else None
-
-    def create_module(self, spec: ModuleSpec) -> Any:
-        """Something that has every attribute."""
-        return MagicMock(name=spec.name, __path__=[])
-
-    def exec_module(self, module: Any) -> None:
-        """There is nothing to run."""
-
-
-sys.meta_path.append(Absent())
 try:
     from svdistill.data import Augmentation, ResidentSplit
     from svdistill.distiller import Distiller
@@ -77,7 +51,7 @@ try:
     from svdistill.training.recording import CUDARecorder, Recorder
     from svdistill.training.step import DistillStep, Step, TaskStep
 except ModuleNotFoundError as error:
-    sys.exit(f"gpu.py: the package {error.name!r} is missing; install it, and set PYTHONPATH=src")
+    sys.exit(f"gpu.py: the package {error.name!r} is missing; install them all: pip install -e .")
 
 CLASSES = 100
 # After so many steps both kinds of a step with a clip_interval of 10 are recorded.

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from svdistill import locking
 from svdistill.errors import RunError
 from svdistill.locking import LOCK_NAME, locked, require_unlocked
 
@@ -144,16 +143,18 @@ def test_a_file_system_without_locks_warns_and_goes_on(tmp_path, monkeypatch, nu
         assert list(tmp_path.iterdir()) == []
 
 
-def test_a_system_without_locks(tmp_path, monkeypatch):
-    monkeypatch.setattr(locking, "fcntl", None)
-    require_unlocked(tmp_path)
-    with pytest.warns(RuntimeWarning, match="this system has none"), locked(tmp_path):
-        pass
+def test_a_link_is_not_followed(tmp_path):
+    (tmp_path / "other").write_text("kept")
+    (tmp_path / LOCK_NAME).symlink_to(tmp_path / "other")
+    with pytest.raises(RunError, match="a directory that can be written"):
+        enter(tmp_path)
+    assert (tmp_path / "other").read_text() == "kept"
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     with pytest.raises(RunError, match="a directory that can be written, got No such file"):
         enter(tmp_path / "missing")
+    assert not (tmp_path / "missing").exists()
 
 
 @pytest.mark.parametrize("note", [b"", b"{", b"[]", b'{"pid": 1}', b'{"pid": "x"}', b"\xff"])

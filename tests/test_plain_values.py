@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from svdistill.plain_values import from_plain, require_finite, require_plain
+from svdistill.plain_values import Finite, from_plain, plain_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,27 +37,31 @@ def test_comes_back_from_json():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": 1}, "name is no str: 1"),
-        ({"name": "a\0b"}, "name is no text"),
-        ({"name": "\ud800"}, "name is no text"),
-        ({"width": True}, "width is no float: True"),
-        ({"width": 2**70}, "width is no float"),
-        ({"sides": [1, 1.5]}, r"sides\[\] is no int: 1.5"),
-        ({"sides": "12"}, "sides is no"),
-        ({"sides": [True]}, r"sides\[\] is no int: True"),
-        ({"kind": "c"}, "kind is no"),
-        ({"kind": ["a"]}, "kind is no"),
-        ({"nested": {"pixels": 2**70}}, "pixels is no int"),
-        ({"nested": None}, "nested is no Side"),
-        ({"maybe": {}}, "pixels is missing"),
-        ({"either": 1.5}, "either is no str: 1.5"),
-        ({"flag": 1}, "flag is no bool: 1"),
+        ({"name": 1}, "name: expected `str`, got `int`"),
+        ({"name": "a\0b"}, "name: expected a text without NUL and half pairs, got 'a"),
+        ({"name": "\ud800"}, "name: expected a text"),
+        ({"\ud800": 1}, "a name: expected a text"),
+        ({"width": True}, "width: expected `float`, got `bool`"),
+        ({"width": 2**70}, "width: .*more than 64 bits"),
+        ({"sides": [1, 1.5]}, r"sides.*: expected `int`, got `float`"),
+        ({"sides": "12"}, "sides: expected `array`, got `str`"),
+        ({"sides": [True]}, r"sides.*: expected `int`, got `bool`"),
+        ({"kind": "c"}, "kind: invalid enum value 'c'"),
+        ({"kind": "c" * 9999}, "kind|value"),
+        ({"kind": ["a"]}, "kind: expected `str`"),
+        ({"nested": {"pixels": 2**70}}, "pixels: .*more than 64 bits"),
+        ({"nested": {"pixels": 1, "other": 1}}, "unknown: 'other'"),
+        ({"nested": None}, "nested: expected `object`, got `null`"),
+        ({"maybe": {}}, "maybe: object missing required field `pixels`"),
+        ({"either": 1.5}, r"either: expected `int \| str`, got `float`"),
+        ({"flag": 1}, "flag: expected `bool`, got `int`"),
         ({"other": 1}, "unknown: 'other'"),
     ],
 )
 def test_another_type_is_refused_by_name(changes, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as refused:
         from_plain(Everything, {**dataclasses.asdict(GOOD), **changes})
+    assert len(str(refused.value)) <= 200
 
 
 JSON = st.recursive(
@@ -76,13 +80,26 @@ def test_anything_is_taken_or_refused(value):
     assert from_plain(Everything, dataclasses.asdict(built)) == built or built.width != built.width
 
 
-def test_only_what_is_there_is_required_to_fit():
-    require_plain(Everything, {"name": "x", "of_another_version": object()})
-    with pytest.raises(ValueError, match="flag is no bool"):
-        require_plain(Everything, {"flag": "yes"})
+def test_fields_may_be_missing_or_of_another_version():
+    values = {"name": "x", "width": 2, "sides": [1], "of_another_version": object()}
+    assert plain_fields(Everything, values) == {"name": "x", "width": 2.0, "sides": (1,)}
+    with pytest.raises(ValueError, match=r"^flag: expected `bool`, got `str`"):
+        plain_fields(Everything, {"flag": "yes"})
+    with pytest.raises(ValueError, match=r"^nested: pixels: expected `int`, got `str`"):
+        plain_fields(Everything, {"nested": {"pixels": "3"}})
 
 
-def test_finite():
-    require_finite(a=1.0, b=(0.0, 2.0))
-    with pytest.raises(ValueError, match="b is not finite"):
-        require_finite(a=1.0, b=(0.0, float("nan")))
+def test_depth_is_no_matter():
+    value: object = 1
+    for _ in range(100_000):
+        value = [value]
+    with pytest.raises(ValueError, match="name: expected `str`, got `array`"):
+        from_plain(Everything, {**dataclasses.asdict(GOOD), "name": value})
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_finite(number):
+    kind = tuple[Finite, ...]
+    assert from_plain(kind, [1.0, 0, -2.5, 1.7e308]) == (1.0, 0.0, -2.5, 1.7e308)
+    with pytest.raises(ValueError, match=r"^\[1\]: expected a finite number"):
+        from_plain(kind, [1.0, number])

@@ -1,4 +1,4 @@
-"""One writer at a time: a lock on a folder, which ends with the process that holds it."""
+"""One writer at a time: a lock on a folder that ends with the process that holds it."""
 
 from __future__ import annotations
 
@@ -14,32 +14,31 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from filelock import FileLock, Timeout
+
 from svdistill.errors import RunError
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 LOCK_NAME: Final = ".lock"
-HELD: Final = (errno.EAGAIN, errno.EACCES)
+# Errors of file systems without locks.
+NO_LOCKS: Final = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+# Seconds in which a lock is tried again: its last holder may be removing the file.
+PATIENCE: Final = 0.1
 MOST_NOTE: Final = 4096  # bytes
-_held: set[int] = set()  # descriptors
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder for the block, which nobody else then can.
+    """Lock a folder exclusively for the block.
 
-    The kernel keeps the lock, on the file `.lock`: it ends with the process, however that ends. The
-    file says who holds it, and is removed after the block. A file system without locks is used
-    without, after a warning.
+    The kernel keeps the lock, on the file `.lock`, and releases it when the process ends. The file
+    names the holder, and is removed after the block. On a file system without locks the block runs
+    unlocked, after a warning.
 
     Args:
-        folder: which is there.
+        folder: an existing folder.
 
     Raises:
-        RunError: another process, or another thread of this one, holds it; or its file cannot be
+        RunError: another process, or another lock of this one, holds it; or the file cannot be
             made.
 
     Example:
@@ -52,82 +51,54 @@ def locked(folder: Path) -> Iterator[None]:
         []
     """
     path = folder / LOCK_NAME
-    descriptor = _acquire(path)
-    if descriptor is None:
-        yield
-        return
+    lock = FileLock(path, timeout=PATIENCE, poll_interval=PATIENCE / 10, fallback_to_soft=False)
     try:
+        folder.stat()  # filelock would make it
+        lock.acquire()
+    except Timeout as error:
+        raise _held_by(path) from error
+    except OSError as error:
+        _require_no_locks(path, error)
+    try:
+        if lock.is_locked:
+            with contextlib.suppress(OSError):  # a full disk: the lock holds without a note
+                since = time.strftime("%Y-%m-%d %H:%M:%S %z")
+                note = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
+                path.write_text(json.dumps(note))
         yield
     finally:
-        # Removed while it is held: whoever opened it meanwhile finds that it has no name any more.
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
-        _held.discard(descriptor)
-        os.close(descriptor)
+        # Removed while it is held: a process that opened it meanwhile finds it without a name.
+        if lock.is_locked:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+        lock.release()
 
 
 def require_unlocked(folder: Path) -> None:
-    """Raise `RunError` if somebody holds the folder; nothing is written."""
+    """Raise `RunError` if another process holds the folder; nothing is written."""
     path = folder / LOCK_NAME
-    if fcntl is None:
-        return
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in HELD:
-            raise _held_by(path) from error
-    finally:
-        os.close(descriptor)
+    if os.access(path, os.W_OK):
+        with locked(folder):
+            pass
 
 
-def _acquire(path: Path) -> int | None:
-    """The descriptor that holds the lock; None where the file system knows no locks."""
-    if fcntl is None:
-        _warn(path, "this system has none")
-        return None
-    while True:
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise RunError(
-                str(path.parent),
-                expected="a directory that can be written",
-                got=error.strerror or type(error).__name__,
-                remedy="choose another --output, or change the permissions",
-            ) from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(descriptor)
-            if error.errno in HELD:
-                raise _held_by(path) from error
-            path.unlink(missing_ok=True)
-            _warn(path, error.strerror or type(error).__name__)
-            return None
-        if _is_at(descriptor, path):
-            break
-        os.close(descriptor)  # its holder has just removed it
-    _held.add(descriptor)
-    with contextlib.suppress(OSError):  # a full disk: the lock holds without a note
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(_note()).encode(), 0)
-    return descriptor
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except OSError:
-        return False
-
-
-def _note() -> dict[str, object]:
-    since = time.strftime("%Y-%m-%d %H:%M:%S %z")
-    return {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
+def _require_no_locks(path: Path, error: OSError) -> None:
+    """Warn where the file system has no locks; any other error is a `RunError`."""
+    reason = error.strerror or type(error).__name__
+    if error.errno not in NO_LOCKS:
+        raise RunError(
+            str(path.parent),
+            expected="a directory that can be written",
+            got=reason,
+            remedy="choose another --output, or change the permissions",
+        ) from error
+    path.unlink(missing_ok=True)
+    warnings.warn(
+        f"{path.parent} cannot be locked ({reason}): nothing keeps a second process from writing "
+        "there at the same time",
+        RuntimeWarning,
+        stacklevel=4,
+    )
 
 
 def _held_by(path: Path) -> RunError:
@@ -143,24 +114,3 @@ def _held_by(path: Path) -> RunError:
         got=f"one that is held by {who}",
         remedy="wait until that has ended, stop it, or choose another --output",
     )
-
-
-def _warn(path: Path, reason: str) -> None:
-    warnings.warn(
-        f"{path.parent} cannot be locked ({reason}): nothing keeps a second process from writing "
-        "there at the same time",
-        RuntimeWarning,
-        stacklevel=5,
-    )
-
-
-def _let_go() -> None:
-    """A forked process, such as one that decodes images, must not keep its parent's locks."""
-    for descriptor in _held:
-        with contextlib.suppress(OSError):
-            os.close(descriptor)
-    _held.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go)

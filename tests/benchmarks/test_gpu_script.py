@@ -13,7 +13,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
     spec = importlib.util.spec_from_file_location("gpu", ROOT / "benchmarks/gpu.py")
     assert spec is not None
     assert spec.loader is not None

@@ -1,5 +1,5 @@
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import pytest
 import torch
@@ -13,7 +13,6 @@ from svdistill.knowledge_store.structure import (
     find_class,
     from_json,
     rebuild,
-    to_json,
 )
 from svdistill.losses import Knowledge, SumKnowledge
 
@@ -29,7 +28,7 @@ class Nested(Knowledge):
 @pytest.mark.parametrize("kind", KINDS)
 def test_knowledge_comes_back_through_json(kind):
     whole = knowledge(kind)
-    structure = from_json(json.loads(json.dumps(to_json(describe(whole, "float16")))))
+    structure = from_json(json.loads(json.dumps(asdict(describe(whole, "float16")))))
     assert structure == describe(whole, "float16")
     again = rebuild(structure, iter(whole.tensors()))
     assert type(again) is type(whole)
@@ -56,7 +55,7 @@ def test_few_numbers_stay_float32():
 
 def test_a_knowledge_of_ones_own():
     whole = Nested(((torch.ones(3, 2), torch.zeros(3)), ()), torch.ones(3, 1, 4))
-    structure = from_json(to_json(describe(whole, "float32")))
+    structure = from_json(json.loads(json.dumps(asdict(describe(whole, "float32")))))
     again = rebuild(structure, iter(whole.tensors()))
     assert isinstance(again, Nested)
     assert (len(again.maps), len(again.maps[0]), again.maps[1]) == (2, 2, ())
@@ -111,6 +110,8 @@ LEAF = {"name": "a", "shape": [3], "dtype": "float16"}
                 {"shape": [2**40]},
                 {"shape": [2**20, 2**20]},
                 {"dtype": "object"},
+                {"dtype": "float16\n"},
+                {"more": 1},
                 {"dtype": ["float16"]},
                 {"name": None},
             )
@@ -119,7 +120,9 @@ LEAF = {"name": "a", "shape": [3], "dtype": "float16"}
     ],
 )
 def test_what_is_no_structure(value):
-    with pytest.raises(ValueError, match=r"structure|tensors"):
+    with pytest.raises(
+        ValueError, match=r"structure|tensors|unknown|(name|shape|dtype).*: expected"
+    ):
         from_json(value)
 
 

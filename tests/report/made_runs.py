@@ -41,13 +41,11 @@ def made_run(
     parameters: int = 1_000_000,
     flops: int = 2_000_000,
     teacher_accuracy: float | None = None,
-    side: int | None = None,
+    side: int = 32,
+    num_classes: int = 10,
     **options: object,
 ) -> Run:
-    """A run as if it had been read; with a `loss` among the options it was taught, as the seed.
-
-    Without the side of its images it is of an early version.
-    """
+    """A run as if it had been read; with a `loss` among the options it was taught, as the seed."""
     kind = DistillConfig if "loss" in options else TrainConfig
     options = {"clip": "norm", **options} if "loss" in options else options
     config = dataclasses.asdict(kind(output=path, network=network, **options))
@@ -71,7 +69,7 @@ def made_run(
         flops=flops,
         epochs=len(accuracies),
         seconds=1.0,
-        num_classes=None if side is None else 10,
+        num_classes=num_classes,
         image_size=side,
     )
     return Run(Path(path), config, environment(), summary, records)

@@ -174,8 +174,6 @@ def test_a_student_alone_on_images_of_another_size_is_no_measure() -> None:
         "SVD, 64 pixels",
     ]
     assert comparison.alone(comparison.methods[2]) == comparison.methods[1]
-    (of_old_versions,) = compare([alone("a"), taught("b", side=32)])
-    assert of_old_versions.alone(of_old_versions.methods[1]) is not None
 
 
 def test_weights_that_a_student_began_with_are_part_of_its_training() -> None:

@@ -14,7 +14,8 @@ from svdistill.report.runs import Run
 def run_of(name: str, num_classes: int, side: int, width: float = 0.25) -> Run:
     with torch.device("meta"):
         size = profile_network(build_network(name, num_classes, width), (3, side, side))
-    return made_run(name, name, parameters=size.parameters, flops=size.flops, width=width)
+    counted = {"parameters": size.parameters, "flops": size.flops}
+    return made_run(name, name, **counted, width=width, num_classes=num_classes, side=side)
 
 
 def test_a_network_is_built_as_it_was_for_one_blank_image() -> None:

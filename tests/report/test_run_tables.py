@@ -25,6 +25,8 @@ def summary(last, best, seed):
         flops=121_184_256,
         epochs=5,
         seconds=1.0,
+        num_classes=100,
+        image_size=32,
     )
 
 

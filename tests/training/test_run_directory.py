@@ -16,7 +16,23 @@ from svdistill.training.run_directory import (
 )
 
 SUMMARY = RunSummary(
-    "elsewhere", "train", "vgg_student", 1.0, None, 0, 60.0, 61.0, 3, "dev", None, 10, 20, 5, 1.5
+    "elsewhere",
+    "train",
+    "vgg_student",
+    1.0,
+    None,
+    0,
+    60.0,
+    61.0,
+    3,
+    "dev",
+    None,
+    10,
+    20,
+    5,
+    1.5,
+    7,
+    32,
 )
 
 
@@ -250,5 +266,5 @@ def test_files_of_strangers_are_refused(tmp_path, text):
 def test_an_epoch_of_other_types_is_refused(tmp_path, field):
     lines = [dataclasses.asdict(record(0)), {**dataclasses.asdict(record(1)), field: [1]}]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(RunError, match=f"{field} is no"):
+    with pytest.raises(RunError, match=f"{field}: expected"):
         read_records(tmp_path)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
 from svdistill.errors import RunError
-from svdistill.files import read_json, write_json
+from svdistill.files import write_json
+from svdistill.plain_values import read_plain
 
 Result = TypeVar("Result")
 
@@ -47,23 +48,9 @@ def read_result(path: Path, kind: type[Result]) -> Result:
     Raises:
         RunError: the file is missing, damaged, or holds something else.
     """
-    value = read_json(path)
-    try:
-        return _build(kind, value)
-    except (TypeError, KeyError, AttributeError) as error:
-        raise RunError(
-            str(path),
-            expected=f"a {kind.__name__}",
-            got=f"{type(error).__name__}: {error}",
-            remedy="measure it again with `svdistill bench`",
-        ) from error
-
-
-def _build(kind: Any, value: Any) -> Any:
-    """A value as JSON gives it, as a type says it."""
-    if dataclasses.is_dataclass(kind):
-        kinds = get_type_hints(kind)
-        return kind(**{name: _build(kinds[name], field) for name, field in value.items()})  # type: ignore[operator]
-    if get_origin(kind) is tuple:
-        return tuple(_build(get_args(kind)[0], item) for item in value)
-    return value
+    return read_plain(
+        path,
+        kind,
+        expected=f"a {kind.__name__}",
+        remedy="measure it again with `svdistill bench`",
+    )

@@ -11,6 +11,7 @@ from pathlib import Path
 from svdistill.errors import ArgumentError, RunError
 from svdistill.export.formats import format_of
 from svdistill.export.trace import in_short
+from svdistill.plain_values import Finite, from_plain
 from svdistill.training.run_directory import RunDirectory, read_summary
 from svdistill.training.weights import WeightsCard
 
@@ -38,11 +39,11 @@ class ExportMetadata:
     """
 
     network: str
-    width: float
+    width: Finite
     class_names: tuple[str, ...]
     image_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[Finite, ...]
+    std: tuple[Finite, ...]
     test_accuracy: float | None
     svdistill_version: str
     value_range: tuple[float, ...] = (0.0, 1.0)
@@ -65,11 +66,9 @@ class ExportMetadata:
         """Read what `to_strings` wrote.
 
         Raises:
-            KeyError, ValueError: a field is missing, or is no JSON.
+            KeyError, ValueError: a field is missing, is no JSON, or of another type.
         """
-        values = {field.name: json.loads(texts[field.name]) for field in fields(cls)}
-        tuples = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-        return cls(**{**values, **tuples})
+        return from_plain(cls, {field.name: json.loads(texts[field.name]) for field in fields(cls)})
 
 
 def metadata_of(card: WeightsCard, weights: Path) -> ExportMetadata:

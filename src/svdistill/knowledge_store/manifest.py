@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from types import NoneType
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from msgspec import Meta
 
 from svdistill.errors import RunError
 from svdistill.files import read_json, write_json
-from svdistill.knowledge_store.structure import Node, from_json, to_json
+from svdistill.knowledge_store.structure import Node, from_json
+from svdistill.plain_values import Finite, plain_fields
 
 VERSION: Final = 1
+Count = Annotated[int, Meta(ge=1)]
 # What stores of earlier versions do not say; it is written where it says something.
 LATER: Final = ("tap_shapes",)
 # What may differ between a store that is being written and the same one when it is whole.
@@ -53,20 +55,20 @@ class Manifest:
     teacher: str
     teacher_sha256: str
     teacher_taps: tuple[str, ...]
-    tap_shapes: tuple[tuple[int, ...], ...] = ()
+    tap_shapes: tuple[Annotated[tuple[Count, ...], Meta(min_length=1, max_length=3)], ...] = ()
     teacher_accuracy: float | None = None
     data: str
     data_fingerprint: str
-    images: int
+    images: Count
     class_names: tuple[str, ...]
-    image_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    image_size: Count
+    mean: tuple[Finite, ...]
+    std: tuple[Finite, ...]
     loss: str
     augmentation: str
-    views: int
-    views_seed: int
-    shard_images: int
+    views: Count
+    views_seed: Annotated[int, Meta(ge=0)]
+    shard_images: Count
     structure: Node
     complete: bool = False
 
@@ -117,51 +119,16 @@ def read_manifest(path: Path) -> Manifest:
 def _checked(content: dict[str, Any]) -> Manifest:
     if set(content) | set(LATER) != {field.name for field in fields(Manifest)}:
         raise ValueError("fields are missing, or too many")
-    structure = from_json(content["structure"])
-    lists = {name: tuple(value) for name, value in content.items() if isinstance(value, list)}
-    shapes = tuple(map(tuple, content.get("tap_shapes", ())))
-    manifest = Manifest(**{**content, **lists, "tap_shapes": shapes, "structure": structure})
-    _require(manifest, int, "images", "image_size", "views", "shard_images", least=1)
-    _require(manifest, int, "views_seed", least=0)
-    _require(manifest, bool, "complete")
-    _require(manifest, (float, int, NoneType), "teacher_accuracy")
-    _require(
-        manifest,
-        str,
-        *("svdistill", "teacher", "teacher_sha256", "data", "data_fingerprint"),
-        *("loss", "augmentation"),
-    )
-    for name, kind in (
-        ("teacher_taps", str),
-        ("class_names", str),
-        ("mean", float),
-        ("std", float),
-    ):
-        items = getattr(manifest, name)
-        if type(items) is not tuple or not all(type(item) is kind for item in items):
-            raise ValueError(f"{name} is no list of {kind.__name__}")
-    if not all(math.isfinite(number) for number in manifest.mean + manifest.std):
-        raise ValueError("mean and std are not finite")
-    if len(shapes) not in (0, len(manifest.teacher_taps)) or not all(
-        1 <= len(shape) <= 3 and all(type(side) is int and side > 0 for side in shape)
-        for shape in shapes
-    ):
+    structure = from_json(content.pop("structure"))
+    manifest = Manifest(**plain_fields(Manifest, content), structure=structure)
+    if len(manifest.tap_shapes) not in (0, len(manifest.teacher_taps)):
         raise ValueError("tap_shapes are not one of each tap")
     return manifest
 
 
-def _require(manifest: Manifest, kind: Any, *names: str, least: int | None = None) -> None:
-    for name in names:
-        value = getattr(manifest, name)
-        kinds = kind if isinstance(kind, tuple) else (kind,)
-        if type(value) not in kinds or (least is not None and value < least):
-            raise ValueError(f"{name} is {str(value)[:60]!r}")
-
-
 def _plain(manifest: Manifest) -> dict[str, Any]:
     """The manifest as JSON holds it."""
-    shallow = replace(manifest, structure=Node("", ()))
-    content = {**asdict(shallow), "structure": to_json(manifest.structure)}
+    content = asdict(manifest)
     said = {name: value for name, value in content.items() if value or name not in LATER}
     return json.loads(json.dumps(said))
 

@@ -6,13 +6,15 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import torch
+from msgspec import Meta
 from torch import Tensor
 
 from svdistill.errors import ArgumentError, RunError
 from svdistill.losses import Knowledge
+from svdistill.plain_values import from_plain
 
 DTYPES: Final = {"float16": torch.float16, "float32": torch.float32}
 # Singular values and the logits of few classes: little to save, and much of the loss hangs on them.
@@ -34,8 +36,8 @@ class Leaf:
     """
 
     name: str
-    shape: tuple[int, ...]
-    dtype: str
+    shape: tuple[Annotated[int, Meta(ge=1, le=MOST_NUMBERS)], ...]
+    dtype: Annotated[str, Meta(pattern=r"\Afloat(16|32)\Z")]
 
     @property
     def bytes(self) -> int:
@@ -97,20 +99,11 @@ def find_class(node: Node) -> type[Knowledge]:
     )
 
 
-def to_json(branch: Branch) -> Any:
-    """The structure as dictionaries and lists."""
-    if isinstance(branch, tuple):
-        return [to_json(item) for item in branch]
-    if isinstance(branch, Leaf):
-        return {"name": branch.name, "shape": list(branch.shape), "dtype": branch.dtype}
-    return {"knowledge": branch.knowledge, "fields": [to_json(item) for item in branch.fields]}
-
-
 def from_json(value: Any) -> Node:
-    """The structure that `to_json` wrote.
+    """The structure of which this is `dataclasses.asdict`, as JSON gives it.
 
     Raises:
-        ValueError: it wrote no such thing, or the structure is absurdly large.
+        ValueError: it is of no structure, or of an absurdly large one.
     """
     node = _from_json(value, DEEPEST)
     if not isinstance(node, Node):
@@ -167,15 +160,8 @@ def _from_json(value: Any, depth: int) -> Branch:
         fields = _from_json(value["fields"], depth - 1)
         if isinstance(value["knowledge"], str) and isinstance(fields, tuple):
             return Node(value["knowledge"], fields)
-    if isinstance(value, dict) and set(value) == {"name", "shape", "dtype"}:
-        shape, dtype = value["shape"], value["dtype"]
-        if (
-            isinstance(value["name"], str)
-            and isinstance(shape, list)
-            and all(type(side) is int and 0 < side <= MOST_NUMBERS for side in shape)
-            and dtype in tuple(DTYPES)
-        ):
-            return Leaf(value["name"], tuple(shape), dtype)
+    if isinstance(value, dict) and "dtype" in value:
+        return from_plain(Leaf, value)
     raise ValueError(f"no part of a structure: {str(value)[:60]}")
 
 

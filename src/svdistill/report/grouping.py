@@ -135,12 +135,10 @@ def _taught_by(run: Run, teachers: Sequence[Run]) -> str:
 
 def _rows(named: Sequence[tuple[str, Run]], *, of_teachers: bool = False) -> list[MethodRuns]:
     """Runs of one name, trained alike; where not all were trained alike, names say how."""
-    sized = all(run.summary.image_size is not None for _, run in named)
     groups: dict[tuple[str, tuple[Any, ...]], list[Run]] = {}
     for name, run in named:
-        # What came of it says more than what was asked for; early versions did not note it.
-        size = {"image_size": run.summary.image_size} if sized else {}
-        values = {**run.config, **size}
+        # What came of it says more than what was asked for.
+        values = {**run.config, "image_size": run.summary.image_size}
         training = tuple(values.get(setting) or None for setting in TRAINING)
         groups.setdefault((name, training), []).append(run)
     settings = zip(*(training for _, training in groups), strict=True)

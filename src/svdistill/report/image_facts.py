@@ -50,7 +50,7 @@ def _trained_on(run: Run) -> str:
 
 def _classes(run: Run, card: WeightsCard | None) -> str:
     if card is None:
-        return str(run.summary.num_classes or "not known")
+        return str(run.summary.num_classes)
     names = card.class_names
     more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
     return f"{len(names):,}: {', '.join(names[:MOST_NAMES])}{more}"
@@ -58,7 +58,7 @@ def _classes(run: Run, card: WeightsCard | None) -> str:
 
 def _size(run: Run, card: WeightsCard | None) -> str:
     side = run.summary.image_size if card is None else card.image_size
-    return f"{side}x{side} pixels" if side else "not known"
+    return f"{side}x{side} pixels"
 
 
 def _digits(numbers: tuple[float, ...]) -> str:

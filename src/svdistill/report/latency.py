@@ -13,7 +13,6 @@ from torch import nn
 from svdistill.errors import SVDistillError
 from svdistill.networks import profile_network
 from svdistill.report.rebuilding import Missing, build_student
-from svdistill.report.recovering import input_of
 from svdistill.report.runs import Run
 from svdistill.timing import Case, Measurement, interleave
 from svdistill.training.run_directory import environment
@@ -91,7 +90,7 @@ def rebuild(run: Run) -> tuple[nn.Module, torch.Tensor]:
         Missing: it cannot be built from what the run left, or is no longer built as it was.
         SVDistillError: its library is missing, or no longer has it.
     """
-    network, side = build_student(run), input_of(run).image_size
+    network, side = build_student(run), run.summary.image_size
     shape = (3, side, side)
     profile = profile_network(network, shape)
     if (profile.parameters, profile.flops) != (run.summary.parameters, run.summary.flops):

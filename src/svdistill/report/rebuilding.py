@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from svdistill.networks import build_network, is_code, is_zoo, network_names
-from svdistill.report.recovering import input_of
 from svdistill.report.runs import Run
 from svdistill.training.config import OBJECT, PRETRAINED
 from svdistill.training.initial_weights import fill_network
@@ -65,7 +64,7 @@ def build_student(run: Run) -> nn.Module:
     with _as_seeded(run):
         if name.startswith(HUB):
             return build_as_on_card(card_of(run), run.path).eval()
-        classes, size = input_of(run)
+        classes, size = run.summary.num_classes, run.summary.image_size
         return build_network(name, classes, run.summary.width, image_size=size).eval()
 
 
@@ -83,7 +82,7 @@ def student_before(run: Run) -> nn.Module:
                 f"{run.path} started from the published weights of {name}, which a report does "
                 "not fetch"
             )
-        classes, size = input_of(run)
+        classes, size = run.summary.num_classes, run.summary.image_size
         with _as_seeded(run):
             return build_network(name, classes, pretrained=True, image_size=size).eval()
     if weights and not Path(weights).exists():

@@ -12,10 +12,9 @@ from typing import Final
 import torch
 from torch import nn
 
-from svdistill.errors import RunError
-from svdistill.files import read_json, write_json
+from svdistill.files import write_json
 from svdistill.networks import profile_network
-from svdistill.plain_values import from_plain
+from svdistill.plain_values import read_plain
 from svdistill.timing import Case, interleave
 
 LATENCY_ROUNDS: Final = 20
@@ -128,16 +127,12 @@ def read_before_after(path: str | Path) -> BeforeAfter | None:
     file = Path(path) / "before_after.json"
     if not file.exists():
         return None
-    fields = read_json(file)
-    try:
-        return from_plain(BeforeAfter, fields)
-    except ValueError as error:
-        raise RunError(
-            str(file),
-            expected="a teacher's and a student's figures",
-            got=str(error),
-            remedy="remove it; the rest of the run does not need it",
-        ) from error
+    return read_plain(
+        file,
+        BeforeAfter,
+        expected="a teacher's and a student's figures",
+        remedy="remove it; the rest of the run does not need it",
+    )
 
 
 def _costs(network: nn.Module, image_shape: Sequence[int]) -> tuple[int, int, int]:

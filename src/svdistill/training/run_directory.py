@@ -17,7 +17,6 @@ from svdistill.errors import RunError
 from svdistill.files import (
     is_temporary,
     make_directory,
-    read_json,
     read_text,
     sweep,
     write_atomically,
@@ -25,11 +24,14 @@ from svdistill.files import (
 )
 from svdistill.locking import LOCK_NAME, locked, require_unlocked
 from svdistill.parallel import is_main, size
-from svdistill.plain_values import from_plain, require_finite, require_text
+from svdistill.plain_values import Finite, from_plain, read_plain
 from svdistill.training.checkpoint import Checkpoints
 from svdistill.training.epoch_record import EpochRecord
 from svdistill.training.stored_config import RunConfig, require_same, to_yaml
 
+# What environment.json holds.
+Fact = str | float | int | bool | None
+Facts = dict[str, Fact | dict[str, Fact]]
 PACKAGES = ("svdistill", "torch", "numpy", "accelerate", "datasets", "safetensors")
 
 
@@ -51,14 +53,14 @@ class RunSummary:
         parameters, flops: of the network, the FLOPs (2 x multiply-adds) for one image.
         epochs: over all stages.
         seconds: spent in training and evaluation, over all resumptions.
-        num_classes, image_size: of the data, the latter in pixels; None in runs of old versions.
+        num_classes, image_size: of the data, the latter in pixels.
         skipped_steps: those whose gradients overflowed in fp16, so that they changed nothing.
     """
 
     directory: str
     kind: str
     network: str
-    width: float
+    width: Finite
     loss: str | None
     seed: int
     last_accuracy: float
@@ -69,9 +71,9 @@ class RunSummary:
     parameters: int
     flops: int
     epochs: int
-    seconds: float
-    num_classes: int | None = None
-    image_size: int | None = None
+    seconds: Finite
+    num_classes: int
+    image_size: int
     skipped_steps: int = 0
 
 
@@ -191,29 +193,12 @@ def read_environment(file: Path) -> dict[str, Any]:
     Raises:
         RunError: it is missing, damaged, or holds something else.
     """
-    recorded = read_json(file)
-    try:
-        _require_facts(recorded)
-    except ValueError as error:
-        raise RunError(
-            str(file),
-            expected="the environment of a run",
-            got=str(error),
-            remedy="check that the path is a run directory",
-        ) from error
-    return recorded
-
-
-def _require_facts(value: object, depth: int = 2) -> None:
-    """Raise unless it is a dictionary of numbers, texts, and dictionaries of these."""
-    if not isinstance(value, dict) or depth == 0:
-        raise ValueError(f"no JSON object of facts: {type(value).__name__}")
-    for name, item in value.items():
-        require_text(name, "a name")
-        if isinstance(item, (dict, list)):
-            _require_facts(item, depth - 1)
-        elif isinstance(item, str):
-            require_text(item, name)
+    return read_plain(
+        file,
+        Facts,
+        expected="the environment of a run",
+        remedy="check that the path is a run directory",
+    )
 
 
 def read_summary(path: str | Path) -> RunSummary:
@@ -226,17 +211,8 @@ def read_summary(path: str | Path) -> RunSummary:
         RunError: there is none, or it is damaged.
     """
     file = Path(path) / "summary.json"
-    fields = read_json(file)
-    try:
-        if not isinstance(fields, dict):
-            raise ValueError("no JSON object")
-        summary = from_plain(RunSummary, {**fields, "directory": str(path)})
-        require_finite(width=summary.width, seconds=summary.seconds)
-        return summary
-    except ValueError as error:
-        raise RunError(
-            str(file), expected="the summary of a run", got=str(error), remedy="run it again"
-        ) from error
+    summary = read_plain(file, RunSummary, expected="the summary of a run", remedy="run it again")
+    return dataclasses.replace(summary, directory=str(path))
 
 
 def read_records(path: str | Path) -> list[EpochRecord]:

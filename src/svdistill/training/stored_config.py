@@ -9,7 +9,7 @@ from typing import Any, Final
 import yaml
 
 from svdistill.errors import RunError
-from svdistill.plain_values import require_plain
+from svdistill.plain_values import plain_fields
 from svdistill.plain_yaml import read_yaml
 from svdistill.training.config import DistillConfig, TrainConfig
 
@@ -36,7 +36,7 @@ def stored_values(path: Path) -> dict[str, Any]:
         stored = read_yaml(path)
         if not isinstance(stored, dict) or not {"data", "classes_every"} <= set(stored):
             raise ValueError("something else")
-        require_plain(DistillConfig if "loss" in stored else TrainConfig, stored)
+        plain_fields(DistillConfig if "loss" in stored else TrainConfig, stored)
     except (OSError, ValueError) as error:
         raise RunError(
             str(path),

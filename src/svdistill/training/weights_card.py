@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+from msgspec import Meta
 from safetensors import SafetensorError, safe_open
 
 from svdistill.errors import RunError
-from svdistill.plain_values import from_plain, require_finite
+from svdistill.plain_values import MOST, Finite, from_plain
 
 METADATA_KEY = "svdistill"
 # A card may claim anything; no network comes near these.
 MOST_WIDTH: Final = 64.0
 MOST_SIDE: Final = 1 << 14
+CHANNELS: Final = Meta(min_length=3, max_length=3)
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,11 @@ class WeightsCard:
     """
 
     network: str
-    width: float
-    class_names: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    image_size: int
+    width: Annotated[float, Meta(gt=0, le=MOST_WIDTH)]
+    class_names: Annotated[tuple[str, ...], Meta(min_length=1)]
+    mean: Annotated[tuple[Finite, ...], CHANNELS]
+    std: Annotated[tuple[Annotated[float, Meta(gt=0, le=MOST)], ...], CHANNELS]
+    image_size: Annotated[int, Meta(gt=0, le=MOST_SIDE)]
     sha256: str = field(default="", compare=False)
     config: str = ""
 
@@ -57,7 +59,7 @@ def read_card(path: Path) -> WeightsCard | None:
     if text is None:
         return None
     try:
-        return _checked(from_plain(WeightsCard, json.loads(text)))
+        return from_plain(WeightsCard, json.loads(text))
     except (ValueError, RecursionError) as error:
         raise RunError(
             str(path),
@@ -65,16 +67,6 @@ def read_card(path: Path) -> WeightsCard | None:
             got=f"{type(error).__name__}: {error}",
             remedy="name its network with teacher_network, or train it again",
         ) from error
-
-
-def _checked(card: WeightsCard) -> WeightsCard:
-    """The card itself, unless it says what no network is."""
-    require_finite(mean=card.mean, std=card.std)
-    if not 0 < card.width <= MOST_WIDTH or not 0 < card.image_size <= MOST_SIDE:
-        raise ValueError(f"width {card.width:g}, image_size {card.image_size}")
-    if not card.class_names or len(card.mean) != 3 or len(card.std) != 3 or min(card.std) <= 0:
-        raise ValueError("no classes, or no channels")
-    return card
 
 
 def header(card: WeightsCard) -> dict[str, Any]:
