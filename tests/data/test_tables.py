@@ -121,7 +121,10 @@ def test_a_parquet_file_with_damaged_pages(tmp_path):
 
 @pytest.mark.parametrize(
     ("column", "wanted"),
-    [("img", r"an image column \(Image\)"), ("label", r"a label column \(ClassLabel\)")],
+    [
+        ("img", r"an image column \(Image\)"),
+        ("label", r"a label column \(ClassLabel\), or integers or strings named 'label'"),
+    ],
 )
 def test_a_table_without_images_or_labels(tmp_path, column, wanted):
     rest = table(IMAGES, LABELS).remove_columns(column).add_column("size", list(range(6)))
@@ -133,7 +136,7 @@ def test_a_table_without_images_or_labels(tmp_path, column, wanted):
 def test_a_parquet_file_that_datasets_did_not_write(tmp_path):
     plain = pyarrow.table({"img": [b"abc"], "label": [1]})
     pyarrow.parquet.write_table(plain, tmp_path / "train.parquet")
-    with pytest.raises(DataError, match=r"img \(Value\), label \(Value\); cast it"):
+    with pytest.raises(DataError, match=r"img \(Value\), label \(Value\); give --image_column"):
         read_parquet(tmp_path)
 
 

@@ -12,6 +12,7 @@ from svdistill.data import Augmentation, ImageData, ImageSplit, Prepared
 from svdistill.data.opening import Opened, open_images
 from svdistill.data.selection import Part, keep_classes, stratified
 from svdistill.data.sources import stored_split
+from svdistill.data.split_names import Wanted
 from svdistill.errors import ArgumentError, DataError, RunError, SVDistillError
 from svdistill.training.config import OBJECT
 from svdistill.training.run_directory import RunDirectory
@@ -97,7 +98,9 @@ def _given(card: WeightsCard, data: ImageData) -> EvaluationImages:
 def _open_own(run: Path, image_size: int) -> tuple[str, Opened]:
     """What a run was trained on; a weights file is of the run whose directory it lies in."""
     config = RunDirectory(run if run.is_dir() else run.parent).config
-    data = stored_values(config)["data"] if config.exists() else OBJECT
+    stored = stored_values(config) if config.exists() else {"data": OBJECT}
+    data = stored["data"]
+    wanted = Wanted(**{name: stored.get(name) or None for name in Wanted._fields})
     if data == OBJECT:
         raise ArgumentError(
             "data",
@@ -106,7 +109,7 @@ def _open_own(run: Path, image_size: int) -> tuple[str, Opened]:
             remedy="give --data, or in Python data=",
         )
     try:
-        return data, open_images(data, image_size)
+        return data, open_images(data, image_size, wanted)
     except SVDistillError as error:
         raise DataError(
             str(run),
