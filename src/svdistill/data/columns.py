@@ -69,7 +69,7 @@ def label_column(source: str, table: Dataset, wanted: str | None = None) -> str:
     return _obvious(source, "label_column", obvious, LABEL_COLUMNS, obvious[0])
 
 
-def class_values(tables: Iterable[Dataset], column: str) -> list[Any] | None:
+def class_values(source: str, tables: Iterable[Dataset], column: str) -> list[Any] | None:
     """The labels that occur in tables, in ascending order; None where the column names its classes.
 
     Negative numbers and empty texts say that there is no label, and are none of them.
@@ -82,11 +82,14 @@ def class_values(tables: Iterable[Dataset], column: str) -> list[Any] | None:
             return None
         arrow = table.select_columns([column]).with_format("arrow")
         values.update(arrow[:][column].unique().to_pylist())
-    return sorted(v for v in values if v is not None and v != "" and not _negative(v))
+    missing = {value for value in values if _is_missing(value)} - {-1, None}
+    if missing:
+        note(f"{source}: labels {listed(sorted(missing))} of {column!r} are taken as missing")
+    return sorted(value for value in values if not _is_missing(value))
 
 
-def _negative(value: object) -> bool:
-    return isinstance(value, int) and value < 0
+def _is_missing(value: object) -> bool:
+    return value is None or value == "" or (isinstance(value, int) and value < 0)
 
 
 def _obvious(

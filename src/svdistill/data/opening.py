@@ -126,10 +126,11 @@ def _open_tables(tables: Tables, image_size: int | None, wanted: Wanted) -> Open
             tables.source,
             expected="at least 2 classes",
             got=", ".join(tables.class_names) or "none",
-            remedy="use a data set whose images fall into several classes",
+            remedy="use a data set whose images fall into several classes; a negative label counts "
+            "as none",
         )
     train_name, test_name = tables.train_name(wanted), tables.test_name(wanted)
-    _tell_splits(tables, train_name, test_name)
+    _tell_splits(tables, train_name, test_name, wanted)
     used = {name: tables.labels(name) for name in (train_name, test_name) if name is not None}
     check_spelling(tables.source, tables.class_names, used)
     train = _table_part(tables, train_name, image_size)
@@ -147,14 +148,16 @@ def _open_tables(tables: Tables, image_size: int | None, wanted: Wanted) -> Open
     return Opened(train, test, tables.class_names)
 
 
-def _tell_splits(tables: Tables, train: str, test: str | None) -> None:
+def _tell_splits(tables: Tables, train: str, test: str | None, wanted: Wanted) -> None:
     """Say which splits were chosen, where there are others or their names were not plain."""
     others = [
         f"{name!r} ({len(table):,} images)"
         for name, table in tables.splits.items()
         if name not in (train, test)
     ]
-    guessed = {train.lower(), (test or train).lower()} - {*ROLES, ONLY_NAME}
+    chosen = {wanted.train_split, wanted.test_split}
+    guessed = {train, test or train} - chosen
+    guessed = {name for name in guessed if name.lower() not in (*ROLES, ONLY_NAME)}
     if others or guessed:
         tested = f"{test!r}" if test else f"a part cut from {train!r}"
         unused = f"; not used: {', '.join(others)}" if others else ""

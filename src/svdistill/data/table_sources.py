@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # What writing a cache fails with; an error of reading a damaged file has no such number.
 UNWRITABLE: Final = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
-    *(errno.ENOTDIR, errno.EEXIST),
+    *(errno.ENOTDIR, errno.EEXIST, errno.ENOENT),
 )
 
 
@@ -54,7 +54,7 @@ def load_parquet(path: Path, wanted: Wanted = ANY) -> Mapping[str, Dataset]:
             # `load_dataset("parquet", ...)` would tell the hub's download counter of every call.
             loaded = datasets.DatasetDict.from_parquet(named)
         except (datasets.exceptions.DatasetsError, OSError, ValueError) as cause:
-            _require_cache(cause)
+            _require_cache(cause, path)
             raise DataError(
                 str(path),
                 expected="Parquet files that hold one table of images",
@@ -167,20 +167,24 @@ def _split_name(stem: str) -> str:
     return re.sub(r"([-_.]?\d+)(-of-\d+)?$", "", stem) or stem
 
 
-def _require_cache(error: BaseException) -> None:
-    """Raise `MachineError` where `datasets` could not write what it had read."""
+def _require_cache(error: BaseException, source: Path | None = None) -> None:
+    """Raise `MachineError` where `datasets` could not write what it had read from the source."""
     import datasets
 
     while error.__cause__ is not None:
         error = error.__cause__
-    if isinstance(error, OSError) and (
-        error.errno in UNWRITABLE or "disk space" in str(error).lower()
-    ):
+    if not isinstance(error, OSError):
+        return
+    about = Path(str(error.filename)).absolute() if error.filename else None
+    if source is not None and about is not None and about.is_relative_to(source.absolute()):
+        return
+    if error.errno in UNWRITABLE or "disk space" in str(error).lower():
         raise MachineError(
             str(error.filename or datasets.config.HF_DATASETS_CACHE),
             expected="a cache directory of datasets that can be written, with space left",
             got=error.strerror or str(error),
-            remedy="make space or change its permissions, or set HF_HOME to another directory",
+            remedy="make space or change its permissions, or set HF_DATASETS_CACHE or HF_HOME to "
+            "another directory",
         ) from error
 
 

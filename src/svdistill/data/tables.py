@@ -152,7 +152,7 @@ def tables_of(source: str, loaded: Mapping[str, Dataset], wanted: Wanted = ANY) 
     image = image_column(source, table, wanted.image_column)
     label = label_column(source, table, wanted.label_column)
     splits = {name: encoded(table, image) for name, table in loaded.items()}
-    values = class_values(loaded.values(), label)
+    values = class_values(source, loaded.values(), label)
     if values is None:
         return Tables(source, splits, image, label, tuple(table.features[label].names))
     return Tables(source, splits, image, label, tuple(map(str, values)), tuple(values))

@@ -145,8 +145,9 @@ def _of_splits(source: str, splits: Mapping[str, Dataset], wanted: Wanted) -> tu
             remedy="rename the split to learn from",
         )
     chosen = (named or list(splits))[0]
-    if len(named) > 1:
-        note(f"{source}: learns without labels from {chosen!r}, not from {listed(named[1:])}")
+    others = [name for name in splits if name != chosen]
+    if others:
+        note(f"{source}: learns without labels from {chosen!r}, not from {listed(others)}")
     table = splits[chosen]
     # The option is of the labelled images; these may have other columns.
     column = wanted.image_column if wanted.image_column in table.features else None

@@ -39,7 +39,7 @@ class CacheConfig:
         dev_fraction: Share of the training images held out; their knowledge is not kept.
         unlabelled: More images for students without their labels, see `svdistill distill --help`;
             their knowledge is kept too.
-        label_column: Column of the labels in a table; empty for the obvious one, see docs/data.md.
+        label_column: Column of the labels in a table; empty for the one that is named like it.
         image_column: Column of the images in a table; likewise.
         train_split: Split to train on, by its name; empty for the obvious one, `.` for a folder
             whose folders are all classes.

@@ -62,7 +62,7 @@ class TrainConfig:
             `folder:PATH`, `parquet:PATH`, `hub:NAME`, or `rest` for those that `train_size` leaves
             out. They are half of every batch; an epoch goes once over the labelled or the
             unlabelled ones, whichever last longer.
-        label_column: Column of the labels in a table; empty for the obvious one, see docs/data.md.
+        label_column: Column of the labels in a table; empty for the one that is named like it.
         image_column: Column of the images in a table; likewise.
         train_split: Split to train on, by its name; empty for the obvious one, `.` for a folder
             whose folders are all classes.
