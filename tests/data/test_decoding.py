@@ -186,8 +186,6 @@ WHOLE = encode(Image.fromarray(COLOUR))
         (WHOLE[:-40], r"some\.parquet, row 1: .*truncated"),
         (None, r"some\.parquet, row 1: .*got an empty cell"),
         ({"bytes": None, "path": None}, r"some\.parquet, row 1: .*got an empty cell"),
-        ({"bytes": None, "path": "gone.png"}, r"row 1: .*No such file"),
-        ({"bytes": None, "path": "/nowhere/gone.png"}, r"^/nowhere/gone\.png: .*No such file"),
     ],
 )
 def test_a_damaged_image_is_named(cell, message):
@@ -234,3 +232,23 @@ def test_a_pipe_is_no_image(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(DataError, match="something else than a file"):
         pictures({"bytes": None, "path": str(tmp_path / "pipe.png")})
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("gone.png", "row 1"), ("/nowhere/gone.png", r"^/nowhere/gone\.png")],
+)
+def test_a_file_that_cannot_be_read_is_not_called_damaged(path, message):
+    read = pictures(WHOLE, {"bytes": None, "path": path})
+    with pytest.raises(DataError, match=f"{message}: expected a file that can .*No such file"):
+        read.read(np.array([1]))
+
+
+def test_without_memory_an_image_is_not_called_damaged(monkeypatch):
+    def full(*_):
+        raise MemoryError
+
+    read = pictures(WHOLE, WHOLE)
+    monkeypatch.setattr("svdistill.data.decoding._to_array", full)
+    with pytest.raises(MemoryError):
+        read.read(np.array([1]))

@@ -3,8 +3,10 @@ from pathlib import Path
 import pytest
 from picture_files import NAMES, in_turn, labels_of, noise, write_folder
 
+from svdistill.data import DataWarning
 from svdistill.data.folders import read_folder
-from svdistill.errors import DataError
+from svdistill.data.split_names import Wanted
+from svdistill.errors import ArgumentError, DataError
 
 IMAGES, LABELS = noise(6), in_turn(6)
 
@@ -34,8 +36,10 @@ def test_a_folder_without_splits(tmp_path):
 
 
 def test_a_class_may_be_called_train(tmp_path):
-    tables = read_folder(write_folder(tmp_path, IMAGES, LABELS, ("train", "test", "boat")))
-    assert tables.class_names == ("boat", "test", "train")
+    write_folder(tmp_path, IMAGES, LABELS, ("train", "bus", "boat"))
+    with pytest.warns(DataWarning, match="'train' holds no folders and is taken as a class"):
+        tables = read_folder(tmp_path)
+    assert tables.class_names == ("boat", "bus", "train")
     assert list(tables.splits) == ["images"]
 
 
@@ -106,3 +110,72 @@ def test_links_in_a_circle_end(tmp_path):
     (inside / "itself").symlink_to(inside / "itself")
     tables = read_folder(tmp_path)
     assert sum(map(len, labels_of(tables).values())) == len(IMAGES)
+
+
+# Splits in other spellings
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        *[("Train", "Test"), ("training", "testing"), ("training_set", "test_set")],
+        *[("train", "eval"), ("TrainData", "Val")],
+    ],
+)
+def test_splits_in_other_spellings(tmp_path, train, test):
+    for name in (train, test):
+        write_folder(tmp_path / name, IMAGES, LABELS)
+    tables = read_folder(tmp_path)
+    assert (tables.train_name(), tables.test_name()) == (train, test)
+    assert tables.class_names == NAMES
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        *[("my_train", "my_test"), ("images", "test"), ("trainval", "val"), ("train", "held_back")],
+        *[("train", "my_test"), ("test", "val")],
+    ],
+)
+def test_folders_that_may_be_splits_are_refused(tmp_path, names):
+    for name in names:
+        write_folder(tmp_path / name, IMAGES, LABELS)
+    with pytest.raises(DataError, match=r"give .*--test_split"):
+        read_folder(tmp_path)
+    wanted = Wanted(train_split=names[0], test_split=names[1])
+    tables = read_folder(tmp_path, wanted)
+    assert (tables.train_name(wanted), tables.test_name(wanted)) == names
+    whole = read_folder(tmp_path, Wanted(train_split="."))
+    assert whole.class_names == tuple(sorted(names))
+
+
+@pytest.mark.parametrize("names", [("Train", "Test"), ("ant", "test"), ("ant", "unlabeled")])
+def test_a_split_without_folders_is_no_class(tmp_path, names):
+    write_folder(tmp_path, IMAGES, LABELS % 2, names)
+    with pytest.raises(DataError, match="named like a split, among 2 folders"):
+        read_folder(tmp_path)
+
+
+def test_splits_within_classes_are_refused(tmp_path):
+    for name in NAMES:
+        write_folder(tmp_path / name, IMAGES[:2], [0, 1], ("train", "test"))
+    with (
+        pytest.raises(DataError, match=r"ant: .*got folders named like splits, 'test', 'train'"),
+        pytest.warns(DataWarning, match="are taken as classes, though each holds the folders"),
+    ):
+        read_folder(tmp_path)
+
+
+def test_a_test_split_may_be_cut_whatever_else_there_is(tmp_path):
+    for name in ("train", "test"):
+        write_folder(tmp_path / name, IMAGES, LABELS)
+    wanted = Wanted(test_split="cut")
+    with pytest.warns(DataWarning, match=r"1 folder\(s\) beside the splits with 6 image\(s\)"):
+        tables = read_folder(tmp_path, wanted)
+    assert (tables.train_name(wanted), tables.test_name(wanted)) == ("train", None)
+
+
+def test_a_wanted_split_that_is_not_there(tmp_path):
+    write_folder(tmp_path / "train", IMAGES, LABELS)
+    with pytest.raises(ArgumentError, match="train_split: expected one of 'train', got 'fit'"):
+        read_folder(tmp_path, Wanted(train_split="fit"))

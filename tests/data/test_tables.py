@@ -1,3 +1,5 @@
+import errno
+
 import datasets
 import numpy as np
 import pyarrow
@@ -6,8 +8,11 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from picture_files import NAMES, in_turn, labels_of, noise, table, write_parquet
 
+from svdistill.data import DataWarning
+from svdistill.data.split_names import Wanted
 from svdistill.data.table_sources import read_hub, read_parquet
-from svdistill.errors import DataError
+from svdistill.data.tables import tables_of
+from svdistill.errors import DataError, MachineError
 
 IMAGES, LABELS = noise(6), in_turn(6)
 
@@ -121,7 +126,10 @@ def test_a_parquet_file_with_damaged_pages(tmp_path):
 
 @pytest.mark.parametrize(
     ("column", "wanted"),
-    [("img", r"an image column \(Image\)"), ("label", r"a label column \(ClassLabel\)")],
+    [
+        ("img", r"an image column \(Image\)"),
+        ("label", r"a label column \(ClassLabel\), or integers or strings named 'label'"),
+    ],
 )
 def test_a_table_without_images_or_labels(tmp_path, column, wanted):
     rest = table(IMAGES, LABELS).remove_columns(column).add_column("size", list(range(6)))
@@ -133,7 +141,7 @@ def test_a_table_without_images_or_labels(tmp_path, column, wanted):
 def test_a_parquet_file_that_datasets_did_not_write(tmp_path):
     plain = pyarrow.table({"img": [b"abc"], "label": [1]})
     pyarrow.parquet.write_table(plain, tmp_path / "train.parquet")
-    with pytest.raises(DataError, match=r"img \(Value\), label \(Value\); cast it"):
+    with pytest.raises(DataError, match=r"img \(Value\), label \(Value\); give --image_column"):
         read_parquet(tmp_path)
 
 
@@ -162,6 +170,74 @@ def test_reading_leaves_progress_bars_as_they_were(tmp_path, capfd):
     read_parquet(path)
     assert datasets.is_progress_bar_enabled()
     assert capfd.readouterr() == ("", "")
+
+
+# Splits in other spellings
+
+
+@pytest.mark.parametrize(
+    ("names", "train", "test"),
+    [
+        (["Train", "Test"], "train", "test"),
+        (["data_train", "data_test"], "train", "test"),
+        (["cifar-train-00000-of-2", "cifar-train-00001-of-2", "cifar-EVAL"], "train", "eval"),
+        (["fit", "heldback"], "fit", "heldback"),
+        (["my-fit", "a b"], "my-fit", "a b"),
+    ],
+)
+def test_files_in_other_spellings(tmp_path, names, train, test):
+    for name in names:
+        write_parquet(tmp_path / f"{name}.parquet", IMAGES, LABELS)
+    known = train == "train"
+    wanted = Wanted() if known else Wanted(train_split=train, test_split=test)
+    tables = read_parquet(tmp_path, wanted)
+    assert (tables.train_name(wanted), tables.test_name(wanted)) == (train, test)
+    assert len(tables.labels(train)) == 6 * (len(names) - 1)
+    if not known:
+        assert list(read_parquet(tmp_path).splits) == ["images"]
+
+
+@pytest.mark.parametrize("names", [("train", "heldback"), ("test",), ("test", "heldback")])
+def test_files_that_may_be_splits_are_refused(tmp_path, names):
+    for name in names:
+        write_parquet(tmp_path / f"{name}.parquet", IMAGES, LABELS)
+    tables = read_parquet(tmp_path)
+    with pytest.raises(DataError, match=r"give --t\w+_split with"):
+        tables.test_name()
+    assert tables.test_name(Wanted(train_split=names[0], test_split="cut")) is None
+
+
+def test_files_that_are_not_read_are_told(tmp_path):
+    write_parquet(tmp_path / "Train.PARQUET", IMAGES, LABELS)
+    write_parquet(tmp_path / "more" / "test.parquet", IMAGES, LABELS)
+    (tmp_path / "._train.parquet").touch()
+    with pytest.warns(DataWarning, match=r"1 hidden .*1 file\(s\) in folders.*more/test.parquet"):
+        assert len(read_parquet(tmp_path).labels("train")) == 6
+
+
+@pytest.mark.parametrize("keys", [("Train", "Test"), ("training", "EVAL"), ("train", "my_test")])
+def test_keys_of_a_dictionary_in_other_spellings(keys):
+    tables = tables_of("it", DatasetDict({key: table(IMAGES, LABELS) for key in keys}))
+    assert (tables.train_name(), tables.test_name()) == keys
+
+
+def test_a_cache_that_cannot_be_written_is_not_called_damaged(tmp_path, monkeypatch):
+    path = write_parquet(tmp_path / "train.parquet", IMAGES, LABELS)
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file" / "cache")
+    with pytest.raises(MachineError, match=r"file.cache: expected a cache directory .*HF_HOME"):
+        read_parquet(path)
+
+
+def test_a_full_disk_is_not_called_a_bad_name(monkeypatch):
+    def load(name):
+        raise datasets.exceptions.DatasetGenerationError("wrapped") from OSError(
+            errno.ENOSPC, "No space left on device"
+        )
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    with pytest.raises(MachineError, match="got No space left on device; make space"):
+        read_hub("a/b")
 
 
 # The hub

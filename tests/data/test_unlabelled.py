@@ -3,10 +3,17 @@ import numpy as np
 import pytest
 import torch
 from datasets import DatasetDict
-from picture_files import in_order, in_turn, noise, table, write_parquet
+from picture_files import in_order, in_turn, noise, table, write_folder, write_parquet
 from PIL import Image
 
-from svdistill.data import UNLABELLED, MixedSplit, ResidentSplit, StreamedSplit, load_images
+from svdistill.data import (
+    UNLABELLED,
+    DataWarning,
+    MixedSplit,
+    ResidentSplit,
+    StreamedSplit,
+    load_images,
+)
 from svdistill.data.unlabelled import open_unlabelled
 from svdistill.errors import ArgumentError, DataError
 
@@ -92,6 +99,49 @@ def test_tables_that_are_loaded_already():
     assert np.array_equal(found(rows), MORE)
     assert np.array_equal(found(DatasetDict(train=rows)), MORE)
     assert np.array_equal(found(rows.select([4, 2])), MORE[[4, 2]])
+
+
+# Test images are not learnt from
+
+
+@pytest.mark.parametrize("names", [("Train", "Test"), ("training_set", "Val"), ("more", "eval")])
+def test_a_folder_of_a_test_split_is_left_out(tmp_path, names):
+    write_flat(tmp_path / names[0] / "ant", MORE)
+    write_flat(tmp_path / names[1] / "ant", IMAGES[:2])
+    with pytest.warns(DataWarning, match=rf"of other splits with 2 image.*\('{names[1]}'\)"):
+        assert np.array_equal(found(f"folder:{tmp_path}"), MORE)
+
+
+def test_folders_that_may_be_splits_are_refused(tmp_path):
+    for name in ("my_train", "my_test"):
+        write_flat(tmp_path / name, MORE)
+    with pytest.raises(DataError, match=r"expected folders named train and test.*'my_test'"):
+        found(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize("names", [("Train", "TEST"), ("data_train", "data_eval")])
+def test_a_table_of_a_test_split_is_left_out(tmp_path, names):
+    write_parquet(tmp_path / f"{names[0]}.parquet", MORE, [0] * 7)
+    write_parquet(tmp_path / f"{names[1]}.parquet", IMAGES, LABELS)
+    assert np.array_equal(found(f"parquet:{tmp_path}"), MORE)
+    splits = {names[0]: table(MORE, [0] * 7), names[1]: table(IMAGES, LABELS)}
+    assert np.array_equal(found(DatasetDict(splits)), MORE)
+    with pytest.raises(DataError, match="expected a split named 'unlabeled' or 'train'"):
+        found(DatasetDict({names[1]: table(IMAGES, LABELS)}))
+
+
+def test_the_split_that_was_chosen_to_test_on_is_left_out(tmp_path):
+    write_folder(tmp_path / "train", IMAGES, LABELS)
+    write_folder(tmp_path / "heldback", MORE, LABELS[:7])
+    spec = f"folder:{tmp_path}"
+    data = load_images(spec, test_split="heldback", unlabelled=spec)
+    assert len(data.train) == 2 * len(IMAGES)
+
+
+def test_images_of_which_a_test_split_is_cut_are_no_other_images(tmp_path):
+    spec = f"folder:{write_folder(tmp_path, IMAGES, LABELS)}"
+    with pytest.raises(ArgumentError, match="unlabelled: expected other images than those of data"):
+        load_images(spec, unlabelled=spec)
 
 
 # As part of a data set

@@ -121,3 +121,16 @@ def test_weights_that_say_nothing_of_data(chosen_run, tmp_path):
     save_file(load_file(lone), lone)
     with pytest.raises(RunError, match="names no classes"):
         load_test_images(lone, "digits")
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_splits_that_a_run_chose(chosen_run, tmp_path, named):
+    names = ("0", "3", "6", "9")
+    for split, count in (("fit", 8), ("heldback", 4)):
+        write_folder(tmp_path / "it" / split, noise(count), [*range(4)] * (count // 4), names)
+    run, data = tmp_path / "run", f"folder:{tmp_path / 'it'}"
+    shutil.copytree(chosen_run, run)
+    stored = yaml.safe_load((run / "config.yaml").read_text())
+    stored |= {"data": data, "train_split": "fit", "test_split": "heldback"}
+    (run / "config.yaml").write_text(yaml.safe_dump(stored))
+    assert len(load_test_images(run, data if named else None).split) == 4

@@ -127,7 +127,10 @@ def test_images_that_are_given_keep_their_size(run):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("image_size", 8), ("classes_every", 2), ("train_size", 9), ("unlabelled", "rest")],
+    [
+        *[("image_size", 8), ("classes_every", 2), ("train_size", 9), ("unlabelled", "rest")],
+        *[("label_column", "a"), ("image_column", "a"), ("train_split", "a"), ("test_split", "a")],
+    ],
 )
 def test_options_without_effect_on_images_that_are_given(run, name, value):
     config = distill_config("r", run, **{"train_size": None, name: value})

@@ -19,6 +19,10 @@ OTHER = {
     "train_size": 99,
     "dev_fraction": 0.1,
     "unlabelled": "folder:x",
+    "label_column": "coarse",
+    "image_column": "photo",
+    "train_split": "fit",
+    "test_split": "cut",
     "augmentation": "none",
     "views": 4,
     "views_seed": 0,
@@ -98,7 +102,7 @@ def test_another_value_is_named(path, name):
 
 def test_what_an_earlier_version_did_not_write_is_as_by_default(path):
     stored = yaml.safe_load(path.read_text())
-    later = ("classes", "clip_interval", "weights", "teacher_weights")
+    later = ("classes", "test_split", "clip_interval", "weights", "teacher_weights")
     for name in later:
         del stored[name]
     path.write_text(yaml.safe_dump(stored))

@@ -5,6 +5,7 @@ from svdistill.data.image_data import ImageData
 from svdistill.data.loader_split import LoaderSplit
 from svdistill.data.loaders import images_from_loaders
 from svdistill.data.mixed import MixedSplit
+from svdistill.data.notes import DataWarning
 from svdistill.data.prepared import Prepared
 from svdistill.data.sources import load_images
 from svdistill.data.splits import UNLABELLED, Batch, ImageSplit, ResidentSplit
@@ -14,6 +15,7 @@ __all__ = [
     "UNLABELLED",
     "Augmentation",
     "Batch",
+    "DataWarning",
     "ImageData",
     "ImageSplit",
     "LoaderSplit",

@@ -88,15 +88,29 @@ class EncodedPictures:
                 )  # to read from a pipe would wait for ever
             with Image.open(cell["path"] if encoded is None else io.BytesIO(encoded)) as image:
                 return _to_array(image, self._image_size)
-        # Pillow has no error of its own: damaged bytes raise whatever its parsers stumble over.
-        except Exception as cause:
-            unknown = isinstance(cause, UnidentifiedImageError)
+        except OSError as cause:
+            if cause.errno is None:  # Pillow's own, of what it read
+                raise self._damaged(cell, row, cause) from cause
             raise DataError(
                 self._place(cell, row),
-                expected="a whole image with 8 or 16 bits per channel",
-                got="no image format that Pillow knows" if unknown else str(cause),
-                remedy="replace the image or remove it from the data set",
+                expected="a file that can be read",
+                got=str(cause.strerror),
+                remedy="check that it is still there, its permissions and the disk",
             ) from cause
+        except MemoryError:
+            raise
+        # Pillow has no error of its own: damaged bytes raise whatever its parsers stumble over.
+        except Exception as cause:
+            raise self._damaged(cell, row, cause) from cause
+
+    def _damaged(self, cell: dict[str, Any] | None, row: int, cause: Exception) -> DataError:
+        unknown = isinstance(cause, UnidentifiedImageError)
+        return DataError(
+            self._place(cell, row),
+            expected="a whole image with 8 or 16 bits per channel",
+            got="no image format that Pillow knows" if unknown else str(cause),
+            remedy="replace the image or remove it from the data set",
+        )
 
 
 def _to_array(image: Image.Image, image_size: int | None) -> np.ndarray:

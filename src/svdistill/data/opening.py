@@ -9,12 +9,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from svdistill.data.class_names import check_spelling
 from svdistill.data.decoding import EncodedPictures
 from svdistill.data.folders import read_folder
+from svdistill.data.notes import note
 from svdistill.data.selection import Part, split_part
+from svdistill.data.split_names import ANY, ROLES, Wanted
 from svdistill.data.streamed import Pictures
 from svdistill.data.table_sources import read_hub, read_parquet
-from svdistill.data.tables import Tables, by_split, tables_of
+from svdistill.data.tables import ONLY_NAME, Tables, by_split, tables_of
 from svdistill.data.tiny_imagenet import read_tiny_imagenet
 from svdistill.errors import ArgumentError, DataError, nearest, require_count
 
@@ -25,8 +28,9 @@ SCHEMES: Final = ("digits", "folder:PATH", "hub:NAME", "parquet:PATH", "tiny_ima
 READERS: Final = {
     "folder": read_folder,
     "parquet": read_parquet,
-    "tiny_imagenet": read_tiny_imagenet,
+    "tiny_imagenet": lambda path, _wanted: read_tiny_imagenet(path),
 }
+COLUMNS: Final = ("label_column", "image_column")
 SMALLEST_SIZE: Final = 8
 DIGITS_SIZE: Final = 16
 DIGITS_TRAIN_SHARE: Final = 0.6
@@ -61,20 +65,23 @@ class ArrayPictures:
         return self._images[rows]
 
 
-def open_images(spec: str | Dataset | DatasetDict, image_size: int | None) -> Opened:
-    """Find the data set that a spec names; see `load_images` for both arguments."""
+def open_images(
+    spec: str | Dataset | DatasetDict, image_size: int | None, wanted: Wanted = ANY
+) -> Opened:
+    """Find the data set that a spec names; see `load_images` for the arguments."""
     if image_size is not None:
         require_count("image_size", image_size, SMALLEST_SIZE)
     if not isinstance(spec, str):
         splits = by_split("data", spec)
-        return _open_tables(tables_of(type(spec).__name__, splits), image_size)
+        return _open_tables(tables_of(type(spec).__name__, splits, wanted), image_size, wanted)
     scheme, _, place = spec.partition(":")
+    _require_effect(scheme, wanted)
     if spec == "digits":
         return _open_digits(image_size or DIGITS_SIZE)
     if place and scheme in READERS:
-        return _open_tables(READERS[scheme](Path(place).expanduser()), image_size)
+        return _open_tables(READERS[scheme](Path(place).expanduser(), wanted), image_size, wanted)
     if place and scheme == "hub":
-        return _open_tables(read_hub(place), image_size)
+        return _open_tables(read_hub(place, wanted), image_size, wanted)
     kind = "folder" if Path(spec).is_dir() else "parquet"
     remedy = nearest(f"{scheme}:PATH" if place else spec, SCHEMES)
     raise ArgumentError(
@@ -100,15 +107,32 @@ def _open_digits(image_size: int) -> Opened:
     return Opened(train, test, names)
 
 
-def _open_tables(tables: Tables, image_size: int | None) -> Opened:
+def _require_effect(scheme: str, wanted: Wanted) -> None:
+    """Raise `ArgumentError` for a choice among columns or splits where a source has none."""
+    without = {"digits": wanted._fields, "tiny_imagenet": wanted._fields, "folder": COLUMNS}
+    for name in without.get(scheme, ()):
+        if getattr(wanted, name) is not None:
+            raise ArgumentError(
+                name,
+                expected=f"nothing beside {scheme} images, which have no such choice",
+                got=repr(getattr(wanted, name)),
+                remedy="leave it out",
+            )
+
+
+def _open_tables(tables: Tables, image_size: int | None, wanted: Wanted) -> Opened:
     if len(tables.class_names) < 2:
         raise DataError(
             tables.source,
             expected="at least 2 classes",
             got=", ".join(tables.class_names) or "none",
-            remedy="use a data set whose images fall into several classes",
+            remedy="use a data set whose images fall into several classes; a negative label counts "
+            "as none",
         )
-    train_name, test_name = tables.train_name(), tables.test_name()
+    train_name, test_name = tables.train_name(wanted), tables.test_name(wanted)
+    _tell_splits(tables, train_name, test_name, wanted)
+    used = {name: tables.labels(name) for name in (train_name, test_name) if name is not None}
+    check_spelling(tables.source, tables.class_names, used)
     train = _table_part(tables, train_name, image_size)
     shape = train.pictures.shape
     if test_name is None:
@@ -122,6 +146,25 @@ def _open_tables(tables: Tables, image_size: int | None) -> Opened:
             remedy="give image_size to resize and crop all images to one square size",
         )
     return Opened(train, test, tables.class_names)
+
+
+def _tell_splits(tables: Tables, train: str, test: str | None, wanted: Wanted) -> None:
+    """Say which splits were chosen, where there are others or their names were not plain."""
+    others = [
+        f"{name!r} ({len(table):,} images)"
+        for name, table in tables.splits.items()
+        if name not in (train, test)
+    ]
+    chosen = {wanted.train_split, wanted.test_split}
+    guessed = {train, test or train} - chosen
+    guessed = {name for name in guessed if name.lower() not in (*ROLES, ONLY_NAME)}
+    if others or guessed:
+        tested = f"{test!r}" if test else f"a part cut from {train!r}"
+        unused = f"; not used: {', '.join(others)}" if others else ""
+        note(
+            f"{tables.source}: trains on {train!r} and tests on {tested}{unused}; --train_split "
+            f"and --test_split choose others"
+        )
 
 
 def _table_part(tables: Tables, split: str, image_size: int | None) -> Part:

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 
 from svdistill.data.class_choice import chosen_classes, parse_draw
+from svdistill.data.class_names import check_presence
 from svdistill.data.image_data import ImageData
 from svdistill.data.mixed import MixedSplit
-from svdistill.data.opening import open_images
+from svdistill.data.opening import Opened, open_images
 from svdistill.data.selection import Part, keep_classes, split_part, training_part
+from svdistill.data.split_names import Wanted
 from svdistill.data.splits import ResidentSplit, StoredSplit
 from svdistill.data.streamed import StreamedSplit
 from svdistill.data.unlabelled import REST, open_unlabelled, without_labels
@@ -39,6 +41,10 @@ def load_images(
     memory_limit_gb: float = 8.0,
     workers: int | None = None,
     unlabelled: str | Dataset | DatasetDict | None = None,
+    label_column: str | None = None,
+    image_column: str | None = None,
+    train_split: str | None = None,
+    test_split: str | None = None,
 ) -> ImageData:
     """Load a data set of labelled images.
 
@@ -69,6 +75,17 @@ def load_images(
             `MixedSplit`: ``folder:PATH`` (files in any depth), ``parquet:PATH``, ``hub:NAME`` or
             tables as above, whose labels are not looked at; or ``rest``, the training images that
             `train_size` leaves out. The channel statistics are of the labelled ones alone.
+        label_column: column of the labels in a table: class labels, integers or strings. None
+            takes the one named like it, else the one with the most classes.
+        image_column: column of the images in a table. None takes the one named like it, else the
+            first.
+        train_split: name of the split, or of the folder in ``folder:PATH``, to train on; ``.`` for
+            a folder whose folders are all classes. None takes the one named like it.
+        test_split: name of the split or folder to test on, or ``cut`` for a part of the training
+            split. None takes the one named like it.
+
+    Warns:
+        DataWarning: what was left out, and what was chosen where there were several.
 
     Returns:
         The data set; uint8 images in memory, or streamed where they are too many.
@@ -89,7 +106,8 @@ def load_images(
     if workers is not None:
         require_count("workers", workers, 0)
     draw = None if classes is None else parse_draw(classes)
-    opened = open_images(spec, image_size)
+    wanted = Wanted(label_column, image_column, train_split, test_split)
+    opened = open_images(spec, image_size, wanted)
     chosen = chosen_classes(opened.class_names, classes_every, draw)
     names = tuple(opened.class_names[place] for place in chosen)
     train, test = (keep_classes(part, chosen) for part in (opened.train, opened.test))
@@ -102,8 +120,11 @@ def load_images(
     if unlabelled == REST:
         parts["unlabelled"] = _without_labels(rest)
     elif unlabelled is not None:
-        parts["unlabelled"] = open_unlabelled(unlabelled, image_size, shape)
-    _require_images(spec if isinstance(spec, str) else type(spec).__name__, parts)
+        _require_uncut(spec, unlabelled, opened)
+        parts["unlabelled"] = open_unlabelled(unlabelled, image_size, shape, wanted)
+    source = spec if isinstance(spec, str) else type(spec).__name__
+    _require_images(source, parts)
+    check_presence(source, names, train.labels, test.labels)
     decoded_bytes = sum(len(part.rows) for part in parts.values()) * math.prod(shape)
     resident = decoded_bytes <= memory_limit_gb * 1e9
     splits = {
@@ -133,6 +154,20 @@ def _without_labels(rest: Part) -> Part:
             remedy="give a train_size below their number",
         )
     return without_labels(rest)
+
+
+def _require_uncut(
+    spec: str | Dataset | DatasetDict, unlabelled: str | Dataset | DatasetDict, opened: Opened
+) -> None:
+    """Raise `ArgumentError` where test images that were cut out would come back without labels."""
+    cut = opened.train.pictures is opened.test.pictures
+    if cut and (unlabelled is spec or (isinstance(spec, str) and unlabelled == spec)):
+        raise ArgumentError(
+            "unlabelled",
+            expected="other images than those of data, of which a part is the test split",
+            got=repr(unlabelled) if isinstance(unlabelled, str) else type(unlabelled).__name__,
+            remedy="give 'rest' with a train_size, or lay the test images apart in a split test",
+        )
 
 
 def _require_images(source: str, parts: dict[str, Part]) -> None:

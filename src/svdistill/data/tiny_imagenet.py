@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from svdistill.data.folders import class_images, table_of_files
+from svdistill.data.folders import table_of_files
+from svdistill.data.image_files import class_images
+from svdistill.data.notes import LeftOut
 from svdistill.data.tables import Tables
 from svdistill.errors import DataError
 
@@ -23,10 +25,12 @@ def read_tiny_imagenet(path: Path) -> Tables:
     words = dict(line.split("\t", 1) for line in _lines(path / "words.txt") if "\t" in line)
     names = name_classes(wnids, words)
     numbers = {wnid: number for number, wnid in enumerate(wnids)}
+    left_out = LeftOut(path)
     splits = {
-        "train": table_of_files(*_train_images(path / "train", numbers), names),
-        "val": table_of_files(*_val_images(path / "val", numbers), names),
+        "train": table_of_files(*_train_images(path / "train", numbers, left_out), names),
+        "val": table_of_files(*_val_images(path / "val", numbers, left_out), names),
     }
+    left_out.tell()
     return Tables(str(path), splits, "image", "label", names)
 
 
@@ -51,12 +55,14 @@ def name_classes(wnids: Sequence[str], words: Mapping[str, str]) -> tuple[str, .
     return tuple(f"{name} ({wnid})" if times[name] > 1 else name for name, wnid in pairs)
 
 
-def _train_images(folder: Path, numbers: Mapping[str, int]) -> tuple[list[Path], list[int]]:
+def _train_images(
+    folder: Path, numbers: Mapping[str, int], left_out: LeftOut
+) -> tuple[list[Path], list[int]]:
     """The files of all classes, and their labels."""
     files: list[Path] = []
     labels: list[int] = []
     for wnid, number in numbers.items():
-        images = class_images(folder / wnid / "images")
+        images = class_images(folder / wnid / "images", left_out)
         files += images
         labels += [number] * len(images)
     unknown = sorted({child.name for child in folder.glob("*") if child.is_dir()} - set(numbers))
@@ -70,7 +76,9 @@ def _train_images(folder: Path, numbers: Mapping[str, int]) -> tuple[list[Path],
     return files, labels
 
 
-def _val_images(folder: Path, numbers: Mapping[str, int]) -> tuple[list[Path], list[int]]:
+def _val_images(
+    folder: Path, numbers: Mapping[str, int], left_out: LeftOut
+) -> tuple[list[Path], list[int]]:
     """The files that the annotations name, and their labels."""
     there = {file.name: file for file in (folder / "images").glob("*")}
     files: list[Path] = []
@@ -87,6 +95,8 @@ def _val_images(folder: Path, numbers: Mapping[str, int]) -> tuple[list[Path], l
             )
         files.append(there[name])
         labels.append(numbers[wnid])
+    for file in sorted({*there.values()} - {*files}):
+        left_out.add(f"file(s) that {ANNOTATIONS} does not name", file)
     return files, labels
 
 

@@ -39,6 +39,12 @@ class CacheConfig:
         dev_fraction: Share of the training images held out; their knowledge is not kept.
         unlabelled: More images for students without their labels, see `svdistill distill --help`;
             their knowledge is kept too.
+        label_column: Column of the labels in a table; empty for the one that is named like it.
+        image_column: Column of the images in a table; likewise.
+        train_split: Split to train on, by its name; empty for the obvious one, `.` for a folder
+            whose folders are all classes.
+        test_split: Split to test on; empty for the obvious one, `cut` for a part of the training
+            split.
         memory_limit_gb: Decoded images up to this size stay in memory; more are streamed.
         workers: Processes that decode streamed images; empty for one a core, up to 8.
         augmentation: `seed` (flip, rotation, crop), `crop_flip` or `none`.
@@ -72,6 +78,10 @@ class CacheConfig:
     train_size: int | None = None
     dev_fraction: float = 0.0
     unlabelled: str = ""
+    label_column: str | None = None
+    image_column: str | None = None
+    train_split: str | None = None
+    test_split: str | None = None
     memory_limit_gb: float = 8.0
     workers: int | None = None
     augmentation: Literal["seed", "crop_flip", "none"] = "seed"

@@ -62,6 +62,12 @@ class TrainConfig:
             `folder:PATH`, `parquet:PATH`, `hub:NAME`, or `rest` for those that `train_size` leaves
             out. They are half of every batch; an epoch goes once over the labelled or the
             unlabelled ones, whichever last longer.
+        label_column: Column of the labels in a table; empty for the one that is named like it.
+        image_column: Column of the images in a table; likewise.
+        train_split: Split to train on, by its name; empty for the obvious one, `.` for a folder
+            whose folders are all classes.
+        test_split: Split to test on; empty for the obvious one, `cut` for a part of the training
+            split.
         memory_limit_gb: Decoded images up to this size stay in memory; more are streamed.
         workers: Processes that decode streamed images; empty for one a core, up to 8.
         augmentation: `seed` (flip, rotation, crop), `crop_flip` or `none`.
@@ -96,6 +102,10 @@ class TrainConfig:
     train_size: int | None = None
     dev_fraction: float = 0.0
     unlabelled: str = ""
+    label_column: str | None = None
+    image_column: str | None = None
+    train_split: str | None = None
+    test_split: str | None = None
     memory_limit_gb: float = 8.0
     workers: int | None = None
     augmentation: Literal["seed", "crop_flip", "none"] = "seed"

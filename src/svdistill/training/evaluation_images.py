@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from svdistill.data import Augmentation, ImageData, ImageSplit, Prepared
 from svdistill.data.opening import Opened, open_images
 from svdistill.data.selection import Part, keep_classes, stratified
 from svdistill.data.sources import stored_split
+from svdistill.data.split_names import ANY, Wanted
 from svdistill.errors import ArgumentError, DataError, RunError, SVDistillError
 from svdistill.training.config import OBJECT
 from svdistill.training.run_directory import RunDirectory
@@ -56,7 +59,7 @@ def load_test_images(
     if data is None:
         data, opened = _open_own(Path(run), card.image_size)
     else:
-        opened = open_images(data, card.image_size)
+        opened = open_images(data, card.image_size, _chosen_for(Path(run), data))
     part = _in_classes_of(card, opened, data)
     if count is not None:
         part = part.take(stratified(part.labels, min(count, len(part.labels)), SEED))
@@ -94,10 +97,29 @@ def _given(card: WeightsCard, data: ImageData) -> EvaluationImages:
     return EvaluationImages(data.test, Prepared() if data.prepared else normalised)
 
 
-def _open_own(run: Path, image_size: int) -> tuple[str, Opened]:
-    """What a run was trained on; a weights file is of the run whose directory it lies in."""
+def _stored(run: Path) -> dict[str, Any]:
+    """The configuration of a run; a weights file is of the run whose directory it lies in."""
     config = RunDirectory(run if run.is_dir() else run.parent).config
-    data = stored_values(config)["data"] if config.exists() else OBJECT
+    return stored_values(config) if config.exists() else {"data": OBJECT}
+
+
+def _chosen(stored: Mapping[str, Any]) -> Wanted:
+    """Which columns and splits a configuration chose."""
+    return Wanted(**{name: stored.get(name) or None for name in Wanted._fields})
+
+
+def _chosen_for(run: Path, data: str) -> Wanted:
+    """What a run chose of data, if it was trained on the same."""
+    with contextlib.suppress(RunError):  # a damaged configuration matters to its own data only
+        stored = _stored(run)
+        return _chosen(stored) if stored["data"] == data else ANY
+    return ANY
+
+
+def _open_own(run: Path, image_size: int) -> tuple[str, Opened]:
+    """What a run was trained on."""
+    stored = _stored(run)
+    data = stored["data"]
     if data == OBJECT:
         raise ArgumentError(
             "data",
@@ -106,7 +128,7 @@ def _open_own(run: Path, image_size: int) -> tuple[str, Opened]:
             remedy="give --data, or in Python data=",
         )
     try:
-        return data, open_images(data, image_size)
+        return data, open_images(data, image_size, _chosen(stored))
     except SVDistillError as error:
         raise DataError(
             str(run),

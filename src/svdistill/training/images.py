@@ -29,6 +29,7 @@ SHOWN_CLASSES: Final = 5
 # What reads a data set by name. Images that are given have been chosen and sized already.
 READING: Final = (
     *("image_size", "classes_every", "classes", "train_size", "dev_fraction", "unlabelled"),
+    *("label_column", "image_column", "train_split", "test_split"),
     *("memory_limit_gb", "workers"),
 )
 
@@ -95,6 +96,10 @@ def load_data(config: TrainConfig | CacheConfig) -> ImageData:
         memory_limit_gb=config.memory_limit_gb,
         workers=config.workers,
         unlabelled=config.unlabelled or None,
+        label_column=config.label_column or None,
+        image_column=config.image_column or None,
+        train_split=config.train_split or None,
+        test_split=config.test_split or None,
         # The held-out images are the same for every seed of a run.
         seed=0,
     )

@@ -1,0 +1,79 @@
+"""What a person is told of a data set: what was left out, and what was chosen among several."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+PACKAGE: Final = str(Path(__file__).parents[1])
+SHOWN: Final = 5
+
+
+class DataWarning(UserWarning):
+    """Part of a data set is not used, or one of several readings of it was chosen."""
+
+
+def note(text: str) -> None:
+    """Warn of a data set, at the line outside of svdistill that asked for it."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        frame = frame.f_back
+    # A registry of its own: the second data set of a session is told of like the first.
+    place = (frame.f_code.co_filename, frame.f_lineno)
+    warnings.warn_explicit(text, DataWarning, *place, registry={})
+
+
+def listed(names: Iterable[object]) -> str:
+    """Some names for a message, quoted, with what ASCII lacks escaped where it is needed.
+
+    Example:
+        >>> listed(["ant", "bee"]), listed(range(9))
+        ("'ant', 'bee'", '0, 1, 2, 3, 4 and 4 more')
+    """
+    texts = [repr(name) for name in names]
+    more = f" and {len(texts) - SHOWN:,} more" if len(texts) > SHOWN else ""
+    return ", ".join(texts[:SHOWN]) + more
+
+
+class LeftOut:
+    """What a folder holds that is not read; counted while it is gone through, told once.
+
+    Args:
+        root: the folder that the names are given from.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._kinds: dict[str, list[str]] = {}
+        self._images: Counter[str] = Counter()
+        self._suffixes: Counter[str] = Counter()
+
+    def add(self, kind: str, path: Path, images: int = 0) -> None:
+        """Leave out a file or a folder, of a kind such as ``hidden``, with so many images in it."""
+        name = str(path.relative_to(self._root)) if path.is_relative_to(self._root) else str(path)
+        self._kinds.setdefault(kind, []).append(name)
+        self._images[kind] += images
+
+    def add_suffix(self, path: Path) -> None:
+        """Leave out a file, since Pillow reads none of its suffix."""
+        self._suffixes[path.suffix.lower() or "no suffix"] += 1
+
+    def tell(self) -> None:
+        """Say in one line what was left out, if anything was."""
+        parts = []
+        for kind, names in self._kinds.items():
+            images = f" with {self._images[kind]:,} image(s)" if self._images[kind] else ""
+            parts.append(f"{len(names):,} {kind}{images} ({listed(names)})")
+        if self._suffixes:
+            counts = ", ".join(
+                f"{count:,} {suffix}" for suffix, count in self._suffixes.most_common(SHOWN)
+            )
+            more = ", ..." if len(self._suffixes) > SHOWN else ""
+            total = self._suffixes.total()
+            parts.append(f"{total:,} file(s) that Pillow does not read by suffix ({counts}{more})")
+        if parts:
+            note(f"{self._root}: left out " + "; ".join(parts))
