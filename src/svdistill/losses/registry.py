@@ -85,7 +85,7 @@ _SPECS: Final[dict[str, LossSpec]] = {
 }
 # The options that a configuration has; what it says where its loss does not read them.
 OPTIONS: Final[Mapping[str, Any]] = MappingProxyType(
-    {name: value for spec in reversed(_SPECS.values()) for name, value in spec.options.items()}
+    {**_SPECS["svd"].options, **_SPECS["soft_target"].options}
 )
 DEFAULT_LOSS: Final = "position_svd+soft_target"
 
@@ -288,7 +288,18 @@ def losses_text() -> str:
 
 
 def object_name(loss: TransferLoss) -> str:
-    """What a configuration says of a loss that was given as an object."""
+    """What a configuration says of a loss that was given as an object.
+
+    Raises:
+        ArgumentError: it is no `TransferLoss`.
+    """
+    if not isinstance(loss, TransferLoss):
+        raise ArgumentError(
+            "loss",
+            expected="a TransferLoss",
+            got=repr(loss),
+            remedy="give an object such as SVDLoss(), or a name in the configuration",
+        )
     return OBJECT_PREFIX + type(loss).__name__
 
 
@@ -323,7 +334,7 @@ def _names(loss: str) -> list[str]:
 def _registered(name: str, whole: str) -> LossSpec:
     if name in _SPECS:
         return _SPECS[name]
-    close = nearest(name, _SPECS)
+    close = nearest(name.lower(), _SPECS)
     raise ArgumentError(
         "loss",
         expected=f"one of {', '.join(map(repr, _SPECS))}, module:Class of your own code, or "
