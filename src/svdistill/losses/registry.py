@@ -54,10 +54,8 @@ class LossSpec:
     @property
     def needs(self) -> frozenset[str]:
         """What it reads, of `taps`, `logits` and `labels`."""
-        loss = self.build(**self.options)
-        return frozenset(
-            what for what in ("taps", "logits", "labels") if getattr(loss, f"needs_{what}")
-        )
+        loss, kinds = self.build(**self.options), ("taps", "logits", "labels")
+        return frozenset(kind for kind in kinds if getattr(loss, f"needs_{kind}"))
 
 
 _SPECS: Final[dict[str, LossSpec]] = {
@@ -248,18 +246,15 @@ def require_read(config: LossOptions) -> None:
         value = getattr(config, option)
         if option in read or value in usual:
             continue
-        readers = [spec.name for spec in _SPECS.values() if option in spec.options]
-        added = [spec.name for spec in _SPECS.values() if option == spec.weight]
-        reads = (
-            f"{' or '.join(readers)} reads it"
-            if readers
-            else (f"{' or '.join(added)} reads it where it is added to another loss")
-        )
+        readers = [
+            *(spec.name for spec in _SPECS.values() if option in spec.options),
+            *(f"{spec.name} beside another" for spec in _SPECS.values() if option == spec.weight),
+        ]
         raise ArgumentError(
             option,
             expected=f"nothing beside --loss {config.loss}, which does not read it",
             got=repr(value),
-            remedy=f"leave it out, or choose another loss: {reads}",
+            remedy=f"leave it out, or choose a loss that does: {' or '.join(readers)} reads it",
         )
 
 
@@ -277,14 +272,11 @@ def build_loss(spec: LossSpec, config: LossOptions) -> TransferLoss:
 
 def losses_text() -> str:
     """A line for each registered loss: name, title, and the options that it reads."""
-    width = max(map(len, _SPECS))
-    lines = [
-        f"  {spec.name:{width}}  {spec.title}"
-        + (f" ({', '.join(f'{name} {value}' for name, value in read.items())})" if read else "")
-        for spec in _SPECS.values()
-        for read in [spec.options]
-    ]
-    return "\n".join(lines) + "\n"
+    lines = []
+    for spec in _SPECS.values():
+        read = ", ".join(f"{option} {value}" for option, value in spec.options.items())
+        lines.append(f"  {spec.name:14}{spec.title}" + (f" ({read})" if read else "") + "\n")
+    return "".join(lines)
 
 
 def object_name(loss: TransferLoss) -> str:
