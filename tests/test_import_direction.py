@@ -13,6 +13,7 @@ HOUSE = [
     "plain_yaml",
     "timing",
     "cores",
+    "user_code",
     "logits",
     "launching",
     "parallel",

@@ -111,7 +111,7 @@ __all__ = [
 # in one after the other imports little that its own room does not.
 _ROOMS = (
     *("errors", "files", "locking", "plain_values", "plain_yaml", "timing", "cores"),
-    *("logits", "launching", "parallel", "linalg", "losses", "taps", "adapters"),
+    *("user_code", "logits", "launching", "parallel", "linalg", "losses", "taps", "adapters"),
     *("frozen_teacher", "multitask", "watching", "distiller", "networks", "data"),
     *("knowledge_store", "training", "report", "experiments", "benchmarks", "export", "cli"),
 )

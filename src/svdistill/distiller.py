@@ -146,6 +146,8 @@ class Distiller(nn.Module):
         images: Tensor,
         knowledge: Knowledge | None = None,
         part: BatchPart | None = None,
+        *,
+        labels: Tensor | None = None,
     ) -> DistillerOutput:
         """Run teacher and student on a batch of images.
 
@@ -155,13 +157,15 @@ class Distiller(nn.Module):
                 run then.
             part: which part of a batch the images are, where several processes have one: the mean
                 of their losses is that of the whole batch then.
+            labels: [B], int64, for losses that read them.
 
         Returns:
             `DistillerOutput(logits, transfer_loss, unclipped_loss)`; the losses are 0 to rounding
             for equals.
 
         Raises:
-            ArgumentError: neither a teacher nor knowledge, or less of it than the losses read.
+            ArgumentError: neither a teacher nor knowledge, or less of it than the losses read; no
+                labels for a loss that reads them.
         """
         parts = (
             self._extract(images)
@@ -171,7 +175,7 @@ class Distiller(nn.Module):
         output, features = self._student_taps.run(images)
         logits, features = as_logits(output), self._adapted(features)
         losses = [
-            loss.of_part(features, logits, known, part)
+            loss.of_part(features, logits, known, part, labels)
             for loss, known in zip(self._losses(), parts, strict=True)
         ]
         if losses[0].requires_grad and may_branch(losses[0].device):

@@ -102,6 +102,9 @@ examples:
   svdistill distill --knowledge stores/vgg --network vgg_student --data parquet:cifar100 \\
                     --output runs/from-store
 """
+LOSSES = """\
+losses, for --loss, alone or joined by +, with the options that they read:
+"""
 CACHE_MANUAL = """\
 Compute a teacher's knowledge of every training image once, and keep it in a store on disk. Then
 `svdistill distill --knowledge STORE` trains students without running the teacher, and without its

@@ -44,17 +44,20 @@ def _train_parser() -> ArgumentParser:
 
 
 def _distill_parser() -> ArgumentParser:
+    from svdistill.losses.registry import losses_text
     from svdistill.training import DistillConfig
 
     usage = "svdistill distill --teacher TEACHER | --knowledge STORE --output DIR [options]"
-    return _run_parser(usage, manual.DISTILL_MANUAL, manual.DISTILL_EXAMPLES, DistillConfig)
+    about = "\n".join((manual.LOSSES + losses_text(), manual.DISTILL_EXAMPLES))
+    return _run_parser(usage, manual.DISTILL_MANUAL, about, DistillConfig)
 
 
 def _cache_parser() -> ArgumentParser:
+    from svdistill.losses.registry import losses_text
     from svdistill.training import CacheConfig
 
     usage = "svdistill cache --teacher TEACHER --views N --output STORE [options]"
-    epilog = "\n".join((manual.CACHE_EXAMPLES, manual.EXIT_STATUS))
+    epilog = "\n".join((manual.LOSSES + losses_text(), manual.CACHE_EXAMPLES, manual.EXIT_STATUS))
     return _config_parser(usage, manual.CACHE_MANUAL, epilog, CacheConfig)
 
 

@@ -110,10 +110,11 @@ class Estimator:
             unclipped=losses.unclipped,
         )
         knowledge = distiller.teach(images) if task.knowledge else None
+        labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
 
         def step() -> None:
             with _autocast(task):
-                output = distiller(images, knowledge)
+                output = distiller(images, knowledge, labels=labels)
             distiller.backward(_cross_entropy(output.logits.float()), output, progress=1.0)
 
         return _seconds_per_image(step, images)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from svdistill.losses import loss_specs
+
 
 @dataclass(frozen=True)
 class Method:
@@ -27,9 +29,12 @@ class Method:
         return "loss" in self.options
 
 
+SVD: Final = "svd"
+
+
 def _svd(name: str, stages: int = 1, clip: str = "norm", **options: Any) -> Method:
     """The seed's own way, but for these options."""
-    return Method(name, {"loss": "svd", "clip": clip, **options}, stages)
+    return Method(name, {"loss": SVD, "clip": clip, **options}, stages)
 
 
 # Usual for soft targets: Hinton et al., 2015.
@@ -42,9 +47,12 @@ SOFT_TARGET: Final = {
 # The same weights, and beside them, clipped, the transfer of SVD.
 BESIDE_SOFT: Final = {"task_weight": 0.1, "soft_target_weight": 0.9}
 
-# Positions instead of channels, with as many vectors as PositionSVDLoss takes by itself.
-POSITION_VECTORS: Final = 4
-POSITIONS: Final = {"clip": "amortised", "num_vectors": POSITION_VECTORS}
+# Positions instead of channels, with as many vectors as the loss takes by itself.
+POSITIONS: Final[dict[str, Any]] = {
+    "loss": "position_svd",
+    "clip": "amortised",
+    **loss_specs("position_svd")[0].options,
+}
 
 FSP: Final = {"loss": "fsp", "clip": "norm"}
 
@@ -57,9 +65,10 @@ CORE: Final = (
     _svd("svd"),
     _svd("svd-amortised", clip="amortised"),
     Method("svd-soft-target", {"loss": "svd+soft_target", "clip": "amortised", **BESIDE_SOFT}),
-    Method("position-svd", {"loss": "position_svd", **POSITIONS}),
+    Method("position-svd", POSITIONS),
     Method(
-        "position-svd-soft-target", {"loss": "position_svd+soft_target", **POSITIONS, **BESIDE_SOFT}
+        "position-svd-soft-target",
+        {**POSITIONS, "loss": "position_svd+soft_target", **BESIDE_SOFT},
     ),
 )
 STAGES: Final = (
@@ -85,8 +94,19 @@ def every_method() -> tuple[Method, ...]:
 
 def vector_methods() -> tuple[Method, ...]:
     """The seed's method and ours, with each number of vectors."""
-    taught = [method for method in CORE if method.options.get("loss") == "svd"]
+    taught = [method for method in CORE if method.options.get("loss") == SVD]
     return tuple(with_vectors(method, count) for method in taught for count in VECTORS)
+
+
+def method_of_loss(loss: str) -> Method:
+    """A loss as `svdistill distill` takes it, with all else as it is by default.
+
+    Example:
+        >>> method_of_loss("fsp+svdistill.losses:PositionSVDLoss").name
+        'fsp-svdistill.losses.PositionSVDLoss'
+    """
+    loss_specs(loss)  # raises for a name that is misspelt
+    return Method(loss.replace("+", "-").replace(":", "."), {"loss": loss})
 
 
 def with_vectors(method: Method, count: int) -> Method:

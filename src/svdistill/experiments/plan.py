@@ -12,13 +12,17 @@ from svdistill.experiments.methods import (
     ALONE,
     CORE,
     METHODS,
-    POSITION_VECTORS,
+    POSITIONS,
+    SOFT_TARGET,
     STAGES,
+    SVD,
     Method,
     every_method,
+    method_of_loss,
     vector_methods,
 )
 from svdistill.experiments.presets import Pair, Preset, find_pairs
+from svdistill.losses import LossSpec, loss_names, loss_specs
 from svdistill.training import CacheConfig, DistillConfig, TrainConfig
 
 Task = TrainConfig | CacheConfig
@@ -49,19 +53,25 @@ def default_methods(experiment: str, pair: Pair, preset: Preset) -> tuple[Method
 
 
 def find_methods(names: tuple[str, ...]) -> tuple[Method, ...]:
-    """The methods of these names.
+    """The methods of these names; a loss, as `distill --loss` takes it, is one by its own name.
 
     Raises:
-        ArgumentError: a name that no method has.
+        ArgumentError: a name that neither a method nor a loss has.
 
     Example:
         >>> find_methods(("svd-amortised-k4",))[0].options["num_vectors"]
         4
+        >>> find_methods(("fsp+soft_target",))[0].options
+        {'loss': 'fsp+soft_target'}
     """
     known = {method.name: method for method in every_method()}
     for name in names:
-        require_choice("method", name, known)
-    return tuple(method for name, method in known.items() if name in names)
+        is_loss = name in loss_names() or "+" in name or ":" in name
+        # A method of that loss, such as svd-soft-target, has a name and weights of its own.
+        if not is_loss or name.replace("_", "-").replace("+", "-") in known:
+            require_choice("method", name, known)
+    methods = [method for name, method in known.items() if name in names]
+    return (*methods, *(method_of_loss(name) for name in names if name not in known))
 
 
 def plan(rows: Sequence[tuple[Pair, Sequence[Method]]], preset: Preset, root: Path) -> list[Task]:
@@ -106,17 +116,27 @@ def _precision(network: str, preset: Preset) -> Literal["float32", "bf16"]:
 
 def _is_cached(method: Method, preset: Preset) -> bool:
     """Whether a store is read: FSP's matrices and many vectors take too much disk."""
-    if not preset.views or not method.needs_teacher or method.options["loss"] == "fsp":
+    if not preset.views or not method.needs_teacher:
         return False
-    of_channels = method.options["loss"].startswith("svd")
-    return not of_channels or method.options.get("num_vectors", 1) <= preset.store_vectors
+    if not all(spec.compact for spec in loss_specs(method.options["loss"])):
+        return False
+    of_positions = _stored_loss(method).name == POSITIONS["loss"]
+    return of_positions or method.options.get("num_vectors", 1) <= preset.store_vectors
+
+
+def _stored_loss(method: Method) -> LossSpec:
+    """The loss whose vectors the store of a method keeps; SVD's where it reads logits alone."""
+    (svd,) = loss_specs(SVD)
+    specs = loss_specs(method.options["loss"])
+    return next((spec for spec in specs if "num_vectors" in spec.options), svd)
 
 
 def _store(pair: Pair, method: Method, preset: Preset, root: Path) -> CacheConfig:
     """All that a teacher's students need of it: its logits, and the most vectors of one side."""
     teacher, student = _teacher(pair, preset, root), preset.student
     assert teacher.precision != "fp16"
-    of_positions = method.options["loss"].startswith("position_svd")
+    stored = _stored_loss(method).name
+    of_positions = stored == POSITIONS["loss"]
     name = Path(teacher.output).name
     vectors = preset.store_vectors if pair.vectors else 1
     return CacheConfig(
@@ -131,8 +151,8 @@ def _store(pair: Pair, method: Method, preset: Preset, root: Path) -> CacheConfi
         augmentation=student.augmentation,
         views=preset.views,
         views_seed=student.views_seed or 0,
-        loss="position_svd+soft_target" if of_positions else "svd+soft_target",
-        num_vectors=POSITION_VECTORS if of_positions else vectors,
+        loss=f"{stored}+{SOFT_TARGET['loss']}",
+        num_vectors=POSITIONS["num_vectors"] if of_positions else vectors,
         precision=teacher.precision,
         device=student.device,
     )

@@ -52,7 +52,8 @@ class ReproduceConfig:
         preset: How long and how wide: `smoke` (seconds), `mini` (hours on a CPU), `full` (all
             classes at full width, days on a CPU) or `seed`.
         network: Pairs of networks, by commas, such as `vgg,mobilenet`; empty for the preset's.
-        method: Methods, by commas, such as `student,svd`; empty for all of the experiment.
+        method: Methods, by commas, such as `student,svd`; empty for all of the experiment. A loss
+            is one too, as `svdistill distill --loss` takes it.
         seeds: Trainings of each student; empty for the preset's number.
         data: Where images come from, as for `svdistill train`; empty for the preset's.
         output: Folder for all runs; empty for runs/PRESET. What is finished there is not repeated.

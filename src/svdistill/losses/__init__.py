@@ -1,8 +1,12 @@
-"""Transfer losses, one method per file. A loss never sees a teacher: it sees its knowledge."""
+"""Transfer losses, one method per file. A loss never sees a teacher: it sees its knowledge.
+
+`registry.py` has an entry for each: its name, its options and their defaults, its title.
+"""
 
 from svdistill.losses.dfv import dfv, dfv_distance
 from svdistill.losses.fsp import FSPKnowledge, FSPLoss
 from svdistill.losses.position_svd import PositionSVDKnowledge, PositionSVDLoss
+from svdistill.losses.registry import LossSpec, loss_names, loss_specs, register
 from svdistill.losses.soft_target import SoftTargetKnowledge, SoftTargetLoss
 from svdistill.losses.sum import SumKnowledge, SumLoss
 from svdistill.losses.svd import SVDKnowledge, SVDLoss
@@ -12,6 +16,7 @@ __all__ = [
     "FSPKnowledge",
     "FSPLoss",
     "Knowledge",
+    "LossSpec",
     "PositionSVDKnowledge",
     "PositionSVDLoss",
     "SVDKnowledge",
@@ -23,4 +28,7 @@ __all__ = [
     "TransferLoss",
     "dfv",
     "dfv_distance",
+    "loss_names",
+    "loss_specs",
+    "register",
 ]

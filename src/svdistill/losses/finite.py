@@ -29,9 +29,9 @@ def guard(loss: TransferLoss, arguments: Sequence[Any], value: Tensor) -> None:
 
     A forward hook of every `TransferLoss`. A step that is traced or recorded cannot look.
     """
-    if not value.requires_grad or len(arguments) != 3 or not may_branch(value.device):
+    if not value.requires_grad or len(arguments) < 3 or not may_branch(value.device):
         return
-    features, logits, knowledge = arguments
+    features, logits, knowledge = arguments[:3]
     # Not the graph's own tensors: their hook would keep them, and the graph, alive for good.
     logits = logits.detach() if loss.needs_logits else None
     seen: list[Any] = [[feature.detach() for feature in features], logits, knowledge]

@@ -65,6 +65,7 @@ class FSPLoss(TransferLoss):
         features: Sequence[Tensor],
         logits: Tensor,
         knowledge: FSPKnowledge,
+        labels: Tensor | None = None,
     ) -> Tensor:
         """The loss of a student's features against a teacher's knowledge."""
         students = _gram_matrices(features)

@@ -116,7 +116,11 @@ class PositionSVDLoss(TransferLoss):
         return known.map(lambda tensor: tensor[..., : self.num_vectors])
 
     def forward(
-        self, features: Sequence[Tensor], logits: Tensor, knowledge: PositionSVDKnowledge
+        self,
+        features: Sequence[Tensor],
+        logits: Tensor,
+        knowledge: PositionSVDKnowledge,
+        labels: Tensor | None = None,
     ) -> Tensor:
         """The loss of a student's features against a teacher's knowledge."""
         require_taps(features, at_least=1)

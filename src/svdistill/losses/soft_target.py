@@ -43,6 +43,7 @@ class SoftTargetLoss(TransferLoss):
     Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2.
     """
 
+    needs_taps = False
     compares_channels = False
     knowledge_type = SoftTargetKnowledge
 
@@ -63,6 +64,7 @@ class SoftTargetLoss(TransferLoss):
         features: Sequence[Tensor],
         logits: Tensor,
         knowledge: SoftTargetKnowledge,
+        labels: Tensor | None = None,
     ) -> Tensor:
         """The loss of a student's logits against a teacher's."""
         require_match(

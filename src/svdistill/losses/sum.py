@@ -62,7 +62,9 @@ class SumLoss(TransferLoss):
                 )
         self.losses = nn.ModuleList(losses)
         self.weights = tuple(float(weight) for weight in weights)
+        self.needs_taps = any(loss.needs_taps for loss in losses)
         self.needs_logits = any(loss.needs_logits for loss in losses)
+        self.needs_labels = any(loss.needs_labels for loss in losses)
         self.compares_channels = any(loss.compares_channels for loss in losses)
 
     def extract(self, features: Sequence[Tensor], logits: Tensor | None) -> SumKnowledge:
@@ -74,10 +76,14 @@ class SumLoss(TransferLoss):
         return SumKnowledge(tuple(loss.select(knowledge) for loss in self._parts()))
 
     def forward(
-        self, features: Sequence[Tensor], logits: Tensor, knowledge: SumKnowledge
+        self,
+        features: Sequence[Tensor],
+        logits: Tensor,
+        knowledge: SumKnowledge,
+        labels: Tensor | None = None,
     ) -> Tensor:
         """The weighted sum."""
-        return self.of_part(features, logits, knowledge, None)
+        return self.of_part(features, logits, knowledge, None, labels)
 
     def of_part(
         self,
@@ -85,13 +91,14 @@ class SumLoss(TransferLoss):
         logits: Tensor,
         knowledge: SumKnowledge,
         part: BatchPart | None,
+        labels: Tensor | None = None,
     ) -> Tensor:
         """See `TransferLoss.of_part`; each loss has a reduction of its own."""
         # Once for all parts, so that their gradients are added up before they are narrowed.
         features = [to_working(feature) for feature in features]
         logits = to_working(logits) if self.needs_logits else logits
         terms = [
-            weight * loss.of_part(features, logits, known, part)
+            weight * loss.of_part(features, logits, known, part, labels)
             for loss, weight, known in zip(
                 self._parts(), self.weights, knowledge.parts, strict=True
             )

@@ -125,6 +125,7 @@ class SVDLoss(TransferLoss):
         features: Sequence[Tensor],
         logits: Tensor,
         knowledge: SVDKnowledge,
+        labels: Tensor | None = None,
     ) -> Tensor:
         """The loss of a student's features against a teacher's knowledge."""
         require_taps(features)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Self
 
@@ -71,21 +72,35 @@ class TransferLoss(nn.Module, abc.ABC):
     [B, D]; `logits` are [B, C]. A new method is one child of this class in a file of its own.
 
     Attributes:
+        needs_taps: whether the features are read at all.
         needs_logits: whether `extract` reads the teacher's logits. Where it does not, a teacher is
             run to its last tap only, and `extract` is given None for them.
+        needs_labels: whether `forward` reads the labels. Where it does not, it is not given them.
         compares_channels: whether a student's tap must have its teacher's number of channels.
         knowledge_type: what `extract` returns, by which `select` finds it in a sum.
         reduction: over images, `"mean"` or `"sum"`: by it the parts of a batch are put together
             that several processes have.
+
+    Raises:
+        ArgumentError: `needs_labels`, and a `forward` that takes none.
     """
 
+    needs_taps: bool = True
     needs_logits: bool = True
+    needs_labels: bool = False
     compares_channels: bool = True
     knowledge_type: type[Knowledge] = Knowledge
     reduction: str = "mean"
 
     def __init__(self) -> None:
         super().__init__()
+        if self.needs_labels and not _takes_labels(self.forward):
+            raise ArgumentError(
+                f"{type(self).__name__}.forward",
+                expected="a parameter `labels`, since needs_labels is set",
+                got=f"forward{inspect.signature(self.forward)}",
+                remedy="add `labels=None` as the last one, or leave needs_labels out",
+            )
         self.register_forward_hook(guard)
 
     @abc.abstractmethod
@@ -93,8 +108,17 @@ class TransferLoss(nn.Module, abc.ABC):
         """The teacher's half: its knowledge of one batch, detached from its graph."""
 
     @abc.abstractmethod
-    def forward(self, features: Sequence[Tensor], logits: Tensor, knowledge: Any) -> Tensor:
-        """The student's half: a scalar, 0 where student and teacher relate their maps alike."""
+    def forward(
+        self,
+        features: Sequence[Tensor],
+        logits: Tensor,
+        knowledge: Any,
+        labels: Tensor | None = None,
+    ) -> Tensor:
+        """The student's half: a scalar, 0 where student and teacher relate their maps alike.
+
+        A loss that reads no labels may leave out that parameter.
+        """
 
     def of_part(
         self,
@@ -102,6 +126,7 @@ class TransferLoss(nn.Module, abc.ABC):
         logits: Tensor,
         knowledge: Any,
         part: BatchPart | None,
+        labels: Tensor | None = None,
     ) -> Tensor:
         """The loss of this process's part of a batch.
 
@@ -113,8 +138,22 @@ class TransferLoss(nn.Module, abc.ABC):
             logits: likewise.
             knowledge: likewise.
             part: None where the process has the whole batch.
+            labels: [B], int64, of this part; a negative one is of an image without a label.
+
+        Raises:
+            ArgumentError: no labels for a loss that reads them.
         """
-        loss: Tensor = self(features, logits, knowledge)
+        if not self.needs_labels:
+            loss: Tensor = self(features, logits, knowledge)
+        elif labels is None:
+            raise ArgumentError(
+                "labels",
+                expected=f"the images' labels, which {type(self).__name__} reads",
+                got="nothing",
+                remedy="call the Distiller with labels=labels",
+            )
+        else:
+            loss = self(features, logits, knowledge, labels=labels)
         if part is None:
             return loss
         return loss * (part.of_sum() if self.reduction == "sum" else part.of_mean(len(logits)))
@@ -138,6 +177,11 @@ class TransferLoss(nn.Module, abc.ABC):
             got=knowledge,
             remedy="extract it with this loss, or with one that needs more",
         )
+
+
+def _takes_labels(forward: Callable[..., Tensor]) -> bool:
+    parameters = inspect.signature(forward).parameters.values()
+    return any(one.name == "labels" or one.kind is one.VAR_KEYWORD for one in parameters)
 
 
 def as_matrices(feature_map: Tensor) -> Tensor:

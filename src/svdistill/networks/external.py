@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
-from pathlib import Path
 
 from torch import nn
 
-from svdistill.errors import ArgumentError, nearest
+from svdistill.errors import ArgumentError
+from svdistill.user_code import import_attribute
 
 
 def import_network(spec: str, num_classes: int, argument: str = "teacher") -> nn.Module:
@@ -33,28 +31,7 @@ def import_network(spec: str, num_classes: int, argument: str = "teacher") -> nn
         >>> import_network("torch.nn:Identity", num_classes=10)
         Identity()
     """
-    module_name, _, attribute = spec.partition(":")
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # the user's module may fail in any way
-        raise ArgumentError(
-            argument,
-            expected=f"a module {module_name!r} that can be imported",
-            got=f"{type(error).__name__}: {error}",
-            remedy="check the name, the current directory and PYTHONPATH",
-        ) from error
-    finally:
-        sys.path.remove(here)
-    if not hasattr(module, attribute):
-        raise ArgumentError(
-            argument,
-            expected=f"an attribute of module {module_name}",
-            got=repr(attribute),
-            remedy=nearest(attribute, (name for name in vars(module) if not name.startswith("_"))),
-        )
-    found = getattr(module, attribute)
+    found = import_attribute(spec, argument)
     if callable(found) and not isinstance(found, nn.Module):
         try:
             takes_classes = "num_classes" in inspect.signature(found).parameters

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from svdistill.losses.registry import reads
 from svdistill.networks import network_names, published_size
 from svdistill.report.comparisons import Comparison, MethodRuns
 from svdistill.report.data_names import class_choice, dataset_name
@@ -63,7 +64,7 @@ def _choice(name: str, words: Mapping[str, str]) -> Callable[[Config], str | Non
 def _svd_choice(name: str, words: Mapping[str, str]) -> Callable[[Config], str | None]:
     """The same, for runs with the SVD loss alone."""
     read = _choice(name, words)
-    return lambda config: read(config) if "svd" in config.get("loss", "") else None
+    return lambda config: read(config) if reads(config.get("loss", ""), "num_vectors") else None
 
 
 def _data(config: Config) -> str | None:

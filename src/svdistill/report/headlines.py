@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from svdistill.losses.registry import reads
 from svdistill.report.comparisons import Comparison, MethodRuns
 from svdistill.report.html_table import Cell, mean_cell
 from svdistill.report.method_results import MethodResult, method_results
@@ -72,7 +73,9 @@ def _ranking(best: MethodResult | None, methods: int) -> str:
 
 
 def _of_svd(taught: Sequence[MethodResult], best: MethodResult | None) -> str:
-    svd = [result for result in taught if "svd" in result.method.runs[0].config["loss"]]
+    svd = [
+        result for result in taught if reads(result.method.runs[0].config["loss"], "num_vectors")
+    ]
     if not svd or best in svd:
         return ""
     best_svd = max(svd, key=_accuracy)

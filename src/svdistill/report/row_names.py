@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-LOSSES: Final = {
-    "svd": "SVD",
-    "fsp": "FSP",
-    "position_svd": "position SVD",
-    "soft_target": "soft target",
-}
+from svdistill.losses.registry import OPTIONS, may_read, registered_specs, titles
+
 GRADIENTS: Final = {"poster": "poster's gradient", "authors": "authors' gradient"}
+# How a row names an option of a loss that is not as in the paper.
+OPTION_TEXTS: Final[Mapping[str, Callable[[Any], str]]] = {
+    "num_vectors": "k = {}".format,
+    "beta": "beta = {:g}".format,
+    "gradient": lambda gradient: GRADIENTS[gradient],
+    "temperature": "T = {:g}".format,
+}
 CLIPS: Final = {
     "norm": "clipped",
     "poster": "poster's clip",
@@ -43,16 +46,16 @@ def row_name(config: Mapping[str, Any]) -> str:
     """
     if "loss" not in config:
         return "teacher" if str(config["network"]).endswith("_teacher") else "student alone"
-    losses = str(config["loss"]).split("+")
+    loss = str(config["loss"])
     two_stages = config.get("transfer_epochs", 0) > 0
-    suffixes = ["2-stage"] if two_stages else ["1-stage"] if "fsp" in losses else []
-    if "svd" in losses or "position_svd" in losses:
-        suffixes += _differing(config, "num_vectors", 1, "k = {}")
-    if "svd" in losses:
-        suffixes += _svd_options(config)
-    if "soft_target" in losses:
-        suffixes += _differing(config, "temperature", 4.0, "T = {:g}")
-    usual_clip = "none" if losses == ["soft_target"] else "norm"
+    usually_two = any(spec.stages == 2 for spec in registered_specs(loss))
+    suffixes = ["2-stage"] if two_stages else ["1-stage"] if usually_two else []
+    suffixes += [
+        text(config[option])
+        for option, text in OPTION_TEXTS.items()
+        if may_read(loss, option) and config.get(option, OPTIONS[option]) != OPTIONS[option]
+    ]
+    usual_clip = "none" if _is_of_task(loss) else "norm"
     if not two_stages and config.get("clip", "norm") != usual_clip:
         suffixes.append(CLIPS[config.get("clip", "norm")])
     if config.get("student_taps"):
@@ -69,26 +72,23 @@ def loss_name(config: Mapping[str, Any]) -> str:
         >>> loss_name({"loss": "svd+soft_target"})
         'SVD + soft target'
     """
-    return " + ".join(LOSSES[loss] for loss in str(config["loss"]).split("+"))
+    return " + ".join(titles(str(config["loss"])))
 
 
-def _svd_options(config: Mapping[str, Any]) -> list[str]:
-    names = _differing(config, "beta", 8.0, "beta = {:g}")
-    gradient = config.get("gradient", "exact")
-    return names if gradient == "exact" else [*names, GRADIENTS[gradient]]
-
-
-def _differing(config: Mapping[str, Any], field: str, usual: float, form: str) -> list[str]:
-    value = config.get(field, usual)
-    return [] if value == usual else [form.format(value)]
+def _is_of_task(loss: str) -> bool:
+    """Whether all of a sum's losses are of those that are not clipped beside another."""
+    specs = registered_specs(loss)
+    return len(specs) == len(titles(loss)) and not any(spec.clipped for spec in specs)
 
 
 def _weights(config: Mapping[str, Any]) -> list[str]:
     """The weights of task and transfer, and of a soft target beside another loss, if unusual."""
-    loss = config["loss"]
+    loss = str(config["loss"])
     weights = [config.get("task_weight", 1.0), config.get("transfer_weight", 1.0)]
-    usual = [0.1, 0.9] if loss == "soft_target" else [1.0, 1.0]
-    if "+" in loss:
-        weights.append(config.get("soft_target_weight", 1.0))
-        usual = [0.1, 1.0, 0.9]
+    usual = [1.0, 1.0]
+    if _is_of_task(loss):
+        usual = [0.1, 0.9]
+    elif added := [spec.weight for spec in registered_specs(loss) if spec.weight]:
+        weights += [config.get(weight, 1.0) for weight in added]
+        usual = [0.1, 1.0, *[0.9] * len(added)]
     return [] if weights == usual else ["weights " + " : ".join(f"{w:g}" for w in weights)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+from svdistill.losses.registry import reads
 from svdistill.report.clipping_figure import clipping_curves
 from svdistill.report.comparisons import Comparison
 from svdistill.report.cost_figure import accuracy_against_cost
@@ -55,7 +56,7 @@ def clipping_section(comparisons: Sequence[Comparison]) -> list[Part]:
     for comparison in comparisons:
         figure = clipping_curves(comparison.runs)
         missing = [] if figure else ["Not drawn: no run recorded the gradients of both tasks."]
-        svd = [run for run in comparison.runs if "svd" in run.config.get("loss", "")]
+        svd = [run for run in comparison.runs if reads(run.config.get("loss", ""), "num_vectors")]
         if svd and all(record.svd_close is None for run in svd for record in run.records):
             missing.append("How often two singular values were close was not recorded.")
         parts.append(Part(comparison.title, (figure,) if figure else (), tuple(missing)))

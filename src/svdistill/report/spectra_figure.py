@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from svdistill.losses.registry import reads
 from svdistill.report.bands import Band
 from svdistill.report.figure import (
     BLACK,
@@ -101,7 +102,7 @@ def _closeness(analysis: Analysis) -> str:
 
     Only the SVD loss takes so many values.
     """
-    if "svd" not in analysis.run.config["loss"].split("+"):
+    if not reads(analysis.run.config["loss"], "gradient"):
         return ""
     shares = [
         f"{tap.tap}, {name} {spectrum.close:.1%}"

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from svdistill.errors import SVDistillError
+from svdistill.losses.registry import reads
 from svdistill.report.comparisons import Comparison
 from svdistill.report.feature_maps import tapped_maps
 from svdistill.report.figure import Figure
@@ -87,7 +88,10 @@ def _ranked(comparison: Comparison) -> list[Run]:
     """The taught students' runs, those first that are best looked at."""
     taught = [result for result in method_results(comparison) if result.method.is_taught]
     taught.sort(
-        key=lambda result: ("svd" not in result.method.runs[0].config["loss"], -result.accuracy)
+        key=lambda result: (
+            not reads(result.method.runs[0].config["loss"], "num_vectors"),
+            -result.accuracy,
+        )
     )
     return [run for result in taught for run in result.method.runs]
 

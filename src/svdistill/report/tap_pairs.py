@@ -10,11 +10,12 @@ import torch
 
 from svdistill.knowledge_store.manifest import read_manifest
 from svdistill.knowledge_store.shards import MANIFEST_NAME
+from svdistill.losses.registry import is_imported
 from svdistill.report.html_table import Cell, Heading, HTMLTable
 from svdistill.report.rebuilding import Missing, build_teacher, card_of, student_after
 from svdistill.report.runs import Run
 from svdistill.taps import PairedTap, PairedTaps, Stage, TapPairs
-from svdistill.training.assembly import build_losses
+from svdistill.training.assembly import whole_loss
 from svdistill.training.config import DistillConfig
 from svdistill.training.tapping import NO_TAPS, own_taps, paired_taps, taps_of_store
 
@@ -43,7 +44,7 @@ def run_pairs(run: Run, teacher: str | Path | None = None) -> PairedTaps | TapPa
     if config.knowledge and store.exists():
         return taps_of_store(config, read_manifest(store), student, images)
     alone = own_taps(student, config.student_taps)
-    if config.loss == "soft_target" and not alone:
+    if not whole_loss(config).needs_taps and not alone:
         return NO_TAPS
     try:
         taught_by = build_teacher(run, teacher)
@@ -65,8 +66,7 @@ def chosen_pairs(run: Run) -> TapPairs:
 
 def compares_channels(run: Run) -> bool:
     """Whether any of a run's losses compares a student's channels with its teacher's."""
-    losses = build_losses(_config(run))
-    return any(loss is not None and loss.compares_channels for loss in losses)
+    return whole_loss(_config(run)).compares_channels
 
 
 def pairs_table(run: Run, pairs: PairedTaps | TapPairs) -> HTMLTable | None:
@@ -88,7 +88,14 @@ def pairs_table(run: Run, pairs: PairedTaps | TapPairs) -> HTMLTable | None:
 
 
 def _config(run: Run) -> DistillConfig:
-    """A run's configuration, of whatever version."""
+    """A run's configuration, of whatever version.
+
+    Raises:
+        Missing: its loss is of the user's own code, which a report does not run.
+    """
+    loss = str(run.config["loss"])
+    if not is_imported(loss):
+        raise Missing(f"the loss of {run.path}, {loss}, is not svdistill's: no other code is run")
     known = {field.name for field in fields(DistillConfig)}
     return DistillConfig(**{name: run.config[name] for name in known & run.config.keys()})
 

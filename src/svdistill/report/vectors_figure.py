@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from svdistill.losses.registry import may_read
 from svdistill.report.bands import Band, band_of
 from svdistill.report.comparisons import MethodRuns
 from svdistill.report.figure import (
@@ -24,7 +25,6 @@ from svdistill.report.row_names import row_name
 from svdistill.report.runs import Run
 
 SEED_DASHES = ("--", ":", "-.", "-")
-LOSSES_WITH_VECTORS = {"svd", "position_svd"}
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def vector_curves(runs: Sequence[Run]) -> list[VectorCurve]:
         for method in comparison.methods:
             alone = comparison.alone(method)
             config = method.runs[0].config
-            if alone is not None and LOSSES_WITH_VECTORS & set(config["loss"].split("+")):
+            if alone is not None and may_read(config["loss"], "num_vectors"):
                 row = row_name({**config, "num_vectors": 1})
                 rows.setdefault((row, *method.training), [alone]).append(method)
         curves += [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple, get_args
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,19 +13,12 @@ from svdistill.distiller import Distiller
 from svdistill.errors import ArgumentError, require_choice
 from svdistill.launching import launched_size, require_launched
 from svdistill.logits import as_logits
-from svdistill.losses import (
-    FSPLoss,
-    Knowledge,
-    PositionSVDLoss,
-    SoftTargetLoss,
-    SumLoss,
-    SVDLoss,
-    TransferLoss,
-)
+from svdistill.losses import Knowledge, SumLoss, TransferLoss, loss_specs
+from svdistill.losses.registry import added_to_task, build_loss
 from svdistill.networks import build_network, pretrained_classes
 from svdistill.parallel import TIMEOUT
 from svdistill.training.cache_config import CacheConfig
-from svdistill.training.config import PRETRAINED, DistillConfig, LossName, TrainConfig
+from svdistill.training.config import PRETRAINED, DistillConfig, TrainConfig
 from svdistill.training.determinism import require_workspace
 from svdistill.training.initial_weights import fill_network
 from svdistill.training.progress import Reporter
@@ -44,8 +37,12 @@ class Losses(NamedTuple):
     unclipped: TransferLoss | None = None
 
 
-def build_losses(config: DistillConfig | CacheConfig) -> Losses:
+def build_losses(config: DistillConfig | CacheConfig, given: TransferLoss | None = None) -> Losses:
     """The transfer losses that a configuration names; a soft target that is added is not clipped.
+
+    Args:
+        config: the names, and the losses' options.
+        given: the loss itself, where a name would not do.
 
     Example:
         >>> build_losses(DistillConfig(output="runs/a", loss="fsp+soft_target")).unclipped
@@ -56,30 +53,28 @@ def build_losses(config: DistillConfig | CacheConfig) -> Losses:
           )
         )
     """
-    soft = SoftTargetLoss(config.temperature)
-    if config.loss == "soft_target":
-        return Losses(soft)
-    require_choice("loss", config.loss, get_args(LossName))
-    assert config.num_vectors is not None  # from its construction on
-    losses: dict[str, TransferLoss] = {
-        "svd": SVDLoss(config.num_vectors, config.beta, config.gradient),
-        "fsp": FSPLoss(),
-        "position_svd": PositionSVDLoss(config.num_vectors),
-    }
-    name, _, added = config.loss.partition("+")
-    if not added:
-        return Losses(losses[name])
-    return Losses(losses[name], SumLoss([soft], [config.soft_target_weight]))
+    if given is not None:
+        return Losses(given)
+    specs = loss_specs(config.loss)
+    of_task = added_to_task(specs)
+    clipped = [build_loss(spec, config) for spec in specs if spec not in of_task]
+    transfer = clipped[0] if len(clipped) == 1 else SumLoss(clipped, [1.0] * len(clipped))
+    if not of_task:
+        return Losses(transfer)
+    weights = [getattr(config, spec.weight) if spec.weight else 1.0 for spec in of_task]
+    return Losses(transfer, SumLoss([build_loss(spec, config) for spec in of_task], weights))
 
 
-def whole_loss(config: DistillConfig | CacheConfig) -> TransferLoss:
+def whole_loss(
+    config: DistillConfig | CacheConfig, given: TransferLoss | None = None
+) -> TransferLoss:
     """One loss that reads all that a configuration's losses read, as a knowledge store keeps it.
 
     Example:
         >>> whole_loss(DistillConfig(output="runs/a", loss="fsp"))
         FSPLoss()
     """
-    losses = [loss for loss in build_losses(config) if loss is not None]
+    losses = [loss for loss in build_losses(config, given) if loss is not None]
     return losses[0] if len(losses) == 1 else SumLoss(losses, [1.0] * len(losses))
 
 
@@ -140,10 +135,12 @@ def place_network(network: nn.Module, device: torch.device) -> None:
 
 
 @torch.no_grad()
-def try_once(distiller: Distiller, images: Tensor, knowledge: Knowledge | None = None) -> None:
+def try_once(
+    distiller: Distiller, images: Tensor, labels: Tensor, knowledge: Knowledge | None = None
+) -> None:
     """Images through everything: whatever does not fit shows before anything is written."""
     distiller.eval()
-    distiller(images, knowledge)
+    distiller(images, knowledge, labels=labels)
 
 
 def two_images(data: ImageData, device: torch.device) -> tuple[Batch, Tensor]:

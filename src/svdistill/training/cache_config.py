@@ -12,8 +12,9 @@ from svdistill.errors import (
     require_positive,
 )
 from svdistill.knowledge_store.structure import DTYPES
+from svdistill.losses.registry import DEFAULT_LOSS, require_read
 from svdistill.networks import require_network
-from svdistill.training.config import LossName, require_teacher_weights, usual_vectors
+from svdistill.training.config import fill_options, require_teacher_weights
 
 
 @dataclass(kw_only=True)
@@ -51,11 +52,13 @@ class CacheConfig:
         views: Random views of each image, 1 or more. A student sees one in each epoch, and after
             the last one the first again.
         views_seed: Seed of the views.
-        loss: What students are to learn by.
+        loss: What students are to learn by: any sum of the losses listed below, such as
+            `fsp+soft_target`, and of `module:Class` of your own code.
         num_vectors: Singular vectors per tap; empty for 4 (position_svd) or 1 (svd).
-        beta: Width of the radial basis function (svd).
-        gradient: `exact`, the `poster`'s formula, or what its `authors`' code computes (svd).
-        temperature: Softening of the predictions (soft_target).
+        beta: Width of the radial basis function; empty for 8 (svd).
+        gradient: `exact`, the `poster`'s formula, or what its `authors`' code computes; empty for
+            `exact` (svd).
+        temperature: Softening of the predictions; empty for 4 (soft_target).
         soft_target_weight: Factor on the soft target where it is added to another loss.
         dtype: Of the numbers on disk, `float16` or `float32`; at most 16 of them stay float32.
         precision: Of the teacher's computations, `float32` or `bf16`. Decompositions are computed
@@ -87,11 +90,11 @@ class CacheConfig:
     augmentation: Literal["seed", "crop_flip", "none"] = "seed"
     views: int = 0
     views_seed: int = 0
-    loss: LossName = "position_svd+soft_target"
+    loss: str = DEFAULT_LOSS
     num_vectors: int | None = None
-    beta: float = 8.0
-    gradient: Literal["exact", "poster", "authors"] = "exact"
-    temperature: float = 4.0
+    beta: float | None = None
+    gradient: Literal["exact", "poster", "authors"] | None = None
+    temperature: float | None = None
     soft_target_weight: float = 1.0
     dtype: Literal["float16", "float32"] = "float16"
     precision: Literal["float32", "bf16"] = "float32"
@@ -100,8 +103,7 @@ class CacheConfig:
     resume: bool = False
 
     def __post_init__(self) -> None:
-        if self.num_vectors is None:
-            self.num_vectors = usual_vectors(self.loss)
+        fill_options(self)
 
     def check(self) -> None:
         """Raise `ArgumentError` for the first value that no store can have."""
@@ -119,6 +121,7 @@ class CacheConfig:
             require_count("workers", self.workers, 0)
         for name in ("teacher_width", "soft_target_weight"):
             require_positive(name, getattr(self, name))
+        require_read(self)
         require_choice("augmentation", self.augmentation, ("seed", "crop_flip", "none"))
         require_choice("dtype", self.dtype, DTYPES)
         require_choice("precision", self.precision, ("float32", "bf16"))

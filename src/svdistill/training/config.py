@@ -11,17 +11,14 @@ from svdistill.errors import (
     require_count,
     require_positive,
 )
+from svdistill.losses.registry import (
+    DEFAULT_LOSS,
+    OPTIONS,
+    LossOptions,
+    option_defaults,
+    require_read,
+)
 from svdistill.networks import is_zoo, require_network, require_width
-
-LossName = Literal[
-    "svd",
-    "fsp",
-    "position_svd",
-    "soft_target",
-    "svd+soft_target",
-    "fsp+soft_target",
-    "position_svd+soft_target",
-]
 
 # What a configuration says of a network or of data that was given as a Python object.
 OBJECT: Final = "object"
@@ -29,14 +26,16 @@ OBJECT: Final = "object"
 PRETRAINED: Final = "pretrained"
 
 
-def usual_vectors(loss: str) -> int:
-    """As many singular vectors per tap as a loss takes unless it is told otherwise.
+def fill_options(config: LossOptions) -> None:
+    """Set those options of a loss that were left out to what they are by default.
 
-    Example:
-        >>> usual_vectors("position_svd+soft_target"), usual_vectors("svd")
-        (4, 1)
+    A configuration that says them all is taken as it is: no code of the user's own is imported.
     """
-    return 4 if loss.startswith("position_svd") else 1
+    left_out = [option for option in OPTIONS if getattr(config, option) is None]
+    if left_out:
+        usual = option_defaults(config.loss)
+        for option in left_out:
+            setattr(config, option, usual[option])
 
 
 @dataclass(kw_only=True)
@@ -198,11 +197,13 @@ class DistillConfig(TrainConfig):
             own, and stages of other networks are paired.
         student_taps: Module paths of the student's taps, as many; likewise.
         loss: What to transfer. `svd` compares channels, as the seed does, `position_svd` positions.
-            An added soft target counts as part of the task: it is not clipped.
+            An added soft target counts as part of the task: it is not clipped. Any sum of the
+            losses listed below, such as `fsp+soft_target`, and of `module:Class` of your own code.
         num_vectors: Singular vectors per tap; empty for 4 (position_svd) or 1 (svd).
-        beta: Width of the radial basis function (svd).
-        gradient: `exact`, the `poster`'s formula, or what its `authors`' code computes (svd).
-        temperature: Softening of the predictions (soft_target).
+        beta: Width of the radial basis function; empty for 8 (svd).
+        gradient: `exact`, the `poster`'s formula, or what its `authors`' code computes; empty for
+            `exact` (svd).
+        temperature: Softening of the predictions; empty for 4 (soft_target).
         clip: Bound on the transfer gradient against the task's: `amortised` with one scale for all,
             measured in some steps only, for little more than the price of one gradient; `global`,
             which measures it in every step; per tensor `norm` (the seed authors' code) or
@@ -223,11 +224,11 @@ class DistillConfig(TrainConfig):
     teacher_width: float = 1.0
     teacher_taps: list[str] = field(default_factory=list)
     student_taps: list[str] = field(default_factory=list)
-    loss: LossName = "position_svd+soft_target"
+    loss: str = DEFAULT_LOSS
     num_vectors: int | None = None
-    beta: float = 8.0
-    gradient: Literal["exact", "poster", "authors"] = "exact"
-    temperature: float = 4.0
+    beta: float | None = None
+    gradient: Literal["exact", "poster", "authors"] | None = None
+    temperature: float | None = None
     clip: Literal["norm", "poster", "global", "none", "amortised"] = "amortised"
     clip_interval: int = 10
     task_weight: float = 1.0
@@ -236,8 +237,7 @@ class DistillConfig(TrainConfig):
     transfer_epochs: int = 0
 
     def __post_init__(self) -> None:
-        if self.num_vectors is None:
-            self.num_vectors = usual_vectors(self.loss)
+        fill_options(self)
 
     def check(self) -> None:
         """Raise `ArgumentError` for the first value that no run can have."""
@@ -259,6 +259,7 @@ class DistillConfig(TrainConfig):
         require_count("clip_interval", self.clip_interval)
         for name in ("task_weight", "transfer_weight", "soft_target_weight", "teacher_width"):
             require_positive(name, getattr(self, name))
+        require_read(self)
 
     def _check_with_knowledge(self) -> None:
         """The store says which teacher, taps and views its knowledge is of."""

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, TypeVar
 from torch import nn
 
 from svdistill.data import ImageData
+from svdistill.losses import TransferLoss
+from svdistill.losses.registry import object_name
 from svdistill.networks import profile_network
 from svdistill.parallel import in_main, is_main, together
 from svdistill.training.alike import begin_alike
@@ -89,6 +91,7 @@ def distill(
     teacher: nn.Module | None = None,
     student: nn.Module | None = None,
     data: ImageData | None = None,
+    loss: TransferLoss | None = None,
 ) -> RunSummary:
     """Train a student on labelled images and on its teacher's knowledge; leave a run directory.
 
@@ -100,6 +103,7 @@ def distill(
         teacher: the trained network itself, instead of a name in the configuration. It is frozen.
         student: the network itself, likewise, as `network` of `train`.
         data: the images themselves, instead of a name.
+        loss: the transfer loss itself, instead of a name; the options of losses are not read then.
 
     Returns:
         The run's summary, as in its `summary.json`.
@@ -111,13 +115,17 @@ def distill(
     """
     reporter = reporter or Reporter()
     config = _noting_objects(config, network=student, data=data, teacher=teacher)
+    if loss is not None:
+        config = replace(config, loss=object_name(loss))
     config.check()
     accelerator = new_accelerator(config)
     reporter = reporter if is_main() else Reporter()
     parts = together(
-        partial(parts_from_store, config, accelerator, reporter, student, data)
+        partial(parts_from_store, config, accelerator, reporter, student, data, loss)
         if config.knowledge
-        else partial(parts_of_distillation, config, accelerator, reporter, teacher, student, data)
+        else partial(
+            parts_of_distillation, config, accelerator, reporter, teacher, student, data, loss
+        )
     )
     with deterministic(config.deterministic):
         return _run(config, parts, accelerator, reporter)

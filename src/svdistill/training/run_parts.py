@@ -9,8 +9,10 @@ from torch import nn
 from svdistill.data import ImageData
 from svdistill.distiller import Distiller
 from svdistill.knowledge_store import KnowledgeStore, require_fit
+from svdistill.losses import TransferLoss
 from svdistill.taps import PairedTaps, TapPairs
 from svdistill.training.assembly import (
+    Losses,
     build_losses,
     new_student,
     place_network,
@@ -29,7 +31,6 @@ from svdistill.training.teacher import teacher_of
 from svdistill.training.views import Views, views_of
 
 if TYPE_CHECKING:
-    import torch
     from accelerate import Accelerator
 
 
@@ -68,19 +69,20 @@ def parts_of_distillation(
     teacher: nn.Module | None,
     student: nn.Module | None,
     data: ImageData | None,
+    loss: TransferLoss | None = None,
 ) -> RunParts:
     """Of a distillation whose teacher runs beside its student."""
     data, device = run_images(config, reporter, data), accelerator.device
     teacher = teacher_of(config, data, teacher)
     place_network(teacher, device)
     student = new_student(config, data, device, reporter, student)
-    _, images = two_images(data, device)
+    batch, images = two_images(data, device)
     require_classes("teacher", teacher, images, data.num_classes)
     require_classes("network", student, images, data.num_classes)
-    taps = paired_taps(config, teacher, student, images)
-    distiller = _distiller(config, teacher, student, taps, device)
+    taps = paired_taps(config, teacher, student, images, loss)
+    distiller = _distiller(build_losses(config, loss), config, teacher, student, taps).to(device)
     _show(taps, distiller, reporter)
-    try_once(distiller, images)
+    try_once(distiller, images, batch.labels)
     stages = _stages(config, distiller, accelerator)
     return RunParts(student, stages, data, views_of(config), teacher)
 
@@ -91,19 +93,20 @@ def parts_from_store(
     reporter: Reporter,
     student: nn.Module | None,
     data: ImageData | None,
+    loss: TransferLoss | None = None,
 ) -> RunParts:
     """Of a distillation without a teacher, from the knowledge that it left."""
     data, device = run_images(config, reporter, data), accelerator.device
     store = KnowledgeStore(config.knowledge)
     known = store.manifest
-    require_fit(known, data, whole_loss(config), config.augmentation)
+    require_fit(known, data, whole_loss(config, loss), config.augmentation)
     student = new_student(config, data, device, reporter, student)
     batch, images = two_images(data, device)
     require_classes("network", student, images, data.num_classes)
-    taps = taps_of_store(config, known, student, images)
-    distiller = _distiller(config, None, student, taps, device)
+    taps = taps_of_store(config, known, student, images, loss)
+    distiller = _distiller(build_losses(config, loss), config, None, student, taps).to(device)
     _show(taps, distiller, reporter)
-    try_once(distiller, images, store.read(batch.indices, 0, device))
+    try_once(distiller, images, batch.labels, store.read(batch.indices, 0, device))
     stages = _stages(config, distiller, accelerator, store)
     return RunParts(
         *(student, stages, data, Views(known.views_seed, known.views)),
@@ -121,13 +124,12 @@ def _show(taps: PairedTaps | TapPairs, distiller: Distiller, reporter: Reporter)
 
 
 def _distiller(
+    losses: Losses,
     config: DistillConfig,
     teacher: nn.Module | None,
     student: nn.Module,
     taps: PairedTaps | TapPairs,
-    device: torch.device,
 ) -> Distiller:
-    losses = build_losses(config)
     return Distiller(
         teacher,
         student,
@@ -137,7 +139,7 @@ def _distiller(
         clip_interval=config.clip_interval,
         unclipped=losses.unclipped,
         weight_decay=config.weight_decay if config.optimizer == "sgd" else 0.0,
-    ).to(device)
+    )
 
 
 def _stages(

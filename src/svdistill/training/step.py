@@ -162,10 +162,14 @@ class _DistillerStep(Step):
         self.distiller.end_epoch()
 
     def _forward(
-        self, images: Tensor, knowledge: Knowledge | None, part: BatchPart | None
+        self,
+        images: Tensor,
+        labels: Tensor,
+        knowledge: Knowledge | None,
+        part: BatchPart | None,
     ) -> DistillerOutput:
         with self.accelerator.autocast(), batch_norm_over(part):
-            output: DistillerOutput = self.distiller(images, knowledge, part)
+            output: DistillerOutput = self.distiller(images, knowledge, part, labels=labels)
         return output
 
     def _backward(
@@ -197,7 +201,7 @@ class DistillStep(_DistillerStep):
         part: BatchPart | None = None,
     ) -> StepResult:
         """Backward of both losses."""
-        output = self._forward(images, knowledge, part)
+        output = self._forward(images, labels, knowledge, part)
         task_loss = labelled_cross_entropy(output.logits.float(), labels, part)
         result = _measured(output, task_loss, labels, part)
         norms = self._backward(task_loss * self.task_weight, output, progress, measure)
@@ -217,7 +221,7 @@ class TransferStep(_DistillerStep):
         part: BatchPart | None = None,
     ) -> StepResult:
         """Backward of the transfer loss."""
-        output = self._forward(images, knowledge, part)
+        output = self._forward(images, labels, knowledge, part)
         # Detached, so that it adds no gradient and clips none.
         task_loss = labelled_cross_entropy(output.logits.detach().float(), labels, part)
         result = _measured(output, task_loss, labels, part)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from svdistill.errors import ArgumentError
 from svdistill.knowledge_store import Manifest
+from svdistill.losses import TransferLoss
 from svdistill.networks import SeedNetwork, profile_network
 from svdistill.taps import (
     FeatureTaps,
@@ -23,6 +24,7 @@ from svdistill.taps.dry_run import dry_run
 from svdistill.taps.grids import grid
 from svdistill.taps.pairing import align, evenly
 from svdistill.taps.stages import FoundStage, find_stages
+from svdistill.training.assembly import whole_loss
 from svdistill.training.cache_config import CacheConfig
 from svdistill.training.config import DistillConfig
 
@@ -32,7 +34,11 @@ NO_TAPS: Final = TapPairs((), ())
 
 
 def paired_taps(
-    config: DistillConfig, teacher: nn.Module, student: nn.Module, images: Tensor
+    config: DistillConfig,
+    teacher: nn.Module,
+    student: nn.Module,
+    images: Tensor,
+    loss: TransferLoss | None = None,
 ) -> PairedTaps | TapPairs:
     """The taps that were chosen, those that networks of the seed have, or stages that are found.
 
@@ -41,6 +47,7 @@ def paired_taps(
         teacher: as it will be tapped.
         student: likewise.
         images: two as both networks take them.
+        loss: the loss itself, where the configuration does not name it.
 
     Returns:
         The pairs, with their shapes where the loss reads taps.
@@ -50,7 +57,7 @@ def paired_taps(
     """
     paths_T = own_taps(teacher, config.teacher_taps)
     paths_S = own_taps(student, config.student_taps)
-    if config.loss == "soft_target":
+    if not whole_loss(config, loss).needs_taps:
         return TapPairs(paths_T, paths_S) if paths_T and paths_S else NO_TAPS
     if paths_T and paths_S:
         paired = describe_pairs(teacher, student, TapPairs(paths_T, paths_S), images)
@@ -100,7 +107,7 @@ def taps_without_student(
     alone.
     """
     paths = own_taps(teacher, config.teacher_taps)
-    if paths or config.loss == "soft_target":
+    if paths or not whole_loss(config).needs_taps:
         return paths
     found = find_stages(dry_run("teacher", teacher, images), _sides(images))
     stages = found.stages
@@ -110,7 +117,11 @@ def taps_without_student(
 
 
 def taps_of_store(
-    config: DistillConfig, known: Manifest, student: nn.Module, images: Tensor
+    config: DistillConfig,
+    known: Manifest,
+    student: nn.Module,
+    images: Tensor,
+    loss: TransferLoss | None = None,
 ) -> PairedTaps | TapPairs:
     """The student's taps for knowledge of a teacher that is not there.
 
@@ -119,6 +130,7 @@ def taps_of_store(
         known: the store's manifest.
         student: as it will be tapped.
         images: two as the student takes them.
+        loss: the loss itself, where the configuration does not name it.
 
     Returns:
         The pairs; with their shapes where the store says the teacher's.
@@ -127,7 +139,7 @@ def taps_of_store(
         ArgumentError: taps that the student lacks, or fewer stages than the teacher has taps.
     """
     paths = own_taps(student, config.student_taps)
-    if config.loss == "soft_target" and not (paths and known.teacher_taps):
+    if not whole_loss(config, loss).needs_taps and not (paths and known.teacher_taps):
         return NO_TAPS
     if not known.tap_shapes:
         return TapPairs(known.teacher_taps, paths)
