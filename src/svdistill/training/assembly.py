@@ -143,7 +143,7 @@ def place_network(network: nn.Module, device: torch.device) -> None:
 def try_once(distiller: Distiller, images: Tensor, knowledge: Knowledge | None = None) -> None:
     """Images through everything: whatever does not fit shows before anything is written."""
     distiller.eval()
-    distiller(images, knowledge)
+    distiller(images, knowledge=knowledge)
 
 
 def two_images(data: ImageData, device: torch.device) -> tuple[Batch, Tensor]:

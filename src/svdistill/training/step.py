@@ -165,7 +165,7 @@ class _DistillerStep(Step):
         self, images: Tensor, knowledge: Knowledge | None, part: BatchPart | None
     ) -> DistillerOutput:
         with self.accelerator.autocast(), batch_norm_over(part):
-            output: DistillerOutput = self.distiller(images, knowledge, part)
+            output: DistillerOutput = self.distiller(images, knowledge=knowledge, part=part)
         return output
 
     def _backward(
