@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from svdistill.adapters import Adapters, adapters_for
+from svdistill.adapters import Adapters, adapters_or_needed
 from svdistill.errors import ArgumentError, require_choice
 from svdistill.frozen_teacher import FrozenTeacher, require_module
 from svdistill.linalg import may_branch
@@ -55,10 +55,13 @@ class Distiller(nn.Module):
     The teacher is frozen for good: no gradients, and eval mode in every forward pass, whatever
     `.train()` was called on. It teaches what it is in that step, also where something else changes
     it, as in a mean teacher. Parameters and modules that the student has too stay the student's:
-    they are trained with it, and the teacher uses them in eval mode as they are. The teacher is no
-    submodule: it follows `.to()`, and is no part of `parameters()` and `state_dict()`, which holds
-    the student, the adapters, and what the losses hold. A transfer loss that is not finite or reaches no parameter raises; one
-    that stays zero for a whole epoch warns.
+    they are trained with it, and the teacher uses them in eval mode as they are.
+
+    The teacher is no submodule: it follows `.to()`, but is no part of `parameters()` nor of
+    `state_dict()`, which holds the student, the adapters, and what the losses hold.
+
+    A transfer loss that is not finite or reaches no parameter raises; one that stays zero for a
+    whole epoch warns.
 
     Args:
         teacher: a trained network, TorchScript and `ExportedProgram.module()` too where no tap is
@@ -129,7 +132,8 @@ class Distiller(nn.Module):
         self.student = student
         self.loss = loss
         self.unclipped = unclipped
-        self.adapters = _adapters(adapters, taps, self._losses(), len(student_paths))
+        needed = any(part.compares_channels for part in self._losses())
+        self.adapters = adapters_or_needed(adapters, taps, len(student_paths), needed=needed)
         if self.adapters is not None and (weight := next(student.parameters(), None)) is not None:
             self.adapters.to(weight.device)
         self._teacher_paths = tuple(teacher_paths)
@@ -192,13 +196,15 @@ class Distiller(nn.Module):
             ArgumentError: neither a teacher nor knowledge, or less of it than the losses read.
         """
         _require_no_knowledge(inputs)
+        if self._student_taps.model is not self.student:  # another one was assigned
+            self._student_taps = FeatureTaps(self.student, self._student_taps.paths)
+            if self._frozen_teacher is not None:
+                self._frozen_teacher.student = self.student
         parts = (
             self._extract(*inputs, **kwargs)
             if knowledge is None
             else [loss.select(knowledge) for loss in self._losses()]
         )
-        if self._student_taps.model is not self.student:  # another one was assigned
-            self._student_taps = FeatureTaps(self.student, self._student_taps.paths)
         output, features = self._student_taps.run(*inputs, **kwargs)
         logits, features = as_logits(output), self._adapted(features)
         losses = [
@@ -394,23 +400,3 @@ def _require_no_knowledge(inputs: tuple[Any, ...]) -> None:
             got="knowledge by position",
             remedy="write distiller(images, knowledge=knowledge)",
         )
-
-
-def _adapters(
-    adapters: Adapters | None,
-    taps: PairedTaps | TapPairs | Sequence[str],
-    losses: list[TransferLoss],
-    count: int,
-) -> Adapters | None:
-    """The adapters that were given, or those that losses and taps need."""
-    needed = any(loss.compares_channels for loss in losses)
-    if adapters is None and needed and isinstance(taps, PairedTaps):
-        adapters = adapters_for(taps)
-    if adapters is not None and len(adapters.student_channels) != count:
-        raise ArgumentError(
-            "adapters",
-            expected=f"one for each of the {count} taps",
-            got=len(adapters.student_channels),
-            remedy="give Adapters the channels of every tap, also where they agree",
-        )
-    return adapters

@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from svdistill.errors import ArgumentError
 from svdistill.frozen_teacher import FrozenTeacher
+from svdistill.frozen_teacher.changes import structure
 from svdistill.networks import build_network, network_names
 from svdistill.taps import FeatureTaps, Recording
 
@@ -451,6 +452,14 @@ def test_watching_the_model_costs_little() -> None:
     seconds = []
     for _ in range(30):
         start = time.perf_counter()
-        assert not teacher._is_stale()
+        assert structure(teacher._modules) == teacher._structure
+        assert teacher._attributes.unchanged()
         seconds.append(time.perf_counter() - start)
     assert statistics.median(seconds) < 1e-3
+    megabytes = sum(weight.nbytes for weight in teacher._weights._tensors) / 1e6
+    seconds = []
+    for _ in range(30):
+        start = time.perf_counter()
+        assert teacher._weights.unchanged()
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 1e-3 * megabytes

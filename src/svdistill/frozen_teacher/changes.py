@@ -20,7 +20,7 @@ STANDARD: Final = frozenset(vars(nn.Module()))
 MOST_VALUES: Final = 1000  # in one attribute
 
 
-class NotWatchable(Exception):
+class NotWatchableError(Exception):
     """An attribute whose changes cannot be noticed."""
 
 
@@ -57,9 +57,8 @@ class Weights:
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
         self._tensors = tuple({id(tensor): tensor for tensor in tensors}.values())
-        self._kept = [
-            (tensor.dtype, tensor.shape, _bits(tensor).copy()) for tensor in self._tensors
-        ]
+        # As `bytearray`: it is compared by memcmp.
+        self._kept = [(t.dtype, t.shape, bytearray(_bits(t))) for t in self._tensors]
 
     def unchanged(self) -> bool:
         """Whether all tensors are where they were and hold the same bits."""
@@ -67,18 +66,16 @@ class Weights:
             tensor.device.type == "cpu"
             and tensor.dtype == dtype
             and tensor.shape == shape
-            and np.array_equal(_bits(tensor), bits)
+            and bits == _bits(tensor)
             for tensor, (dtype, shape, bits) in zip(self._tensors, self._kept, strict=True)
         )
 
 
-def _bits(tensor: Tensor) -> np.ndarray[Any, Any]:
-    """A tensor's bytes in the order in which they lie, as 64-bit integers where they divide."""
+def _bits(tensor: Tensor) -> memoryview:
+    """A tensor's bytes in the order in which they lie."""
     strides = tensor.stride()
     order = sorted(range(tensor.ndim), key=lambda dim: -strides[dim])
-    flat = tensor.detach().permute(order).reshape(-1)
-    read: np.ndarray[Any, Any] = flat.view(torch.uint8).numpy()
-    return read.view(np.int64) if read.nbytes % 8 == 0 else read
+    return memoryview(tensor.detach().permute(order).reshape(-1).view(torch.uint8).numpy())
 
 
 class Attributes:
@@ -88,14 +85,16 @@ class Attributes:
         modules: of the model.
 
     Raises:
-        NotWatchable: a module holds a tensor or an array that is neither parameter nor buffer, or
-            an object with very many values.
+        NotWatchableError: a module holds a tensor or an array that is neither parameter nor buffer,
+            or an object with very many values.
     """
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         self._of_modules = [_Namespace(vars(module)) for module in modules]
         classes = {kind for module in modules for kind in type(module).__mro__}
-        own = [kind for kind in classes if kind.__module__.split(".")[0] not in ("torch", "builtins")]
+        own = [
+            kind for kind in classes if kind.__module__.split(".")[0] not in ("torch", "builtins")
+        ]
         functions = [f for kind in own for f in vars(kind).values() if isinstance(f, FunctionType)]
         self._all = [
             *self._of_modules,
@@ -105,7 +104,7 @@ class Attributes:
 
     def unchanged(self) -> bool:
         """Whether all values are the same or equal."""
-        return all([namespace.unchanged() for namespace in self._all])
+        return all(namespace.unchanged() for namespace in self._all)
 
     def restore(self) -> None:
         """Give the modules back the attributes that they had."""
@@ -154,7 +153,7 @@ class _Namespace:
     def _attempt(self, keys: Sequence[str]) -> dict[str, object] | None:
         try:
             return self._freeze(keys)
-        except NotWatchable:
+        except NotWatchableError:
             return None
 
     def _freeze(self, keys: Sequence[str]) -> dict[str, object]:
@@ -166,7 +165,7 @@ class _Namespace:
             return _Same(value)
         try:
             return _frozen(value, _Budget())
-        except NotWatchable:
+        except NotWatchableError:
             if self._strict:
                 raise
             return _Same(value)
@@ -201,7 +200,7 @@ class _Budget:
     def enter(self, value: object) -> bool:
         self.left -= 1
         if self.left < 0:
-            raise NotWatchable
+            raise NotWatchableError
         known = id(value) in self.inside
         self.inside.add(id(value))
         return not known
@@ -214,7 +213,7 @@ def _frozen(value: object, budget: _Budget) -> object:
     if isinstance(value, FIXED):
         return _Same(value)
     if isinstance(value, (Tensor, np.ndarray)):
-        raise NotWatchable
+        raise NotWatchableError
     if not budget.enter(value):
         return _Same(value)
     parts = _parts(value)

@@ -23,7 +23,6 @@ from svdistill.parallel import is_sharded
 from svdistill.taps import FeatureTaps, Recording
 from svdistill.taps.recording import channels_first, module_path
 
-
 MOST_REBUILDS: Final = 3
 
 
@@ -86,7 +85,7 @@ class FrozenTeacher:
         self._taps = FeatureTaps(model, paths)
         self.model = model
         self.needs_logits = needs_logits
-        self._student = student
+        self.student = student
         self._rebuilds = 0
         kept = set() if student is None else set(map(id, student.parameters()))
         for parameter in model.parameters():
@@ -140,9 +139,13 @@ class FrozenTeacher:
         training = [module for module in self._modules if getattr(module, "training", False)]
         if not training:
             return []
-        set_eval(self.model)
-        students = set() if self._student is None else set(map(id, self._student.modules()))
-        return [module for module in training if id(module) in students]
+        students = set() if self.student is None else set(map(id, self.student.modules()))
+        shared = [module for module in training if id(module) in students]
+        if not shared:
+            set_eval(self.model)
+        for module in shared and training:  # `eval` may do more than this, such as merging weights
+            module.training = False
+        return shared
 
     def refresh(self) -> None:
         """Forget all forms: the next batch goes through the whole model, which is traced anew."""
@@ -166,8 +169,7 @@ class FrozenTeacher:
         if self._structure is None:
             return True
         if structure(self._modules) == self._structure and (
-            self._attributes is None
-            or (self._attributes.unchanged() and self._weights.unchanged())
+            self._attributes is None or (self._attributes.unchanged() and self._weights.unchanged())
         ):
             return False
         self._rebuilds += 1
@@ -270,6 +272,8 @@ def _described(value: object, devices: set[str]) -> Hashable:
         return type(value), tuple(items)
     if isinstance(value, (tuple, list)):
         return type(value), tuple(_described(item, devices) for item in value)
+    if isinstance(value, float):  # a graph reads it anew, and it may differ in every step
+        return float
     if isinstance(value, SIMPLE):
         return type(value), value
     raise TypeError
