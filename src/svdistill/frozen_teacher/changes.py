@@ -75,7 +75,9 @@ def _bits(tensor: Tensor) -> memoryview:
     """A tensor's bytes in the order in which they lie."""
     strides = tensor.stride()
     order = sorted(range(tensor.ndim), key=lambda dim: -strides[dim])
-    return memoryview(tensor.detach().permute(order).reshape(-1).view(torch.uint8).numpy())
+    flat = tensor.detach().permute(order).reshape(-1)
+    read: memoryview = flat.view(torch.uint8).numpy().data
+    return read
 
 
 class Attributes:

@@ -185,7 +185,7 @@ def _only(path: str, outputs: list[tuple[Tensor, int]]) -> Tensor:
             got=f"{len(outputs)} runs",
             remedy="tap a module around it"
             if outputs
-            else "tap one that runs; of a compiled or exported model, tap the original",
+            else "tap one that runs; of a compiled model, tap the original",
         )
     tensor, version = outputs[0]
     if write_count(tensor) != version:
