@@ -164,14 +164,14 @@ class TestGivenKnowledge:
         knowledge = make(richer).teach(images)
         alone = Distiller(None, live.student, loss, taps=TAPS).eval()
         torch.testing.assert_close(
-            alone(images, knowledge).transfer_loss, live(images).transfer_loss
+            alone(images, knowledge=knowledge).transfer_loss, live(images).transfer_loss
         )
 
     def test_that_is_not_enough(self):
         images, _ = batch()
         knowledge = make(SVDLoss(2)).teach(images)
         with pytest.raises(ArgumentError, match=r"^knowledge: expected .*num_vectors=3"):
-            make(SVDLoss(3))(images, knowledge)
+            make(SVDLoss(3))(images, knowledge=knowledge)
 
 
 class TestStudent:
@@ -535,8 +535,8 @@ class TestUnclippedLoss:
         images, _ = batch()
         knowledge = distiller.teach(images)
         without = self.make(None).eval()
-        expected, output = distiller(images), without(images, knowledge)
+        expected, output = distiller(images), without(images, knowledge=knowledge)
         torch.testing.assert_close(output.transfer_loss, expected.transfer_loss)
         torch.testing.assert_close(output.unclipped_loss, expected.unclipped_loss)
         with pytest.raises(ArgumentError, match="SoftTargetKnowledge"):
-            without(images, knowledge.parts[0])
+            without(images, knowledge=knowledge.parts[0])

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from svdistill.errors import ArgumentError, require_count
-from svdistill.taps import PairedTaps
+from svdistill.taps import PairedTaps, TapPairs
 
 
 class Adapters(nn.Module):
@@ -95,6 +95,26 @@ def adapters_for(taps: PairedTaps) -> Adapters | None:
     return Adapters(
         [row.student.channels for row in taps.rows], [row.teacher.channels for row in taps.rows]
     )
+
+
+def adapters_or_needed(
+    adapters: Adapters | None,
+    taps: PairedTaps | TapPairs | Sequence[str],
+    count: int,
+    *,
+    needed: bool,
+) -> Adapters | None:
+    """The adapters that were given, or those that paired taps need, if any are needed."""
+    if adapters is None and needed and isinstance(taps, PairedTaps):
+        adapters = adapters_for(taps)
+    if adapters is not None and len(adapters.student_channels) != count:
+        raise ArgumentError(
+            "adapters",
+            expected=f"one for each of the {count} taps",
+            got=len(adapters.student_channels),
+            remedy="give Adapters the channels of every tap, also where they agree",
+        )
+    return adapters
 
 
 class _Projection(nn.Module):

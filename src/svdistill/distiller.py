@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
-from svdistill.adapters import Adapters, adapters_for
+from svdistill.adapters import Adapters, adapters_or_needed
 from svdistill.errors import ArgumentError, require_choice
-from svdistill.frozen_teacher import FrozenTeacher
+from svdistill.frozen_teacher import FrozenTeacher, require_module
 from svdistill.linalg import may_branch
 from svdistill.logits import as_logits
 from svdistill.losses import Knowledge, SumKnowledge, TransferLoss
@@ -53,12 +53,20 @@ class Distiller(nn.Module):
     """Teacher, student, taps, adapters and loss as one module for a training loop of your own.
 
     The teacher is frozen for good: no gradients, and eval mode in every forward pass, whatever
-    `.train()` was called on. A transfer loss that is not finite or reaches no parameter raises; one
-    that stays zero for a whole epoch warns.
+    `.train()` was called on. It teaches what it is in that step, also where something else changes
+    it, as in a mean teacher. Parameters and modules that the student has too stay the student's:
+    they are trained with it, and the teacher uses them in eval mode as they are.
+
+    The teacher is no submodule: it follows `.to()`, but is no part of `parameters()` nor of
+    `state_dict()`, which holds the student, the adapters, and what the losses hold.
+
+    A transfer loss that is not finite or reaches no parameter raises; one that stays zero for a
+    whole epoch warns.
 
     Args:
-        teacher: a trained network. Its parameters stop requiring gradients. None where knowledge
-            comes from elsewhere, such as a `KnowledgeStore`.
+        teacher: a trained network, TorchScript and `ExportedProgram.module()` too where no tap is
+            read. Its parameters stop requiring gradients. None where knowledge comes from
+            elsewhere, such as a `KnowledgeStore`.
         student: the network to train, with the same classes.
         loss: what to transfer.
         taps: module paths that both networks have, `TapPairs(teacher=..., student=...)`, or what
@@ -78,7 +86,7 @@ class Distiller(nn.Module):
 
     Raises:
         ArgumentError: a tap that a network lacks, unpaired taps, adapters for another number of
-            taps, one network for both, a bad clip.
+            taps, one network for both or a student that contains the teacher, a bad clip.
 
     Example:
         >>> from svdistill.losses import SVDLoss
@@ -111,6 +119,9 @@ class Distiller(nn.Module):
     ) -> None:
         super().__init__()
         require_choice("clip", clip, (*CLIPS, "amortised"))
+        require_module("student", student)
+        if teacher is not None:
+            require_module("teacher", teacher)
         require_two(teacher, student)
         pairs = taps.pairs if isinstance(taps, PairedTaps) else taps
         teacher_paths, student_paths = pairs if isinstance(pairs, TapPairs) else (pairs, pairs)
@@ -118,19 +129,15 @@ class Distiller(nn.Module):
             FeatureTaps(teacher, teacher_paths)  # raises before the teacher is touched
         self._student_taps = FeatureTaps(student, student_paths)
         require_paired(TapPairs(tuple(teacher_paths), tuple(student_paths)))
-        self.teacher = teacher
         self.student = student
         self.loss = loss
         self.unclipped = unclipped
-        self.adapters = _adapters(adapters, taps, self._losses(), len(student_paths))
+        needed = any(part.compares_channels for part in self._losses())
+        self.adapters = adapters_or_needed(adapters, taps, len(student_paths), needed=needed)
         if self.adapters is not None and (weight := next(student.parameters(), None)) is not None:
             self.adapters.to(weight.device)
-        needs_logits = any(part.needs_logits for part in self._losses())
-        self._frozen_teacher = (
-            None
-            if teacher is None
-            else FrozenTeacher(teacher, teacher_paths, needs_logits=needs_logits)
-        )
+        self._teacher_paths = tuple(teacher_paths)
+        self.teacher = teacher
         self.clip = clip
         self.weight_decay = weight_decay
         # Only a comparison per tensor needs both gradients in every step.
@@ -141,23 +148,47 @@ class Distiller(nn.Module):
         self._watch = TransferWatch()
         self._seen: _Seen | None = None
 
+    @property
+    def teacher(self) -> nn.Module | None:
+        """The teacher; another one may be assigned, with the same taps."""
+        return None if self._frozen_teacher is None else self._frozen_teacher.model
+
+    @teacher.setter
+    def teacher(self, teacher: nn.Module | None) -> None:
+        require_two(teacher, self.student)
+        needs_logits = any(part.needs_logits for part in self._losses())
+        self._frozen_teacher = (
+            None
+            if teacher is None
+            else FrozenTeacher(
+                teacher, self._teacher_paths, needs_logits=needs_logits, student=self.student
+            )
+        )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "teacher":  # nn.Module would register it, and never ask the property
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def forward(
         self,
-        images: Tensor,
+        *inputs: Any,
         knowledge: Knowledge | None = None,
         part: BatchPart | None = None,
-        *,
         labels: Tensor | None = None,
+        **kwargs: Any,
     ) -> DistillerOutput:
-        """Run teacher and student on a batch of images.
+        """Run teacher and student on a batch.
 
         Args:
-            images: [B, ...], whatever both networks take.
-            knowledge: of these very images, all that the losses read or more; the teacher is not
+            inputs: what both networks take: images [B, ...], several tensors, a dictionary.
+            knowledge: of these very inputs, all that the losses read or more; the teacher is not
                 run then.
-            part: which part of a batch the images are, where several processes have one: the mean
+            part: which part of a batch the inputs are, where several processes have one: the mean
                 of their losses is that of the whole batch then.
-            labels: [B], int64, for losses that read them.
+            labels: [B], int64, for losses that read them; the networks do not get them.
+            kwargs: passed on to both networks, like `inputs`.
 
         Returns:
             `DistillerOutput(logits, transfer_loss, unclipped_loss)`; the losses are 0 to rounding
@@ -167,12 +198,17 @@ class Distiller(nn.Module):
             ArgumentError: neither a teacher nor knowledge, or less of it than the losses read; no
                 labels for a loss that reads them.
         """
+        _require_no_knowledge(inputs)
+        if self._student_taps.model is not self.student:  # another one was assigned
+            self._student_taps = FeatureTaps(self.student, self._student_taps.paths)
+            if self._frozen_teacher is not None:
+                self._frozen_teacher.student = self.student
         parts = (
-            self._extract(images)
+            self._extract(*inputs, **kwargs)
             if knowledge is None
             else [loss.select(knowledge) for loss in self._losses()]
         )
-        output, features = self._student_taps.run(images)
+        output, features = self._student_taps.run(*inputs, **kwargs)
         logits, features = as_logits(output), self._adapted(features)
         losses = [
             loss.of_part(features, logits, known, part, labels)
@@ -184,17 +220,28 @@ class Distiller(nn.Module):
             )
         return DistillerOutput(logits, *losses)
 
-    def teach(self, images: Tensor) -> Knowledge:
-        """What the teacher knows of a batch of images, as the losses extract it.
+    def teach(self, *inputs: Any, **kwargs: Any) -> Knowledge:
+        """What the teacher knows of a batch, as the losses extract it.
 
         Args:
-            images: [B, ...].
+            inputs: what the teacher takes, such as images [B, ...].
+            kwargs: likewise.
 
         Raises:
             ArgumentError: there is no teacher.
         """
-        parts = self._extract(images)
+        _require_no_knowledge(inputs)
+        parts = self._extract(*inputs, **kwargs)
         return parts[0] if len(parts) == 1 else SumKnowledge(tuple(parts))
+
+    def refresh(self) -> None:
+        """Look at the teacher anew in the next step.
+
+        Only needed where its forward pass reads a value that is neither in the network nor in its
+        code's own globals: every other change is noticed.
+        """
+        if self._frozen_teacher is not None:
+            self._frozen_teacher.refresh()
 
     def _adapted(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The student's features as the losses see them."""
@@ -207,8 +254,8 @@ class Distiller(nn.Module):
         # shall find that the transfer reaches nothing.
         return tuple(feature.detach() for feature in adapted)
 
-    def _extract(self, images: Tensor) -> list[Knowledge]:
-        """What each loss keeps of a batch of images."""
+    def _extract(self, *inputs: Any, **kwargs: Any) -> list[Knowledge]:
+        """What each loss keeps of a batch."""
         if self._frozen_teacher is None:
             raise ArgumentError(
                 "knowledge",
@@ -216,8 +263,12 @@ class Distiller(nn.Module):
                 got="nothing",
                 remedy="read it from a KnowledgeStore, or give the Distiller a teacher",
             )
+        needs_logits = any(part.needs_logits for part in self._losses())
+        if needs_logits != self._frozen_teacher.needs_logits:  # another loss was assigned
+            self._frozen_teacher.needs_logits = needs_logits
+            self._frozen_teacher.refresh()
         with torch.inference_mode():
-            recording = self._frozen_teacher.run(images)
+            recording = self._frozen_teacher.run(*inputs, **kwargs)
             parts = [loss.extract(recording.features, recording.output) for loss in self._losses()]
         # Cloned outside, it is ordinary: autograd saves no tensor of inference mode.
         return [part.map(torch.clone) for part in parts]
@@ -318,10 +369,13 @@ class Distiller(nn.Module):
         self._watch.load_state_dict(state["watch"])
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """Parameters of the student, of the adapters, and of the losses where they have any."""
+        """Parameters of the student, of the adapters, and of the losses where they have any.
+
+        Each once, also where a loss holds a part of the student.
+        """
         modules = (self.student, self.adapters, *self._losses())
         own = [p for module in modules if module is not None for p in module.parameters()]
-        return [parameter for parameter in own if parameter.requires_grad]
+        return list(dict.fromkeys(parameter for parameter in own if parameter.requires_grad))
 
     def _losses(self) -> list[TransferLoss]:
         return [self.loss] if self.unclipped is None else [self.loss, self.unclipped]
@@ -329,26 +383,23 @@ class Distiller(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Set the student's mode; the teacher stays in eval mode."""
         super().train(mode)
-        if self.teacher is not None:
-            self.teacher.eval()
+        if self._frozen_teacher is not None:  # a loss may hold a part of it
+            for module in self._frozen_teacher.rest():
+                module.training = mode
+        return self
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        if recurse and self.teacher is not None:
+            self.teacher._apply(fn)
         return self
 
 
-def _adapters(
-    adapters: Adapters | None,
-    taps: PairedTaps | TapPairs | Sequence[str],
-    losses: list[TransferLoss],
-    count: int,
-) -> Adapters | None:
-    """The adapters that were given, or those that losses and taps need."""
-    needed = any(loss.compares_channels for loss in losses)
-    if adapters is None and needed and isinstance(taps, PairedTaps):
-        adapters = adapters_for(taps)
-    if adapters is not None and len(adapters.student_channels) != count:
+def _require_no_knowledge(inputs: tuple[Any, ...]) -> None:
+    if any(isinstance(given, Knowledge) for given in inputs):
         raise ArgumentError(
-            "adapters",
-            expected=f"one for each of the {count} taps",
-            got=len(adapters.student_channels),
-            remedy="give Adapters the channels of every tap, also where they agree",
+            "knowledge",
+            expected="a keyword argument: the others are passed on to the networks",
+            got="knowledge by position",
+            remedy="write distiller(images, knowledge=knowledge)",
         )
-    return adapters

@@ -114,7 +114,7 @@ class Estimator:
 
         def step() -> None:
             with _autocast(task):
-                output = distiller(images, knowledge, labels=labels)
+                output = distiller(images, knowledge=knowledge, labels=labels)
             distiller.backward(_cross_entropy(output.logits.float()), output, progress=1.0)
 
         return _seconds_per_image(step, images)

@@ -2,52 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
 
+from svdistill.frozen_teacher.changes import SIMPLE, Attributes, Weights, structure
+from svdistill.frozen_teacher.modes import (
+    naming_exports,
+    require_eval_export,
+    require_module,
+    set_eval,
+)
 from svdistill.frozen_teacher.tracing import trace
 from svdistill.logits import as_logits
 from svdistill.parallel import is_sharded
-from svdistill.taps import FeatureTaps, Recording, write_count
+from svdistill.taps import FeatureTaps, Recording
 from svdistill.taps.recording import channels_first, module_path
+
+MOST_REBUILDS: Final = 3
 
 
 class Form(NamedTuple):
     """One way to run the teacher, and its name."""
 
     name: str
-    run: Callable[[Tensor], Recording]
+    run: Callable[..., Recording]
 
 
 class FrozenTeacher:
     """A trained model that is only looked at: its taps, and its output if asked for.
 
-    Three forms, the fastest first. ``"traced"``: `torch.fx` cuts the model behind its last tap and
-    folds its batch norms, on a CPU also its ReLUs, in inference mode. ``"stopped"``: the model
-    itself, left behind its last tap. ``"whole"``: the model. For every shape, dtype and autocast
-    setting of the images the first batch goes through the whole model, and a form that does not
-    reproduce what that gives is not used. A teacher whose weights are sharded over processes runs
-    whole, once for each batch: its processes gather the shards together.
+    Three forms, the fastest first. ``"traced"``: `torch.fx` cuts the model behind its last tap, and
+    on a CPU folds its batch norms and ReLUs, in inference mode. ``"stopped"``: the model itself,
+    left behind its last tap. ``"whole"``: the model. For every shape, dtype and autocast setting of
+    the inputs the first batch goes through the whole model, and a form that does not reproduce what
+    that gives is not used. A teacher whose weights are sharded over processes runs whole, once for
+    each batch: its processes gather the shards together.
 
-    Weights that change, by `load_state_dict`, in place or by moving the model, are noticed; writes
-    through `.data` and changed Python attributes are not.
+    A model may change: in every run it is what it is then. Before the traced form runs, the weights
+    of which it has copies are compared bit by bit, and the attributes of the modules, of their
+    classes and of the globals that their methods name, with those that it was made from. A model
+    that changes often, one whose forward pass changes its own attributes, and one that keeps
+    tensors outside of its parameters and buffers are not traced. What cannot be noticed is a value
+    that a forward pass reads from elsewhere, such as the clock: call `refresh` then.
 
     The features of the traced form are inference tensors. Use them within `inference_mode`, and
     clone outside it what autograd shall see.
 
     Args:
-        model: any `nn.Module` that takes images alone. Its parameters stop requiring gradients, and
-            it is put in eval mode before every run.
+        model: any `nn.Module`, TorchScript and `ExportedProgram.module()` too. Its parameters stop
+            requiring gradients, and it is in eval mode in every run.
         paths: module paths, see `FeatureTaps`.
         needs_logits: whether the model's logits are wanted; else nothing is computed for them.
+        student: a network whose parameters and modules keep what requires gradients and is in
+            training mode, also where the model has the same ones.
 
     Raises:
-        ArgumentError: see `FeatureTaps`.
+        ArgumentError: no module; an exported program in training mode; or see `FeatureTaps`.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten())
@@ -57,22 +72,39 @@ class FrozenTeacher:
         (None, torch.Size([2, 8, 4, 4]), 'traced')
     """
 
-    def __init__(self, model: nn.Module, paths: Sequence[str], *, needs_logits: bool) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        paths: Sequence[str],
+        *,
+        needs_logits: bool,
+        student: nn.Module | None = None,
+    ) -> None:
+        require_module("teacher", model)
+        require_eval_export(model)
         self._taps = FeatureTaps(model, paths)
-        self.model = model.requires_grad_(False).eval()
+        self.model = model
         self.needs_logits = needs_logits
+        self.student = student
+        self._rebuilds = 0
+        kept = set() if student is None else set(map(id, student.parameters()))
+        for parameter in model.parameters():
+            if id(parameter) not in kept:
+                parameter.requires_grad_(False)
         self._forget()
+        self.rest()
 
     @property
     def form(self) -> str:
         """Name of the form that runs at present: traced, stopped or whole."""
         return self._forms[0].name if self._forms and not self._sharded else "whole"
 
-    def run(self, images: Tensor) -> Recording:
+    def run(self, *inputs: Any, **kwargs: Any) -> Recording:
         """Run the teacher as far as is needed.
 
         Args:
-            images: what the model takes, [B, ...].
+            inputs: what the model takes, such as images [B, ...].
+            kwargs: likewise.
 
         Returns:
             `Recording(output, features)`; the output is the logits, or None if not needed.
@@ -80,86 +112,136 @@ class FrozenTeacher:
         Raises:
             ArgumentError: see `FeatureTaps.run`; or an output without logits, see `as_logits`.
         """
-        if any(module.training for module in self._modules):
-            self.model.eval()
-        if self._sharded:
-            return self._run_whole(images)
-        if self._weights() != self._built_from:
-            self._build()
-        situation = _situation(images)
-        if situation not in self._verified:
-            return self._verify(images, situation)
-        return self._forms[0].run(images)
+        students = self.rest()
+        try:
+            if self._sharded:
+                return self._run_whole(*inputs, **kwargs)
+            if self._is_stale():
+                self._forget()
+                students += self.rest()  # with what was put into it since
+                self._build()
+            situation = _situation((inputs, kwargs))
+            if situation is None:
+                return self._run_whole(*inputs, **kwargs)
+            if situation not in self._verified:
+                return self._verify(situation, inputs, kwargs)
+            return self._forms[0].run(*inputs, **kwargs)
+        finally:
+            for module in students:
+                module.training = True
+
+    def rest(self) -> list[nn.Module]:
+        """Put the model in eval mode.
+
+        Returns:
+            The modules of the student among those that were in training mode, to restore.
+        """
+        training = [module for module in self._modules if getattr(module, "training", False)]
+        if not training:
+            return []
+        students = set() if self.student is None else set(map(id, self.student.modules()))
+        shared = [module for module in training if id(module) in students]
+        if not shared:
+            set_eval(self.model)
+        for module in shared and training:  # `eval` may do more than this, such as merging weights
+            module.training = False
+        return shared
+
+    def refresh(self) -> None:
+        """Forget all forms: the next batch goes through the whole model, which is traced anew."""
+        self._rebuilds = 0
+        self._forget()
 
     def _forget(self) -> None:
         self._modules = list(self.model.modules())
         self._sharded = any(map(is_sharded, self.model.parameters()))
         self._forms: list[Form] = []
         self._verified: set[Hashable] = set()
-        self._built_from: tuple[int, ...] | None = None
+        self._structure: tuple[int, ...] | None = None
+        self._attributes: Attributes | None = None
+        self._weights = Weights(())
+
+    def _is_stale(self) -> bool:
+        """Whether the forms are of another model than this one is now; cheap enough for each run.
+
+        Only what was traced can be out of date in values; the other forms run the model itself.
+        """
+        if self._structure is None:
+            return True
+        if structure(self._modules) == self._structure and (
+            self._attributes is None or (self._attributes.unchanged() and self._weights.unchanged())
+        ):
+            return False
+        self._rebuilds += 1
+        return True
 
     def _build(self) -> None:
         """List the forms, fastest first; the last one is the model itself."""
-        self._forget()
-        self.model.eval()  # with what was put into it since
-        self._built_from = self._weights()
+        self._structure = structure(self._modules)
         self._forms.append(Form("whole", self._run_whole))
         if not self.needs_logits:
             self._forms.insert(0, Form("stopped", self._run_stopped))
         # A traced model would not call the hooks of modules that have no node of their own.
-        if not any(m._forward_hooks or m._forward_pre_hooks for m in self._modules):
+        hooked = any(m._forward_hooks or m._forward_pre_hooks for m in self._modules)
+        if not hooked and self._rebuilds <= MOST_REBUILDS:
             with suppress(Exception), torch.inference_mode(False), torch.no_grad():
-                modules = list(map(module_path, self._taps.paths))
-                traced = trace(self.model, modules, keep_output=self.needs_logits)
-                self._forms.insert(0, Form("traced", partial(self._run_traced, traced)))
+                self._trace()
 
-    def _verify(self, images: Tensor, situation: Hashable) -> Recording:
+    def _trace(self) -> None:
+        attributes = Attributes(self._modules)
+        modules = list(map(module_path, self._taps.paths))
+        try:
+            traced, copied = trace(self.model, modules, keep_output=self.needs_logits)
+        finally:
+            constant = attributes.unchanged()
+            if not constant:
+                attributes.restore()  # else placeholders stay in the model
+        if constant:
+            self._weights = Weights(copied)
+            self._attributes = attributes
+            self._forms.insert(0, Form("traced", partial(self._run_traced, traced)))
+
+    def _verify(
+        self, situation: Hashable, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Recording:
         """Run the whole model, and drop each form that differs from it in this situation."""
-        expected = self._run_whole(images)
-        while len(self._forms) > 1 and not _reproduces(self._forms[0], images, expected):
-            del self._forms[0]
-            self._verified.clear()
+        expected = self._run_whole(*inputs, **kwargs)
+        if self._attributes is not None and not self._attributes.unchanged():
+            self._drop_fastest()  # its forward pass changes what the next one may read
+        while len(self._forms) > 1 and not _reproduces(self._forms[0], inputs, kwargs, expected):
+            self._drop_fastest()
         self._verified.add(situation)
         # Not `expected`: the first batch must come out as it would later, or resuming shows.
-        return self._forms[0].run(images)
+        return self._forms[0].run(*inputs, **kwargs)
 
-    def _run_whole(self, images: Tensor) -> Recording:
+    def _drop_fastest(self) -> None:
+        del self._forms[0]
+        self._attributes, self._weights = None, Weights(())
+        self._verified.clear()
+
+    def _run_whole(self, *inputs: Any, **kwargs: Any) -> Recording:
         # Not in inference mode: there no tensor tells whether it was overwritten.
-        with torch.inference_mode(False), torch.no_grad():
-            recording = self._taps.run(images)
+        with torch.inference_mode(False), torch.no_grad(), naming_exports(self.model):
+            recording = self._taps.run(*inputs, **kwargs)
         return Recording(self._logits(recording.output), recording.features)
 
-    def _run_stopped(self, images: Tensor) -> Recording:
+    def _run_stopped(self, *inputs: Any, **kwargs: Any) -> Recording:
         with torch.inference_mode(False), torch.no_grad():
-            return Recording(None, self._taps.run_to_last_tap(images))
+            return Recording(None, self._taps.run_to_last_tap(*inputs, **kwargs))
 
-    def _run_traced(self, traced: fx.GraphModule, images: Tensor) -> Recording:
+    def _run_traced(self, traced: fx.GraphModule, *inputs: Any, **kwargs: Any) -> Recording:
         with torch.inference_mode():
             # `traced(images)` would print to stderr where it fails, in a form only tried out.
-            output, features = traced.forward(images)
+            output, features = traced.forward(*inputs, **kwargs)
             features = tuple(map(channels_first, self._taps.paths, features))
             return Recording(self._logits(output), features)
 
     def _logits(self, output: Any) -> Tensor | None:
         return as_logits(output) if self.needs_logits else None
 
-    def _weights(self) -> tuple[int, ...]:
-        """Identify modules, hooks and tensors as they are now; cheap enough for every run."""
-        marks: list[int] = []
-        for module in self._modules:
-            marks += (len(module._forward_hooks), len(module._forward_pre_hooks))
-            marks += map(id, module._modules.values())
-            for tensors in (module._parameters, module._buffers):
-                for tensor in tensors.values():
-                    if tensor is not None and type(tensor) in (Tensor, nn.Parameter):
-                        marks += (id(tensor), tensor.data_ptr(), write_count(tensor))
-                    else:  # none, or of a kind that may have no storage of its own
-                        marks.append(id(tensor))
-        return tuple(marks)
-
     def __getstate__(self) -> dict[str, Any]:
         # A copy finds its own forms: those here are tied to this model's tensors.
-        built = ("_modules", "_forms", "_verified", "_built_from")
+        built = ("_modules", "_forms", "_verified", "_structure", "_attributes", "_weights")
         return {name: value for name, value in self.__dict__.items() if name not in built}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -167,17 +249,42 @@ class FrozenTeacher:
         self._forget()
 
 
-def _situation(images: Tensor) -> Hashable:
-    """Name all that may make a model take another way through its code."""
-    device = images.device.type
-    autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
-    return images.shape, images.dtype, images.device, autocast
+def _situation(inputs: object) -> Hashable:
+    """Name all that may make a model take another way through its code; None of unknown objects."""
+    devices: set[str] = set()
+    try:
+        described = _described(inputs, devices)
+    except TypeError:
+        return None
+    autocast = [
+        (device, torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device))
+        for device in sorted(devices)
+    ]
+    return described, tuple(autocast)
 
 
-def _reproduces(form: Form, images: Tensor, expected: Recording) -> bool:
+def _described(value: object, devices: set[str]) -> Hashable:
+    if isinstance(value, Tensor):
+        devices.add(value.device.type)
+        return value.shape, value.dtype, value.device
+    if isinstance(value, Mapping):
+        items = [(key, _described(item, devices)) for key, item in value.items()]
+        return type(value), tuple(items)
+    if isinstance(value, (tuple, list)):
+        return type(value), tuple(_described(item, devices) for item in value)
+    if isinstance(value, float):  # a graph reads it anew, and it may differ in every step
+        return float
+    if isinstance(value, SIMPLE):
+        return type(value), value
+    raise TypeError
+
+
+def _reproduces(
+    form: Form, inputs: tuple[Any, ...], kwargs: Mapping[str, Any], expected: Recording
+) -> bool:
     """Whether a form runs, and gives what the whole model gave up to rounding."""
     try:
-        found = form.run(images)
+        found = form.run(*inputs, **kwargs)
         return _equal(found.output, expected.output) and all(
             map(_equal, found.features, expected.features)
         )

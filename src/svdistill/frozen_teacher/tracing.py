@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from svdistill.frozen_teacher.changes import can_watch
 
 BATCH_NORM_OF = {
     nn.Conv1d: nn.BatchNorm1d,
@@ -18,10 +20,18 @@ BATCH_NORM_OF = {
 }
 
 
-def trace(model: nn.Module, paths: Sequence[str], *, keep_output: bool) -> fx.GraphModule:
+class Traced(NamedTuple):
+    """The rewritten model, and the original's tensors that it holds in a form of its own."""
+
+    model: fx.GraphModule
+    copied: tuple[Tensor, ...]
+
+
+def trace(model: nn.Module, paths: Sequence[str], *, keep_output: bool) -> Traced:
     """Trace a model in eval mode into one that does the same work in fewer steps.
 
-    The new model holds folded and re-ordered weights of its own and shares all others.
+    On a CPU the new model holds folded and re-ordered weights of its own and shares all others.
+    On other devices it shares all: whether a copy is out of date could not be told without waiting.
 
     Args:
         model: an `nn.Module` in eval mode; it is left as it is.
@@ -30,32 +40,39 @@ def trace(model: nn.Module, paths: Sequence[str], *, keep_output: bool) -> fx.Gr
             of the taps is left.
 
     Returns:
-        A model that returns `(output or None, features)`.
+        A model that returns `(output or None, features)`, and what it has copied.
 
     Raises:
         Exception: whatever `torch.fx` makes of a model that it cannot trace.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten())
-        >>> traced = trace(model.eval(), ["1"], keep_output=False)
+        >>> traced, copied = trace(model.eval(), ["1"], keep_output=False)
         >>> output, features = traced(torch.rand(2, 3, 6, 6))
-        >>> output, features[0].shape, len(list(traced.children()))
-        (None, torch.Size([2, 8, 4, 4]), 1)
+        >>> output, features[0].shape, len(list(traced.children())), copied[0] is model[0].weight
+        (None, torch.Size([2, 8, 4, 4]), 1, True)
     """
     tracer = _TapTracer()
     graph = tracer.trace(model)
     _cut(graph, [tracer.outputs[path] for path in paths], keep_output)
     traced = fx.GraphModule(model, graph)
-    _fold_batch_norms(traced)
-    _lay_channels_last(traced)
-    _fuse_relus(traced)
+    copied = [
+        tensor
+        for rewrite in (_fold_batch_norms, _lay_channels_last, _fuse_relus)
+        for module in rewrite(traced)
+        for tensor in (*module.parameters(), *module.buffers())
+    ]
     traced.delete_all_unused_submodules()
     traced.recompile()
-    return traced
+    originals = set(map(id, (*model.parameters(), *model.buffers())))
+    return Traced(traced, tuple(tensor for tensor in copied if id(tensor) in originals))
 
 
 class _TapTracer(fx.Tracer):
     """Remembers which node each module, leaf or not, puts out."""
+
+    # What is computed from buffers is computed in every run, not once in the trace.
+    proxy_buffer_attributes = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,8 +107,12 @@ def _cut(graph: fx.Graph, taps: list[fx.Node], keep_output: bool) -> None:
             graph.erase_node(node)
 
 
-def _fold_batch_norms(traced: fx.GraphModule) -> None:
-    """Multiply batch norms into the convolutions whose outputs nobody else sees, taps included."""
+def _fold_batch_norms(traced: fx.GraphModule) -> list[nn.Module]:
+    """Multiply batch norms into the convolutions whose outputs nobody else sees, taps included.
+
+    Like the other rewrites on a CPU only, and it returns the modules whose weights it has copied.
+    """
+    copied: list[nn.Module] = []
     for node in list(traced.graph.nodes):
         norm = _module(traced, node)
         conv = _module(traced, _sole_input(node))
@@ -99,42 +120,45 @@ def _fold_batch_norms(traced: fx.GraphModule) -> None:
             conv is not None
             and BATCH_NORM_OF.get(type(conv)) is type(norm)
             and norm.running_mean is not None
-            and not _escapes_notice(conv, norm)
+            and can_watch(conv, norm)
         ):
             _merge(traced, node, fuse_conv_bn_eval(conv, norm))
+            copied += (conv, norm)
+    return copied
 
 
-def _lay_channels_last(traced: fx.GraphModule) -> None:
-    """On a CPU give 2-D convolutions their weights channels last, and the feature maps follow.
-
-    On other devices which order is faster depends on the precision: there the model's own stays.
-    """
+def _lay_channels_last(traced: fx.GraphModule) -> list[nn.Module]:
+    """Give 2-D convolutions their weights channels last, and the feature maps follow."""
+    copied: list[nn.Module] = []
     for node in traced.graph.nodes:
         conv = _module(traced, node)
         if (
             type(conv) is nn.Conv2d
-            and conv.weight.device.type == "cpu"
             and not conv.weight.is_contiguous(memory_format=torch.channels_last)
-            and not _escapes_notice(conv)
+            and can_watch(conv)
         ):
             own = copy.deepcopy(conv).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             _retarget(traced, node, own)
+            copied.append(conv)
+    return copied
 
 
-def _fuse_relus(traced: fx.GraphModule) -> None:
-    """Join ReLUs on a CPU to the convolutions whose outputs nobody else sees, taps included."""
+def _fuse_relus(traced: fx.GraphModule) -> list[nn.Module]:
+    """Join ReLUs to the convolutions whose outputs nobody else sees, taps included."""
+    copied: list[nn.Module] = []
     for node in list(traced.graph.nodes):
         is_relu = node.target is F.relu or type(_module(traced, node)) is nn.ReLU
         conv = _module(traced, _sole_input(node))
         if (
             is_relu
             and type(conv) is nn.Conv2d
-            and conv.weight.device.type == "cpu"
             and conv.padding_mode == "zeros"
             and not isinstance(conv.padding, str)
-            and not _escapes_notice(conv)
+            and can_watch(conv)
         ):
             _merge(traced, node, _ConvReLU(conv))
+            copied.append(conv)  # it packs the weights
+    return copied
 
 
 class _ConvReLU(nn.Module):
@@ -189,12 +213,3 @@ def _retarget(traced: fx.GraphModule, node: fx.Node, module: nn.Module) -> None:
     """Let a node call another module, under a new name: the old one may be called elsewhere."""
     node.target = f"own_{node.name}"
     traced.add_module(node.target, module)
-
-
-def _escapes_notice(*modules: nn.Module) -> bool:
-    """Whether a weight could be overwritten unnoticed, so that no copy of it may be kept."""
-    return any(
-        tensor.is_inference()
-        for module in modules
-        for tensor in (*module.parameters(), *module.buffers())
-    )

@@ -121,7 +121,18 @@ def require_paired(pairs: TapPairs) -> None:
 
 
 def require_two(teacher: nn.Module | None, student: nn.Module) -> None:
-    """Raise `ArgumentError` if one network is given for both."""
+    """Raise `ArgumentError` if one network is given for both, or the teacher is in the student.
+
+    Of such a teacher nothing would be frozen.
+    """
+    for path, module in student.named_modules():
+        if path and module is teacher:
+            raise ArgumentError(
+                "student",
+                expected="a network that does not contain the teacher",
+                got=f"one whose module {path!r} is the teacher",
+                remedy="copy the teacher with copy.deepcopy, or build the student without it",
+            )
     if teacher is student:
         raise ArgumentError(
             "student",

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -68,6 +69,14 @@ class FeatureTaps:
                     got=repr(path),
                     remedy=nearest(path, (name for name in modules if name)),
                 )
+            if isinstance(modules[module_path(path)], torch.jit.ScriptModule):
+                raise ArgumentError(
+                    "taps",
+                    expected="modules whose outputs can be read",
+                    got=f"{path!r} of a TorchScript module",
+                    remedy="give the network that it was made from, or a loss that reads the "
+                    "logits alone, with taps=[]",
+                )
         if len(set(map(module_path, paths))) < len(paths):
             raise ArgumentError(
                 "taps", expected="each module once", got=list(paths), remedy="remove the repetition"
@@ -75,11 +84,12 @@ class FeatureTaps:
         self.model = model
         self.paths = tuple(paths)
 
-    def run(self, *inputs: Any) -> Recording:
+    def run(self, *inputs: Any, **kwargs: Any) -> Recording:
         """Call the model and record its taps.
 
         Args:
             inputs: passed on to the model.
+            kwargs: likewise.
 
         Returns:
             `Recording(output, features)`; the features carry their graph.
@@ -90,16 +100,17 @@ class FeatureTaps:
         """
         recorded = _Recorded(self.paths)
         with watching(self.model, self.paths, recorded.add):
-            output = self.model(*inputs)
+            output = self.model(*inputs, **kwargs)
         return Recording(output, recorded.features())
 
-    def run_to_last_tap(self, *inputs: Any) -> tuple[Tensor, ...]:
+    def run_to_last_tap(self, *inputs: Any, **kwargs: Any) -> tuple[Tensor, ...]:
         """Call the model and leave it as soon as every tap has run.
 
         A tap that a part behind the last one would run again, or overwrite, goes unnoticed.
 
         Args:
             inputs: passed on to the model.
+            kwargs: likewise.
 
         Returns:
             The features, as `run` records them.
@@ -115,7 +126,7 @@ class FeatureTaps:
                 raise _LastTapRan
 
         with watching(self.model, self.paths, add_or_leave), suppress(_LastTapRan):
-            self.model(*inputs)
+            self.model(*inputs, **kwargs)
         return recorded.features()
 
 

@@ -140,7 +140,7 @@ def try_once(
 ) -> None:
     """Images through everything: whatever does not fit shows before anything is written."""
     distiller.eval()
-    distiller(images, knowledge, labels=labels)
+    distiller(images, knowledge=knowledge, labels=labels)
 
 
 def two_images(data: ImageData, device: torch.device) -> tuple[Batch, Tensor]:

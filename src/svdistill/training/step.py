@@ -169,7 +169,9 @@ class _DistillerStep(Step):
         part: BatchPart | None,
     ) -> DistillerOutput:
         with self.accelerator.autocast(), batch_norm_over(part):
-            output: DistillerOutput = self.distiller(images, knowledge, part, labels=labels)
+            output: DistillerOutput = self.distiller(
+                images, knowledge=knowledge, part=part, labels=labels
+            )
         return output
 
     def _backward(
