@@ -59,12 +59,15 @@ def on_one_grid(tap: int, student: Tensor, teacher: Tensor) -> tuple[Tensor, Ten
     grids = student.shape[1:-1], teacher.shape[1:-1]
     a_sequence = min(map(len, grids)) == 1
     if grids[0] != grids[1] and not (a_sequence and math.prod(grids[0]) == math.prod(grids[1])):
+        tokens, grid = min(grids, key=len), max(grids, key=len)
+        # A line of positions, as of a 1-D convolution, is no square grid of tokens.
+        on_a_line = tokens != (1,) and len(grid) == 2 and min(grid) == 1 < max(grid)
         student, teacher = (_as_grid(tap, positions) for positions in (student, teacher))
-        if student.ndim != teacher.ndim:
+        if student.ndim != teacher.ndim or (a_sequence and on_a_line):
             raise ArgumentError(
                 f"positions at tap {tap}",
-                expected="two grids of as many dimensions",
-                got=f"{list(student.shape[1:-1])} and {list(teacher.shape[1:-1])}",
+                expected="two grids of as many dimensions, or as many positions in both",
+                got=f"{list(grids[0])} and {list(grids[1])}",
                 remedy="tap modules of equal layout in both networks",
             )
         size = tuple(map(min, zip(student.shape[1:-1], teacher.shape[1:-1], strict=True)))
