@@ -116,5 +116,5 @@ def test_refuses_logits_whose_classes_are_unknown(shape, class_dim):
 
 
 def test_refuses_the_images_as_classes():
-    with pytest.raises(ArgumentError, match="^class_dim: expected"):
+    with pytest.raises(ArgumentError, match=r"^class_dim: expected"):
         SoftTargetLoss(class_dim=0)

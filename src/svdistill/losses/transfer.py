@@ -68,7 +68,8 @@ class TransferLoss(nn.Module, abc.ABC):
     finite gradient, however small, large or degenerate the maps are.
 
     `features` are the tapped maps in the order of the taps, each [B, D, H, W], [B, D, T, H, W],
-    [B, T, D] or [B, D]; `logits` are [B, C], or [B, C, ...] of dense predictions. A new method is one child of this class in a file of its own.
+    [B, T, D] or [B, D]; `logits` are [B, C], or [B, C, ...] of dense predictions. A new method is
+    one child of this class in a file of its own.
 
     Attributes:
         needs_logits: whether `extract` reads the teacher's logits. Where it does not, a teacher is

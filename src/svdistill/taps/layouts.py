@@ -25,14 +25,13 @@ _CONVOLUTIONS: Final = {
     5: (nn.Conv3d, nn.ConvTranspose3d),
 }
 # Modules that take and give the channels in dimension 1.
-_FIRST_LAYERS: Final = tuple(
-    getattr(nn, f"{kind}{dims}d")
-    for dims in (1, 3)
-    for kind in (
-        *("Conv", "ConvTranspose", "BatchNorm", "InstanceNorm", "MaxPool", "AvgPool"),
-        *("AdaptiveMaxPool", "AdaptiveAvgPool"),
-    )
-) + (nn.GroupNorm, nn.SyncBatchNorm)
+_FIRST_LAYERS: Final = (
+    *(nn.Conv1d, nn.ConvTranspose1d, nn.Conv3d, nn.ConvTranspose3d),
+    *(nn.BatchNorm1d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.GroupNorm),
+    *(nn.InstanceNorm1d, nn.InstanceNorm3d),
+    *(nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveMaxPool1d, nn.AdaptiveAvgPool1d),
+    *(nn.MaxPool3d, nn.AvgPool3d, nn.AdaptiveMaxPool3d, nn.AdaptiveAvgPool3d),
+)
 _LAST_LAYERS: Final = (nn.Linear, nn.LayerNorm, nn.Embedding)
 _EITHER: Final = (nn.Flatten, nn.Unflatten, nn.Unfold)
 

@@ -59,9 +59,9 @@ class CapturedStep(Step):
 
     The first three steps of a kind are ordinary ones. So is one on a batch of another size than the
     recorded one, as an epoch's last may be. A larger batch, or two in succession of another size,
-    replace the recorded size: the first batch may be a short one. Gradients replace what `.grad` held, and the result lies
-    in memory that the next step overwrites. The optimizer's step is not recorded: it is a handful
-    of kernels, and so a schedule may change the learning rate as ever.
+    replace the recorded size: the first batch may be a short one. Gradients replace what `.grad`
+    held, and the result lies in memory that the next step overwrites. The optimizer's step is not
+    recorded: it is a handful of kernels, and so a schedule may change the learning rate as ever.
 
     A teacher's weights, hooks and modes are looked at while recording: changes after that go
     unseen. Where a step cannot be recorded, a warning says why, and it runs as it is.
@@ -185,9 +185,10 @@ class CapturedStep(Step):
         self._replays.clear()
         for parameter in self._trained:
             parameter.grad = None
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         warnings.warn(
             "the step cannot be recorded as a CUDA graph and runs kernel by kernel: "
-            f"{' '.join(str(error).split())[:300] or type(error).__name__}. `capture: off` leaves it out",
+            f"{reason}. `capture: off` leaves it out",
             RuntimeWarning,
             stacklevel=3,
         )
