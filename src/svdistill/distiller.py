@@ -319,9 +319,8 @@ class Distiller(nn.Module):
         Example:
             >>> from svdistill.losses import SVDLoss
             >>> def network():
-            ...     return nn.Sequential(
-            ...         nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8 * 4 * 4, 5)
-            ...     )
+            ...     layers = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(128, 5)
+            ...     return nn.Sequential(*layers)
             >>> distiller = Distiller(network(), network(), SVDLoss(), taps=["0", "1"])
             >>> images, labels = torch.rand(6, 3, 8, 8), torch.arange(6) % 5
             >>> distiller.accumulate(len(images))

@@ -42,9 +42,10 @@ class HeldGradients:
             >>> sums
             [[tensor([3.]), None], [None, tensor([30.])]]
         """
+        sums = self._sums or [[None] * len(one) for one in gradients]
         self._sums = [
             [_sum(old, new) for old, new in zip(before, now, strict=True)]
-            for before, now in zip(self._sums or [[None] * len(g) for g in gradients], gradients)
+            for before, now in zip(sums, gradients, strict=True)
         ]
         return self._sums
 

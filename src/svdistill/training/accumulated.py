@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -102,7 +103,7 @@ class AccumulatedStep(Step):
         starts = [0]
         for chunk in labels.tensor_split(count):
             starts.append(starts[-1] + len(chunk))
-        for start, end in zip(starts, starts[1:], strict=False):
+        for start, end in pairwise(starts):
             yield _Part(
                 images[start:end],
                 labels[start:end],
