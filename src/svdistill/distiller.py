@@ -265,9 +265,9 @@ class Distiller(nn.Module):
             part = self._batch.part(len(output.logits))
             task_loss = task_loss * part.of_mean(len(output.logits))
         held = self._held if part is not None and (part.more or self._held.begun) else None
-        if not self._held.begun:
-            self._left.require_used()
         may_look = may_branch(output.transfer_loss.device)
+        if may_look and not self._held.begun:
+            self._left.require_used()
         if may_look:
             require_finite_transfer(output.transfer_loss, lambda: self._source(seen))
         if output.unclipped_loss is not None:
@@ -289,7 +289,8 @@ class Distiller(nn.Module):
             return norms
         self._held.clear()
         self._batch = None
-        self._left.see(parameters)
+        if may_look:
+            self._left.see(parameters)
         if may_look and loss_scale == 1.0:  # else the scaler looks, and takes a smaller one
             require_finite_clipped(norms.clipped)
         norms = GradientNorms(*(norm / loss_scale for norm in norms))

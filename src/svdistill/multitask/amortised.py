@@ -49,6 +49,10 @@ class AmortisedBackward:
         (tensor([1.5000]), tensor(0.5000))
         (tensor([1.5000]), tensor(0.5000))
 
+    Between two measurements c is not bounded by the batch at hand: on the digits in batches of 8,
+    the clipped transfer gradient of a step came to as much as 20 times the task's. `interval=1`
+    keeps the bound in every step.
+
     Differs from the seed, which compares both gradients in every step and per parameter tensor.
     """
 
