@@ -95,5 +95,7 @@ def _as_grid(tap: int, positions: Tensor) -> Tensor:
 
 def _pool(positions: Tensor, size: tuple[int, ...]) -> Tensor:
     """[B, ..., C] of two or three dimensions average-pooled to a size."""
-    pool = F.adaptive_avg_pool2d if len(size) == 2 else F.adaptive_avg_pool3d
-    return pool(positions.movedim(-1, 1), size).movedim(1, -1)
+    maps = positions.movedim(-1, 1)
+    if len(size) == 2:
+        return F.adaptive_avg_pool2d(maps, (size[0], size[1])).movedim(1, -1)
+    return F.adaptive_avg_pool3d(maps, (size[0], size[1], size[2])).movedim(1, -1)
