@@ -111,8 +111,7 @@ def clipping_curves(runs: Sequence[Run]) -> Figure | None:
         caption="Norms over all parameters, means over an epoch's steps"
         + (seeds if several else "")
         + ". Steps of the clips amortised and none that do not measure count with the norms last "
-        "measured. "
-        + " ".join(explained),
+        "measured. " + " ".join(explained),
         alt=alt,
         svg=to_svg(drawing, "clipping", alt),
     )
