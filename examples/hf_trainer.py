@@ -46,6 +46,14 @@ class DistillationTrainer(Trainer):
         optimizer.register_step_post_hook(lambda optimizer, *_: optimizer.zero_grad())
         return optimizer
 
+    def get_batch_samples(self, *arguments: Any) -> tuple[list[Any], Any]:
+        """The batches of one optimizer's step, whose gradients are those of one large batch."""
+        batches, items = super().get_batch_samples(*arguments)
+        if batches:
+            self.step_images = sum(len(batch["labels"]) for batch in batches)
+            self.distiller.accumulate(self.step_images)
+        return batches, items
+
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> Tensor:
@@ -54,11 +62,9 @@ class DistillationTrainer(Trainer):
         inputs = self._prepare_inputs(inputs)
         out = self.distiller(inputs["pixel_values"])
         task_loss = F.cross_entropy(out.logits, inputs["labels"])
-        # The Trainer would divide the loss by the number of batches that make a step. So it is done
-        # here, once, and to both losses.
-        share = 1 / self.current_gradient_accumulation_steps
-        self.distiller.backward(task_loss, out, progress=self.state.epoch or 0, loss_scale=share)
-        return task_loss.detach() * share
+        # Undivided: the Distiller knows each batch's share of the step.
+        self.distiller.backward(task_loss, out, progress=self.state.epoch or 0)
+        return task_loss.detach() * len(inputs["labels"]) / self.step_images
 
 
 class Digits(torch.utils.data.Dataset):

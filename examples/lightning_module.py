@@ -5,7 +5,8 @@
 
 Manual optimisation, since the backward pass of one loss cannot clip one gradient against another.
 Callbacks, checkpoints, loggers and validation are Lightning's as ever. For one device, in float32
-or bf16.
+or bf16. To accumulate gradients, split the batch in `training_step` after
+`self.distiller.accumulate(len(images))`: Lightning has no `accumulate_grad_batches` here.
 """
 
 from typing import Any

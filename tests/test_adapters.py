@@ -149,3 +149,11 @@ def test_is_a_module_for_an_optimizer():
     adapters = Adapters(*CHANNELS)
     assert isinstance(adapters, nn.Module)
     assert sorted(adapters.state_dict()) == ["projections.1.weight", "projections.2.weight"]
+
+
+def test_a_matrix_serves_maps_of_three_dimensions():
+    adapters = Adapters([5], [7])
+    (matrix,) = adapters.parameters()
+    maps = torch.rand(2, 5, 3, 4, 2)
+    (adapted,) = adapters([maps])
+    torch.testing.assert_close(adapted, torch.einsum("ts,bsdhw->btdhw", matrix, maps))

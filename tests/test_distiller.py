@@ -93,6 +93,7 @@ def make(loss=None, **options):
 
 def one_step(distiller, progress=0.0, seed=0):
     images, labels = batch(seed)
+    distiller.zero_grad()
     output = distiller(images)
     return distiller.backward(F.cross_entropy(output.logits, labels), output, progress=progress)
 

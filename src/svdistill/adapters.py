@@ -65,7 +65,8 @@ class Adapters(nn.Module):
         """The student's features with the teacher's channels.
 
         Args:
-            features: one per tap: maps [B, D_S, H, W], tokens [B, T, D_S] or vectors [B, D_S].
+            features: one per tap: maps [B, D_S, H, W] or [B, D_S, T, H, W], tokens [B, T, D_S] or
+                vectors [B, D_S].
 
         Returns:
             The same with D_T channels. A half-precision feature comes out in the matrix's dtype;
@@ -130,9 +131,11 @@ class _Projection(nn.Module):
         feature, weight = feature.to(dtype), self.weight.to(dtype)
         if feature.ndim == 4:
             return F.conv2d(feature, weight[:, :, None, None])
+        if feature.ndim == 5:
+            return F.conv3d(feature, weight[:, :, None, None, None])
         return F.linear(feature, weight)
 
 
 def _axis(feature: Tensor) -> int:
     """The axis of the channels."""
-    return 1 if feature.ndim == 4 else -1
+    return 1 if feature.ndim in (4, 5) else -1

@@ -16,6 +16,7 @@ from svdistill.logits import as_logits
 from svdistill.losses import Knowledge, SumKnowledge, TransferLoss
 from svdistill.losses.finite import source
 from svdistill.multitask import CLIPS, AmortisedBackward, GradientNorms, multitask_backward
+from svdistill.multitask.accumulation import BatchInParts, HeldGradients, LeftGradients
 from svdistill.parallel import BatchPart
 from svdistill.taps import FeatureTaps, PairedTaps, TapPairs
 from svdistill.taps.pairing import require_paired, require_two
@@ -147,6 +148,9 @@ class Distiller(nn.Module):
         }.get(clip)
         self._watch = TransferWatch()
         self._seen: _Seen | None = None
+        self._batch: BatchInParts | None = None
+        self._held = HeldGradients()
+        self._left = LeftGradients()
 
     @property
     def teacher(self) -> nn.Module | None:
@@ -186,7 +190,8 @@ class Distiller(nn.Module):
             knowledge: of these very inputs, all that the losses read or more; the teacher is not
                 run then.
             part: which part of a batch the inputs are, where several processes have one: the mean
-                of their losses is that of the whole batch then.
+                of their losses is that of the whole batch then. None in a loop of your own, also
+                for the parts that `accumulate` announces.
             labels: [B], int64, for losses that read them; the networks do not get them.
             kwargs: passed on to both networks, like `inputs`.
 
@@ -210,6 +215,8 @@ class Distiller(nn.Module):
         )
         output, features = self._student_taps.run(*inputs, **kwargs)
         logits, features = as_logits(output), self._adapted(features)
+        if part is None and self._batch is not None and torch.is_grad_enabled():
+            part = self._batch.part(len(logits))
         losses = [
             loss.of_part(features, logits, known, part, labels)
             for loss, known in zip(self._losses(), parts, strict=True)
@@ -281,48 +288,110 @@ class Distiller(nn.Module):
         progress: float | Tensor,
         loss_scale: float = 1.0,
         measure: bool | None = None,
+        part: BatchPart | None = None,
     ) -> GradientNorms:
         """Fill the trainable parameters' `.grad` from both losses, the transfer's clipped.
 
+        One call, then the optimizer's step. A batch that comes in parts is announced by
+        `accumulate`; a second call without it, while `.grad` is as the first one left it, raises:
+        each part would be clipped on its own.
+
         Args:
-            task_loss: scalar, e.g. the cross-entropy of `output.logits`.
+            task_loss: scalar, e.g. the cross-entropy of `output.logits`. After `accumulate`, the
+                mean over the part's images, not divided by the number of parts.
             output: what the forward pass returned.
             progress: the epoch, from 0; fractions are welcome. A scalar tensor in a step that is
                 recorded, as a CUDA graph, and replayed in other epochs.
             loss_scale: fp16's factor on both losses; the gradients come out multiplied by it, and
-                the optimizer's scaler divides again.
+                the optimizer's scaler divides again. It is no share of a batch: see `accumulate`.
             measure: what `plan` answered; None, unless the step is recorded.
+            part: what the forward pass was given; the task loss is scaled by it already.
 
         Returns:
-            Norms of both gradients, without the scale.
+            Norms of both gradients, without the scale, as of the last measurement.
 
         Raises:
+            ArgumentError: gradients of an earlier batch are still there.
             TrainingError: the transfer loss is not finite (it names the tap and the images), or
                 its gradient is not, or it reaches no parameter.
         """
         seen, self._seen = self._seen, None
+        if part is None and self._batch is not None:
+            part = self._batch.part(len(output.logits))
+            task_loss = task_loss * part.of_mean(len(output.logits))
+        held = self._held if part is not None and (part.more or self._held.begun) else None
         may_look = may_branch(output.transfer_loss.device)
+        if may_look and not self._held.begun:
+            self._left.require_used()
         if may_look:
             require_finite_transfer(output.transfer_loss, lambda: self._source(seen))
         if output.unclipped_loss is not None:
             task_loss = task_loss + output.unclipped_loss
+        if held is not None:
+            held.begun, held.more = True, part is not None and part.more
         losses = task_loss * loss_scale, output.transfer_loss * loss_scale
         parameters = self.trainable_parameters()
         decay = self.weight_decay * loss_scale
+        options: dict[str, Any] = {"progress": progress, "weight_decay": decay, "held": held}
         norms = (
-            multitask_backward(
-                *losses, parameters, clip=self.clip, progress=progress, weight_decay=decay
-            )
+            multitask_backward(*losses, parameters, clip=self.clip, **options)
             if self._amortised is None
-            else self._amortised(
-                *losses, parameters, progress=progress, weight_decay=decay, measure=measure
-            )
+            else self._amortised(*losses, parameters, measure=measure, **options)
         )
+        if self._batch is not None:
+            self._batch.done += len(output.logits)
+        if held is not None and held.more:
+            return norms
+        self._held.clear()
+        self._batch = None
+        if may_look:
+            self._left.see(parameters)
         if may_look and loss_scale == 1.0:  # else the scaler looks, and takes a smaller one
             require_finite_clipped(norms.clipped)
         norms = GradientNorms(*(norm / loss_scale for norm in norms))
         self._watch.see(output.transfer_loss, norms.transfer, progress, self.student, self.adapters)
         return norms
+
+    def accumulate(self, images: int) -> None:
+        """Announce a batch in parts, whose gradients come to those of the whole batch.
+
+        Call it before the forward pass of the first part. The losses are then shares of the whole
+        batch's, by each one's reduction over images; parts may differ in size. Both gradients are
+        summed over the parts before the clip compares them, and `.grad` is complete after the last
+        part's `backward`: before it, `.grad` may hold nothing, and the norms are NaN. A step that
+        measures holds both sums, two gradients more than otherwise.
+
+        What sees more than one image of a batch differs from the whole batch: batch norm's
+        statistics in training mode, a loss of your own that relates images (none of svdistill's
+        does), and random numbers such as dropout's.
+
+        Args:
+            images: of all parts together, in this process.
+
+        Raises:
+            ArgumentError: not a positive number, or a batch before lacks some of its parts, which
+                are forgotten.
+
+        Example:
+            >>> from svdistill.losses import SVDLoss
+            >>> def network():
+            ...     layers = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(128, 5)
+            ...     return nn.Sequential(*layers)
+            >>> distiller = Distiller(network(), network(), SVDLoss(), taps=["0", "1"])
+            >>> images, labels = torch.rand(6, 3, 8, 8), torch.arange(6) % 5
+            >>> distiller.accumulate(len(images))
+            >>> for part, its_labels in zip(images.split(4), labels.split(4)):
+            ...     out = distiller(part)
+            ...     task_loss = nn.functional.cross_entropy(out.logits, its_labels)
+            ...     norms = distiller.backward(task_loss, out, progress=0)
+            >>> norms.task.isfinite()  # then the optimizer's step
+            tensor(True)
+        """
+        before, self._batch = self._batch, None
+        self._held.clear()
+        if before is not None:
+            before.require_new()
+        self._batch = BatchInParts(images)
 
     def _source(self, seen: _Seen | None) -> str:
         """From which tap a loss that is not finite comes, if it was so in the last forward pass."""

@@ -21,8 +21,8 @@ def test_teaches(run_script):
 
 
 @pytest.mark.parametrize("bf16", [False, True])
-def test_ends_with_the_weights_of_a_plain_loop(example, tmp_path, bf16):
-    """Five batches, two to a step: the last step has one. SGD shows a gradient that is scaled."""
+def test_ends_with_the_weights_of_whole_batches(example, tmp_path, bf16):
+    """Five batches, the last one short, two to a step. SGD shows a gradient that is scaled."""
     torch.manual_seed(0)
     teacher = example.vision_transformer(layers=3, channels=32)
     student = example.vision_transformer(layers=2, channels=16)
@@ -52,7 +52,7 @@ def test_ends_with_the_weights_of_a_plain_loop(example, tmp_path, bf16):
         save_strategy="no",
         disable_tqdm=True,
     )
-    images = Subset(example.Digits(slice(1400)), range(80))
+    images = Subset(example.Digits(slice(1400)), range(88))
     distiller = distiller_of(teacher, student)
     trainer = Recorder(distiller=distiller, args=arguments, train_dataset=images)
     reported = trainer.train().training_loss
@@ -64,16 +64,18 @@ def test_ends_with_the_weights_of_a_plain_loop(example, tmp_path, bf16):
     plain.student.forward = autocast(plain.student.forward)
     losses = []
     for step in (batches[:2], batches[2:4], batches[4:]):
-        for batch in step:
-            out = plain(batch["pixel_values"])
-            task_loss = F.cross_entropy(out.logits.float(), batch["labels"])
-            plain.backward(task_loss, out, progress=0, loss_scale=1 / len(step))
-            losses.append(task_loss.item() / len(step))
+        out = plain(torch.cat([batch["pixel_values"] for batch in step]))
+        task_loss = F.cross_entropy(out.logits.float(), torch.cat([b["labels"] for b in step]))
+        plain.backward(task_loss, out, progress=0)
+        losses.append(task_loss.item())
         optimizer.step()
         optimizer.zero_grad()
 
-    torch.testing.assert_close(student.state_dict(), plain.student.state_dict())
-    torch.testing.assert_close(distiller.adapters.state_dict(), plain.adapters.state_dict())
+    close = {"rtol": 0, "atol": 1e-3 if bf16 else 1e-6}
+    torch.testing.assert_close(student.state_dict(), plain.student.state_dict(), **close)
+    torch.testing.assert_close(
+        distiller.adapters.state_dict(), plain.adapters.state_dict(), **close
+    )
     assert not torch.allclose(student.classifier.weight, before["classifier.weight"])
     assert abs(reported - sum(losses) / 3) < 1e-4
 

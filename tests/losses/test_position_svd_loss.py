@@ -313,7 +313,7 @@ def test_refuses_other_numbers_of_taps_and_features_that_are_no_maps():
     with pytest.raises(ArgumentError, match=r"number of taps: expected the teacher's 3, got 2"):
         loss(maps(0)[:2], None, loss.extract(maps(1), None))
     with pytest.raises(ArgumentError, match="features"):
-        loss.extract([torch.rand(2, 3, 4, 5, 6)], None)
+        loss.extract([torch.rand(2, 3, 4, 5, 6, 2)], None)
 
 
 @pytest.mark.parametrize(

@@ -79,3 +79,42 @@ def test_refuses_other_classes():
 def test_refuses_a_temperature_that_is_not_positive(temperature):
     with pytest.raises(ArgumentError, match=r"^temperature: expected"):
         SoftTargetLoss(temperature)
+
+
+@pytest.mark.parametrize(
+    ("shape", "class_dim"),
+    [
+        ((6, 4, 5, 7), None),
+        ((2, 4, 3, 5, 7), None),
+        ((6, 4, 9), 1),
+        ((6, 9, 4), -1),
+        ((6, 5, 7, 4), 3),
+    ],
+)
+def test_dense_logits_are_compared_over_their_classes(shape, class_dim):
+    student, teacher = torch.randn(shape), torch.randn(shape)
+    dim = 1 if class_dim is None else class_dim
+    expected = F.kl_div(
+        student.log_softmax(dim), teacher.log_softmax(dim), log_target=True, reduction="none"
+    )
+    torch.testing.assert_close(
+        value(SoftTargetLoss(1.0, class_dim), student, teacher), expected.sum(dim).mean()
+    )
+
+
+def test_one_logit_is_that_of_a_binary_classifier():
+    student, teacher = torch.randn(6, 1), torch.randn(6, 1)
+    p, q = (teacher / 4).sigmoid(), (student / 4).sigmoid()
+    expected = p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
+    torch.testing.assert_close(value(SoftTargetLoss(), student, teacher), 16 * expected.mean())
+
+
+@pytest.mark.parametrize(("shape", "class_dim"), [((6,), None), ((6, 4, 9), None), ((6, 4), 2)])
+def test_refuses_logits_whose_classes_are_unknown(shape, class_dim):
+    with pytest.raises(ArgumentError, match=r"^logits: .*class_dim"):
+        value(SoftTargetLoss(4.0, class_dim), torch.rand(shape), torch.rand(shape))
+
+
+def test_refuses_the_images_as_classes():
+    with pytest.raises(ArgumentError, match=r"^class_dim: expected"):
+        SoftTargetLoss(class_dim=0)

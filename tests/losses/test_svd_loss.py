@@ -292,7 +292,7 @@ def test_refuses_too_few_or_unequally_many_taps():
 
 def test_refuses_features_that_are_no_maps():
     with pytest.raises(ArgumentError, match="features"):
-        SVDLoss().extract([torch.rand(2, 3, 4, 5, 6), torch.rand(2, 3, 4, 5, 6)], None)
+        SVDLoss().extract([torch.rand(2, 3, 4, 5, 6, 2), torch.rand(2, 3, 4, 5, 6, 2)], None)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
+import contextlib
 import warnings
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -191,6 +193,51 @@ def test_each_kind_of_step_is_recorded_once():
         step = CapturedStep(DistillStep(distiller, new_accelerator(), 1.0, 1.0), tape, watch)
         trained(step, None)
     assert (tape.warmed, tape.recorded) == (2 * WARM_UP, 2)
+
+
+def test_a_first_batch_that_is_short_is_not_what_is_recorded():
+    step = DistillStep(make_distiller(clip="norm"), new_accelerator(), 1.0, 1.0)
+    tape = Tape()
+    with watch_convergence("cpu") as watch:
+        captured = CapturedStep(step, tape, watch)
+        # The last one is short too, and as before it is an ordinary step.
+        for size in (3, 8, 8, 8, 8, 3, 8):
+            images, labels = next(batches(1, images=size))
+            assert captured(images, labels, 0).logits.shape == (size, 4)
+    assert (tape.warmed, tape.recorded) == (1 + WARM_UP, 1)
+
+
+def test_a_smaller_size_that_stays_is_recorded():
+    step = DistillStep(make_distiller(clip="norm"), new_accelerator(), 1.0, 1.0)
+    tape = Tape()
+    with watch_convergence("cpu") as watch:
+        captured = CapturedStep(step, tape, watch)
+        for size in (8, 3, 3, 3, 3, 3):
+            captured(*next(batches(1, images=size)), 0)
+    assert tape.recorded == 1
+
+
+def test_a_recording_that_fails_shows_the_errors_cause(monkeypatch):
+    class Graph(contextlib.nullcontext):
+        def __init__(self, *_, **__):
+            super().__init__()
+
+        def __exit__(self, *_):
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    def work():
+        raise RuntimeError("my_layer.py reads a number")
+
+    generator = Mock()
+    monkeypatch.setattr(torch.cuda, "graph", Graph)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Mock())
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "default_generators", [generator])
+    recorder = object.__new__(CUDARecorder)
+    recorder.stream = Mock(device_index=0)
+    with pytest.raises(RuntimeError, match=r"^my_layer\.py reads a number$"):
+        recorder.record(work)
+    generator.graphsafe_set_state.assert_called_once()
 
 
 def test_a_replay_makes_no_new_memory():

@@ -28,6 +28,7 @@ OTHER = {
     "views_seed": 0,
     "epochs": 3,
     "batch_size": 7,
+    "accumulate": 2,
     "optimizer": "adamw",
     "learning_rate": 0.3,
     "weight_decay": 0.0,

@@ -116,6 +116,7 @@ class Estimator:
             with _autocast(task):
                 output = distiller(images, knowledge=knowledge, labels=labels)
             distiller.backward(_cross_entropy(output.logits.float()), output, progress=1.0)
+            distiller.zero_grad()
 
         return _seconds_per_image(step, images)
 

@@ -21,7 +21,7 @@ from svdistill.frozen_teacher.tracing import trace
 from svdistill.logits import as_logits
 from svdistill.parallel import is_sharded
 from svdistill.taps import FeatureTaps, Recording
-from svdistill.taps.recording import channels_first, module_path
+from svdistill.taps.layouts import channels_first, module_path
 
 MOST_REBUILDS: Final = 3
 
@@ -233,7 +233,7 @@ class FrozenTeacher:
         with torch.inference_mode():
             # `traced(images)` would print to stderr where it fails, in a form only tried out.
             output, features = traced.forward(*inputs, **kwargs)
-            features = tuple(map(channels_first, self._taps.paths, features))
+            features = tuple(map(partial(channels_first, self.model), self._taps.paths, features))
             return Recording(self._logits(output), features)
 
     def _logits(self, output: Any) -> Tensor | None:

@@ -98,8 +98,8 @@ def _gram_matrices(features: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 
 def _gram_matrix(tap: int, front: Tensor, back: Tensor) -> Tensor:
-    if front.ndim == 4 and back.ndim == 4:
-        size = (min(front.shape[2], back.shape[2]), min(front.shape[3], back.shape[3]))
+    if front.ndim == back.ndim and front.ndim in (4, 5):
+        size = tuple(map(min, zip(front.shape[2:], back.shape[2:], strict=True)))
         front, back = (_pool(feature_map, size) for feature_map in (front, back))
     # The loss is of fourth order in the maps, and so is what its gradient is made of.
     largest = torch.finfo(front.dtype).max ** 0.25
@@ -117,7 +117,8 @@ def _gram_matrix(tap: int, front: Tensor, back: Tensor) -> Tensor:
         return front.mT @ back / front.shape[1]
 
 
-def _pool(feature_map: Tensor, size: tuple[int, int]) -> Tensor:
-    return (
-        feature_map if feature_map.shape[2:] == size else F.adaptive_max_pool2d(feature_map, size)
-    )
+def _pool(feature_map: Tensor, size: tuple[int, ...]) -> Tensor:
+    if feature_map.shape[2:] == size:
+        return feature_map
+    pool = F.adaptive_max_pool2d if len(size) == 2 else F.adaptive_max_pool3d
+    return pool(feature_map, size)

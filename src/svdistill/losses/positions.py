@@ -18,8 +18,8 @@ MOST_PREFIX_TOKENS: Final = 16
 
 
 def by_position(feature: Tensor) -> Tensor:
-    """A map [B, D, H, W] as [B, H, W, D], tokens [B, T, D] or vectors [B, 1, D]; to compute in."""
-    positions = feature.permute(0, 2, 3, 1) if feature.ndim == 4 else as_matrices(feature)
+    """A map [B, D, ...] as [B, ..., D], tokens [B, T, D] or vectors [B, 1, D]; to compute in."""
+    positions = feature.movedim(1, -1) if feature.ndim in (4, 5) else as_matrices(feature)
     return to_working(positions)
 
 
@@ -39,7 +39,7 @@ def on_one_grid(tap: int, student: Tensor, teacher: Tensor) -> tuple[Tensor, Ten
 
     Args:
         tap: its number, for messages.
-        student: [B, H, W, C] or tokens [B, T, C].
+        student: [B, H, W, C], [B, T, H, W, C] or tokens [B, T, C].
         teacher: likewise, with channels of its own.
 
     Returns:
@@ -47,7 +47,8 @@ def on_one_grid(tap: int, student: Tensor, teacher: Tensor) -> tuple[Tensor, Ten
         a square grid, and those before it are left out.
 
     Raises:
-        ArgumentError: tokens that are no square grid where one is needed.
+        ArgumentError: tokens that are no square grid where one is needed; a grid of three
+            dimensions beside another of two.
 
     Example:
         >>> import torch
@@ -58,15 +59,25 @@ def on_one_grid(tap: int, student: Tensor, teacher: Tensor) -> tuple[Tensor, Ten
     grids = student.shape[1:-1], teacher.shape[1:-1]
     a_sequence = min(map(len, grids)) == 1
     if grids[0] != grids[1] and not (a_sequence and math.prod(grids[0]) == math.prod(grids[1])):
+        tokens, grid = min(grids, key=len), max(grids, key=len)
+        # A line of positions, as of a 1-D convolution, is no square grid of tokens.
+        on_a_line = tokens != (1,) and len(grid) == 2 and min(grid) == 1 < max(grid)
         student, teacher = (_as_grid(tap, positions) for positions in (student, teacher))
-        size = min(student.shape[1], teacher.shape[1]), min(student.shape[2], teacher.shape[2])
+        if student.ndim != teacher.ndim or (a_sequence and on_a_line):
+            raise ArgumentError(
+                f"positions at tap {tap}",
+                expected="two grids of as many dimensions, or as many positions in both",
+                got=f"{list(grids[0])} and {list(grids[1])}",
+                remedy="tap modules of equal layout in both networks",
+            )
+        size = tuple(map(min, zip(student.shape[1:-1], teacher.shape[1:-1], strict=True)))
         student, teacher = (_pool(positions, size) for positions in (student, teacher))
     return student.flatten(1, -2), teacher.flatten(1, -2)
 
 
 def _as_grid(tap: int, positions: Tensor) -> Tensor:
     """Tokens [B, T, C] behind their prefix as a square grid [B, H, W, C], which stays."""
-    if positions.ndim == 4:
+    if positions.ndim > 3:
         return positions
     length = positions.shape[1]
     side = math.isqrt(length)
@@ -82,6 +93,9 @@ def _as_grid(tap: int, positions: Tensor) -> Tensor:
     return positions[:, prefix:].unflatten(1, (side, side))
 
 
-def _pool(positions: Tensor, size: tuple[int, int]) -> Tensor:
-    """[B, H, W, C] average-pooled to a size."""
-    return F.adaptive_avg_pool2d(positions.permute(0, 3, 1, 2), size).permute(0, 2, 3, 1)
+def _pool(positions: Tensor, size: tuple[int, ...]) -> Tensor:
+    """[B, ..., C] of two or three dimensions average-pooled to a size."""
+    maps = positions.movedim(-1, 1)
+    if len(size) == 2:
+        return F.adaptive_avg_pool2d(maps, (size[0], size[1])).movedim(1, -1)
+    return F.adaptive_avg_pool3d(maps, (size[0], size[1], size[2])).movedim(1, -1)

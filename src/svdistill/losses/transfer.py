@@ -68,8 +68,9 @@ class TransferLoss(nn.Module, abc.ABC):
     tap and the images that it comes from: no gradient of it is ever NaN. What is finite has a
     finite gradient, however small, large or degenerate the maps are.
 
-    `features` are the tapped maps in the order of the taps, each [B, D, H, W], [B, T, D] or
-    [B, D]; `logits` are [B, C]. A new method is one child of this class in a file of its own.
+    `features` are the tapped maps in the order of the taps, each [B, D, H, W], [B, D, T, H, W],
+    [B, T, D] or [B, D]; `logits` are [B, C], or [B, C, ...] of dense predictions. A new method is
+    one child of this class in a file of its own.
 
     Attributes:
         needs_taps: whether the features are read at all.
@@ -188,14 +189,15 @@ def as_matrices(feature_map: Tensor) -> Tensor:
     """A feature map as matrices [B, N, D], positions by channels.
 
     Args:
-        feature_map: [B, D, H, W] maps, [B, T, D] tokens (returned as they are), or [B, D] vectors.
+        feature_map: [B, D, H, W] or [B, D, T, H, W] maps, [B, T, D] tokens (returned as they are),
+            or [B, D] vectors.
 
     Example:
         >>> import torch
         >>> as_matrices(torch.zeros(2, 5, 3, 4)).shape
         torch.Size([2, 12, 5])
     """
-    if feature_map.ndim == 4:
+    if feature_map.ndim in (4, 5):
         return feature_map.flatten(2).mT
     if feature_map.ndim == 3:
         return feature_map
@@ -203,7 +205,7 @@ def as_matrices(feature_map: Tensor) -> Tensor:
         return feature_map[:, None, :]
     raise ArgumentError(
         "features",
-        expected="maps [B, D, H, W], tokens [B, T, D] or vectors [B, D]",
+        expected="maps [B, D, H, W] or [B, D, T, H, W], tokens [B, T, D] or vectors [B, D]",
         got=f"shape {tuple(feature_map.shape)}",
         remedy="tap a module with such an output",
     )

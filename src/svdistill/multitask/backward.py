@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from svdistill.errors import ArgumentError, TrainingError, require_choice
+from svdistill.multitask.accumulation import HeldGradients
 from svdistill.multitask.averaging import average_gradients
 
 CLIPS = ("norm", "poster", "global", "none")
@@ -17,7 +18,14 @@ CLIPS = ("norm", "poster", "global", "none")
 class GradientNorms(NamedTuple):
     """Norms over all parameters, as scalars on their device: nothing waits for them.
 
-    `transfer` is before clipping, `clipped` after it.
+    They are as of the last measurement. With `clip="amortised"` and `"none"` only every n-th step
+    measures, and the steps between return its norms again: what a batch between two measurements
+    came to is not known. Of a batch in parts, only the last one's are known; before it, NaN.
+
+    Attributes:
+        task: of the task's gradient when last measured.
+        transfer: of the transfer's, before clipping.
+        clipped: of the transfer's, after clipping.
     """
 
     task: Tensor
@@ -33,6 +41,7 @@ def multitask_backward(
     clip: str = "norm",
     progress: float | Tensor = 0.0,
     weight_decay: float = 0.0,
+    held: HeldGradients | None = None,
 ) -> GradientNorms:
     """Add the task's gradient and the clipped transfer gradient to every parameter's `.grad`.
 
@@ -60,6 +69,9 @@ def multitask_backward(
             tensor on the losses' device where a recorded step must not keep one epoch's number.
         weight_decay: where the optimizer adds ``weight_decay * parameter`` to the gradient, give it
             here too, so that |g| counts it, as the authors' code does.
+        held: of a batch in parts. Before the last part the gradients are held there, and `.grad`
+            stays; without it, each call clips on its own, and calls before one optimizer step do
+            not equal one call with the whole batch.
 
     Returns:
         `GradientNorms(task, transfer, clipped)` over all parameters.
@@ -88,6 +100,11 @@ def multitask_backward(
             remedy="check that the taps lie in the student and carry a graph",
         )
     task = _gradients(task_loss, trained)
+    if held is not None:
+        task, transfer = held.add(task, transfer)
+        if held.more:
+            unknown = torch.full((), torch.nan, device=transfer_loss.device)
+            return GradientNorms(unknown, unknown, unknown)
     average_gradients(task, transfer)
 
     if clip == "none":

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from svdistill.networks.profile import counting_flops
-from svdistill.taps.recording import module_path
+from svdistill.taps.layouts import module_path
 
 
 @dataclass(frozen=True)

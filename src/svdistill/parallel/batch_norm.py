@@ -24,9 +24,10 @@ def batch_norm_over(part: BatchPart | None) -> Iterator[None]:
     as they are, and so do the names of their weights. All processes must run the same ones.
 
     Args:
-        part: what this process has of the batch; None where it has all of it.
+        part: what this process has of the batch; None where it has all of it. Alone, a process
+            that takes a batch in several parts normalises each by its own statistics.
     """
-    if part is None:
+    if part is None or part.processes == 1:
         yield
     else:
         with _GlobalBatchNorm(part):

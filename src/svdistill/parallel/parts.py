@@ -12,7 +12,8 @@ class BatchPart(NamedTuple):
     """What a process must know of a batch of which it has a part.
 
     Gradients are averaged over the processes. So each multiplies its losses such that their mean
-    over the processes is the loss of the whole batch.
+    over the processes is the loss of the whole batch. Where a process takes its images in several
+    parts, one after the other, the losses of these are such that their sum is.
 
     Attributes:
         images: in the whole batch.
@@ -20,12 +21,14 @@ class BatchPart(NamedTuple):
         processes: that have parts of it.
         stand_in: whether there were fewer images than processes, and this one has an image that is
             another's: it counts for nothing.
+        more: whether other parts of this process's images follow before the optimizer's step.
     """
 
     images: int
     labelled: int
     processes: int
     stand_in: bool = False
+    more: bool = False
 
     def of_sum(self) -> float:
         """The factor on a sum over this part's images."""

@@ -110,8 +110,8 @@ def clipping_curves(runs: Sequence[Run]) -> Figure | None:
         title=f"{pairs}: gradients of task and transfer",
         caption="Norms over all parameters, means over an epoch's steps"
         + (seeds if several else "")
-        + ". "
-        + " ".join(explained),
+        + ". Steps of the clips amortised and none that do not measure count with the norms last "
+        "measured. " + " ".join(explained),
         alt=alt,
         svg=to_svg(drawing, "clipping", alt),
     )

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from svdistill.errors import ArgumentError, nearest
-from svdistill.taps.recording import CHANNELS_LAST, TapPairs, module_path
+from svdistill.taps.layouts import CHANNELS_LAST, module_path
+from svdistill.taps.recording import TapPairs
 from svdistill.taps.stages import Stage
 
 BY_USER = "chosen by you"
@@ -122,6 +123,8 @@ def _find(network: str, path: str, modules: Sequence[Stage]) -> Stage:
             got=repr(path),
             remedy=nearest(path, shapes),
         )
+    if path.endswith(":ncl") and len(shape) == 2:
+        return Stage(path, (shape[0], 1, shape[1]))
     if not path.endswith(CHANNELS_LAST):
         return Stage(path, shape)
     if len(shape) != 3:

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from svdistill.errors import ArgumentError, nearest
-
-CHANNELS_LAST = ":nhwc"
+from svdistill.taps.layouts import channels_first, module_path
 
 
 class TapPairs(NamedTuple):
@@ -39,7 +38,11 @@ class FeatureTaps:
         model: any `nn.Module`.
         paths: module paths as `model.named_modules()` gives them, e.g. `"layer1.0.conv2"`. Of a
             module that puts out [B, H, W, D], as timm's Swin has them, write `"layers.0:nhwc"`: it
-            is recorded as [B, D, H, W].
+            is recorded as [B, D, H, W]. Outputs of three and five dimensions are taken for
+            [B, D, L] and [B, D, T, H, W] where the module is a convolution or a block of such, and
+            [B, T, D] in networks without 1-D convolutions; where the module does not tell, write
+            `"block:ncl"` for [B, D, L], `":nlc"` for [B, T, D], `":ncdhw"` for [B, D, T, H, W] or
+            `":ndhwc"`. A sequence [B, D, L] is recorded as a map [B, D, 1, L].
 
     Raises:
         ArgumentError: a path that the model lacks, with the nearest it has, or one named twice.
@@ -96,9 +99,10 @@ class FeatureTaps:
 
         Raises:
             ArgumentError: a tap that did not run, ran twice, put out something other than one
-                tensor, or whose output was later overwritten in place.
+                tensor, or one whose layout is unknown, or whose output was later overwritten in
+                place.
         """
-        recorded = _Recorded(self.paths)
+        recorded = _Recorded(self.model, self.paths)
         with watching(self.model, self.paths, recorded.add):
             output = self.model(*inputs, **kwargs)
         return Recording(output, recorded.features())
@@ -118,7 +122,7 @@ class FeatureTaps:
         Raises:
             ArgumentError: as in `run`, for the part of the model that ran.
         """
-        recorded = _Recorded(self.paths)
+        recorded = _Recorded(self.model, self.paths)
 
         def add_or_leave(path: str, output: object) -> None:
             recorded.add(path, output)
@@ -157,7 +161,8 @@ class _LastTapRan(BaseException):
 class _Recorded:
     """What taps put out in one forward pass, and how often each output had been written to."""
 
-    def __init__(self, paths: tuple[str, ...]) -> None:
+    def __init__(self, model: nn.Module, paths: tuple[str, ...]) -> None:
+        self.model = model
         self.outputs: dict[str, list[tuple[Tensor, int]]] = {path: [] for path in paths}
 
     def add(self, path: str, output: object) -> None:
@@ -168,13 +173,16 @@ class _Recorded:
                 got=type(output).__name__,
                 remedy="tap a module inside it",
             )
-        self.outputs[path].append((channels_first(path, output), write_count(output)))
+        self.outputs[path].append((output, write_count(output)))
 
     def complete(self) -> bool:
         return all(self.outputs.values())
 
     def features(self) -> tuple[Tensor, ...]:
-        return tuple(_only(path, outputs) for path, outputs in self.outputs.items())
+        return tuple(
+            channels_first(self.model, path, _only(path, outputs))
+            for path, outputs in self.outputs.items()
+        )
 
 
 def _only(path: str, outputs: list[tuple[Tensor, int]]) -> Tensor:
@@ -196,25 +204,6 @@ def _only(path: str, outputs: list[tuple[Tensor, int]]) -> Tensor:
             remedy="tap the module that overwrites it (often an in-place ReLU)",
         )
     return tensor
-
-
-def module_path(path: str) -> str:
-    """The path of a tap without what it says about the layout."""
-    return path.removesuffix(CHANNELS_LAST)
-
-
-def channels_first(path: str, output: Tensor) -> Tensor:
-    """What a tap put out, as [B, D, H, W] where its path says that it came as [B, H, W, D]."""
-    if not path.endswith(CHANNELS_LAST):
-        return output
-    if output.ndim != 4:
-        raise ArgumentError(
-            f"tap {path!r}",
-            expected="an output [B, H, W, D]",
-            got=f"shape {tuple(output.shape)}",
-            remedy=f"leave {CHANNELS_LAST!r} out",
-        )
-    return output.permute(0, 3, 1, 2)
 
 
 def write_count(tensor: Tensor) -> int:

@@ -10,7 +10,7 @@ from statistics import mode
 
 from svdistill.taps.dry_run import ModuleOutput
 from svdistill.taps.grids import grid, is_channels_last
-from svdistill.taps.recording import CHANNELS_LAST
+from svdistill.taps.layouts import CHANNELS_LAST
 from svdistill.taps.trunk import Trunk, is_block
 
 STEM = 0.1  # the part of a network's depth in which sizes without a block are its stem's

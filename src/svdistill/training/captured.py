@@ -21,6 +21,9 @@ from svdistill.training.step_result import StepResult
 WARM_UP: Final = 3  # steps of a kind before it is recorded: libraries choose and allocate in them
 
 
+_Size = list[tuple[torch.Size, torch.dtype]]  # of all tensors of a batch
+
+
 class _Inputs:
     """Where a recorded step finds its batch: always in the same memory."""
 
@@ -33,18 +36,14 @@ class _Inputs:
 
     def fill(
         self, images: Tensor, labels: Tensor, progress: float, knowledge: Knowledge | None
-    ) -> bool:
-        """Copy a batch in; False, and nothing is done, where it is of another size."""
+    ) -> None:
+        """Copy in a batch of the same size."""
         old = _tensors(self.images, self.labels, self.knowledge)
-        new = _tensors(images, labels, knowledge)
-        if [(x.shape, x.dtype) for x in old] != [(x.shape, x.dtype) for x in new]:
-            return False
-        for kept, given in zip(old, new, strict=True):
+        for kept, given in zip(old, _tensors(images, labels, knowledge), strict=True):
             kept.copy_(given)
         if progress != self.epoch:
             self.progress.fill_(progress)
             self.epoch = progress
-        return True
 
 
 class _Replay(NamedTuple):
@@ -58,10 +57,11 @@ class _Replay(NamedTuple):
 class CapturedStep(Step):
     """Another step, recorded; one graph for each of its kinds.
 
-    The first three steps of a kind are ordinary ones. So is one on a batch that is not of the first
-    one's size, as an epoch's last may be. Gradients replace what `.grad` held, and the result lies
-    in memory that the next step overwrites. The optimizer's step is not recorded: it is a handful
-    of kernels, and so a schedule may change the learning rate as ever.
+    The first three steps of a kind are ordinary ones. So is one on a batch of another size than the
+    recorded one, as an epoch's last may be. A larger batch, or two in succession of another size,
+    replace the recorded size: the first batch may be a short one. Gradients replace what `.grad`
+    held, and the result lies in memory that the next step overwrites. The optimizer's step is not
+    recorded: it is a handful of kernels, and so a schedule may change the learning rate as ever.
 
     A teacher's weights, hooks and modes are looked at while recording: changes after that go
     unseen. Where a step cannot be recorded, a warning says why, and it runs as it is.
@@ -78,6 +78,8 @@ class CapturedStep(Step):
         self.watch = watch
         self._trained: list[nn.Parameter] = step.parameters()
         self._inputs: _Inputs | None = None
+        self._size: _Size = []  # of the batches that are recorded
+        self._other_size: _Size = []  # of the last batch, if it was not of this size
         self._warmed: Counter[bool] = Counter()
         self._replays: dict[bool, _Replay] = {}
         self._failed = False
@@ -125,15 +127,15 @@ class CapturedStep(Step):
         epoch = float(progress)
         if measure is None:
             measure = self.plan(epoch)
-        if self._inputs is None:
-            self._inputs = _Inputs(images, labels, knowledge)
-        if self._failed or not self._inputs.fill(images, labels, epoch, knowledge):
+        inputs = None if self._failed else self._inputs_for(images, labels, knowledge)
+        if inputs is None:
             return self.step(images, labels, epoch, knowledge, measure)
+        inputs.fill(images, labels, epoch, knowledge)
         if measure not in self._replays and self._warmed[measure] < WARM_UP:
             self._warmed[measure] += 1
-            return self.recorder.warm_up(partial(self._work, self._inputs, measure))[0]
+            return self.recorder.warm_up(partial(self._work, inputs, measure))[0]
         try:
-            replay = self._replays.get(measure) or self._record(self._inputs, measure)
+            replay = self._replays.get(measure) or self._record(inputs, measure)
         except Exception as error:  # whatever a foreign model does that cannot be recorded
             self._give_up(error)
             return self.step(images, labels, epoch, knowledge, measure)
@@ -143,6 +145,24 @@ class CapturedStep(Step):
         for parameter, gradient in zip(self._trained, gradients, strict=True):
             parameter.grad = gradient
         return result
+
+    def _inputs_for(
+        self, images: Tensor, labels: Tensor, knowledge: Knowledge | None
+    ) -> _Inputs | None:
+        """Memory for a batch of the recorded size, or of the size recorded from now on."""
+        size = [(tensor.shape, tensor.dtype) for tensor in _tensors(images, labels, knowledge)]
+        if self._inputs is not None and size == self._size:
+            self._other_size = []
+            return self._inputs
+        larger = self._inputs is None or len(images) > len(self._inputs.images)
+        if not larger and size != self._other_size:
+            self._other_size = size
+            return None
+        self._size, self._other_size = size, []
+        self._inputs = _Inputs(images, labels, knowledge)
+        self._warmed.clear()
+        self._replays.clear()
+        return self._inputs
 
     def _work(self, inputs: _Inputs, measure: bool) -> tuple[StepResult, list[Tensor | None]]:
         """What is recorded. It makes new gradients, which each replay fills: it adds to none."""
@@ -165,9 +185,10 @@ class CapturedStep(Step):
         self._replays.clear()
         for parameter in self._trained:
             parameter.grad = None
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         warnings.warn(
             "the step cannot be recorded as a CUDA graph and runs kernel by kernel: "
-            f"{' '.join(str(error).split())[:300]}. `capture: off` leaves it out",
+            f"{reason}. `capture: off` leaves it out",
             RuntimeWarning,
             stacklevel=3,
         )

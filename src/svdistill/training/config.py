@@ -74,6 +74,9 @@ class TrainConfig:
         views_seed: Seed of the views; empty for the run's own.
         epochs: Passes over the training images.
         batch_size: Images in a step, of all processes together.
+        accumulate: Parts in which each batch goes through the networks, one after the other, for
+            less memory. The gradients are the whole batch's, but for the statistics of batch norm
+            and the draws of dropout, which see a part.
         optimizer: `sgd` (Nesterov momentum 0.9) or `adamw`.
         learning_rate: Its highest value.
         weight_decay: Factor on the weights in their gradient (`sgd`), or decoupled (`adamw`).
@@ -112,6 +115,7 @@ class TrainConfig:
     views_seed: int | None = None
     epochs: int = 200
     batch_size: int = 128
+    accumulate: int = 1
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 0.01
     weight_decay: float = 1e-4
@@ -142,6 +146,14 @@ class TrainConfig:
             )
         for name, least in (("epochs", 1), ("batch_size", 1), ("classes_every", 1), ("seed", 0)):
             require_count(name, getattr(self, name), least)
+        require_count("accumulate", self.accumulate)
+        if self.accumulate > self.batch_size:
+            raise ArgumentError(
+                "accumulate",
+                expected=f"at most {self.batch_size}, the images in a step",
+                got=self.accumulate,
+                remedy="give fewer parts, or a larger batch_size",
+            )
         if self.unlabelled:
             require_count("batch_size", self.batch_size, 2)  # of either kind at least one
         require_count("views", self.views, 0)

@@ -12,7 +12,8 @@ from svdistill.training.metrics import Evaluation
 class EpochRecord:
     """One line of metrics.jsonl.
 
-    Losses are means over images, norms are means over steps. Accuracies are percentages. Images
+    Losses are means over images, norms are means over steps, where a step that does not measure
+    counts with the norms last measured. Accuracies are percentages. Images
     without a label count in the transfer loss alone. `svd_missed` is the share of the SVDs by
     subspace iteration that fell short of its bound; `svd_close` that of the SVDs with a gradient in
     which values lay so close to each other, or to zero, that it was damped. `loading_seconds` is

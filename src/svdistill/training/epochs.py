@@ -13,6 +13,7 @@ from svdistill.data import Augmentation, ImageSplit, Prepared
 from svdistill.knowledge_store import KnowledgeStore
 from svdistill.linalg import Convergence
 from svdistill.parallel import ALONE, own_share
+from svdistill.training.accumulated import AccumulatedStep
 from svdistill.training.begun_epoch import BegunEpoch
 from svdistill.training.captured import CapturedStep
 from svdistill.training.checkpoint import Place
@@ -61,9 +62,11 @@ class Epochs:
         self.share = own_share()
 
     def captured(self, step: Step, watch: Convergence) -> Step:
-        """The step as CUDA graphs, where that is possible: a scaler of fp16 looks at gradients, and
-        parts of batches differ from process to process.
+        """The step in parts, or as CUDA graphs where that is possible: a scaler of fp16 looks at
+        gradients, and parts of batches differ in size.
         """
+        if self.config.accumulate > 1:
+            return AccumulatedStep(step, self.config.accumulate)
         device = self.accelerator.device
         possible = not self.accelerator.scaler and self.share == ALONE
         if device.type != "cuda" or not possible or self.config.capture == "off":

@@ -56,6 +56,7 @@ class CUDARecorder:
         generator = torch.cuda.default_generators[self.stream.device_index]
         before = generator.clone_state()
         graph = torch.cuda.CUDAGraph()
+        own: Exception | None = None
         try:
             # The outer context returns to the caller's stream also where recording fails. Threads
             # that load images may pin memory meanwhile, which "thread_local" lets them do.
@@ -63,11 +64,16 @@ class CUDARecorder:
                 torch.cuda.stream(self.stream),
                 torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"),
             ):
-                outputs = work()
-        except Exception:
+                try:
+                    outputs = work()
+                except Exception as error:
+                    own = error
+                    raise
+        except Exception as error:
             # A recording that failed leaves the generator waiting for its end.
             generator.graphsafe_set_state(before)
-            raise
+            # Ending the recording fails too, with an error that hides the cause.
+            raise (own or error) from None
 
         def replay() -> Outputs:
             graph.replay()

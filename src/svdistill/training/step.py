@@ -180,6 +180,7 @@ class _DistillerStep(Step):
         output: DistillerOutput,
         progress: float | Tensor,
         measure: bool | None,
+        part: BatchPart | None,
     ) -> GradientNorms:
         return self.distiller.backward(
             task_loss,
@@ -187,6 +188,7 @@ class _DistillerStep(Step):
             progress=progress,
             loss_scale=_loss_scale(self.accelerator, output.transfer_loss.device),
             measure=measure,
+            part=part,
         )
 
 
@@ -206,7 +208,7 @@ class DistillStep(_DistillerStep):
         output = self._forward(images, labels, knowledge, part)
         task_loss = labelled_cross_entropy(output.logits.float(), labels, part)
         result = _measured(output, task_loss, labels, part)
-        norms = self._backward(task_loss * self.task_weight, output, progress, measure)
+        norms = self._backward(task_loss * self.task_weight, output, progress, measure, part)
         return result._replace(norms=norms)
 
 
@@ -227,7 +229,8 @@ class TransferStep(_DistillerStep):
         # Detached, so that it adds no gradient and clips none.
         task_loss = labelled_cross_entropy(output.logits.detach().float(), labels, part)
         result = _measured(output, task_loss, labels, part)
-        self._backward(task_loss, output._replace(unclipped_loss=None), progress, measure)
+        alone = output._replace(unclipped_loss=None)
+        self._backward(task_loss, alone, progress, measure, part)
         return result
 
 
@@ -267,7 +270,8 @@ def _measured(
     result = of_whole_batch(result, labels, part)
     assert result.transfer_loss is not None
     # Here, where all processes see the same: one that raised alone would leave the others waiting.
-    require_finite_transfer(result.transfer_loss)
+    if part.processes > 1:
+        require_finite_transfer(result.transfer_loss)
     return result
 
 

@@ -1,0 +1,130 @@
+"""Where the channels are in what a tap puts out: declared by the tap's path, or by its module."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from torch import Tensor, nn
+
+from svdistill.errors import ArgumentError
+
+CHANNELS_LAST: Final = ":nhwc"
+# What a path may end with: the output's dimensions as they come, and the permutation to those that
+# the losses take. A sequence [B, D, L] becomes a map [B, D, 1, L]: tokens may hold a square grid.
+LAYOUTS: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
+    CHANNELS_LAST: ("[B, H, W, D]", (0, 3, 1, 2)),
+    ":ncl": ("[B, D, L]", (0, 1, 2)),
+    ":nlc": ("[B, T, D]", (0, 1, 2)),
+    ":ncdhw": ("[B, D, T, H, W]", (0, 1, 2, 3, 4)),
+    ":ndhwc": ("[B, T, H, W, D]", (0, 4, 1, 2, 3)),
+}
+_FIRST: Final = {3: ":ncl", 5: ":ncdhw"}
+_LAST: Final = {3: ":nlc", 5: ":ndhwc"}
+_CONVOLUTIONS: Final = {
+    3: (nn.Conv1d, nn.ConvTranspose1d),
+    5: (nn.Conv3d, nn.ConvTranspose3d),
+}
+# Modules that take and give the channels in dimension 1.
+_FIRST_LAYERS: Final = (
+    *(nn.Conv1d, nn.ConvTranspose1d, nn.Conv3d, nn.ConvTranspose3d),
+    *(nn.BatchNorm1d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.GroupNorm),
+    *(nn.InstanceNorm1d, nn.InstanceNorm3d),
+    *(nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveMaxPool1d, nn.AdaptiveAvgPool1d),
+    *(nn.MaxPool3d, nn.AvgPool3d, nn.AdaptiveMaxPool3d, nn.AdaptiveAvgPool3d),
+)
+_LAST_LAYERS: Final = (nn.Linear, nn.LayerNorm, nn.Embedding)
+_EITHER: Final = (nn.Flatten, nn.Unflatten, nn.Unfold)
+
+
+def module_path(path: str) -> str:
+    """The path of a tap without what it says about the layout."""
+    return path.removesuffix(declared_layout(path))
+
+
+def declared_layout(path: str) -> str:
+    """What a tap's path ends with to declare its layout, or nothing.
+
+    Example:
+        >>> declared_layout("layers.0:nhwc"), declared_layout("layers.0")
+        (':nhwc', '')
+    """
+    return next((layout for layout in LAYOUTS if path.endswith(layout)), "")
+
+
+def channels_first(model: nn.Module, path: str, output: Tensor) -> Tensor:
+    """What a tap put out, as the losses take it.
+
+    Maps [B, D, H, W] and vectors [B, D] stay, unless the path declares another layout. Outputs of
+    three and five dimensions have the layout that their module tells.
+
+    Args:
+        model: the network.
+        path: of the tapped module, with its layout where it is declared.
+        output: what the module put out.
+
+    Returns:
+        [B, D, H, W], [B, D, T, H, W], [B, T, D] or [B, D]; a sequence [B, D, L] as [B, D, 1, L].
+
+    Raises:
+        ArgumentError: an output of other dimensions than declared, or an undeclared layout that
+            the module does not tell.
+
+    Example:
+        >>> import torch
+        >>> network = nn.Sequential(nn.Conv1d(3, 8, 3), nn.ReLU())
+        >>> channels_first(network, "0", torch.zeros(2, 8, 30)).shape
+        torch.Size([2, 8, 1, 30])
+    """
+    layout = declared_layout(path)
+    if not layout and output.ndim in _FIRST:
+        layout = _told_layout(model, path, output)
+    if not layout:
+        return output
+    dimensions, permutation = LAYOUTS[layout]
+    if output.ndim != len(permutation):
+        raise ArgumentError(
+            f"tap {path!r}",
+            expected=f"an output {dimensions}",
+            got=f"shape {tuple(output.shape)}",
+            remedy=f"leave {layout!r} out",
+        )
+    return output.unsqueeze(2) if layout == ":ncl" else output.permute(permutation)
+
+
+def _told_layout(model: nn.Module, path: str, output: Tensor) -> str:
+    """The layout of an output of three or five dimensions, by the tapped module."""
+    dims, module = output.ndim, model.get_submodule(path)
+    if isinstance(module, _FIRST_LAYERS):
+        return _FIRST[dims]
+    if isinstance(module, _LAST_LAYERS):
+        return _LAST[dims]
+    layers = list(module.modules())
+    widths = {m.out_channels for m in layers if isinstance(m, _CONVOLUTIONS[dims])}
+    of_tokens = any(map(_takes_channels_last, layers))
+    if widths and not of_tokens and output.shape[1] in widths and output.shape[-1] not in widths:
+        return _FIRST[dims]
+    if dims == 3 and not widths and not isinstance(module, _EITHER):
+        # Transformers have no such convolutions, or their blocks have none.
+        sequences = any(isinstance(m, _CONVOLUTIONS[3]) for m in model.modules())
+        if not sequences or any(map(_normalises_last, layers)):
+            return _LAST[dims]
+    first, last = _FIRST[dims], _LAST[dims]
+    raise ArgumentError(
+        f"tap {path!r}",
+        expected=f"a declared layout, {LAYOUTS[first][0]} or {LAYOUTS[last][0]}, which "
+        f"{type(module).__name__} does not tell",
+        got=f"shape {tuple(output.shape)}",
+        remedy=f"write {path + first!r} if the channels are in dimension 1, {path + last!r} if "
+        "they are in the last",
+    )
+
+
+def _takes_channels_last(module: nn.Module) -> bool:
+    return isinstance(module, _LAST_LAYERS) or _normalises_last(module)
+
+
+def _normalises_last(module: nn.Module) -> bool:
+    """Whether it is a layer norm, of torch or of a library's own."""
+    return isinstance(module, nn.LayerNorm) or type(module).__name__.endswith(
+        ("LayerNorm", "RMSNorm")
+    )

@@ -1,0 +1,64 @@
+"""A step in parts against the step itself, in every stage, with and without labels."""
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from tiny_runs import distill_config, train_config
+from torch import nn
+
+from svdistill.data import UNLABELLED
+from svdistill.distiller import Distiller
+from svdistill.errors import ArgumentError
+from svdistill.losses import SoftTargetLoss, SVDLoss
+from svdistill.training.accumulated import AccumulatedStep
+from svdistill.training.step import DistillStep, TaskStep, TransferStep
+
+IMAGES = torch.rand(7, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+LABELS = torch.tensor([0, UNLABELLED, 2, 3, UNLABELLED, 1, 0])
+
+
+def network(seed):
+    torch.manual_seed(seed)
+    layers = nn.Conv2d(3, 6, 3, stride=2), nn.ReLU(), nn.Conv2d(6, 8, 3), nn.Flatten()
+    return nn.Sequential(*layers, nn.Linear(8 * 9, 4))
+
+
+def make(kind):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = Accelerator(cpu=True)
+    if kind is TaskStep:
+        return TaskStep(network(1), accelerator)
+    distiller = Distiller(
+        network(0), network(1), SVDLoss(), taps=["0", "2"], unclipped=SoftTargetLoss()
+    )
+    return kind(distiller, accelerator, 0.5, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "stored"),
+    [(TaskStep, False), (DistillStep, False), (DistillStep, True), (TransferStep, False)],
+)
+def test_equals_the_whole_batch(kind, stored):
+    whole, inner = make(kind), make(kind)
+    parts = AccumulatedStep(inner, 3)
+    knowledge = whole.distiller.teach(IMAGES) if stored else None
+    for _ in range(2):  # with a measurement, and without
+        expected = whole(IMAGES, LABELS, 0, knowledge)
+        found = parts(IMAGES, LABELS, 0, knowledge)
+        close = {"rtol": 1e-4, "atol": 1e-6}
+        torch.testing.assert_close(found, expected, **close, check_dtype=False)
+        for one, other in zip(parts.parameters(), whole.parameters(), strict=True):
+            torch.testing.assert_close(one.grad, other.grad, **close)
+            one.grad = other.grad = None
+
+
+def test_there_are_never_more_parts_than_images():
+    step = AccumulatedStep(make(DistillStep), 4)
+    assert step(IMAGES[:2], LABELS[:2], 0).logits.shape == (2, 4)
+
+
+def test_no_more_parts_than_images_in_a_step():
+    with pytest.raises(ArgumentError, match=r"^accumulate: expected at most 4"):
+        train_config("runs/a", batch_size=4, accumulate=5).check()
+    distill_config("runs/a", "runs/t", batch_size=4, accumulate=4).check()
