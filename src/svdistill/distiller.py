@@ -15,7 +15,13 @@ from svdistill.linalg import may_branch
 from svdistill.logits import as_logits
 from svdistill.losses import Knowledge, SumKnowledge, TransferLoss
 from svdistill.losses.finite import source
-from svdistill.multitask import CLIPS, AmortisedBackward, GradientNorms, multitask_backward
+from svdistill.multitask import (
+    CLIPS,
+    AmortisedBackward,
+    GradientNorms,
+    keep_saved_tensors,
+    multitask_backward,
+)
 from svdistill.parallel import BatchPart
 from svdistill.taps import FeatureTaps, PairedTaps, TapPairs
 from svdistill.taps.pairing import require_paired, require_two
@@ -114,6 +120,8 @@ class Distiller(nn.Module):
         require_two(teacher, student)
         pairs = taps.pairs if isinstance(taps, PairedTaps) else taps
         teacher_paths, student_paths = pairs if isinstance(pairs, TapPairs) else (pairs, pairs)
+        teacher_paths = _in_compiled(teacher, teacher_paths)
+        student_paths = _in_compiled(student, student_paths)
         if teacher is not None:
             FeatureTaps(teacher, teacher_paths)  # raises before the teacher is touched
         self._student_taps = FeatureTaps(student, student_paths)
@@ -140,6 +148,7 @@ class Distiller(nn.Module):
         }.get(clip)
         self._watch = TransferWatch()
         self._seen: _Seen | None = None
+        keep_saved_tensors()
 
     def forward(
         self,
@@ -203,6 +212,7 @@ class Distiller(nn.Module):
         # shall find that the transfer reaches nothing.
         return tuple(feature.detach() for feature in adapted)
 
+    @torch.compiler.disable  # inference mode, and a teacher that chooses its own form
     def _extract(self, images: Tensor) -> list[Knowledge]:
         """What each loss keeps of a batch of images."""
         if self._frozen_teacher is None:
@@ -328,6 +338,14 @@ class Distiller(nn.Module):
         if self.teacher is not None:
             self.teacher.eval()
         return self
+
+
+def _in_compiled(model: nn.Module | None, paths: Sequence[str]) -> Sequence[str]:
+    """Paths of the original's modules, in what `torch.compile` made of it."""
+    if isinstance(paths, str) or not isinstance(getattr(model, "_orig_mod", None), nn.Module):
+        return paths
+    start = "_orig_mod."
+    return [path if path.startswith(start) else start + path for path in paths]
 
 
 def _adapters(

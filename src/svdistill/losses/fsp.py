@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from svdistill.errors import ArgumentError
-from svdistill.linalg import full_precision, to_working
+from svdistill.linalg import full_precision, to_working, uncompiled_if_lowered
 from svdistill.losses.finite import require_magnitude
 from svdistill.losses.transfer import (
     Knowledge,
@@ -112,11 +112,24 @@ def _gram_matrix(tap: int, front: Tensor, back: Tensor) -> Tensor:
             got=f"{front.shape[1]} and {back.shape[1]}",
             remedy="tap blocks of one sequence length",
         )
+    return _product(front, back)
+
+
+@uncompiled_if_lowered
+def _product(front: Tensor, back: Tensor) -> Tensor:
     with full_precision(front.device):
         return front.mT @ back / front.shape[1]
 
 
 def _pool(feature_map: Tensor, size: tuple[int, int]) -> Tensor:
-    return (
-        feature_map if feature_map.shape[2:] == size else F.adaptive_max_pool2d(feature_map, size)
-    )
+    if feature_map.shape[2:] == size:
+        return feature_map
+    if feature_map.device.type == "cuda" and torch.are_deterministic_algorithms_enabled():
+        return pool_by_gather(feature_map, size)
+    return F.adaptive_max_pool2d(feature_map, size)
+
+
+def pool_by_gather(feature_map: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maximum by its place: CUDA's pooling has no backward pass that repeats its bits."""
+    _, places = F.adaptive_max_pool2d(feature_map.detach(), size, return_indices=True)
+    return feature_map.flatten(2).gather(2, places.flatten(2)).unflatten(2, size)
