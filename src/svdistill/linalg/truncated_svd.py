@@ -107,9 +107,7 @@ def _decompose(matrices: Tensor, k: int, gradient: str, solver: str) -> tuple[Te
     return decomposed
 
 
-def _solved(
-    matrices: Tensor, k: int, solver: str
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+def _solved(matrices: Tensor, k: int, solver: str) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
     """Gram matrix, scale if there is one, and what was found of the matrices over their scale."""
     with full_precision(matrices.device):
         gram = smaller_gram(matrices)
@@ -162,7 +160,7 @@ class _TransformedSVD(torch.autograd.Function):
     """The same for `torch.func`, which lets a node save what it takes and returns, nothing else."""
 
     @staticmethod
-    def forward(matrices: Tensor, k: int, gradient: str, solver: str) -> tuple[Tensor, Tensor]:
+    def forward(matrices: Tensor, k: int, gradient: str, solver: str) -> tuple[Tensor, Tensor]:  # noqa: ARG004
         _, scale, s, V = _solved(matrices, k, solver)
         return _unscaled(scale, s, V)
 
@@ -190,7 +188,7 @@ class _TransformedSVD(torch.autograd.Function):
 
     @staticmethod
     def vmap(
-        info: Any, in_dims: tuple[Any, ...], matrices: Tensor, k: int, gradient: str, solver: str
+        _info: Any, in_dims: tuple[Any, ...], matrices: Tensor, k: int, gradient: str, solver: str
     ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
         matrices = matrices.movedim(in_dims[0], 0)
         batch = matrices.shape[:2]
