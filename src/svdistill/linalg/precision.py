@@ -50,7 +50,7 @@ def to_working(features: Tensor) -> Tensor:
 
 
 def is_widened_plainly() -> bool:
-    """Whether float16 is converted as torch does: a transform of `torch.func` takes no other way."""
+    """Whether float16 is converted as torch does: within `torch.func` there is no other way."""
     return not torch.compiler.is_compiling() and is_transformed()
 
 
