@@ -541,3 +541,24 @@ class TestUnclippedLoss:
         torch.testing.assert_close(output.unclipped_loss, expected.unclipped_loss)
         with pytest.raises(ArgumentError, match="SoftTargetKnowledge"):
             without(images, knowledge=knowledge.parts[0])
+
+
+@pytest.mark.parametrize("clip", ["amortised", "norm"])
+@pytest.mark.parametrize("compiled", ["distiller", "student"])
+def test_compiled_and_eager_agree(compiled, clip):
+    def network():
+        return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten())
+
+    torch.manual_seed(0)
+    teacher, student = network(), network()
+    images = torch.rand(4, 3, 8, 8)
+    gradients = []
+    for use in (None, compiled):
+        student.zero_grad()
+        model = torch.compile(student, backend="aot_eager") if use == "student" else student
+        distiller = Distiller(teacher, model, FSPLoss(), taps=["0", "2"], clip=clip)
+        call = torch.compile(distiller, backend="aot_eager") if use == "distiller" else distiller
+        output = call(images)
+        distiller.backward(output.logits.square().mean(), output, progress=0)
+        gradients.append([parameter.grad for parameter in student.parameters()])
+    torch.testing.assert_close(gradients[1], gradients[0])

@@ -15,7 +15,13 @@ from svdistill.linalg import may_branch
 from svdistill.logits import as_logits
 from svdistill.losses import Knowledge, SumKnowledge, TransferLoss
 from svdistill.losses.finite import source
-from svdistill.multitask import CLIPS, AmortisedBackward, GradientNorms, multitask_backward
+from svdistill.multitask import (
+    CLIPS,
+    AmortisedBackward,
+    GradientNorms,
+    keep_saved_tensors,
+    multitask_backward,
+)
 from svdistill.multitask.accumulation import BatchInParts, HeldGradients, LeftGradients
 from svdistill.parallel import BatchPart
 from svdistill.taps import FeatureTaps, PairedTaps, TapPairs
@@ -126,6 +132,8 @@ class Distiller(nn.Module):
         require_two(teacher, student)
         pairs = taps.pairs if isinstance(taps, PairedTaps) else taps
         teacher_paths, student_paths = pairs if isinstance(pairs, TapPairs) else (pairs, pairs)
+        teacher_paths = _in_compiled(teacher, teacher_paths)
+        student_paths = _in_compiled(student, student_paths)
         if teacher is not None:
             FeatureTaps(teacher, teacher_paths)  # raises before the teacher is touched
         self._student_taps = FeatureTaps(student, student_paths)
@@ -151,6 +159,7 @@ class Distiller(nn.Module):
         self._batch: BatchInParts | None = None
         self._held = HeldGradients()
         self._left = LeftGradients()
+        keep_saved_tensors()
 
     @property
     def teacher(self) -> nn.Module | None:
@@ -261,6 +270,7 @@ class Distiller(nn.Module):
         # shall find that the transfer reaches nothing.
         return tuple(feature.detach() for feature in adapted)
 
+    @torch.compiler.disable  # inference mode, and a teacher that chooses its own form
     def _extract(self, *inputs: Any, **kwargs: Any) -> list[Knowledge]:
         """What each loss keeps of a batch."""
         if self._frozen_teacher is None:
@@ -462,6 +472,14 @@ class Distiller(nn.Module):
         if recurse and self.teacher is not None:
             self.teacher._apply(fn)
         return self
+
+
+def _in_compiled(model: nn.Module | None, paths: Sequence[str]) -> Sequence[str]:
+    """Paths of the original's modules, in what `torch.compile` made of it."""
+    if isinstance(paths, str) or not isinstance(getattr(model, "_orig_mod", None), nn.Module):
+        return paths
+    start = "_orig_mod."
+    return [path if path.startswith(start) else start + path for path in paths]
 
 
 def _require_no_knowledge(inputs: tuple[Any, ...]) -> None:

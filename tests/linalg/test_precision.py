@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from svdistill.linalg import powers_of_two, to_working
+from svdistill.linalg import full_precision, powers_of_two, to_working
 from svdistill.linalg.precision import fitted
 
 
@@ -57,3 +57,61 @@ def test_fitted_takes_the_smaller_factor():
     expected = [[1.0, -2.0], [4.0, -8.0], [0.0, 0.0]]
     assert fitted(gradient, 8.0, factors).tolist() == expected
     assert fitted(gradient[:0], 8.0).shape == (0, 2)
+
+
+def float32_state():
+    """What every interface says of the precision of float32 products; the errors of some, too."""
+    backends = torch.backends
+    readers = (
+        lambda: backends.cuda.matmul.allow_tf32,
+        torch.get_float32_matmul_precision,
+        lambda: backends.cuda.matmul.fp32_precision,
+        lambda: backends.mkldnn.matmul.fp32_precision,
+        lambda: backends.fp32_precision,
+    )
+    state = []
+    for read in readers:
+        try:
+            state.append(read())
+        except RuntimeError:
+            state.append("raises")
+    return state
+
+
+@pytest.fixture
+def restored_precision():
+    yield
+    torch.set_float32_matmul_precision("highest")
+    for interface in (torch.backends, torch.backends.cuda.matmul, torch.backends.mkldnn.matmul):
+        interface.fp32_precision = "none"
+
+
+LOWERED = {
+    "older": lambda: torch.set_float32_matmul_precision("high"),
+    "older, bf16": lambda: torch.set_float32_matmul_precision("medium"),
+    "flag": lambda: setattr(torch.backends.cuda.matmul, "allow_tf32", True),
+    "newer": lambda: setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32"),
+    "newer, everywhere": lambda: setattr(torch.backends, "fp32_precision", "tf32"),
+}
+
+
+@pytest.mark.parametrize("lower", LOWERED.values(), ids=LOWERED)
+@pytest.mark.usefixtures("restored_precision")
+def test_full_precision_in_every_interface_and_as_before_afterwards(lower):
+    lower()
+    before = float32_state()
+    with full_precision(torch.device("cuda")):
+        assert torch.backends.cuda.matmul.fp32_precision in ("ieee", "none")
+    assert float32_state() == before
+    with full_precision(torch.device("cpu")):
+        assert torch.backends.mkldnn.matmul.fp32_precision in ("ieee", "none")
+    assert float32_state() == before
+
+
+@pytest.mark.usefixtures("restored_precision")
+def test_an_inherited_precision_stays_inherited():
+    torch.backends.fp32_precision = "tf32"
+    with full_precision(torch.device("cuda")):
+        pass
+    torch.backends.fp32_precision = "ieee"
+    assert torch.backends.cuda.matmul.fp32_precision == "ieee"

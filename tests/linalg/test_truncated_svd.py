@@ -1,7 +1,12 @@
 """`truncated_svd` against torch's full SVD in float64, where its spectrum is well separated."""
 
+from functools import partial
+
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from references import fix_signs, full_svd, relative_error, separated
 from svdistill.errors import ArgumentError
@@ -196,11 +201,71 @@ def test_no_gradient_where_none_is_asked_for():
         assert not truncated_svd(separated(5, 3).requires_grad_(), 2).right_vectors.requires_grad
 
 
-def test_second_derivatives_are_refused_rather_than_wrong():
-    matrix = separated(5, 3).requires_grad_()
-    (gradient,) = torch.autograd.grad(loss_of(truncated_svd, matrix, 2), matrix, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()
+@pytest.mark.parametrize(("n", "d"), [(6, 4), (4, 6), (4, 4)])
+def test_second_derivatives(n, d):
+    matrix = separated(n, d)[None]
+    reference, ours = (partial(loss_of, function, k=2) for function in (full_svd, truncated_svd))
+    expected = torch.autograd.functional.hessian(reference, matrix)
+    torch.testing.assert_close(torch.autograd.functional.hessian(ours, matrix), expected)
+    torch.testing.assert_close(torch.func.hessian(ours)(matrix), expected)
+    torch.testing.assert_close(torch.func.jacrev(torch.func.grad(ours))(matrix), expected)
+
+
+@pytest.mark.parametrize("gradient", ["poster", "authors"])
+def test_what_is_no_derivative_refuses_to_be_differentiated(gradient):
+    def run(matrix):
+        return (truncated_svd(matrix, 2, gradient=gradient).right_vectors ** 3).sum()
+
+    matrix = separated(3, 5).requires_grad_()
+    (expected,) = torch.autograd.grad(run(matrix), matrix)
+    (tracked,) = torch.autograd.grad(run(matrix), matrix, create_graph=True)
+    torch.testing.assert_close(tracked, expected)
+    torch.testing.assert_close(torch.func.grad(run)(matrix.detach()), expected)
+    for refused in (
+        lambda: tracked.sum().backward(),
+        lambda: torch.func.jacfwd(run)(matrix.detach()),
+        lambda: torch.func.hessian(run)(matrix.detach()),
+    ):
+        with pytest.raises(ArgumentError, match="gradient: expected 'exact'"):
+            refused()
+
+
+def test_vmap_is_a_batch():
+    batch = torch.stack([separated(6, 4, seed) for seed in range(6)]).view(2, 3, 6, 4)
+    mapped = torch.func.vmap(partial(truncated_svd, k=2), in_dims=1, out_dims=1)(batch)
+    for actual, expected in zip(mapped, truncated_svd(batch, 2), strict=True):
+        torch.testing.assert_close(actual, expected)
+    ours = partial(loss_of, truncated_svd, k=2)
+    each = torch.func.vmap(torch.func.grad(ours))(batch[0])
+    torch.testing.assert_close(each, torch.stack([torch.func.grad(ours)(one) for one in batch[0]]))
+
+
+def test_forward_mode_outside_of_functional_transforms():
+    matrix, direction = separated(6, 4), separated(6, 4, seed=1)
+    with forward_ad.dual_level():
+        moved = truncated_svd(forward_ad.make_dual(matrix, direction), 2)
+        actual = [forward_ad.unpack_dual(part).tangent for part in moved]
+    _, expected = torch.func.jvp(partial(full_svd, k=2), (matrix,), (direction,))
+    torch.testing.assert_close(actual[0], expected[0])
+
+
+@pytest.mark.parametrize("solver", ["auto", "subspace"])
+def test_a_large_compiled_matrix(solver):
+    matrix = separated(64, 40).float()[None]
+    run = partial(truncated_svd, k=2, solver=solver)
+    compiled = torch.compile(run, backend="aot_eager", fullgraph=True)(matrix)
+    torch.testing.assert_close(compiled, run(matrix), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["real", "fake", "symbolic"])
+def test_tracing_leaves_nothing_behind(mode):
+    matrix = separated(64, 40).float()[None]
+    run = partial(truncated_svd, k=1, solver="subspace")
+    traced = make_fx(run, tracing_mode=mode)(matrix)
+    with FakeTensorMode():
+        assert run(torch.empty(1, 48, 30)).right_vectors.shape == (1, 30, 1)
+    torch.testing.assert_close(tuple(traced(matrix)), tuple(run(matrix)), rtol=1e-4, atol=1e-4)
+    assert type(run(torch.rand(1, 48, 30)).right_vectors) is torch.Tensor
 
 
 def test_only_one_output_used():

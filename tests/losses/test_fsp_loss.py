@@ -7,6 +7,7 @@ from feature_maps import SHAPES, maps
 import references
 from svdistill.errors import ArgumentError
 from svdistill.losses import FSPLoss
+from svdistill.losses.fsp import pool_by_gather
 
 
 def value(student, teacher):
@@ -97,3 +98,13 @@ def test_float16_gradients_of_large_maps_stay_in_range():
     loss.backward()
     assert loss.isfinite()
     assert all(feature.grad.isfinite().all() and feature.grad.any() for feature in student)
+
+
+def test_pooling_by_place_is_maximum_pooling():
+    gradients = []
+    for pool in (pool_by_gather, torch.nn.functional.adaptive_max_pool2d):
+        feature_map = torch.rand(2, 3, 7, 7, generator=torch.Generator().manual_seed(0))
+        pooled = pool(feature_map.requires_grad_(), (3, 2))
+        pooled.square().sum().backward()
+        gradients.append((pooled.detach(), feature_map.grad))
+    torch.testing.assert_close(gradients[0], gradients[1])

@@ -333,3 +333,21 @@ def test_maps_of_zeros_stay_finite(row, dead):
     loss.backward()
     assert loss.isfinite()
     assert all(feature.grad is None or feature.grad.isfinite().all() for feature in student)
+
+
+@every_loss
+def test_second_derivatives(row):
+    student, teacher = maps(0, shapes=SMALL_SHAPES), maps(1, shapes=SMALL_SHAPES)
+    inputs = [tensor.double() for tensor in (*student, logits(0))]
+    loss = row.make()
+    knowledge = loss.extract([tensor.double() for tensor in teacher], logits(1).double())
+
+    def of_scale(scale, step):
+        moved = [scale * tensor + step * tensor.cos() for tensor in inputs]
+        return loss(moved[:-1], moved[-1], knowledge)
+
+    at = torch.tensor(1.1, dtype=torch.float64), torch.tensor(0.3, dtype=torch.float64)
+    assert torch.autograd.gradgradcheck(of_scale, [one.requires_grad_() for one in at])
+    expected = torch.autograd.grad(of_scale(*at), at)
+    actual = torch.func.grad(of_scale, (0, 1))(*(one.detach() for one in at))
+    torch.testing.assert_close(actual, expected)

@@ -12,6 +12,7 @@ import references
 from recorded_work import Recordable, recorded
 from svdistill.errors import ArgumentError
 from svdistill.losses import PositionSVDLoss, SVDLoss
+from svdistill.losses.positions import pool_by_products
 
 WIDE, NARROW = [(9, 8, 6), (7, 4, 3)], [(4, 8, 6), (5, 4, 3)]
 
@@ -342,3 +343,10 @@ def test_maps_that_share_one_position_alone_are_refused():
     student, teacher = maps(0, shapes=[(6, 5, 1)]), maps(1, shapes=[(5, 1, 4)])
     with pytest.raises(ArgumentError, match=r"^positions: expected 2 or more that .* share"):
         value(PositionSVDLoss(2), student, teacher)
+
+
+@pytest.mark.parametrize("size", [(3, 2), (4, 7), (1, 1)])
+def test_pooling_by_products_is_average_pooling(size):
+    positions = torch.rand(2, 7, 7, 3, dtype=torch.float64)
+    pooled = torch.nn.functional.adaptive_avg_pool2d(positions.permute(0, 3, 1, 2), size)
+    torch.testing.assert_close(pool_by_products(positions, size), pooled.permute(0, 2, 3, 1))

@@ -6,6 +6,7 @@ from svdistill.linalg.precision import (
     full_precision,
     powers_of_two,
     to_working,
+    uncompiled_if_lowered,
     working_dtype,
 )
 from svdistill.linalg.truncated_svd import TruncatedSVD, truncated_svd
@@ -19,6 +20,7 @@ __all__ = [
     "rehearsal",
     "to_working",
     "truncated_svd",
+    "uncompiled_if_lowered",
     "watch_convergence",
     "working_dtype",
 ]

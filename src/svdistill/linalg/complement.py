@@ -47,7 +47,8 @@ def solve_complement(gram: Tensor, Q: Tensor, lam: Tensor, R: Tensor) -> Tensor:
     pivot = torch.where(resolved, lam, torch.where(lam[:, :1] > 0, lam[:, :1], 1.0))
     R = _project(torch.where(resolved[..., None], R, 0.0), Q)
     small = gram.shape[-1] < CONJUGATE_FROM or gram.dtype == torch.float64
-    if small or not may_branch(gram.device):
+    # Second derivatives go through the factorisation: what iterations stop at has no derivative.
+    if small or torch.is_grad_enabled() or not may_branch(gram.device):
         return _factorised(gram, Q, lam, pivot, R)
     X, converged = _conjugate(gram, Q, pivot, R)
     if not bool(converged.all()):

@@ -30,8 +30,7 @@ def exact_gradient(
     vectors. M is read twice and M_bar written once, which is what large maps cost.
     """
     lam = s.square()
-    resolved = are_resolved(lam)
-    V_bar = torch.where(resolved[:, None, :], V_bar, 0.0)
+    V_bar = torch.where(are_resolved(lam)[:, None, :], V_bar, 0.0)
     inner = V.mT @ V_bar
     F = inner * _inverse_gap(lam)
     R = V_bar - V @ inner
@@ -44,15 +43,49 @@ def exact_gradient(
         W = solve_complement(G, V.mT, lam, R.mT).mT
         MP, MV = (M @ torch.cat([V @ among + W, V], dim=-1)).split(k, dim=-1)
     else:
-        # w_i = [r_i + M_perp^T (lam_i I - M_perp M_perp^T)^-1 M_perp r_i] / lam_i.
         MV, MR = (M @ torch.cat([V, R], dim=-1)).split(k, dim=-1)
-        U = _divide(MV, s)
-        X = solve_complement(G, U.mT, lam, MR.mT)
-        W = R + (X @ M).mT
-        W = W - V @ (V.mT @ W)
-        W = torch.where(resolved[:, None, :], W / torch.where(resolved, lam, 1.0)[:, None, :], 0.0)
+        W = _wide_complement(M, G, s, V, R, MV, MR)
         MP = MV @ among + M @ W
     return torch.cat([MP, MV], dim=-1) @ torch.cat([V, W], dim=-1).mT
+
+
+def exact_tangent(
+    M: Tensor, G: Tensor, s: Tensor, V: Tensor, M_dot: Tensor
+) -> tuple[Tensor, Tensor]:
+    """How values and vectors move where the matrix does: forward mode.
+
+    With ``g_i = (M_dot^T M + M^T M_dot) v_i`` and ``w_i`` as in `exact_gradient`, of the part of
+    ``g_i`` outside of the kept vectors::
+
+        s_dot_i = v_i^T g_i / (2 s_i),   v_dot_i = sum_j v_j (v_j^T g_i) / (lam_i - lam_j) + w_i
+    """
+    lam = s.square()
+    N, D = M.shape[-2:]
+    MV = M @ V
+    moved = M_dot.mT @ MV + M.mT @ (M_dot @ V)
+    inner = V.mT @ moved
+    R = moved - V @ inner
+    if D <= N:
+        W = solve_complement(G, V.mT, lam, R.mT).mT
+    else:
+        W = _wide_complement(M, G, s, V, R, MV, M @ R)
+    V_dot = torch.where(are_resolved(lam)[:, None, :], V @ (inner * _inverse_gap(lam)) + W, 0.0)
+    return 0.5 * _quotient(inner.diagonal(dim1=-2, dim2=-1), s), V_dot
+
+
+def _wide_complement(
+    M: Tensor, G: Tensor, s: Tensor, V: Tensor, R: Tensor, MV: Tensor, MR: Tensor
+) -> Tensor:
+    """The ``w_i`` of `exact_gradient` where D > N, from systems of size N.
+
+    ``w_i = [r_i + M_perp^T (lam_i I - M_perp M_perp^T)^-1 M_perp r_i] / lam_i``
+    """
+    lam = s.square()
+    resolved = are_resolved(lam)
+    X = solve_complement(G, _divide(MV, s).mT, lam, MR.mT)
+    W = R + (X @ M).mT
+    W = W - V @ (V.mT @ W)
+    return torch.where(resolved[:, None, :], W / torch.where(resolved, lam, 1.0)[:, None, :], 0.0)
 
 
 def poster_gradient(
@@ -118,7 +151,8 @@ def _inverse_gap(lam: Tensor) -> Tensor:
     gap = lam[:, None, :] - lam[:, :, None]
     floor = gap_floor(lam)[:, :, None]
     scale = gap.square() + floor.square()
-    return gap / torch.where(scale > 0, scale, 1.0)
+    # A value's gap to itself has no derivative, though the quotient's would be 1 / floor^2.
+    return gap / torch.where((scale > 0) & (gap != 0), scale, 1.0)
 
 
 def _divide(columns: Tensor, s: Tensor) -> Tensor:

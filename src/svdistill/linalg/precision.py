@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial, wraps
+from typing import Any, Final, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from svdistill.linalg.branching import is_traced, is_transformed
+
+P = ParamSpec("P")
+R = TypeVar("R")
+FULL: Final = ("ieee", "none")
 
 
 def working_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -37,10 +43,15 @@ def to_working(features: Tensor) -> Tensor:
                 [1.6376e+04]], dtype=torch.float16)
     """
     dtype = working_dtype(features.dtype)
-    if features.dtype != torch.float16:
+    if features.dtype != torch.float16 or is_widened_plainly():
         return features.to(dtype)
     widened: Tensor = _Widened.apply(features, dtype)
     return widened
+
+
+def is_widened_plainly() -> bool:
+    """Whether float16 is converted as torch does: within `torch.func` there is no other way."""
+    return not torch.compiler.is_compiling() and is_transformed()
 
 
 class _Widened(torch.autograd.Function):
@@ -50,7 +61,6 @@ class _Widened(torch.autograd.Function):
         return features.to(dtype)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return fitted(gradient, torch.finfo(ctx.dtype).max / 4).to(ctx.dtype), None
 
@@ -63,7 +73,7 @@ def fitted(gradient: Tensor, limit: float, factor: Tensor | None = None) -> Tens
     if gradient.numel() == 0:
         return gradient
     others = (1,) * (gradient.ndim - 1)
-    largest = torch.linalg.vector_norm(gradient.flatten(1), torch.inf, dim=1)
+    largest = torch.linalg.vector_norm(gradient.detach().flatten(1), torch.inf, dim=1)
     room = limit / torch.where(largest > 0, largest, 1.0)
     factor = room.clamp(max=1.0) if factor is None else torch.minimum(factor, room)
     return gradient * factor.view(-1, *others)
@@ -83,17 +93,93 @@ def powers_of_two(largest: Tensor) -> Tensor:
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Switch autocast off, and TF32 on CUDA, for the block.
+    """Switch autocast off for the block, and TF32 or bf16 inside float32 products.
 
     A Gram matrix squares the condition number, so ten bits of mantissa leave no second vector.
+    Afterwards the process is as it was, whichever interface had lowered the precision. A traced
+    block keeps no such switch: see `uncompiled_if_lowered`.
     """
     with torch.autocast(device.type, enabled=False):
-        tf32 = device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
-        if not tf32:
+        if is_traced():
             yield
             return
-        torch.backends.cuda.matmul.allow_tf32 = False
+        restore = _raise_precision(device.type)
         try:
             yield
         finally:
-            torch.backends.cuda.matmul.allow_tf32 = True
+            restore()
+
+
+def uncompiled_if_lowered(function: Callable[P, R]) -> Callable[P, R]:
+    """Leave a function out of a compiled graph while float32 products on CUDA have lower precision.
+
+    A graph has no place for the switch of `full_precision`. Of the function's arguments, the first
+    is a tensor.
+    """
+    eager = torch.compiler.disable(function)
+
+    @wraps(function)
+    def chosen(*args: P.args, **kwargs: P.kwargs) -> R:
+        if torch.compiler.is_compiling() and args[0].device.type == "cuda" and _is_lowered():  # type: ignore[attr-defined]
+            return eager(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return chosen
+
+
+@torch.compiler.assume_constant_result  # a compiled graph is guarded by torch's own flag
+def _is_lowered() -> bool:
+    matmul = torch.backends.cuda.matmul
+    if not hasattr(torch._C, "_get_fp32_precision_getter"):
+        return bool(matmul.allow_tf32)
+    return matmul.fp32_precision not in FULL
+
+
+def _raise_precision(device_type: str) -> Callable[[], None]:
+    """Compute float32 products in float32; what is returned undoes that."""
+    cuda = torch.backends.cuda.matmul
+    if not hasattr(torch._C, "_get_fp32_precision_getter"):  # torch before 2.9
+        return _raise_legacy() if device_type == "cuda" and cuda.allow_tf32 else _nothing
+    matmul = {"cuda": cuda, "cpu": torch.backends.mkldnn.matmul}.get(device_type)
+    before = "ieee" if matmul is None else matmul.fp32_precision
+    if before in FULL:
+        return _nothing
+    if device_type == "cuda" and (legacy := _legacy_precision()) is not None:
+        # Both interfaces agree so far, and must inside, too: reading one that disagrees raises.
+        mkldnn = torch.backends.mkldnn.matmul
+        beside = mkldnn.fp32_precision
+        cuda.allow_tf32 = False
+
+        def restore() -> None:
+            torch.set_float32_matmul_precision(legacy)
+            _restore(mkldnn, beside)
+            _restore(cuda, before)
+
+        return restore
+    matmul.fp32_precision = "ieee"
+    return partial(_restore, matmul, before)
+
+
+def _raise_legacy() -> Callable[[], None]:
+    before = torch.get_float32_matmul_precision()
+    torch.backends.cuda.matmul.allow_tf32 = False
+    return partial(torch.set_float32_matmul_precision, before)
+
+
+def _legacy_precision() -> str | None:
+    """What the older interface says; None where it has been overruled by the newer one."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return None
+
+
+def _restore(matmul: Any, before: str) -> None:
+    """Set what was there; inherited from a wider setting again where that gives the same."""
+    matmul.fp32_precision = "none"
+    if matmul.fp32_precision != before:
+        matmul.fp32_precision = before
+
+
+def _nothing() -> None:
+    """There is nothing to undo."""

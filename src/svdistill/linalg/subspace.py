@@ -6,12 +6,13 @@ vectors as rows, which multiply G two to three times as fast as columns do.
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from svdistill.linalg.branching import may_branch
+from svdistill.linalg.constants import constant, register_constant
 from svdistill.linalg.robust import eigh
 from svdistill.linalg.small_eigen import leading_of_small
 
@@ -59,7 +60,7 @@ def leading_eigenpairs(gram: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     higher degrees lose the trailing vectors to rounding in float32.
     """
     m = gram.shape[-1]
-    X = _orthonormal(_start(block_rows(k), m, gram.dtype, gram.device) @ gram)
+    X = _orthonormal(constant("start", (block_rows(k), m), gram) @ gram)
     X = _orthonormal(X @ gram)
     rounds = _adaptive_rounds if may_branch(gram.device) else _fixed_rounds
     values, X, converged = rounds(gram, X, k)
@@ -156,8 +157,10 @@ def _symmetric(small: Tensor) -> Tensor:
     return 0.5 * (small + small.mT)
 
 
-@cache
-def _start(q: int, m: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _start(shape: Sequence[int]) -> Tensor:
     """The same random block for every matrix and every call."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(q, m, generator=generator, dtype=torch.float64).to(device, dtype)
+    generator = torch.Generator("cpu").manual_seed(0)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64, device="cpu")
+
+
+register_constant("start", _start)

@@ -6,14 +6,19 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from svdistill.errors import ArgumentError, require_choice
-from svdistill.linalg.branching import may_branch
+from svdistill.linalg.branching import is_traced, is_transformed, may_branch
 from svdistill.linalg.complement import are_close
 from svdistill.linalg.convergence import count_differentiated
-from svdistill.linalg.gradients import GRADIENTS
-from svdistill.linalg.precision import fitted, full_precision, powers_of_two, to_working
+from svdistill.linalg.gradients import GRADIENTS, exact_tangent
+from svdistill.linalg.precision import (
+    fitted,
+    full_precision,
+    powers_of_two,
+    to_working,
+    uncompiled_if_lowered,
+)
 from svdistill.linalg.solvers import SOLVERS, smaller_gram
 
 HEADROOM = 2.0**-20  # of the dtype's range: a million gradients that fill it can be added up
@@ -67,6 +72,10 @@ def truncated_svd(
         ArgumentError: k out of range, fewer than two dimensions, not floating point, or an
             unknown gradient or solver.
 
+    Derivatives of any order, and `torch.func` (grad, vmap, jvp, jacrev, hessian), are those of the
+    exact gradient. The other two are no function's derivative: to differentiate them again, or
+    forward, raises `ArgumentError`.
+
     Example:
         >>> svd = truncated_svd(torch.tensor([[3.0, 0.0], [0.0, 1.0], [0.0, 0.0]]), k=1)
         >>> svd.singular_values, svd.right_vectors
@@ -80,7 +89,7 @@ def truncated_svd(
     require_choice("gradient", gradient, GRADIENTS)
     require_choice("solver", solver, SOLVERS)
     dtype, batch = matrices.dtype, matrices.shape[:-2]
-    singular_values, right_vectors = _TruncatedSVD.apply(
+    singular_values, right_vectors = _decompose(
         to_working(matrices.reshape(-1, *matrices.shape[-2:])), k, gradient, solver
     )
     return TruncatedSVD(
@@ -89,32 +98,53 @@ def truncated_svd(
     )
 
 
+@uncompiled_if_lowered
+def _decompose(matrices: Tensor, k: int, gradient: str, solver: str) -> tuple[Tensor, Tensor]:
+    """Of matrices [B, N, D], by the node that the way of differentiating takes."""
+    traced = is_traced()
+    node = _TransformedSVD if not traced and is_transformed() else _TruncatedSVD
+    decomposed: tuple[Tensor, Tensor] = node.apply(matrices, k, gradient, solver)
+    return decomposed
+
+
+def _solved(matrices: Tensor, k: int, solver: str) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    """Gram matrix, scale if there is one, and what was found of the matrices over their scale."""
+    with full_precision(matrices.device):
+        gram = smaller_gram(matrices)
+        scale = None if _is_ordinary(gram) else _scale(matrices)
+        if scale is not None:
+            gram = smaller_gram(_scaled(matrices, scale))
+        s, V = _canonical(*SOLVERS[solver](_scaled(matrices, scale), gram, k))
+    return gram, scale, s, V
+
+
+def _unscaled(scale: Tensor | None, s: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
+    if scale is None:
+        return s.clone(), V.clone()
+    # NaN in, NaN out: a zero matrix was decomposed in the place of a broken one.
+    finite = torch.isfinite(scale)
+    return (
+        torch.where(finite[:, None], s * scale[:, None], torch.nan),
+        torch.where(finite[:, None, None], V, torch.nan),
+    )
+
+
 class _TruncatedSVD(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, matrices: Tensor, k: int, gradient: str, solver: str
     ) -> tuple[Tensor, Tensor]:
-        with full_precision(matrices.device):
-            gram = smaller_gram(matrices)
-            scale = None if _is_ordinary(gram) else _scale(matrices)
-            if scale is not None:
-                gram = smaller_gram(_scaled(matrices, scale))
-            s, V = _canonical(*SOLVERS[solver](_scaled(matrices, scale), gram, k))
+        gram, scale, s, V = _solved(matrices, k, solver)
         ctx.save_for_backward(matrices, gram, scale, s, V)
-        ctx.gradient = gradient
-        if scale is None:
-            return s.clone(), V.clone()
-        # NaN in, NaN out: a zero matrix was decomposed in the place of a broken one.
-        finite = torch.isfinite(scale)
-        return (
-            torch.where(finite[:, None], s * scale[:, None], torch.nan),
-            torch.where(finite[:, None, None], V, torch.nan),
-        )
+        ctx.k, ctx.gradient, ctx.solver = k, gradient, solver
+        return _unscaled(scale, s, V)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, s_bar: Tensor, V_bar: Tensor) -> tuple[Tensor, None, None, None]:
         matrices, gram, scale, s, V = ctx.saved_tensors
+        if torch.is_grad_enabled() and not is_traced():  # of what was saved only M has a graph
+            s, V = _TruncatedSVD.apply(matrices, ctx.k, ctx.gradient, ctx.solver)
+            return _tracked(matrices, s, V, s_bar, V_bar, ctx.gradient), None, None, None
         gradient = GRADIENTS[ctx.gradient]
         count_differentiated(are_close(s.square()))
         with full_precision(matrices.device):
@@ -124,6 +154,94 @@ class _TruncatedSVD(torch.autograd.Function):
             matrices_bar = gradient(_scaled(matrices, scale), gram, s, V, s_bar, V_bar)
             limit = torch.finfo(matrices.dtype).max * HEADROOM
             return fitted(matrices_bar, limit, 1.0 / scale), None, None, None
+
+
+class _TransformedSVD(torch.autograd.Function):
+    """The same for `torch.func`, which lets a node save what it takes and returns, nothing else."""
+
+    @staticmethod
+    def forward(matrices: Tensor, k: int, gradient: str, solver: str) -> tuple[Tensor, Tensor]:  # noqa: ARG004
+        _, scale, s, V = _solved(matrices, k, solver)
+        return _unscaled(scale, s, V)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(inputs[0], *output)
+        ctx.save_for_forward(inputs[0], *output)
+        ctx.gradient = inputs[2]
+
+    @staticmethod
+    def backward(ctx: Any, s_bar: Tensor, V_bar: Tensor) -> tuple[Tensor, None, None, None]:
+        return _tracked(*ctx.saved_tensors, s_bar, V_bar, ctx.gradient), None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, M_dot: Tensor, *_options: None) -> tuple[Tensor, Tensor]:
+        if ctx.gradient != "exact":
+            raise _no_function(ctx.gradient)
+        matrices, s, V = ctx.saved_tensors
+        with full_precision(matrices.device):
+            scale = _scale(matrices.detach())
+            scaled, M_dot = _scaled(matrices, scale), M_dot / scale[:, None, None]
+            s, V = s / scale[:, None], _scaled(V, scale / scale)
+            s_dot, V_dot = exact_tangent(scaled, smaller_gram(scaled), s, V, M_dot)
+            return s_dot * scale[:, None], V_dot
+
+    @staticmethod
+    def vmap(
+        _info: Any, in_dims: tuple[Any, ...], matrices: Tensor, k: int, gradient: str, solver: str
+    ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+        matrices = matrices.movedim(in_dims[0], 0)
+        batch = matrices.shape[:2]
+        s, V = _TransformedSVD.apply(matrices.flatten(0, 1), k, gradient, solver)
+        return (s.reshape(*batch, k), V.reshape(*batch, *V.shape[1:])), (0, 0)
+
+
+def _tracked(
+    matrices: Tensor, s: Tensor, V: Tensor, s_bar: Tensor, V_bar: Tensor, gradient: str
+) -> Tensor:
+    """The gradient as a function of what the node took and returned, to differentiate again."""
+    with full_precision(matrices.device):
+        scale = _scale(matrices.detach())
+        scaled = _scaled(matrices, scale)
+        s, s_bar, V = s / scale[:, None], s_bar * scale[:, None], _scaled(V, scale / scale)
+        matrices_bar = GRADIENTS[gradient](scaled, smaller_gram(scaled), s, V, s_bar, V_bar)
+        limit = torch.finfo(matrices.dtype).max * HEADROOM
+        matrices_bar = fitted(matrices_bar, limit, 1.0 / scale)
+    if gradient == "exact":
+        return matrices_bar
+    refused: Tensor = _NoFurther.apply(matrices_bar, matrices, gradient)
+    return refused
+
+
+class _NoFurther(torch.autograd.Function):
+    """Passes a gradient on, and refuses to be differentiated."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(matrices_bar: Tensor, matrices: Tensor, gradient: str) -> Tensor:  # noqa: ARG004
+        return matrices_bar.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
+        ctx.gradient = inputs[2]
+
+    @staticmethod
+    def backward(ctx: Any, _bar: Tensor) -> tuple[Tensor, Tensor, None]:
+        raise _no_function(ctx.gradient)
+
+    @staticmethod
+    def jvp(ctx: Any, *_tangents: Tensor) -> Tensor:
+        raise _no_function(ctx.gradient)
+
+
+def _no_function(gradient: str) -> ArgumentError:
+    return ArgumentError(
+        "gradient",
+        expected="'exact' where it is differentiated again, or forward",
+        got=repr(gradient),
+        remedy="only the exact gradient is a function's derivative",
+    )
 
 
 def _is_ordinary(gram: Tensor) -> bool:

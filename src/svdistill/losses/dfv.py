@@ -6,16 +6,17 @@ Shapes: fronts [B, D_F, k], backs [B, D_B, k].
 from __future__ import annotations
 
 import math
-from functools import cache
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from svdistill.errors import ArgumentError, require_positive
-from svdistill.linalg import full_precision, working_dtype
+from svdistill.linalg import full_precision, uncompiled_if_lowered, working_dtype
+from svdistill.linalg.branching import is_traced, is_transformed
+from svdistill.linalg.constants import constant, register_constant
 
 MAX_TERMS = 32
 CHUNK_ELEMENTS = 2**22
@@ -107,11 +108,10 @@ def dfv_distance(
         a.to(dtype) for a in (student_front, student_back, teacher_front, teacher_back)
     )
     terms = series_terms(beta, torch.finfo(dtype).eps)
-    distance: Tensor = (
-        _distance_in_chunks(S_F, S_B, T_F, T_B, beta)
-        if terms > MAX_TERMS
-        else _DistanceBySeries.apply(S_F, S_B, T_F, T_B, beta, terms)
-    )
+    if terms > MAX_TERMS:
+        distance = _distance_in_chunks(S_F, S_B, T_F, T_B, beta)
+    else:
+        distance = _distance_by_series(S_F, S_B, T_F, T_B, beta, terms)
     return distance.to(student_front.dtype)
 
 
@@ -130,6 +130,37 @@ def series_terms(beta: float, tolerance: float) -> int:
         terms += 1
         remainder *= x / (terms + 1)
     return max(terms, 1)
+
+
+@uncompiled_if_lowered
+def _distance_by_series(
+    student_front: Tensor,
+    student_back: Tensor,
+    teacher_front: Tensor,
+    teacher_back: Tensor,
+    beta: float,
+    terms: int,
+) -> Tensor:
+    sides = (student_front, student_back, teacher_front, teacher_back)
+    if not is_traced() and is_transformed():  # which derive plain operations to any order
+        with full_precision(student_front.device):
+            _, _, G_A, G_B = _products(sides, beta, terms)
+            return (G_A * G_B).sum()
+    distance: Tensor = _DistanceBySeries.apply(*sides, beta, terms)
+    return distance
+
+
+def _products(
+    sides: Sequence[Tensor], beta: float, terms: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of `_DistanceBySeries` the rows A and B, the weighted Gram matrix of A, and that of B."""
+    S_F, S_B, T_F, T_B = (_rows(a, beta, terms) for a in sides)
+    A = torch.cat([S_F - T_F, T_F], dim=-2)
+    B = torch.cat([S_B, S_B - T_B], dim=-2)
+    # u becomes 1 + u only now: differences were taken at full precision.
+    A[..., terms + 1, :] += 1.0
+    B[..., 0, :] += 1.0
+    return A, B, _weight(terms, A) * (A @ A.mT), B @ B.mT
 
 
 class _DistanceBySeries(torch.autograd.Function):
@@ -155,27 +186,19 @@ class _DistanceBySeries(torch.autograd.Function):
         terms: int,
     ) -> Tensor:
         with full_precision(student_front.device):
-            S_F, S_B, T_F, T_B = (
-                _rows(a, beta, terms)
-                for a in (student_front, student_back, teacher_front, teacher_back)
-            )
-            A = torch.cat([S_F - T_F, T_F], dim=-2)
-            B = torch.cat([S_B, S_B - T_B], dim=-2)
-            # u becomes 1 + u only now: differences were taken at full precision.
-            A[..., terms + 1, :] += 1.0
-            B[..., 0, :] += 1.0
-            weight = _weight(terms, A.dtype, A.device)
-            G_A, G_B = weight * (A @ A.mT), B @ B.mT
-        ctx.save_for_backward(
-            student_front, student_back, teacher_front, teacher_back, A, B, G_A, weight * G_B
-        )
-        ctx.beta = beta
+            sides = (student_front, student_back, teacher_front, teacher_back)
+            A, B, G_A, G_B = _products(sides, beta, terms)
+            ctx.save_for_backward(*sides, A, B, G_A, _weight(terms, A) * G_B)
+        ctx.beta, ctx.terms = beta, terms
         return (G_A * G_B).sum()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         student_front, student_back, teacher_front, teacher_back, A, B, G_A, G_B = ctx.saved_tensors
+        if torch.is_grad_enabled():  # what was saved beside the sides has no graph
+            with full_precision(A.device):
+                A, B, G_A, G_B = _products(ctx.saved_tensors[:4], ctx.beta, ctx.terms)
+                G_B = _weight(ctx.terms, A) * G_B
         half = A.shape[-2] // 2
         students, teachers = slice(0, half), slice(half, None)
         gradients: list[Tensor | None] = [None] * 6
@@ -225,13 +248,21 @@ def _rows_gradient(a: Tensor, rows: Tensor, rows_bar: Tensor, beta: float) -> Te
     return (math.sqrt(2.0 / beta) * rising - (2.0 / beta) * a.mT * narrowing).mT
 
 
-@cache
-def _weight(terms: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """``1/p! 1/q!`` for every pair of rows; made once, since copying to a GPU waits."""
+def _weight(terms: int, like: Tensor) -> Tensor:
+    """``1/p! 1/q!`` for every pair of rows."""
+    return constant("inverse factorials", (2 * (terms + 1),) * 2, like)
+
+
+def _inverse_factorials(shape: Sequence[int]) -> Tensor:
     factors = torch.tensor(
-        [1.0 / math.factorial(p) for p in range(terms + 1)] * 2, dtype=torch.float64
+        [1.0 / math.factorial(p) for p in range(shape[0] // 2)] * 2,
+        dtype=torch.float64,
+        device="cpu",
     )
-    return (factors[:, None] * factors[None, :]).to(device, dtype)
+    return factors[:, None] * factors[None, :]
+
+
+register_constant("inverse factorials", _inverse_factorials)
 
 
 def _distance_in_chunks(
@@ -247,12 +278,17 @@ def _distance_in_chunks(
         difference = dfv(student, student_back, beta) - dfv(teacher, teacher_back, beta)
         return difference.square().sum()
 
+    if not is_traced() and is_transformed():  # where nothing can be recomputed
+        return distance(student_front, teacher_front)
     rows = max(1, CHUNK_ELEMENTS // max(1, student_back.numel()))
     total = student_front.new_zeros(())
     for student, teacher in zip(
         student_front.split(rows, dim=1), teacher_front.split(rows, dim=1), strict=True
     ):
-        total = total + checkpoint(distance, student, teacher, use_reentrant=False)
+        # Nothing in it is random; reading a GPU's random state would wait for it.
+        total = total + checkpoint(
+            distance, student, teacher, use_reentrant=False, preserve_rng_state=False
+        )
     return total
 
 

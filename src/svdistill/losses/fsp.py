@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 from itertools import pairwise
 
 import torch
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from svdistill.errors import ArgumentError
-from svdistill.linalg import full_precision, to_working
+from svdistill.linalg import full_precision, to_working, uncompiled_if_lowered
 from svdistill.losses.finite import require_magnitude
 from svdistill.losses.transfer import (
     Knowledge,
@@ -113,6 +114,11 @@ def _gram_matrix(tap: int, front: Tensor, back: Tensor) -> Tensor:
             got=f"{front.shape[1]} and {back.shape[1]}",
             remedy="tap blocks of one sequence length",
         )
+    return _product(front, back)
+
+
+@uncompiled_if_lowered
+def _product(front: Tensor, back: Tensor) -> Tensor:
     with full_precision(front.device):
         return front.mT @ back / front.shape[1]
 
@@ -120,5 +126,16 @@ def _gram_matrix(tap: int, front: Tensor, back: Tensor) -> Tensor:
 def _pool(feature_map: Tensor, size: tuple[int, ...]) -> Tensor:
     if feature_map.shape[2:] == size:
         return feature_map
-    pool = F.adaptive_max_pool2d if len(size) == 2 else F.adaptive_max_pool3d
-    return pool(feature_map, size)
+    if feature_map.device.type == "cuda" and torch.are_deterministic_algorithms_enabled():
+        return pool_by_gather(feature_map, size)
+    return _max_pool(size)(feature_map, size)
+
+
+def pool_by_gather(feature_map: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Maximum by its place: CUDA's pooling has no backward pass that repeats its bits."""
+    _, places = _max_pool(size)(feature_map.detach(), size, return_indices=True)
+    return feature_map.flatten(2).gather(2, places.flatten(2)).unflatten(2, size)
+
+
+def _max_pool(size: tuple[int, ...]) -> Callable[..., Any]:
+    return F.adaptive_max_pool2d if len(size) == 2 else F.adaptive_max_pool3d

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from svdistill.errors import ArgumentError, require_choice, require_count
-from svdistill.linalg import full_precision, truncated_svd
+from svdistill.linalg import full_precision, truncated_svd, uncompiled_if_lowered
 from svdistill.losses.positions import by_position, on_one_grid, require_positions
 from svdistill.losses.transfer import (
     REDUCTIONS,
@@ -157,8 +157,7 @@ class PositionSVDLoss(TransferLoss):
             return None
         sigma_S, U_S = _left_svd(M, k)
         sigma_T = sigma_T[:, : U_T.shape[2]].to(M.dtype)
-        with full_precision(M.device):
-            return _gram_distance(_unit_factor(sigma_T, U_T), _unit_factor(sigma_S, U_S))
+        return _relation_distance(U_T, sigma_T, U_S, sigma_S)
 
     def extra_repr(self) -> str:
         """The options, for ``print(loss)``."""
@@ -169,6 +168,12 @@ def _left_svd(matrices: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Of matrices [B, N, D] the values [B, k'] and left vectors [B, N, k'], k' = min(k, N, D)."""
     svd = truncated_svd(matrices.mT, min(k, *matrices.shape[1:]))
     return svd.singular_values, svd.right_vectors
+
+
+@uncompiled_if_lowered
+def _relation_distance(U_T: Tensor, sigma_T: Tensor, U_S: Tensor, sigma_S: Tensor) -> Tensor:
+    with full_precision(U_T.device):
+        return _gram_distance(_unit_factor(sigma_T, U_T), _unit_factor(sigma_S, U_S))
 
 
 def _unit_factor(sigma: Tensor, U: Tensor) -> Tensor:

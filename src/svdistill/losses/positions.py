@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from svdistill.errors import ArgumentError
-from svdistill.linalg import to_working
+from svdistill.linalg import full_precision, to_working
 from svdistill.losses.transfer import as_matrices
 
 # Class token, distillation token, registers. More of them, and the sequence is no square grid.
@@ -95,7 +96,28 @@ def _as_grid(tap: int, positions: Tensor) -> Tensor:
 
 def _pool(positions: Tensor, size: tuple[int, ...]) -> Tensor:
     """[B, ..., C] of two or three dimensions average-pooled to a size."""
-    maps = positions.movedim(-1, 1)
-    if len(size) == 2:
-        return F.adaptive_avg_pool2d(maps, (size[0], size[1])).movedim(1, -1)
-    return F.adaptive_avg_pool3d(maps, (size[0], size[1], size[2])).movedim(1, -1)
+    if len(size) == 3:
+        maps = F.adaptive_avg_pool3d(positions.movedim(-1, 1), (size[0], size[1], size[2]))
+        return maps.movedim(1, -1)
+    if positions.device.type == "cuda" and torch.are_deterministic_algorithms_enabled():
+        return pool_by_products(positions, (size[0], size[1]))
+    maps = F.adaptive_avg_pool2d(positions.movedim(-1, 1), (size[0], size[1]))
+    return maps.movedim(1, -1)
+
+
+def pool_by_products(positions: Tensor, size: tuple[int, int]) -> Tensor:
+    """The same by matrix products: CUDA's pooling has no backward pass that repeats its bits."""
+    rows, columns = (
+        _averaging(finer, coarser, positions)
+        for finer, coarser in zip(positions.shape[1:3], size, strict=True)
+    )
+    with full_precision(positions.device):
+        return torch.einsum("ih,bhwc,jw->bijc", rows, positions, columns)
+
+
+def _averaging(finer: int, coarser: int, like: Tensor) -> Tensor:
+    """[coarser, finer]: row i averages the places from floor(i f/c) to ceil((i + 1) f/c)."""
+    row = torch.arange(coarser, device=like.device)[:, None]
+    start, end = row * finer // coarser, ((row + 1) * finer + coarser - 1) // coarser
+    place = torch.arange(finer, device=like.device)
+    return ((place >= start) & (place < end)).to(like.dtype) / (end - start)

@@ -11,7 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from svdistill.errors import require_choice, require_count, require_positive
-from svdistill.linalg import full_precision, powers_of_two, to_working, truncated_svd
+from svdistill.linalg import (
+    full_precision,
+    powers_of_two,
+    to_working,
+    truncated_svd,
+    uncompiled_if_lowered,
+)
 from svdistill.linalg.gradients import GRADIENTS
 from svdistill.losses.dfv import dfv_distance
 from svdistill.losses.transfer import (
@@ -169,6 +175,7 @@ class SVDLoss(TransferLoss):
         )
 
 
+@uncompiled_if_lowered
 def align(student: Tensor, teacher: Tensor) -> Tensor:
     """Put a student's singular vectors in its teacher's order and sign.
 

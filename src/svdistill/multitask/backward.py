@@ -168,6 +168,16 @@ def require_scalars(task_loss: Tensor, transfer_loss: Tensor) -> None:
             )
 
 
+def keep_saved_tensors() -> None:
+    """Let graphs that torch.compile makes from now on keep what their backward pass reads.
+
+    Two losses go backward through one graph. By default a compiled one gives the memory of its
+    saved tensors away in the first pass, and refuses a second.
+    """
+    if hasattr(torch._functorch.config, "donated_buffer"):
+        torch._functorch.config.donated_buffer = False
+
+
 def require_trainable(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
     """The parameters that require gradients; raise where there are none."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
@@ -208,7 +218,18 @@ def _gradients(loss: Tensor, parameters: list[nn.Parameter]) -> list[Tensor | No
     """Gradients of a loss; None where it does not reach. The graph stays for the other loss."""
     if not loss.requires_grad:
         return [None] * len(parameters)
-    return list(torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True))
+    try:
+        return list(torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True))
+    except RuntimeError as error:
+        if "donated buffer" not in str(error):
+            raise
+        raise TrainingError(
+            "student",
+            expected="a graph that two losses can go backward through",
+            got="one that torch.compile made with torch._functorch.config.donated_buffer on",
+            remedy="set it to False, or make the Distiller, before the first call of the compiled "
+            "module; torch.compiler.reset() forgets the graphs made so far",
+        ) from error
 
 
 def _norm(tensor: Tensor) -> Tensor:
