@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+DRAWING: Final = (Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_)
 
 
 class SeedNetwork(nn.Module):
@@ -58,3 +66,32 @@ def scale_channels(channels: int, width: float) -> int:
         (32, 64, 4)
     """
     return max(4, 4 * round(channels * width / 4))
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Build networks on torch's ``meta`` device, whose weights have a shape and no values.
+
+    Example:
+        >>> with without_memory():
+        ...     layer = nn.Linear(2, 3)
+        >>> layer.weight.device.type
+        'meta'
+    """
+    with torch.device("meta"), Undrawn():
+        yield
+
+
+class Undrawn(TorchFunctionMode):
+    """Builds networks whose weights are not drawn: they hold whatever is in memory.
+
+    On the ``meta`` device torch would import its compiler to draw none, which takes seconds.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Leave a tensor as it is where values would be drawn."""
+        if func in DRAWING and args and isinstance(args[0], Tensor):
+            return args[0]
+        return func(*args, **(kwargs or {}))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-import torch
 from torch import nn
 
 from svdistill.networks import build_seed_network, profile_network
+from svdistill.networks.base import without_memory
 from svdistill.report.runs import Run
 from svdistill.training.weights import read_card
 
@@ -43,7 +43,7 @@ def _recovered(run: Run) -> Input:
     name, width = run.summary.network, run.summary.width
 
     def build(num_classes: int) -> nn.Module:
-        with torch.device("meta"):
+        with without_memory():
             return build_seed_network(name, num_classes, width)
 
     one, two = (profile_network(build(classes)).parameters for classes in (1, 2))
