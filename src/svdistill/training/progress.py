@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from svdistill.terminal import TextConsole
+from svdistill.terminal import TextConsole, shown
 from svdistill.timing import duration
 from svdistill.training.epoch_record import EpochRecord
 from svdistill.training.metrics import EpochMeter
@@ -94,7 +94,7 @@ class BarReporter(Reporter):
 
     def message(self, text: str) -> None:
         """Print a line above the bar."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(shown(text), markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def start(self, name: str, total_steps: int, done_steps: int) -> None:
         """Show a bar for the run."""

@@ -129,6 +129,15 @@ def _noting_objects(config: Config, **given: object) -> Config:
     return replace(config, **names)  # type: ignore[arg-type]
 
 
+def _say_how_resumed(run: RunDirectory, reporter: Reporter) -> None:
+    """Say what a run goes on with that its start had another of."""
+    if run.resumed_with:
+        reporter.message(
+            f"resumed with {run.resumed_with}: the result is not bit for bit that of a run that "
+            "was never stopped"
+        )
+
+
 def _run(
     config: TrainConfig, parts: RunParts, accelerator: Accelerator, reporter: Reporter
 ) -> RunSummary:
@@ -148,11 +157,7 @@ def _run(
         distilled = isinstance(config, DistillConfig)
         before = loop.evaluate(data.test, student).accuracy if distilled else None
         with reporter:
-            if run.resumed_with:
-                reporter.message(
-                    f"resumed with {run.resumed_with}: the result is not bit for bit that of a run "
-                    "that was never stopped"
-                )
+            _say_how_resumed(run, reporter)
             if teacher_accuracy is not None:
                 reporter.message(
                     f"teacher: {teacher_accuracy:.2f} % on {len(data.test)} test images"

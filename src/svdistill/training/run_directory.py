@@ -150,7 +150,7 @@ class RunDirectory:
         write_json(self.environment, {**environment(), **contents})
 
     def _note_resumption(self, config: RunConfig) -> None:
-        """Record what the run goes on with, and where its images and teacher lie now."""
+        """Record what the run goes on with, if it is something else, and where its sources lie."""
         recorded, now = read_environment(self.environment), environment()
         stored, moved = stored_values(self.config), moved_places(config, self.config)
         devices = (str(stored.get("device", "auto")), config.device)
@@ -158,6 +158,9 @@ class RunDirectory:
         places = (f"{name} {both}" for name, both in moved.items())
         note = "; ".join([numeric_text(now, config.device), *places])
         earlier = recorded.get("resumed", {})
+        last = [numeric_text(recorded, devices[0]), *map(str, earlier.values())][-1]
+        if not moved and note == last.partition("; ")[0]:
+            return  # as before
         when = datetime.now(UTC).isoformat(timespec="milliseconds")
         write_json(self.environment, {**recorded, "resumed": {**earlier, when: note}})
         if moved:
