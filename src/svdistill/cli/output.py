@@ -89,7 +89,7 @@ def lasting_output() -> Iterator[LastingStream]:
     before = sys.stdout, sys.stderr
     error = LastingStream(_stream(sys.stderr), "standard error", None)
     output = LastingStream(_stream(sys.stdout), "standard output", error)
-    sys.stdout, sys.stderr = output, error  # type: ignore[assignment]
+    sys.stdout, sys.stderr = output, error
     try:
         yield output
     finally:

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-DRAWING: Final = (Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_)
+DRAWING: Final = (
+    *(Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_),
+    *(nn.init.kaiming_uniform_, nn.init.kaiming_normal_),
+)
 
 
 class SeedNetwork(nn.Module):
@@ -92,6 +95,7 @@ class Undrawn(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Leave a tensor as it is where values would be drawn."""
-        if func in DRAWING and args and isinstance(args[0], Tensor):
-            return args[0]
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func in DRAWING:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
