@@ -1,4 +1,5 @@
 import os
+import stat
 
 import pytest
 
@@ -120,3 +121,28 @@ def test_a_text_of_a_gigabyte_is_not_read(tmp_path):
         file.truncate(1 << 30)  # takes no space on disk
     with pytest.raises(RunError, match="more than 67,108,864 bytes"):
         read_json(path)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_permissions_follow_the_umask_whoever_writes(path, umask, mode):
+    def private(temporary):
+        temporary.unlink()
+        temporary.write_text("new")
+        temporary.chmod(0o600)
+
+    before = os.umask(umask)
+    try:
+        write_atomically(path, private)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_a_pipe_is_neither_waited_for_nor_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for act in (read_json, lambda file: write_json(file, 1)):
+        with pytest.raises(RunError, match="a pipe, no regular file"):
+            act(pipe)
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]

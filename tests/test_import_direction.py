@@ -7,6 +7,7 @@ import svdistill
 
 HOUSE = [
     "errors",
+    "terminal",
     "files",
     "locking",
     "plain_values",

@@ -110,7 +110,7 @@ __all__ = [
 # In the order of the house: a room imports only from those before it, so that to look for a name
 # in one after the other imports little that its own room does not.
 _ROOMS = (
-    *("errors", "files", "locking", "plain_values", "plain_yaml", "timing", "cores"),
+    *("errors", "terminal", "files", "locking", "plain_values", "plain_yaml", "timing", "cores"),
     *("user_code", "logits", "launching", "parallel", "linalg", "losses", "taps", "adapters"),
     *("frozen_teacher", "multitask", "watching", "distiller", "networks", "data"),
     *("knowledge_store", "training", "report", "experiments", "benchmarks", "export", "cli"),

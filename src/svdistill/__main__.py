@@ -3,11 +3,13 @@
 import sys
 
 from svdistill.cli import main
+from svdistill.cli.output import show_traceback
 from svdistill.cli.processes import end
 
 
 def run() -> int:
     """Run the command of this process's words, and end the process where it is one of several."""
+    sys.excepthook = show_traceback
     return end(main())
 
 

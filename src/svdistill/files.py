@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +18,12 @@ from svdistill.errors import RunError
 MOST_TEXT: Final = 1 << 26
 # What torch's archive writer says of a file that it could not write.
 TORCH_WRITER: Final = ("PytorchStreamWriter failed", "inline_container.cc", "iostream error")
+SPECIAL: Final = {
+    stat.S_ISFIFO: "a pipe",
+    stat.S_ISSOCK: "a socket",
+    stat.S_ISCHR: "a device",
+    stat.S_ISBLK: "a device",
+}
 OS_ERROR: Final = re.compile(r"I/O error: (.+?) \(os error \d+\)")
 
 
@@ -23,6 +31,9 @@ def write_atomically(
     path: Path, write: Callable[[Path], object], *, keep: Path | None = None
 ) -> None:
     """Let `write` fill a temporary file beside the path, flush it to disk, and rename it.
+
+    The file's permissions follow the umask, whoever writes it: safetensors makes its files readable
+    by their owner alone.
 
     Args:
         path: the file to be.
@@ -41,7 +52,13 @@ def write_atomically(
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        if not path.is_symlink():  # a link is replaced, not what it leads to
+            require_no_device(path)
+        temporary.touch()
+        mode = temporary.stat().st_mode
         write(temporary)
+        if temporary.stat().st_mode != mode:
+            temporary.chmod(stat.S_IMODE(mode))
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         if keep is not None and path.exists():
@@ -60,6 +77,23 @@ def write_atomically(
             got=reason,
             remedy="check the folder's permissions and the space on its disk",
         ) from error
+
+
+def require_no_device(path: Path) -> None:
+    """Raise `OSError` where a path is a pipe, a socket or a device.
+
+    Opening one would wait for its other end, and a rename would replace it.
+
+    Example:
+        >>> require_no_device(Path(os.devnull))
+        Traceback (most recent call last):
+        OSError: [Errno 22] a device, no regular file: '/dev/null'
+    """
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        mode = path.stat().st_mode
+        for of_kind, name in SPECIAL.items():
+            if of_kind(mode):
+                raise OSError(errno.EINVAL, f"{name}, no regular file", str(path))
 
 
 def write_failure(error: BaseException) -> str | None:
@@ -133,9 +167,10 @@ def read_text(path: Path, most: int = MOST_TEXT) -> str:
     """The text of a file of at most so many bytes.
 
     Raises:
-        OSError: it is missing, or cannot be read.
+        OSError: it is missing, no regular file, or cannot be read.
         ValueError: it is larger, or no UTF-8.
     """
+    require_no_device(path)
     with path.open("rb") as file:
         content = file.read(most + 1)
     if len(content) > most:

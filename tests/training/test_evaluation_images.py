@@ -10,7 +10,7 @@ from picture_files import in_turn, noise, write_folder
 from safetensors.torch import load_file, save_file
 from tiny_runs import train_config
 
-from svdistill.data import Prepared, StreamedSplit, load_images
+from svdistill.data import Prepared, StreamedSplit, load_images, opening
 from svdistill.errors import ArgumentError, DataError, RunError
 from svdistill.training import evaluation_images, load_student, train
 from svdistill.training.evaluation_images import load_test_images
@@ -134,3 +134,12 @@ def test_the_splits_that_a_run_chose(chosen_run, tmp_path, named):
     stored |= {"data": data, "train_split": "fit", "test_split": "heldback"}
     (run / "config.yaml").write_text(yaml.safe_dump(stored))
     assert len(load_test_images(run, data if named else None).split) == 4
+
+
+def test_the_hub_is_asked_for_no_name_that_a_run_directory_holds(chosen_run, tmp_path, monkeypatch):
+    run = shutil.copytree(chosen_run, tmp_path / "run")
+    stored = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump({**stored, "data": "hub:someone/images"}))
+    monkeypatch.setattr(opening, "read_hub", lambda _: pytest.fail("the hub was asked"))
+    with pytest.raises(ArgumentError, match=r"consent to fetch hub:someone/images.*give --data"):
+        load_test_images(run)

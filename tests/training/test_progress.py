@@ -96,3 +96,9 @@ def test_the_time_is_told_from_the_first_steps_but_those_that_load(monkeypatch):
     shown = console.file.getvalue()
     assert shown.count("of training") == 1
     assert "1,200 steps of 0.5 s: about 10 min of training" in shown
+
+
+def test_a_message_is_text():
+    console = Console(file=io.StringIO(), width=120)
+    BarReporter(console).message("[/INST] [red]dog[/red] :cat: \x1b[2J")
+    assert console.file.getvalue() == "[/INST] [red]dog[/red] :cat: \\x1b[2J\n"

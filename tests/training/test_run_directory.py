@@ -2,6 +2,7 @@ import dataclasses
 import json
 
 import pytest
+import torch
 from tiny_runs import distill_config, snapshot, train_config
 
 from svdistill.errors import RunError
@@ -14,6 +15,7 @@ from svdistill.training.run_directory import (
     read_records,
     read_summary,
 )
+from svdistill.training.stored_config import stored_values
 
 SUMMARY = RunSummary(
     "elsewhere",
@@ -226,6 +228,57 @@ def test_other_images_under_the_same_name(tmp_path):
         run.open(train_config(run.path, resume=True), "other images")
     assert snapshot(run.path) == before
     run.open(train_config(run.path, resume=True), "images")
+
+
+def taught(path, **changes):
+    return distill_config(path, changes.pop("teacher", "runs/t"), **changes)
+
+
+class TestMovedSources:
+    @pytest.fixture
+    def run(self, tmp_path):
+        run = RunDirectory(tmp_path / "run")
+        run.open(taught(run.path), "images", "weights")
+        return run
+
+    def test_the_same_elsewhere_goes_on_and_is_recorded(self, run):
+        moved = taught(run.path, teacher="runs/old", data="parquet:there", resume=True)
+        run.open(moved, "images", "weights")
+        stored = stored_values(run.config)
+        assert (stored["teacher"], stored["data"]) == ("runs/old", "parquet:there")
+        (note,) = read_environment(run.environment)["resumed"].values()
+        assert "teacher 'runs/old' instead of 'runs/t'" in note
+        assert run.resumed_with == ""
+        run.open(moved, "images", "weights")
+        assert len(read_environment(run.environment)["resumed"]) == 1  # nothing new
+        with pytest.raises(RunError, match=r"^learning_rate: "):
+            run.open(taught(run.path, learning_rate=0.5, resume=True), "images", "weights")
+
+    @pytest.mark.parametrize("teacher", ["runs/t", "runs/old"])
+    def test_another_teacher_is_refused(self, run, teacher):
+        before = snapshot(run.path)
+        with pytest.raises(RunError, match=rf"^teacher: .* another under the name {teacher}"):
+            run.open(taught(run.path, teacher=teacher, resume=True), "images", "other weights")
+        assert snapshot(run.path) == before
+
+    def test_without_a_fingerprint_the_path_decides(self, run):
+        recorded = read_environment(run.environment)
+        del recorded["teacher_fingerprint"]
+        run.environment.write_text(json.dumps(recorded))
+        with pytest.raises(RunError, match=r"^teacher: "):
+            run.open(taught(run.path, teacher="runs/old", resume=True), "images", "weights")
+        run.open(taught(run.path, resume=True), "images", "weights")
+
+    def test_what_ends_equality_bit_for_bit_is_known(self, run):
+        recorded = read_environment(run.environment)
+        recorded["packages"]["torch"] = "2.0"
+        recorded["threads"] += 1
+        run.environment.write_text(json.dumps(recorded))
+        run.open(taught(run.path, resume=True), "images", "weights")
+        threads = recorded["threads"]
+        expected = f"torch {torch.__version__} instead of 2.0, threads {threads - 1} instead of"
+        assert run.resumed_with.startswith(expected)
+        assert len(read_environment(run.environment)["resumed"]) == 1
 
 
 DEEP = "[" * 100_000

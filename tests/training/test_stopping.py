@@ -42,7 +42,7 @@ class SignalAtStep(Reporter):
 
 
 class TestRequests:
-    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
     def test_a_signal_waits_until_it_is_asked_for(self, number):
         before = signal.getsignal(number)
         with StopRequests() as stops:
@@ -182,7 +182,9 @@ class TestTheCommand:
         return signals
 
     @pytest.mark.parametrize(
-        ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=str
+        ("number", "status"),
+        [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)],
+        ids=str,
     )
     def test_says_how_to_go_on_and_its_status_why_it_ended(
         self, tmp_path, signals, capsys, number, status

@@ -12,22 +12,28 @@ from types import FrameType
 from svdistill.errors import Stopped
 
 RESUMABLE = ("train", "distill", "cache")
+SIGNALS = [signal.SIGTERM]
+if hasattr(signal, "SIGHUP"):  # not on Windows
+    SIGNALS.append(signal.SIGHUP)
 
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM raise, as Ctrl-C does, so that temporary files go; training catches it itself."""
-    ours = (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    )
-    if ours:
-        signal.signal(signal.SIGTERM, _stop)
+    """Let SIGTERM and SIGHUP raise, as Ctrl-C does, so that temporary files go.
+
+    Training catches them itself. What the process ignores, as one behind `nohup` does SIGHUP, stays
+    ignored.
+    """
+    ours = []
+    if threading.current_thread() is threading.main_thread():
+        ours = [number for number in SIGNALS if signal.getsignal(number) == signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, _stop)
     try:
         yield
     finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def left(interrupt: KeyboardInterrupt, arguments: Sequence[str]) -> tuple[str, int]:

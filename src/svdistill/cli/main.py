@@ -12,14 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
-from rich.console import Console
 
+from svdistill.cli.config_file import require_usable
 from svdistill.cli.leaving import left, terminable
+from svdistill.cli.output import lasting_output, text_logs
 from svdistill.cli.parsers import build_parser
 from svdistill.cli.processes import TOGETHER, is_speaker, leave, say
 from svdistill.cli.spelling import explain, spell
 from svdistill.errors import SVDistillError
 from svdistill.launching import require_alone
+from svdistill.terminal import TextConsole, shown
+
+RESULTS = ("evaluate", "info")  # commands whose result is what they print
+UNREAD = 141  # as a shell says of a command that SIGPIPE ended
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,9 +34,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: words after `svdistill`; those of the process by default.
 
     Returns:
-        The exit status: 0, 2 for bad input, 130 when interrupted, 143 when terminated.
+        The exit status: 0, 2 for bad input, 130 when interrupted, 143 when terminated, 129 when
+        the terminal hung up, 141 when a result could not be printed.
     """
     typed = list(sys.argv[1:] if arguments is None else arguments)
+    with text_logs(), lasting_output() as output:
+        status = _main(typed)
+        output.flush()
+    return UNREAD if output.lost and not status and typed[:1] and typed[0] in RESULTS else status
+
+
+def _main(typed: list[str]) -> int:
     with warnings.catch_warnings(), terminable(), contextlib.ExitStack() as stack:
         warnings.showwarning = _show_warning
         if not is_speaker():
@@ -53,6 +66,8 @@ def _run(words: list[str]) -> int:
         options = parser.parse_args(words)
         if options.command not in TOGETHER:
             require_alone(options.command)
+        for name, value in _fields(options[options.command]).items():
+            require_usable(name, value)
         getattr(_Commands, options.command)(options[options.command])
         leave()
     except UsageError as error:
@@ -74,7 +89,7 @@ class _Commands:
     def demo(options: Namespace) -> None:
         from svdistill.experiments import demo
 
-        demo(options.output, seeds=options.seeds, console=Console())
+        demo(options.output, seeds=options.seeds, console=TextConsole())
 
     @staticmethod
     def train(options: Namespace) -> None:
@@ -110,7 +125,7 @@ class _Commands:
 
         network = own_network(options.run, options.network) if options.network else None
         evaluation = evaluate(options.run, options.data, network=network, device=options.device)
-        print(
+        _show(
             f"accuracy {evaluation.accuracy:.2f} %   loss {evaluation.loss:.4f}   "
             f"{evaluation.images} images"
         )
@@ -120,7 +135,7 @@ class _Commands:
         from svdistill.export import export_student
         from svdistill.export.table import export_notes, export_table
 
-        console = Console()
+        console = TextConsole()
         with console.status("exporting and comparing"):
             report = export_student(
                 options.run,
@@ -131,7 +146,7 @@ class _Commands:
                 network=options.network,
             )
         console.print(export_table(report))
-        print(*export_notes(report), report.path, sep="\n")
+        _show(*export_notes(report), report.path)
 
     @staticmethod
     def info(options: Namespace) -> None:
@@ -140,10 +155,10 @@ class _Commands:
 
         setting = (options.num_classes, options.width, options.image_size)
         if options.name:
-            Console().print(network_table(describe_network(options.name, *setting)))
+            TextConsole().print(network_table(describe_network(options.name, *setting)))
         else:
             described = [describe_network(name, *setting) for name in network_names()]
-            Console().print(networks_table(described))
+            TextConsole().print(networks_table(described))
 
     @staticmethod
     def reproduce(options: Namespace) -> None:
@@ -151,13 +166,13 @@ class _Commands:
 
         fields = _fields(options)
         what = fields.pop("what")
-        reproduce(what, ReproduceConfig(**fields), console=Console())
+        reproduce(what, ReproduceConfig(**fields), console=TextConsole())
 
     @staticmethod
     def report(options: Namespace) -> None:
         from svdistill.report import write_report
 
-        print(write_report(options.runs, options.output, data=options.data, console=Console()))
+        _show(write_report(options.runs, options.output, data=options.data, console=TextConsole()))
 
     @staticmethod
     def bench(options: Namespace) -> None:
@@ -166,17 +181,22 @@ class _Commands:
 
         fields = _fields(options)
         what = fields.pop("what")
-        console = Console()
+        console = TextConsole()
         with console.status("measuring, which may take minutes"):
             result, path = run_bench(what, BenchConfig(**fields))
         for grid in grids(result):
             console.print(to_rich(grid))
-        print(*footnotes(result), path, sep="\n")
+        _show(*footnotes(result), path)
+
+
+def _show(*lines: object) -> None:
+    """Print lines as text."""
+    print(*(shown(str(line)) for line in lines), sep="\n")
 
 
 def _print_summary(summary: Any) -> None:
     skipped = f"; {summary.skipped_steps} steps skipped in fp16" if summary.skipped_steps else ""
-    print(
+    _show(
         f"{summary.network}: {summary.last_accuracy:.2f} % after the last epoch, "
         f"{summary.best_accuracy:.2f} % after the best ({summary.best_epoch + 1}, by "
         f"{summary.best_by}); {summary.parameters:,} parameters, {summary.flops / 1e6:.1f}M FLOPs"
@@ -192,9 +212,9 @@ def _show_gain(run: str) -> None:
 
     figures = read_before_after(run)
     if figures is not None:
-        Console().print(before_after_table(figures))
+        TextConsole().print(before_after_table(figures))
     try:
-        print(write_report([run], Path(run) / "report.html"))
+        _show(write_report([run], Path(run) / "report.html"))
     except SVDistillError as error:
         warnings.warn(f"no report was written: {error}", stacklevel=2)
 
@@ -202,17 +222,19 @@ def _show_gain(run: str) -> None:
 def _print_store(store: Any) -> None:
     views = store.manifest.views
     size = len(store) * views * store.bytes_per_image
-    print(
+    _show(
         f"{len(store):,} images, {views} views each, {store.bytes_per_image:,} bytes per image and "
         f"view, {size / 1e6:,.1f} MB; teacher {store.manifest.teacher_accuracy:.2f} %\n{store.path}"
     )
 
 
 def _trouble(error: Exception) -> str | None:
-    """What the machine lacks, if that is what an error says."""
+    """What the machine lacks, or which file cannot be used, if that is what an error says."""
     from svdistill.training.trouble import explain_trouble
 
     trouble = explain_trouble(error)
+    if trouble is None and isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: expected a file that can be used, got {error.strerror}; check it"
     return None if trouble is None else str(trouble)
 
 
@@ -228,4 +250,4 @@ def _fail(message: str, error: BaseException, status: int = 2) -> int:
 def _show_warning(message: Warning | str, *_where: object, **_more: object) -> None:
     """Warnings as one line, without the place in the code."""
     if is_speaker():
-        print(f"svdistill: warning: {message}", file=sys.stderr)
+        print(shown(f"svdistill: warning: {message}"), file=sys.stderr)

@@ -50,7 +50,9 @@ files in the run directory:
 EXIT_STATUS = """\
 exit status:
   0 done   2 bad input, or a run that cannot go on: one line says what to do
-  130 stopped by Ctrl-C, 143 by SIGTERM: the step was finished and saved, the line says how to go on
+  130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP: the step was finished and saved, the line
+      says how to go on
+  141 evaluate, info: the result could not be printed; commands that leave files go on without
 """
 TRAIN_MANUAL = """\
 Train a network on labelled images, and leave a run directory. The result is a teacher for

@@ -10,6 +10,7 @@ from typing import Final
 
 from svdistill.errors import Stopped, SVDistillError, TrainingError
 from svdistill.launching import launched_rank, launched_size
+from svdistill.terminal import shown
 
 TOGETHER: Final = ("train", "distill")  # the commands that several processes may run
 # Longer than the main process takes to say why nothing could begin. A launcher ends the others as
@@ -30,7 +31,7 @@ def say(line: str, error: BaseException) -> None:
         error: why it ends.
     """
     if launched_size() == 1 or is_speaker():
-        print(line, file=sys.stderr, flush=True)
+        print(shown(line), file=sys.stderr, flush=True)
         _meet(error)
     elif _is_everywhere(error):
         if not _meet(error):
@@ -38,7 +39,7 @@ def say(line: str, error: BaseException) -> None:
     elif isinstance(error, KeyboardInterrupt):
         return  # the main process got the signal too
     else:
-        print(f"{line} (process {launched_rank()})", file=sys.stderr, flush=True)
+        print(shown(f"{line} (process {launched_rank()})"), file=sys.stderr, flush=True)
 
 
 def leave() -> None:

@@ -119,7 +119,9 @@ def _first_ended(running: list[_Worker], deadline: float) -> list[_Worker]:
 
 
 def _work(task: Task, threads: int, answer: connection.Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and stops us
+    for name in ("SIGINT", "SIGHUP"):  # the parent gets these too, and stops us
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     warnings.simplefilter("ignore", category=FutureWarning)
     torch.set_num_threads(threads)

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+DRAWING: Final = (
+    *(Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_),
+    *(nn.init.kaiming_uniform_, nn.init.kaiming_normal_),
+)
 
 
 class SeedNetwork(nn.Module):
@@ -58,3 +69,33 @@ def scale_channels(channels: int, width: float) -> int:
         (32, 64, 4)
     """
     return max(4, 4 * round(channels * width / 4))
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Build networks on torch's ``meta`` device, whose weights have a shape and no values.
+
+    Example:
+        >>> with without_memory():
+        ...     layer = nn.Linear(2, 3)
+        >>> layer.weight.device.type
+        'meta'
+    """
+    with torch.device("meta"), Undrawn():
+        yield
+
+
+class Undrawn(TorchFunctionMode):
+    """Builds networks whose weights are not drawn: they hold whatever is in memory.
+
+    On the ``meta`` device torch would import its compiler to draw none, which takes seconds.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Leave a tensor as it is where values would be drawn."""
+        kwargs = kwargs or {}
+        if func in DRAWING:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)

@@ -9,13 +9,14 @@ from torch import nn
 
 from svdistill.errors import require_count
 from svdistill.logits import as_logits
-from svdistill.networks.base import SeedNetwork
+from svdistill.networks.base import SeedNetwork, Undrawn, without_memory
 from svdistill.networks.profile import NetworkProfile, profile_network
 from svdistill.networks.published import PublishedSize, published_size
 from svdistill.networks.registry import (
     build_network,
     input_spec,
     is_code,
+    network_names,
     pretrained_classes,
 )
 from svdistill.networks.stage_costs import Cost, stage_costs
@@ -23,6 +24,7 @@ from svdistill.taps.dry_run import dry_run
 from svdistill.taps.stages import find_stages
 
 TABLE_SETTING = (100, 1.0, 32)  # classes, width and image side of the seed's table
+SMALL_SIDE = 64  # images up to this side are computed, not only their shapes
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def describe_network(
     width: float = 1.0,
     image_size: int | None = None,
 ) -> NetworkDescription:
-    """Describe a network; as a rule without computing an image or drawing a weight.
+    """Describe a network; without drawing a weight, and as a rule without computing an image.
 
     Args:
         name: as for `build_network`.
@@ -118,9 +120,13 @@ def _build(name: str, num_classes: int, width: float, image_size: int) -> nn.Mod
     def build() -> nn.Module:
         return build_network(name, num_classes, width, image_size=image_size).eval()
 
+    if name in network_names() and width <= 1 and image_size <= SMALL_SIDE:
+        # Milliseconds; on the meta device torch imports its compiler first, which takes seconds.
+        with Undrawn():
+            return build()
     if not is_code(name):
         try:
-            with torch.device("meta"):
+            with without_memory():
                 return build()
         except NotImplementedError:  # some compute their own shape while they are built
             pass

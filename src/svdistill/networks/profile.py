@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from svdistill.errors import ArgumentError, require_count
 from svdistill.taps import FeatureTaps
@@ -72,7 +74,7 @@ def profile_network(
         recording = FeatureTaps(network, tap_paths).run(image)
     return NetworkProfile(
         parameters=sum(parameter.numel() for parameter in network.parameters()),
-        flops=counter.get_total_flops(),
+        flops=counter.total,
         taps=tuple(
             (path, tuple(feature.shape[1:]))
             for path, feature in zip(tap_paths, recording.features, strict=True)
@@ -80,13 +82,45 @@ def profile_network(
     )
 
 
+class FlopCounter(TorchDispatchMode):
+    """Counts the FLOPs of all that runs within, by torch's own formulas.
+
+    As `torch.utils.flop_counter.FlopCounterMode`, for the whole network alone, and without
+    importing torch's compiler, which takes seconds.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # True would wrap the method below by the compiler's `disable`
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Do the operation and count it, or what it is composed of."""
+        kwargs = kwargs or {}
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is None and func is not torch.ops.prim.device.default:
+            with self:
+                outputs = func.decompose(*args, **kwargs)
+                if outputs is not NotImplemented:
+                    return outputs
+        outputs = func(*args, **kwargs)
+        if formula is not None:
+            self.total += formula(*args, **kwargs, out_val=outputs)
+        return outputs
+
+
 @contextmanager
-def counting_flops() -> Iterator[FlopCounterMode]:
+def counting_flops() -> Iterator[FlopCounter]:
     """Count the FLOPs of all that runs within, attention too.
 
     Some of the fused kernels for attention, a CPU's among them, are none that torch counts.
     """
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    with sdpa_kernel(SDPBackend.MATH), FlopCounter() as counter:
         yield counter
 
 

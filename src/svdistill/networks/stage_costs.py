@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from svdistill.networks.profile import counting_flops
+from svdistill.networks.profile import FlopCounter, counting_flops
 from svdistill.taps.layouts import module_path
 
 
@@ -62,6 +61,6 @@ def stage_costs(network: nn.Module, image: Tensor, paths: Sequence[str]) -> tupl
     return tuple(after - before for before, after in zip([Cost(0, 0), *done], done, strict=False))
 
 
-def _cost(parameters: set[nn.Parameter], counter: FlopCounterMode) -> Cost:
+def _cost(parameters: set[nn.Parameter], counter: FlopCounter) -> Cost:
     count = sum(parameter.numel() for parameter in parameters)
-    return Cost(count, counter.get_total_flops())
+    return Cost(count, counter.total)

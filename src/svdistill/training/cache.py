@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
@@ -40,6 +39,7 @@ from svdistill.training.stopping import StopRequests
 from svdistill.training.tapping import taps_without_student
 from svdistill.training.teacher import teacher_of
 from svdistill.training.trouble import trouble_explained
+from svdistill.training.weights import network_digest
 
 
 @trouble_explained()
@@ -147,7 +147,7 @@ def _manifest(
     return Manifest(
         svdistill=version("svdistill"),
         teacher=config.teacher + (" in bf16" if config.precision == "bf16" else ""),
-        teacher_sha256=_digest(scholar.teacher),
+        teacher_sha256=network_digest(scholar.teacher),
         teacher_taps=taps,
         tap_shapes=tuple(shape for _, shape in shapes),
         data=config.data,
@@ -164,12 +164,3 @@ def _manifest(
         shard_images=SHARD_IMAGES,
         structure=describe(scholar.extract(images), config.dtype),
     )
-
-
-def _digest(network: nn.Module) -> str:
-    """A SHA-256 of a network's class and weights, with their names and shapes."""
-    digest = hashlib.sha256(type(network).__qualname__.encode())
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(f" {name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()

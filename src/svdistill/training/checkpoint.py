@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 import torch
 
 from svdistill.errors import RunError
-from svdistill.files import write_atomically
+from svdistill.files import require_no_device, write_atomically
 from svdistill.parallel import is_main
 
 MARK: Final = b"svdistill sha256"
@@ -174,6 +174,7 @@ def load_checkpoint(path: Path, device: torch.device) -> Checkpoint:
 
 def _whole(path: Path) -> io.BytesIO:
     """What a file holds before its checksum, which is compared."""
+    require_no_device(path)
     content = path.read_bytes()
     trailer = content[-TRAILER_BYTES:]
     if not trailer.startswith(MARK):

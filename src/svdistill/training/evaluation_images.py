@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -126,6 +127,14 @@ def _open_own(run: Path, image_size: int) -> tuple[str, Opened]:
             expected="images, since no config.yaml beside the weights names any",
             got="nothing",
             remedy="give --data, or in Python data=",
+        )
+    if data.startswith("hub:"):
+        # Whoever wrote config.yaml chose the name: nothing is asked of the hub for it.
+        raise ArgumentError(
+            "data",
+            expected=f"consent to fetch {data}, which {run} was trained on, from the hub",
+            got="nothing",
+            remedy=f"give --data {shlex.quote(data)} to fetch it, or in Python data=",
         )
     try:
         return data, open_images(data, image_size, _chosen(stored))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from svdistill.errors import RunError
+from svdistill.files import require_no_device
 from svdistill.networks.zoo_hf import fill, is_of_transformers
 from svdistill.training.weights import read_tensors, weights_file
 
@@ -74,6 +75,7 @@ def _read(file: Path) -> Mapping[str, Tensor]:
     if file.suffix == ".safetensors":
         return read_tensors(file)
     try:
+        require_no_device(file)
         _require_whole(file)
         return _unwrap(torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:  # torch raises whatever its readers stumble over

@@ -17,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from svdistill.terminal import TextConsole, shown
 from svdistill.timing import duration
 from svdistill.training.epoch_record import EpochRecord
 from svdistill.training.metrics import EpochMeter
@@ -61,12 +62,12 @@ class BarReporter(Reporter):
     """A bar with loss, accuracy and time left, and a line for each epoch."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console()
+        self.console = console or TextConsole()
         self.bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[state]}"),
+            TextColumn("{task.fields[state]}", markup=False),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -93,7 +94,7 @@ class BarReporter(Reporter):
 
     def message(self, text: str) -> None:
         """Print a line above the bar."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(shown(text), markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def start(self, name: str, total_steps: int, done_steps: int) -> None:
         """Show a bar for the run."""

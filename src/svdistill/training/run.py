@@ -71,7 +71,7 @@ def train(
     Raises:
         SVDistillError: a bad value, data set or run directory, or a loss that is not finite; a
             machine without the memory, disk or processes that it takes.
-        Stopped: SIGTERM or Ctrl-C came; `resume` goes on from that very step.
+        Stopped: SIGTERM, SIGHUP or Ctrl-C came; `resume` goes on from that very step.
     """
     reporter = reporter or Reporter()
     config = _noting_objects(config, network=network, data=data)
@@ -137,16 +137,25 @@ def _noting_objects(config: Config, **given: object) -> Config:
     return replace(config, **names)  # type: ignore[arg-type]
 
 
+def _say_how_resumed(run: RunDirectory, reporter: Reporter) -> None:
+    """Say what a run goes on with that its start had another of."""
+    if run.resumed_with:
+        reporter.message(
+            f"resumed with {run.resumed_with}: the result is not bit for bit that of a run that "
+            "was never stopped"
+        )
+
+
 def _run(
     config: TrainConfig, parts: RunParts, accelerator: Accelerator, reporter: Reporter
 ) -> RunSummary:
     """Everything that could be checked has been: open the run directory, train, summarise."""
-    student, stages, data, views, teacher, teacher_accuracy, knowledge = parts
+    student, stages, data, views, teacher, teacher_accuracy, knowledge, teacher_digest = parts
     contents = {"images": data.fingerprint, "knowledge store": knowledge}
     begin_alike(config, student, [stage.step for stage in stages], teacher, contents)
     run = RunDirectory(config.output)
     with StopRequests() as stops, ExitStack() as stack:
-        held = run.held(config, data.fingerprint)
+        held = run.held(config, data.fingerprint, teacher_digest)
         in_main(partial(stack.enter_context, held))
         data = move_data(data, accelerator.device)
         accelerator.init_trackers("tensorboard")
@@ -156,6 +165,7 @@ def _run(
         distilled = isinstance(config, DistillConfig)
         before = loop.evaluate(data.test, student).accuracy if distilled else None
         with reporter:
+            _say_how_resumed(run, reporter)
             if teacher_accuracy is not None:
                 reporter.message(
                     f"teacher: {teacher_accuracy:.2f} % on {len(data.test)} test images"

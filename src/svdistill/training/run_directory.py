@@ -7,11 +7,13 @@ import json
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from svdistill.errors import RunError
 from svdistill.files import (
@@ -27,7 +29,17 @@ from svdistill.parallel import is_main, size
 from svdistill.plain_values import Finite, from_plain, read_plain
 from svdistill.training.checkpoint import Checkpoints
 from svdistill.training.epoch_record import EpochRecord
-from svdistill.training.stored_config import RunConfig, require_same, to_yaml
+from svdistill.training.stored_config import (
+    PLACES,
+    RunConfig,
+    moved_places,
+    numeric_differences,
+    numeric_text,
+    require_contents,
+    require_same,
+    stored_values,
+    to_yaml,
+)
 
 # What environment.json holds.
 Fact = str | float | int | bool | None
@@ -95,41 +107,71 @@ class RunDirectory:
         self.metrics = self.path / "metrics.jsonl"
         self.before_after = self.path / "before_after.json"
         self.summary = self.path / "summary.json"
+        self.resumed_with = ""  # what `open` found to differ from the environment of the start
 
     @contextmanager
-    def held(self, config: RunConfig, data_fingerprint: str) -> Iterator[None]:
+    def held(
+        self, config: RunConfig, data_fingerprint: str, teacher_fingerprint: str = ""
+    ) -> Iterator[None]:
         """`open` the directory, and let no other process do so while the block lasts.
 
         Raises:
             RunError: another process holds it, or see `open`.
         """
         require_unlocked(self.path)
-        self._begun(config, data_fingerprint)  # before anything is written
+        contents = _contents(data_fingerprint, teacher_fingerprint)
+        self._begun(config, contents)  # before anything is written
         make_directory(self.path)
         with locked(self.path):
-            self.open(config, data_fingerprint)
+            self.open(config, data_fingerprint, teacher_fingerprint)
             sweep(self.path)
             yield
 
-    def open(self, config: RunConfig, data_fingerprint: str) -> None:
+    def open(self, config: RunConfig, data_fingerprint: str, teacher_fingerprint: str = "") -> None:
         """Make the directory for a new run, or check that it holds the run to resume.
+
+        A resumption is recorded in the environment, and where images and teacher lie now in the
+        configuration.
 
         Args:
             config: the run's.
             data_fingerprint: `ImageData.fingerprint` of its images.
+            teacher_fingerprint: digest of its teacher's weights or knowledge; empty without one.
 
         Raises:
             RunError: it holds a finished run, another run, files of something else, or cannot be
                 written.
         """
-        if self._begun(config, data_fingerprint):
+        contents = _contents(data_fingerprint, teacher_fingerprint)
+        if self._begun(config, contents):
+            self._note_resumption(config)
             return
         make_directory(self.path)
         text = to_yaml(config)
         write_atomically(self.config, lambda temporary: temporary.write_text(text))
-        write_json(self.environment, {**environment(), "data_fingerprint": data_fingerprint})
+        write_json(self.environment, {**environment(), **contents})
 
-    def _begun(self, config: RunConfig, data_fingerprint: str) -> bool:
+    def _note_resumption(self, config: RunConfig) -> None:
+        """Record what the run goes on with, if it is something else, and where its sources lie."""
+        recorded, now = read_environment(self.environment), environment()
+        stored, moved = stored_values(self.config), moved_places(config, self.config)
+        devices = (str(stored.get("device", "auto")), config.device)
+        self.resumed_with = numeric_differences(recorded, now, devices)
+        places = (f"{name} {both}" for name, both in moved.items())
+        note = "; ".join([numeric_text(now, config.device), *places])
+        earlier = recorded.get("resumed", {})
+        last = [numeric_text(recorded, devices[0]), *map(str, earlier.values())][-1]
+        if not moved and note == last.partition("; ")[0]:
+            return  # as before
+        when = datetime.now(UTC).isoformat(timespec="milliseconds")
+        write_json(self.environment, {**recorded, "resumed": {**earlier, when: note}})
+        if moved:
+            text = yaml.safe_dump(
+                {**stored, **{name: getattr(config, name) for name in moved}}, sort_keys=False
+            )
+            write_atomically(self.config, lambda temporary: temporary.write_text(text))
+
+    def _begun(self, config: RunConfig, contents: dict[str, str]) -> bool:
         """Whether the directory holds the run to resume; raises where it holds something else."""
         if self.summary.exists():
             raise RunError(
@@ -139,17 +181,13 @@ class RunDirectory:
                 remedy="choose another --output, or remove the directory if it is not needed",
             )
         if config.resume and self.config.exists():
-            require_same(config, self.config)
             if not self.environment.exists() and not self.checkpoints.any():
+                require_same(config, self.config)
                 return False  # killed between its first two files
-            stored = read_environment(self.environment).get("data_fingerprint")
-            if stored != data_fingerprint:
-                raise RunError(
-                    "data",
-                    expected=f"the images that {self.path} was started with",
-                    got=f"others under the same name, {config.data}",
-                    remedy="restore them, or choose another --output",
-                )
+            recorded = read_environment(self.environment)
+            known = [place for name in contents if name in recorded for place in PLACES[name]]
+            require_same(config, self.config, known)
+            require_contents(config, self.path, recorded, contents)
             return True
         if self.path.exists() and (not self.path.is_dir() or any(self._of_others())):
             started = self.config.exists()
@@ -185,6 +223,14 @@ class RunDirectory:
         """Mark the run as finished; its checkpoints are of no more use."""
         write_json(self.summary, dataclasses.asdict(summary))
         self.checkpoints.remove()
+
+
+def _contents(data: str, teacher: str) -> dict[str, str]:
+    """Fingerprints as the environment holds them."""
+    return {
+        "data_fingerprint": data,
+        **({"teacher_fingerprint": teacher} if teacher else {}),
+    }
 
 
 def read_environment(file: Path) -> dict[str, Any]:

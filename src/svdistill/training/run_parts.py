@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import nn
 
 from svdistill.data import ImageData
 from svdistill.distiller import Distiller
-from svdistill.knowledge_store import KnowledgeStore, require_fit
+from svdistill.knowledge_store import KnowledgeStore, Manifest, require_fit
 from svdistill.losses import TransferLoss
 from svdistill.taps import PairedTaps, TapPairs
 from svdistill.training.assembly import (
@@ -29,13 +30,17 @@ from svdistill.training.step import DistillStep, Step, TaskStep, TransferStep
 from svdistill.training.tapping import paired_taps, taps_of_store
 from svdistill.training.teacher import teacher_of
 from svdistill.training.views import Views, views_of
+from svdistill.training.weights import network_digest
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
 class RunParts(NamedTuple):
-    """What a run is made of, all of it checked."""
+    """What a run is made of, all of it checked.
+
+    `teacher_fingerprint` is a digest of the teacher's weights, or names the knowledge of a store.
+    """
 
     student: nn.Module
     stages: list[Stage]
@@ -44,6 +49,7 @@ class RunParts(NamedTuple):
     teacher: nn.Module | None = None
     teacher_accuracy: float | None = None
     knowledge: str = ""
+    teacher_fingerprint: str = ""
 
 
 def parts_of_training(
@@ -74,6 +80,7 @@ def parts_of_distillation(
     """Of a distillation whose teacher runs beside its student."""
     data, device = run_images(config, reporter, data), accelerator.device
     teacher = teacher_of(config, data, teacher)
+    digest = network_digest(teacher)
     place_network(teacher, device)
     student = new_student(config, data, device, reporter, student)
     batch, images = two_images(data, device)
@@ -84,7 +91,7 @@ def parts_of_distillation(
     _show(taps, distiller, reporter)
     try_once(distiller, images, batch.labels)
     stages = _stages(config, distiller, accelerator)
-    return RunParts(student, stages, data, views_of(config), teacher)
+    return RunParts(student, stages, data, views_of(config), teacher, teacher_fingerprint=digest)
 
 
 def parts_from_store(
@@ -112,7 +119,15 @@ def parts_from_store(
         *(student, stages, data, Views(known.views_seed, known.views)),
         teacher_accuracy=known.teacher_accuracy,
         knowledge=f"{known.teacher_sha256} {known.loss}",
+        teacher_fingerprint=_knowledge_digest(known),
     )
+
+
+def _knowledge_digest(known: Manifest) -> str:
+    """Of what a store's knowledge is; not of the paths that it was computed from."""
+    facts = (known.teacher_sha256, known.teacher_taps, known.loss, known.data_fingerprint)
+    drawn = (known.augmentation, known.views, known.views_seed, known.mean, known.std)
+    return hashlib.sha256(repr((*facts, *drawn, known.structure)).encode()).hexdigest()
 
 
 def _show(taps: PairedTaps | TapPairs, distiller: Distiller, reporter: Reporter) -> None:

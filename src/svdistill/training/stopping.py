@@ -12,11 +12,13 @@ import torch
 from svdistill.errors import Stopped
 from svdistill.parallel import gather, is_grouped
 
-SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+SIGNALS: Final = [signal.SIGTERM, signal.SIGINT]
+if hasattr(signal, "SIGHUP"):  # not on Windows
+    SIGNALS.append(signal.SIGHUP)
 
 
 class StopRequests:
-    """Catches SIGTERM and Ctrl-C while the block lasts; whoever works asks for them between steps.
+    """Catches SIGTERM, SIGHUP and Ctrl-C while the block lasts; asked for between steps.
 
     A second Ctrl-C raises `KeyboardInterrupt` at once. Signals that the process ignores, as one
     behind `nohup` does, stay ignored. Outside of the main thread, where Python handles no signals,

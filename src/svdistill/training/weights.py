@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from svdistill.errors import RunError, SVDistillError
 from svdistill.files import write_atomically
 from svdistill.networks import build_network, is_zoo, network_names
+from svdistill.networks.base import without_memory
 from svdistill.networks.hf_config import build_from_config, config_text
 from svdistill.networks.zoo_hf import fill, is_of_transformers
-from svdistill.parallel import is_main
+from svdistill.parallel import is_main, is_sharded
 from svdistill.training.weights_card import (
     METADATA_KEY,
     WeightsCard,
@@ -122,7 +123,7 @@ def _require_to_hold(card: WeightsCard, file: Path) -> None:
     if is_zoo(card.network) and not card.network.startswith("hf:"):
         return
     try:
-        with torch.device("meta"):
+        with without_memory():
             parameters = list(_build(card).parameters())
     except SVDistillError:
         raise
@@ -180,6 +181,17 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except (OSError, SafetensorError) as error:
         raise unreadable(path, error) from error
     return tensors
+
+
+def network_digest(network: nn.Module) -> str:
+    """A SHA-256 of a network's class and weights, with their names and shapes."""
+    digest = hashlib.sha256(type(network).__qualname__.encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        if not isinstance(tensor, Tensor) or is_sharded(tensor):
+            continue
+        digest.update(f" {name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _digest(card: WeightsCard, tensors: Mapping[str, Tensor]) -> str:

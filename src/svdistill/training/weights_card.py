@@ -11,6 +11,7 @@ from msgspec import Meta
 from safetensors import SafetensorError, safe_open
 
 from svdistill.errors import RunError
+from svdistill.files import require_no_device
 from svdistill.plain_values import MOST, Finite, from_plain
 
 METADATA_KEY = "svdistill"
@@ -52,6 +53,7 @@ def read_card(path: Path) -> WeightsCard | None:
         RunError: the file is missing or damaged.
     """
     try:
+        require_no_device(path)
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(METADATA_KEY)
     except (OSError, SafetensorError) as error:
