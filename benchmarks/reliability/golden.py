@@ -70,7 +70,7 @@ class Run:
     stopped: bool = False
 
 
-def distilled(teacher: str = "teacher", **options: object) -> Run:
+def distilled(teacher: str = "teacher", /, **options: object) -> Run:
     """A student's run with a teacher; the options are beside, or instead of, those of STUDENT."""
     return Run("distill", {**STUDENT, **options}, {"teacher": teacher})
 
