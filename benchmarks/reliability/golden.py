@@ -70,7 +70,7 @@ class Run:
     stopped: bool = False
 
 
-def distilled(teacher: str = "teacher", **options: object) -> Run:
+def distilled(teacher: str = "teacher", /, **options: object) -> Run:
     """A student's run with a teacher; the options are beside, or instead of, those of STUDENT."""
     return Run("distill", {**STUDENT, **options}, {"teacher": teacher})
 
@@ -139,6 +139,7 @@ def _optimisation() -> dict[str, Run]:
         "max_grad_norm": {"max_grad_norm": 1.0},
         "adamw": {"optimizer": "adamw", "learning_rate": 0.002},
         "weights": {"task_weight": 0.5, "transfer_weight": 0.25},
+        "heavy": {"transfer_weight": 50.0, "clip_interval": 3},  # so that the clip binds
         "two stages bf16": {"transfer_epochs": 1, "precision": "bf16"},
     }
     for loss, (name, options) in itertools.product(LOSSES, varied.items()):
