@@ -48,7 +48,11 @@ class AttentionLoss(sd.TransferLoss):
         return AttentionKnowledge(tuple(map(attention_map, features)))
 
     def forward(
-        self, features: Sequence[Tensor], logits: Tensor, knowledge: AttentionKnowledge
+        self,
+        features: Sequence[Tensor],
+        logits: Tensor,
+        knowledge: AttentionKnowledge,
+        labels: Tensor | None = None,
     ) -> Tensor:
         """The student's half."""
         students, teachers = [attention_map(feature) for feature in features], knowledge.maps

@@ -177,7 +177,13 @@ class _Listener(TransferLoss):
     def extract(self, features: Sequence[Tensor], logits: Tensor | None) -> Knowledge:
         return Knowledge()
 
-    def forward(self, features: Sequence[Tensor], logits: Tensor, knowledge: Knowledge) -> Tensor:
+    def forward(
+        self,
+        features: Sequence[Tensor],
+        logits: Tensor,
+        knowledge: Knowledge,
+        labels: Tensor | None = None,
+    ) -> Tensor:
         return logits.new_zeros(())
 
 

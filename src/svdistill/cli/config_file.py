@@ -9,7 +9,7 @@ from jsonargparse import ActionConfigFile
 
 from svdistill.errors import ArgumentError
 from svdistill.files import require_no_device
-from svdistill.plain_values import require_text
+from svdistill.plain_values import from_plain
 from svdistill.plain_yaml import read_yaml
 
 # Before a path in an option such as `parquet:PATH`.
@@ -51,7 +51,7 @@ def require_usable(option: str, value: object) -> None:
         for scheme in SCHEMES:
             place = place.removeprefix(scheme)
         try:
-            require_text(item, option)
+            from_plain(str, item)
             require_no_device(Path(place).expanduser())
         except (OSError, ValueError, RuntimeError) as error:
             if isinstance(error, PermissionError):

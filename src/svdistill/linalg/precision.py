@@ -140,19 +140,19 @@ def _raise_precision(device_type: str) -> Callable[[], None]:
     cuda = torch.backends.cuda.matmul
     if not hasattr(torch._C, "_get_fp32_precision_getter"):  # torch before 2.9
         return _raise_legacy() if device_type == "cuda" and cuda.allow_tf32 else _nothing
-    matmul = {"cuda": cuda, "cpu": torch.backends.mkldnn.matmul}.get(device_type)
-    before = "ieee" if matmul is None else matmul.fp32_precision
-    if before in FULL:
+    mkldnn: Any = torch.backends.mkldnn  # its `matmul` is new in torch 2.9
+    matmul = {"cuda": cuda, "cpu": mkldnn.matmul}.get(device_type)
+    if matmul is None or matmul.fp32_precision in FULL:
         return _nothing
+    before = matmul.fp32_precision
     if device_type == "cuda" and (legacy := _legacy_precision()) is not None:
         # Both interfaces agree so far, and must inside, too: reading one that disagrees raises.
-        mkldnn = torch.backends.mkldnn.matmul
-        beside = mkldnn.fp32_precision
+        beside = mkldnn.matmul.fp32_precision
         cuda.allow_tf32 = False
 
         def restore() -> None:
             torch.set_float32_matmul_precision(legacy)
-            _restore(mkldnn, beside)
+            _restore(mkldnn.matmul, beside)
             _restore(cuda, before)
 
         return restore

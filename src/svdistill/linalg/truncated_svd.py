@@ -172,7 +172,8 @@ class _TransformedSVD(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, s_bar: Tensor, V_bar: Tensor) -> tuple[Tensor, None, None, None]:
-        return _tracked(*ctx.saved_tensors, s_bar, V_bar, ctx.gradient), None, None, None
+        matrices, s, V = ctx.saved_tensors
+        return _tracked(matrices, s, V, s_bar, V_bar, ctx.gradient), None, None, None
 
     @staticmethod
     def jvp(ctx: Any, M_dot: Tensor, *_options: None) -> tuple[Tensor, Tensor]:
