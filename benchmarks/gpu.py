@@ -4,7 +4,7 @@
     PYTHONPATH=src python benchmarks/gpu.py --device cpu --quick     # tries the script itself
 
 First it checks that a recorded step trains as the step itself, and that a step of the loop never
-waits for the device. Then it times the seed's VGG at batch 128 in float32 and bf16, each way to
+waits for the device. Then it times the paper's VGG at batch 128 in float32 and bf16, each way to
 teach, kernel by kernel and recorded, and an epoch of 50,000 images that lie on the device. Results
 are written after every case; what the file holds already is not measured again.
 """
@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 try:
     from svdistill.data import Augmentation, ResidentSplit
-    from svdistill.distiller import Distiller
+    from svdistill.distillation.distiller import Distiller
     from svdistill.linalg import Convergence, truncated_svd, watch_convergence
     from svdistill.losses import (
         FSPLoss,
@@ -44,11 +44,10 @@ try:
         dfv_distance,
     )
     from svdistill.losses.transfer import as_matrices
-    from svdistill.networks import build_seed_network
+    from svdistill.networks import build_paper_network
     from svdistill.taps import FeatureTaps
-    from svdistill.training.captured import WARM_UP, CapturedStep
+    from svdistill.training.cuda_graphs import WARM_UP, CapturedStep, CUDARecorder, Recorder
     from svdistill.training.metrics import EpochMeter
-    from svdistill.training.recording import CUDARecorder, Recorder
     from svdistill.training.step import DistillStep, Step, TaskStep
 except ModuleNotFoundError as error:
     sys.exit(f"gpu.py: the package {error.name!r} is missing; install them all: pip install -e .")
@@ -121,7 +120,7 @@ class Bench:
         self.precision = Precision(precision, self.device)
         torch.manual_seed(0)
         self.teacher, self.student = (
-            build_seed_network(name, CLASSES, setting.width).to(  # type: ignore[call-overload]
+            build_paper_network(name, CLASSES, setting.width).to(  # type: ignore[call-overload]
                 self.device, memory_format=torch.channels_last
             )
             for name in ("vgg_teacher", "vgg_student")
@@ -185,7 +184,7 @@ class Bench:
 
 
 def optimizer_of(step: Step) -> torch.optim.Optimizer:
-    """The seed's."""
+    """The paper's."""
     return torch.optim.SGD(step.parameters(), 0.01, 0.9, nesterov=True, weight_decay=1e-4)
 
 
@@ -291,7 +290,7 @@ class Epochs:
         labels = torch.randint(CLASSES, (setting.images,), device=bench.device)
         self.bench = bench
         self.split = ResidentSplit(pixels, labels)
-        self.augmentation = Augmentation("seed", 32, (0.5,) * 3, (0.25,) * 3).to(bench.device)
+        self.augmentation = Augmentation("paper", 32, (0.5,) * 3, (0.25,) * 3).to(bench.device)
         step, _ = bench.step(way)
         self.optimizer = optimizer_of(step)
         self.schedule = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, [10**6])

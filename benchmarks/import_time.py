@@ -17,10 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from svdistill.benchmarks.machine import machine
-from svdistill.benchmarks.results import make_folder
-from svdistill.files import write_json
-from svdistill.timing import Case, Measurement, interleave
+from svdistill.common.files import write_json
+from svdistill.common.timing import Case, Measurement, interleave
+from svdistill_benchmarks.machine import machine
+from svdistill_benchmarks.run import make_folder
 
 RESULTS: Final = Path(__file__).resolve().parent / "results" / "import.json"
 TORCH: Final = "import torch"

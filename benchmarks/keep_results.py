@@ -15,11 +15,11 @@ from pathlib import Path
 
 import yaml
 
-from svdistill.files import make_directory, read_json, write_atomically, write_json
-from svdistill.training import load_student
-from svdistill.training.run_directory import RunDirectory
-from svdistill.training.stored_config import stored_values
-from svdistill.training.weights import read_card, save_weights
+from svdistill.common.files import make_directory, read_json, write_atomically, write_json
+from svdistill.runs import load_student
+from svdistill.runs.directory import RunDirectory
+from svdistill.runs.stored_config import stored_values
+from svdistill.runs.weights import read_card, save_weights
 
 
 def keep(run: Path, source: Path, target: Path, data: str) -> Path:

@@ -16,9 +16,10 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from svdistill.benchmarks.results import read_result
-from svdistill.benchmarks.step_bench import NetworkSteps, StepResult
-from svdistill.benchmarks.step_parts import (
+from svdistill.common.files import write_atomically
+from svdistill_benchmarks.run import read_result
+from svdistill_benchmarks.step import NetworkSteps, StepResult
+from svdistill_benchmarks.step_parts import (
     DFV,
     KINDS,
     OPTIMIZER,
@@ -30,7 +31,6 @@ from svdistill.benchmarks.step_parts import (
     TEACHER_FORWARD,
     TEACHER_SVD,
 )
-from svdistill.files import write_atomically
 
 ROOT = Path(__file__).parent.parent
 # Greys for what the networks cost, colours for what teaching adds.

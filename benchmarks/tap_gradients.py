@@ -18,18 +18,19 @@ from typing import Final, cast
 import torch
 from torch import Tensor, nn
 
-from svdistill.benchmarks.machine import machine
+from svdistill.common.files import write_json
+from svdistill.config import TrainConfig
 from svdistill.data import Augmentation, load_images
-from svdistill.files import write_json
 from svdistill.linalg.gradients import GRADIENTS
 from svdistill.losses import SVDLoss
 from svdistill.losses.svd import SVDKnowledge
-from svdistill.networks import SeedNetwork
+from svdistill.networks import PaperNetwork
+from svdistill.runs import load_student
+from svdistill.runs.stored_config import stored_values
+from svdistill.runs.weights import read_card, weights_file
 from svdistill.taps import FeatureTaps
-from svdistill.training import TrainConfig, load_student
-from svdistill.training.assembly import new_student
-from svdistill.training.stored_config import stored_values
-from svdistill.training.weights import read_card, weights_file
+from svdistill.training.setup import new_student
+from svdistill_benchmarks.machine import machine
 
 RESULTS: Final = Path(__file__).resolve().parent / "results" / "tap-gradients.json"
 VECTORS: Final = (1, 4)
@@ -120,9 +121,9 @@ def main() -> None:
     drawn = TrainConfig(
         output="", network=config["network"], width=config["width"], seed=config["seed"]
     )
-    students: dict[str, SeedNetwork] = {
-        "drawn": cast(SeedNetwork, new_student(drawn, data, torch.device("cpu"))),
-        "trained": cast(SeedNetwork, load_student(options.student)),
+    students: dict[str, PaperNetwork] = {
+        "drawn": cast(PaperNetwork, new_student(drawn, data, torch.device("cpu"))),
+        "trained": cast(PaperNetwork, load_student(options.student)),
     }
     teacher = load_student(options.teacher).double().eval()
     rows = []

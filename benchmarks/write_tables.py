@@ -17,17 +17,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from svdistill.benchmarks import DFVResult, StepResult, SVDResult
-from svdistill.benchmarks.results import read_result
-from svdistill.benchmarks.tables import footnotes, grids, ratio_grid, to_markdown
 from svdistill.networks import describe_network, network_names, published_size
 from svdistill.report import find_runs, markdown_table, method_rows, plot_curves
-from svdistill.report.grouping import compare
-from svdistill.report.html_table import mean_cell
-from svdistill.report.method_results import method_results
-from svdistill.report.network_tables import millions
-from svdistill.report.run_tables import mean_std
-from svdistill.training.run_directory import read_summary
+from svdistill.report.comparison import compare, method_results
+from svdistill.report.runs import millions
+from svdistill.report.tables import mean_cell, mean_std
+from svdistill.runs.directory import read_summary
+from svdistill_benchmarks import DFVResult, StepResult, SVDResult
+from svdistill_benchmarks.run import read_result
+from svdistill_benchmarks.tables import footnotes, grids, ratio_grid, to_markdown
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
@@ -407,9 +405,9 @@ def _cell(value: object) -> str:
 
 
 def networks_markdown() -> str:
-    """Parameters and FLOPs of every network beside what the seed's table says."""
+    """Parameters and FLOPs of every network beside what the paper's table says."""
     lines = [
-        "| network | parameters | seed's table | FLOPs | seed's table |",
+        "| network | parameters | paper's table | FLOPs | paper's table |",
         "|---" * 5 + "|",
     ]
     for name in network_names():

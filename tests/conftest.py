@@ -1,4 +1,4 @@
-"""Lies here so that pytest puts this folder on the path: every test can `import references`."""
+"""Fixtures of several rooms: data found beside the checkout, and runs that are made once."""
 
 import os
 import tempfile
@@ -22,3 +22,37 @@ def cifar100():
             pytest.fail(reason)
         pytest.skip(reason)
     return path
+
+
+# Imports are in the functions: HF_DATASETS_CACHE must be set before.
+@pytest.fixture(scope="session")
+def teacher_run(tmp_path_factory):
+    """A finished run, to be looked at and never changed."""
+    from svdistill.training import train
+    from tiny_runs import train_config
+
+    output = tmp_path_factory.mktemp("runs") / "teacher"
+    train(train_config(output, seed=7, epochs=3, dev_fraction=0.2))
+    return output
+
+
+@pytest.fixture(scope="session")
+def student_run(tmp_path_factory, teacher_run):
+    """A finished 1-stage distillation, likewise."""
+    from svdistill.training import distill
+    from tiny_runs import distill_config
+
+    output = tmp_path_factory.mktemp("runs") / "student"
+    distill(distill_config(output, teacher_run, epochs=3))
+    return output
+
+
+@pytest.fixture(scope="session")
+def two_stage_run(tmp_path_factory, teacher_run):
+    """A finished 2-stage distillation, two epochs each, likewise."""
+    from svdistill.training import distill
+    from tiny_runs import distill_config
+
+    output = tmp_path_factory.mktemp("runs") / "two-stage"
+    distill(distill_config(output, teacher_run, transfer_epochs=2, weight_decay=0.1))
+    return output

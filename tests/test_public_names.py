@@ -13,7 +13,6 @@ import svdistill
 from test_import_direction import HOUSE
 
 SOURCE = Path(svdistill.__file__).read_text()
-ROOMS = [room for room in HOUSE if room != "__main__"]
 # Large, optional, or of use to few.
 HEAVY = (
     *("accelerate", "datasets", "jinja2", "lightning", "matplotlib", "onnx", "onnxruntime"),
@@ -78,8 +77,8 @@ def test_what_is_heavy_waits_until_it_is_used(
 
 def test_a_loop_needs_few_rooms(imported: dict[str, set[str]]) -> None:
     rooms = {name.split(".")[1] for name in imported["a loop"] if name.startswith("svdistill.")}
-    assert "distiller" in rooms
-    assert not rooms & {"data", "training", "report", "experiments", "export", "cli"}
+    assert "distillation" in rooms
+    assert not rooms & {"data", "training", "report", "paper", "export", "cli"}
 
 
 @pytest.mark.parametrize("name", svdistill.__all__)
@@ -96,10 +95,10 @@ def test_type_checkers_and_dir_see_the_same_names() -> None:
 
 
 def test_rooms_are_attributes_too() -> None:
-    assert list(svdistill._ROOMS) == ROOMS
-    assert not set(ROOMS) & set(svdistill.__all__)
-    assert set(ROOMS) <= set(dir(svdistill))
-    script = "import svdistill; print(svdistill.training.config.TrainConfig.__name__)"
+    assert list(svdistill._NAMES) == HOUSE
+    assert not set(HOUSE) & set(svdistill.__all__)
+    assert set(HOUSE) <= set(dir(svdistill))
+    script = "import svdistill; print(svdistill.config.training.TrainConfig.__name__)"
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
     assert done.stdout.strip() == b"TrainConfig"
 

@@ -9,12 +9,12 @@ import torch
 from hard_features import BROKEN, DTYPES, ORDINARY, broken, draw_size, feature_map, sample_kinds
 from torch import Tensor, nn
 
-from svdistill.distiller import Distiller
+from svdistill.distillation import CLIPS
+from svdistill.distillation.distiller import Distiller
 from svdistill.linalg.gradients import GRADIENTS
 from svdistill.linalg.solvers import SOLVERS
 from svdistill.losses import FSPLoss, PositionSVDLoss, SoftTargetLoss, SumLoss, SVDLoss
 from svdistill.losses.transfer import TransferLoss
-from svdistill.multitask import CLIPS
 
 STEPS = 0.1  # of the cases are steps of a distiller
 KINDS = ("SVDLoss", "PositionSVDLoss", "FSPLoss", "SoftTargetLoss", "SumLoss")

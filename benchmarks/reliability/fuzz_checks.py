@@ -14,7 +14,7 @@ from fuzz_cases import Case, StepCase
 from hard_features import ORDINARY
 from torch import Tensor
 
-from svdistill.errors import SVDistillError
+from svdistill.common.errors import SVDistillError
 from svdistill.linalg import to_working, truncated_svd, watch_convergence
 from svdistill.linalg.solvers import SOLVERS
 from svdistill.linalg.subspace import ORTHONORMAL

@@ -30,13 +30,13 @@ except ImportError:
 with atheris.instrument_imports(include=["svdistill"]) if atheris else nullcontext():
     from stored_files import KINDS
 
-    from svdistill.errors import SVDistillError
-    from svdistill.knowledge_store.manifest import _digest, read_manifest
-    from svdistill.knowledge_store.structure import from_json
-    from svdistill.plain_values import from_plain
-    from svdistill.training.run_directory import environment, read_records
-    from svdistill.training.stored_config import stored_values
-    from svdistill.training.weights_card import WeightsCard, read_card
+    from svdistill.common.errors import SVDistillError
+    from svdistill.common.plain_values import from_plain
+    from svdistill.runs.directory import environment, read_records
+    from svdistill.runs.stored_config import stored_values
+    from svdistill.runs.weights import WeightsCard, read_card
+    from svdistill.store.manifest import _digest, read_manifest
+    from svdistill.store.structure import from_json
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "reliability" / "fuzzing.json"
 FOLDER = Path(tempfile.mkdtemp())

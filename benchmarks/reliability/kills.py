@@ -31,10 +31,10 @@ from typing import Any, Final
 
 import torch
 
-from svdistill.experiments.running import run_task
-from svdistill.training import CacheConfig, DistillConfig, TrainConfig
-from svdistill.training.checkpoint import Checkpoint, Checkpoints
-from svdistill.training.run_directory import environment, read_records, read_summary
+from svdistill.config import CacheConfig, DistillConfig, TrainConfig
+from svdistill.paper.running import run_task
+from svdistill.runs.checkpoint import Checkpoint, Checkpoints
+from svdistill.runs.directory import environment, read_records, read_summary
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "reliability" / "kills.json"
 KILLS_EACH: Final = 5  # of one run, before it is left to end
@@ -50,7 +50,7 @@ TINY: Final[dict[str, Any]] = {
     "network": "mobilenet_student",
     "width": 0.1,
     "train_size": 300,
-    "augmentation": "seed",
+    "augmentation": "paper",
     "epochs": 3,
     "batch_size": 32,
     "learning_rate": 0.02,
@@ -194,7 +194,7 @@ def prepare(folder: Path) -> None:
             teacher=teacher.output,
             loss="svd",
             train_size=TINY["train_size"],
-            augmentation="seed",
+            augmentation="paper",
             views=2,
             device="cpu",
         )

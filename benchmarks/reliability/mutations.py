@@ -35,8 +35,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from stored_files import KINDS, Kind, meaning
 
-from svdistill.errors import SVDistillError
-from svdistill.training.run_directory import environment
+from svdistill.common.errors import SVDistillError
+from svdistill.runs.directory import environment
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "reliability" / "mutations.json"
 MOST_MEMORY = 1 << 30

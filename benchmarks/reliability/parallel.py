@@ -32,17 +32,17 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from svdistill.adapters import Adapters
+from svdistill.common.files import write_atomically
+from svdistill.config import DistillConfig
 from svdistill.data import ImageData, load_images
-from svdistill.distiller import Distiller
-from svdistill.files import write_atomically
+from svdistill.distillation.adapters import Adapters
+from svdistill.distillation.distiller import Distiller
 from svdistill.losses import SumLoss
 from svdistill.parallel import own_share
-from svdistill.training import DistillConfig
-from svdistill.training.assembly import build_losses
-from svdistill.training.optimisation import build_optimizer
-from svdistill.training.run_directory import environment
+from svdistill.runs.directory import environment
+from svdistill.training.setup import build_losses
 from svdistill.training.step import DistillStep, Step, TaskStep, TransferStep
+from svdistill.training.trainer import build_optimizer
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "reliability" / "parallel.json"
 LOSSES = (
@@ -104,7 +104,7 @@ def cases(
 
 
 def network(width: int, depth: int, activation: type[nn.Module]) -> nn.Sequential:
-    """A small one of what the seed's MobileNets are made of."""
+    """A small one of what the paper's MobileNets are made of."""
 
     def block(front: int, back: int, stride: int) -> nn.Sequential:
         channels = [front, *[back] * depth]

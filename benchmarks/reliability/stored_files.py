@@ -18,32 +18,27 @@ from PIL import Image
 from torch import nn
 
 from svdistill.cli.parsers import build_parser
+from svdistill.config import DistillConfig
 from svdistill.data import load_images
-from svdistill.data.decoding import EncodedPictures
 from svdistill.data.folders import table_of_files
-from svdistill.knowledge_store import KnowledgeStore, Manifest, StoreWriter, describe
-from svdistill.knowledge_store.manifest import read_manifest
+from svdistill.data.streaming import EncodedPictures
 from svdistill.losses import SVDKnowledge
 from svdistill.networks import build_network
-from svdistill.training import DistillConfig, RunSummary
+from svdistill.runs import RunSummary
+from svdistill.runs.checkpoint import Checkpoint, Place, load_checkpoint, save_checkpoint
+from svdistill.runs.directory import environment, read_environment, read_records, read_summary
+from svdistill.runs.records import EpochRecord
+from svdistill.runs.stored_config import stored_values, to_yaml
+from svdistill.runs.weights import WeightsCard, load_student, save_weights
+from svdistill.store import KnowledgeStore, Manifest, StoreWriter, describe
+from svdistill.store.manifest import read_manifest
 from svdistill.training.before_after import (
     BeforeAfter,
     NetworkFigures,
     read_before_after,
     write_before_after,
 )
-from svdistill.training.checkpoint import Checkpoint, Place, load_checkpoint, save_checkpoint
-from svdistill.training.epoch_record import EpochRecord
-from svdistill.training.initial_weights import fill_network
-from svdistill.training.run_directory import (
-    environment,
-    read_environment,
-    read_records,
-    read_summary,
-)
-from svdistill.training.stored_config import stored_values, to_yaml
-from svdistill.training.weights import load_student, save_weights
-from svdistill.training.weights_card import WeightsCard
+from svdistill.training.teacher import fill_network
 
 CLASSES = 3
 CARD = WeightsCard(

@@ -8,124 +8,125 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what type checkers and editors see
-    from svdistill.adapters import Adapters
-    from svdistill.data import ImageData, images_from_loaders, load_images
-    from svdistill.distiller import Distiller, DistillerOutput
-    from svdistill.errors import (
-        ArgumentError,
-        DataError,
-        MachineError,
-        RunError,
-        SVDistillError,
-        TrainingError,
-        TransferWarning,
+    from svdistill.common import (
+        ArgumentError as ArgumentError,
+        DataError as DataError,
+        MachineError as MachineError,
+        RunError as RunError,
+        SVDistillError as SVDistillError,
+        TrainingError as TrainingError,
+        TransferWarning as TransferWarning,
     )
-    from svdistill.experiments import demo
+    from svdistill.config import (
+        CacheConfig as CacheConfig,
+        DistillConfig as DistillConfig,
+        TrainConfig as TrainConfig,
+    )
+    from svdistill.data import (
+        ImageData as ImageData,
+        images_from_loaders as images_from_loaders,
+        load_images as load_images,
+    )
+    from svdistill.distillation import (
+        Adapters as Adapters,
+        Distiller as Distiller,
+        DistillerOutput as DistillerOutput,
+        GradientNorms as GradientNorms,
+        multitask_backward as multitask_backward,
+    )
     from svdistill.export import (
-        ExportMetadata,
-        ExportReport,
-        export_student,
-        read_export_metadata,
+        ExportMetadata as ExportMetadata,
+        ExportReport as ExportReport,
+        export_student as export_student,
+        read_export_metadata as read_export_metadata,
     )
-    from svdistill.knowledge_store import KnowledgeStore
-    from svdistill.linalg import TruncatedSVD, truncated_svd
+    from svdistill.linalg import TruncatedSVD as TruncatedSVD, truncated_svd as truncated_svd
     from svdistill.losses import (
-        FSPLoss,
-        Knowledge,
-        PositionSVDLoss,
-        SoftTargetLoss,
-        SumLoss,
-        SVDLoss,
-        TransferLoss,
-        dfv,
-        dfv_distance,
+        FSPLoss as FSPLoss,
+        Knowledge as Knowledge,
+        PositionSVDLoss as PositionSVDLoss,
+        SoftTargetLoss as SoftTargetLoss,
+        SumLoss as SumLoss,
+        SVDLoss as SVDLoss,
+        TransferLoss as TransferLoss,
+        dfv as dfv,
+        dfv_distance as dfv_distance,
     )
-    from svdistill.multitask import GradientNorms, multitask_backward
-    from svdistill.networks import InputSpec, build_network, input_spec
-    from svdistill.taps import FeatureTaps, PairedTaps, TapPairs, describe_pairs, pair_taps
+    from svdistill.networks import (
+        InputSpec as InputSpec,
+        build_network as build_network,
+        input_spec as input_spec,
+    )
+    from svdistill.paper import demo as demo
+    from svdistill.runs import RunSummary as RunSummary, load_student as load_student
+    from svdistill.store import KnowledgeStore as KnowledgeStore
+    from svdistill.taps import (
+        FeatureTaps as FeatureTaps,
+        PairedTaps as PairedTaps,
+        TapPairs as TapPairs,
+        describe_pairs as describe_pairs,
+        pair_taps as pair_taps,
+    )
     from svdistill.training import (
-        CacheConfig,
-        DistillConfig,
-        RunSummary,
-        TrainConfig,
-        cache_knowledge,
-        distill,
-        evaluate,
-        load_student,
-        train,
+        cache_knowledge as cache_knowledge,
+        distill as distill,
+        evaluate as evaluate,
+        train as train,
     )
 
-__all__ = [
-    "Adapters",
-    "ArgumentError",
-    "CacheConfig",
-    "DataError",
-    "DistillConfig",
-    "Distiller",
-    "DistillerOutput",
-    "ExportMetadata",
-    "ExportReport",
-    "FSPLoss",
-    "FeatureTaps",
-    "GradientNorms",
-    "ImageData",
-    "InputSpec",
-    "Knowledge",
-    "KnowledgeStore",
-    "MachineError",
-    "PairedTaps",
-    "PositionSVDLoss",
-    "RunError",
-    "RunSummary",
-    "SVDLoss",
-    "SVDistillError",
-    "SoftTargetLoss",
-    "SumLoss",
-    "TapPairs",
-    "TrainConfig",
-    "TrainingError",
-    "TransferLoss",
-    "TransferWarning",
-    "TruncatedSVD",
-    "build_network",
-    "cache_knowledge",
-    "demo",
-    "describe_pairs",
-    "dfv",
-    "dfv_distance",
-    "distill",
-    "evaluate",
-    "export_student",
-    "images_from_loaders",
-    "input_spec",
-    "load_images",
-    "load_student",
-    "multitask_backward",
-    "pair_taps",
-    "read_export_metadata",
-    "train",
-    "truncated_svd",
-]
+# The rooms in the order of their imports, and the public names of each.
+_NAMES = {
+    "common": (
+        "ArgumentError",
+        "DataError",
+        "MachineError",
+        "RunError",
+        "SVDistillError",
+        "TrainingError",
+        "TransferWarning",
+    ),
+    "parallel": (),
+    "linalg": ("TruncatedSVD", "truncated_svd"),
+    "losses": (
+        "FSPLoss",
+        "Knowledge",
+        "PositionSVDLoss",
+        "SVDLoss",
+        "SoftTargetLoss",
+        "SumLoss",
+        "TransferLoss",
+        "dfv",
+        "dfv_distance",
+    ),
+    "taps": ("FeatureTaps", "PairedTaps", "TapPairs", "describe_pairs", "pair_taps"),
+    "networks": ("InputSpec", "build_network", "input_spec"),
+    "distillation": (
+        "Adapters",
+        "Distiller",
+        "DistillerOutput",
+        "GradientNorms",
+        "multitask_backward",
+    ),
+    "data": ("ImageData", "images_from_loaders", "load_images"),
+    "store": ("KnowledgeStore",),
+    "config": ("CacheConfig", "DistillConfig", "TrainConfig"),
+    "runs": ("RunSummary", "load_student"),
+    "training": ("cache_knowledge", "distill", "evaluate", "train"),
+    "export": ("ExportMetadata", "ExportReport", "export_student", "read_export_metadata"),
+    "report": (),
+    "paper": ("demo",),
+    "cli": (),
+}
+_ROOM_OF = {name: room for room, names in _NAMES.items() for name in names}
 
-# In the order of the house: a room imports only from those before it, so that to look for a name
-# in one after the other imports little that its own room does not.
-_ROOMS = (
-    *("errors", "terminal", "files", "locking", "plain_values", "plain_yaml", "timing", "cores"),
-    *("user_code", "logits", "launching", "parallel", "linalg", "losses", "taps", "adapters"),
-    *("frozen_teacher", "multitask", "watching", "distiller", "networks", "data"),
-    *("knowledge_store", "training", "report", "experiments", "benchmarks", "export", "cli"),
-)
+__all__ = sorted(_ROOM_OF)
 
 
 def _import(name: str) -> object:
-    """A public name, from the first room that has it; or a room."""
-    if name in _ROOMS:
+    if name in _NAMES:
         return importlib.import_module(f"svdistill.{name}")
-    if name in __all__:
-        for room in _ROOMS:
-            module = importlib.import_module(f"svdistill.{room}")
-            if hasattr(module, name):
-                return getattr(module, name)
+    if name in _ROOM_OF:
+        return getattr(importlib.import_module(f"svdistill.{_ROOM_OF[name]}"), name)
     raise AttributeError(f"module 'svdistill' has no attribute {name!r}")
 
 
@@ -138,4 +139,4 @@ if not TYPE_CHECKING:  # a type checker that saw it would take misspelt names fo
 
 
 def __dir__() -> list[str]:
-    return [*{*globals(), *__all__, *_ROOMS}]
+    return [*{*globals(), *_ROOM_OF, *_NAMES}]

@@ -2,9 +2,7 @@
 
 import sys
 
-from svdistill.cli import main
-from svdistill.cli.output import show_traceback
-from svdistill.cli.processes import end
+from svdistill.cli import end, main, show_traceback
 
 
 def run() -> int:

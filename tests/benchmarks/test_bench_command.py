@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from svdistill.benchmarks import StepResult
-from svdistill.benchmarks.results import read_result
 from svdistill.cli import main
+from svdistill_benchmarks import StepResult
+from svdistill_benchmarks.run import read_result
 
 
 def test_a_table_is_printed_and_the_result_written(

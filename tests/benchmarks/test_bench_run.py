@@ -3,10 +3,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from svdistill.benchmarks import BenchConfig, SVDResult, run_bench
-from svdistill.benchmarks.results import read_result
-from svdistill.benchmarks.tables import footnotes, grids, to_markdown
-from svdistill.errors import ArgumentError, RunError
+from svdistill.common.errors import ArgumentError, RunError
+from svdistill.config import BenchConfig
+from svdistill_benchmarks import SVDResult, run_bench
+from svdistill_benchmarks.run import read_result
+from svdistill_benchmarks.tables import footnotes, grids, to_markdown
 
 
 def test_a_run_leaves_the_file_that_it_returns(tmp_path: Path) -> None:
@@ -45,7 +46,7 @@ def test_another_benchmarks_file_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written_is_named_before_anything_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("svdistill.benchmarks.run._measure", pytest.fail)
+    monkeypatch.setattr("svdistill_benchmarks.run._measure", pytest.fail)
     (tmp_path / "file").write_text("")
     for output in (tmp_path, tmp_path / "file" / "a.json"):
         with pytest.raises(RunError, match="another --output"):

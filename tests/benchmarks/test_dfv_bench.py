@@ -4,8 +4,8 @@ from functools import partial
 import pytest
 import torch
 
-from svdistill.benchmarks.dfv_bench import WAYS, bench_dfv, unit_vectors
-from svdistill.benchmarks.peak_memory import peak_memory
+from svdistill_benchmarks.dfv import WAYS, bench_dfv, unit_vectors
+from svdistill_benchmarks.machine import peak_memory
 
 MEGABYTE = 2**20
 

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from svdistill.benchmarks.results import read_result
+from svdistill_benchmarks.run import read_result
 
 ROOT = Path(__file__).resolve().parents[2]
 

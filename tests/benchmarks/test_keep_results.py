@@ -9,9 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from svdistill.config import DistillConfig, TrainConfig
 from svdistill.report import find_runs
-from svdistill.training import DistillConfig, TrainConfig, distill, load_student, train
-from svdistill.training.stored_config import stored_values
+from svdistill.runs import load_student
+from svdistill.runs.stored_config import stored_values
+from svdistill.training import distill, train
 
 
 @pytest.fixture(scope="module")

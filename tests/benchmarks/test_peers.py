@@ -2,9 +2,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from svdistill.benchmarks.peers import torchdistill_peers
 from svdistill.losses import SoftTargetLoss
 from svdistill.taps import Recording
+from svdistill_benchmarks.peers import torchdistill_peers
 
 pytest.importorskip("torchdistill", reason="the extra `peers` is not installed")
 

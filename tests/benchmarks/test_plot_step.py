@@ -7,8 +7,8 @@ from types import ModuleType
 import pytest
 from matplotlib import pyplot as plt
 
-from svdistill.benchmarks import StepResult
-from svdistill.benchmarks.results import read_result
+from svdistill_benchmarks import StepResult
+from svdistill_benchmarks.run import read_result
 
 ROOT = Path(__file__).resolve().parents[2]
 

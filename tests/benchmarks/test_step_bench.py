@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from svdistill.benchmarks.peers import torchdistill_peers
-from svdistill.benchmarks.results import read_result, write_result
-from svdistill.benchmarks.step_bench import StepResult, bench_step
-from svdistill.benchmarks.step_parts import KINDS, REST
-from svdistill.errors import ArgumentError
+from svdistill.common.errors import ArgumentError
+from svdistill_benchmarks.peers import torchdistill_peers
+from svdistill_benchmarks.run import read_result, write_result
+from svdistill_benchmarks.step import StepResult, bench_step
+from svdistill_benchmarks.step_parts import KINDS, REST
 
 OURS = [
     "plain student",

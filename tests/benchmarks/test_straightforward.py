@@ -1,13 +1,13 @@
 import pytest
 import torch
 
-from svdistill.benchmarks.straightforward import (
+from svdistill.distillation import multitask_backward
+from svdistill.losses import SVDLoss, dfv_distance
+from svdistill_benchmarks.straightforward import (
     clipped_gradients,
     explicit_distance,
     straightforward_loss,
 )
-from svdistill.losses import SVDLoss, dfv_distance
-from svdistill.multitask import multitask_backward
 
 
 def feature_maps(seed: int) -> list[torch.Tensor]:

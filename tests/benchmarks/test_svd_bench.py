@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from svdistill.benchmarks.svd_bench import TORCH, SVDResult, _errors, _separated, bench_svd
-from svdistill.errors import ArgumentError
+from svdistill.common.errors import ArgumentError
 from svdistill.linalg.solvers import SOLVERS
 from svdistill.networks import build_network
-from svdistill.training.weights import WeightsCard, save_weights
+from svdistill.runs.weights import WeightsCard, save_weights
+from svdistill_benchmarks.svd import TORCH, SVDResult, _errors, _separated, bench_svd
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,10 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.ui import WebDriverWait
 
-from svdistill.networks.torchvision_build import prepare_torchvision
+from svdistill.config import DistillConfig, TrainConfig
+from svdistill.networks.torchvision_models import prepare_torchvision
 from svdistill.report import write_report
-from svdistill.training import DistillConfig, TrainConfig, distill, train
+from svdistill.training import distill, train
 
 RESULTS = Path(__file__).parents[2] / "results"
 FLAGS = (

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from svdistill.cli.output import LastingStream, lasting_output, text_logs
+from svdistill.cli.processes import LastingStream, lasting_output, text_logs
 
 
 @pytest.fixture

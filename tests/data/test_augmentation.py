@@ -4,16 +4,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
+from svdistill.common.errors import ArgumentError
 from svdistill.data import Augmentation
 from svdistill.data.augmentation import AUGMENTATIONS
-from svdistill.errors import ArgumentError
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)
 EVERY = pytest.mark.parametrize("name", AUGMENTATIONS)
-RANDOM = pytest.mark.parametrize("name", ["crop_flip", "seed"])
+RANDOM = pytest.mark.parametrize("name", ["crop_flip", "paper"])
 
 
 def noise(count, size=16, seed=0):
@@ -64,7 +63,7 @@ def which_view(image, view):
 def test_normalise_is_exact(count, size, seed):
     images = noise(count, size, seed)
     before = images.clone()
-    result = augmentation("seed", size).normalise(images)
+    result = augmentation("paper", size).normalise(images)
     assert result.dtype == torch.float32
     assert np.array_equal(result, normalised(images))
     assert torch.equal(images, before)
@@ -169,7 +168,7 @@ def read_map(view):
 
 def test_seed_flips_rotates_about_the_centre_and_shifts_whole_pixels():
     size, count = 32, 120
-    module = Augmentation("seed", size, mean=(0, 0, 0), std=(1, 1, 1))
+    module = Augmentation("paper", size, mean=(0, 0, 0), std=(1, 1, 1))
     views = views_of(module, map_image(size).expand(count, -1, -1, -1), 11).numpy()
     angles, flips, shifts = map(np.array, zip(*map(read_map, views), strict=True))
     assert abs(angles).max() < 15.05
@@ -185,7 +184,7 @@ def test_seed_flips_rotates_about_the_centre_and_shifts_whole_pixels():
 def test_seed_invents_no_colour():
     image = noise(1, 16)
     colours = {tuple(colour) for colour in normalised(image)[0].reshape(3, -1).T}
-    views = views_of(augmentation("seed"), image.expand(50, -1, -1, -1), 0).numpy()
+    views = views_of(augmentation("paper"), image.expand(50, -1, -1, -1), 0).numpy()
     drawn = {tuple(colour) for view in views for colour in view.reshape(3, -1).T}
     assert drawn <= colours | {(0.0, 0.0, 0.0)}
     assert len(drawn) > 200  # of 256: the corners alone are always lost
@@ -225,7 +224,7 @@ def test_one_index_map_does_what_the_steps_do(name, size):
 
 
 def test_draws_are_as_wide_as_they_should_be():
-    draws = augmentation("seed", 32).draw(0, 0, torch.arange(20_000))
+    draws = augmentation("paper", 32).draw(0, 0, torch.arange(20_000))
     degrees = torch.rad2deg(draws.radians)
     assert 14.99 < degrees.max() <= 15
     assert -15 <= degrees.min() < -14.99
@@ -316,10 +315,10 @@ def test_extreme_images_stay_finite(name):
 
 
 def test_has_nothing_to_learn_or_to_save():
-    module = augmentation("seed")
+    module = augmentation("paper")
     assert list(module.parameters()) == []
     assert module.state_dict() == {}
-    assert repr(module) == "Augmentation('seed', image_size=16)"
+    assert repr(module) == "Augmentation('paper', image_size=16)"
 
 
 @EVERY

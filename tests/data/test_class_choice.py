@@ -3,11 +3,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from svdistill.data.class_choice import ClassDraw, chosen_classes, parse_draw
-from svdistill.errors import ArgumentError
+from svdistill.common.errors import ArgumentError
+from svdistill.data.selection import ClassDraw, chosen_classes, parse_draw
 
 # WordNet IDs of ImageNet, the goldfish first.
 WNIDS = ("n01443537", "n02002724", "n02012849", "n02099601", "n02129165", "n03126707", "n07873807")

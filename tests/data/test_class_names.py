@@ -4,9 +4,9 @@ import warnings
 import numpy as np
 import pytest
 
+from svdistill.common.errors import DataError
 from svdistill.data import DataWarning
-from svdistill.data.class_names import check_presence, check_spelling
-from svdistill.errors import DataError
+from svdistill.data.selection import check_presence, check_spelling
 
 CAFE = "café"
 

@@ -6,11 +6,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from datasets import ClassLabel, Dataset, Features
-from picture_files import in_order, in_turn, noise, table, write_parquet
 from PIL import Image
 
+from picture_files import in_order, in_turn, noise, table, write_parquet
+from svdistill.common.errors import ArgumentError, DataError
 from svdistill.data import DataWarning, load_images
-from svdistill.errors import ArgumentError, DataError
 
 IMAGES, LABELS = noise(12), in_turn(12)
 

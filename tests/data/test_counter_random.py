@@ -3,10 +3,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from svdistill.data.counter_random import stream, uniform
+from svdistill.data.random_views import stream, uniform
 
 WORDS = st.integers(0, 2**64 - 1)
 

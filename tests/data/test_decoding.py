@@ -7,15 +7,13 @@ import zlib
 
 import numpy as np
 import pytest
-from datasets import Dataset, Features, Value
-from datasets import Image as ImageFeature
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from picture_files import noise
+from datasets import Dataset, Features, Image as ImageFeature, Value
+from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from svdistill.data.decoding import EncodedPictures
-from svdistill.errors import DataError
+from picture_files import noise
+from svdistill.common.errors import DataError
+from svdistill.data.streaming import EncodedPictures
 
 
 def encode(image, kind="png", **options):
@@ -119,7 +117,7 @@ def test_rows_are_read_in_any_order_and_more_than_once():
 
 
 def test_more_rows_than_are_read_at_once(monkeypatch):
-    monkeypatch.setattr("svdistill.data.decoding.READ_AT_ONCE", 3)
+    monkeypatch.setattr("svdistill.data.streaming.READ_AT_ONCE", 3)
     images = noise(8)
     read = pictures(*(encode(Image.fromarray(image)) for image in images))
     assert np.array_equal(read.read(np.arange(8)), images.transpose(0, 3, 1, 2))
@@ -249,6 +247,6 @@ def test_without_memory_an_image_is_not_called_damaged(monkeypatch):
         raise MemoryError
 
     read = pictures(WHOLE, WHOLE)
-    monkeypatch.setattr("svdistill.data.decoding._to_array", full)
+    monkeypatch.setattr("svdistill.data.streaming._to_array", full)
     with pytest.raises(MemoryError):
         read.read(np.array([1]))

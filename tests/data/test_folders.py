@@ -1,12 +1,12 @@
 from pathlib import Path
 
 import pytest
-from picture_files import NAMES, in_turn, labels_of, noise, write_folder
 
+from picture_files import NAMES, in_turn, labels_of, noise, write_folder
+from svdistill.common.errors import ArgumentError, DataError
 from svdistill.data import DataWarning
 from svdistill.data.folders import read_folder
 from svdistill.data.split_names import Wanted
-from svdistill.errors import ArgumentError, DataError
 
 IMAGES, LABELS = noise(6), in_turn(6)
 

@@ -1,10 +1,10 @@
 import pytest
 from PIL import Image
 
+from svdistill.common.errors import DataError
 from svdistill.data import DataWarning
-from svdistill.data.image_files import class_images, image_suffixes, images_below
+from svdistill.data.folders import class_images, image_suffixes, images_below
 from svdistill.data.notes import LeftOut
-from svdistill.errors import DataError
 
 
 def write(*paths):

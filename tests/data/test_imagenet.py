@@ -1,13 +1,13 @@
-"""The seed's large data sets, from files to a trained network."""
+"""The paper's large data sets, from files to a trained network."""
 
 import numpy as np
 import pytest
+
 from imagenet_files import IMAGENET_WNIDS, write_imagenet, write_tiny_imagenet
 from picture_files import in_order
-
 from svdistill.cli import main
 from svdistill.data import load_images
-from svdistill.training.weights import read_card
+from svdistill.runs.weights import read_card
 
 TRAIN = ["train", "--network", "vgg_student", "--width", "0.05", "--epochs", "1", "--device", "cpu"]
 

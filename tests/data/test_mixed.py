@@ -4,13 +4,12 @@ from math import ceil
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from picture_files import noise
+from hypothesis import given, settings, strategies as st
 
+from picture_files import noise
+from svdistill.common.errors import ArgumentError
 from svdistill.data import UNLABELLED, MixedSplit, ResidentSplit, StreamedSplit
 from svdistill.data.opening import ArrayPictures
-from svdistill.errors import ArgumentError
 
 IMAGES = noise(60).transpose(0, 3, 1, 2).copy()  # [N, 3, H, W]
 COUNTS = st.integers(1, 30)

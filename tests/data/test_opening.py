@@ -1,12 +1,11 @@
 import datasets
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from picture_files import in_turn, noise, write_folder, write_parquet
+from hypothesis import given, strategies as st
 
+from picture_files import in_turn, noise, write_folder, write_parquet
+from svdistill.common.errors import ArgumentError, DataError
 from svdistill.data.opening import open_images
-from svdistill.errors import ArgumentError, DataError
 
 IMAGES, LABELS = noise(30), in_turn(30)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from svdistill.data.random_states import RandomStates
+from svdistill.data.random_views import RandomStates
 
 
 def drawn():

@@ -1,11 +1,10 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
+from svdistill.common.errors import ArgumentError
 from svdistill.data.opening import ArrayPictures
 from svdistill.data.selection import Part, keep_classes, split_part, stratified, training_part
-from svdistill.errors import ArgumentError
 
 LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=60).map(np.array)
 SEEDS = st.integers(0, 2**63 - 1)

@@ -5,13 +5,13 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from picture_files import NAMES, in_order, in_turn, noise, table, write_folder, write_parquet
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from svdistill.cores import available_cores
+from picture_files import NAMES, in_order, in_turn, noise, table, write_folder, write_parquet
+from svdistill.common.errors import ArgumentError, DataError
+from svdistill.common.machine import available_cores
 from svdistill.data import ResidentSplit, StreamedSplit, load_images
-from svdistill.errors import ArgumentError, DataError
 
 IMAGES, LABELS = noise(60), in_turn(60)
 SPLITS = ("train", "dev", "test")

@@ -1,7 +1,7 @@
 import pytest
 
+from svdistill.common.errors import ArgumentError
 from svdistill.data.split_names import folder_role, preferred, split_role, wanted_split
-from svdistill.errors import ArgumentError
 
 
 @pytest.mark.parametrize(

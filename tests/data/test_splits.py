@@ -3,13 +3,12 @@ import random
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from picture_files import noise
+from hypothesis import given, settings, strategies as st
 
+from picture_files import noise
+from svdistill.common.errors import ArgumentError, DataError
 from svdistill.data import ResidentSplit, StreamedSplit
 from svdistill.data.opening import ArrayPictures
-from svdistill.errors import ArgumentError, DataError
 
 COUNT = 23
 IMAGES = noise(COUNT).transpose(0, 3, 1, 2).copy()  # [N, 3, H, W]

@@ -6,13 +6,12 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
-from picture_files import NAMES, in_turn, labels_of, noise, table, write_parquet
 
+from picture_files import NAMES, in_turn, labels_of, noise, table, write_parquet
+from svdistill.common.errors import DataError, MachineError
 from svdistill.data import DataWarning
 from svdistill.data.split_names import Wanted
-from svdistill.data.table_sources import read_hub, read_parquet
-from svdistill.data.tables import tables_of
-from svdistill.errors import DataError, MachineError
+from svdistill.data.tables import read_hub, read_parquet, tables_of
 
 IMAGES, LABELS = noise(6), in_turn(6)
 

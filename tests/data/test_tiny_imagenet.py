@@ -2,13 +2,13 @@ import shutil
 
 import numpy as np
 import pytest
-from imagenet_files import VAL, WNIDS, write_tiny_imagenet
-from picture_files import in_order, labels_of
 from PIL import Image
 
+from imagenet_files import VAL, WNIDS, write_tiny_imagenet
+from picture_files import in_order, labels_of
+from svdistill.common.errors import DataError
 from svdistill.data import load_images
-from svdistill.data.tiny_imagenet import name_classes, read_tiny_imagenet
-from svdistill.errors import DataError
+from svdistill.data.folders import name_classes, read_tiny_imagenet
 
 NAMES = (
     "goldfish, Carassius auratus",  # n01443537

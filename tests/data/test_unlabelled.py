@@ -3,9 +3,10 @@ import numpy as np
 import pytest
 import torch
 from datasets import DatasetDict
-from picture_files import in_order, in_turn, noise, table, write_folder, write_parquet
 from PIL import Image
 
+from picture_files import in_order, in_turn, noise, table, write_folder, write_parquet
+from svdistill.common.errors import ArgumentError, DataError
 from svdistill.data import (
     UNLABELLED,
     DataWarning,
@@ -15,7 +16,6 @@ from svdistill.data import (
     load_images,
 )
 from svdistill.data.unlabelled import open_unlabelled
-from svdistill.errors import ArgumentError, DataError
 
 IMAGES, LABELS = noise(30), in_turn(30)
 MORE = noise(7, seed=1)

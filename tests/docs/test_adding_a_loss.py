@@ -42,7 +42,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory, blocks: list[Block]) -> Path:
     (copy / FILE).write_text(file)
     after(copy / REGISTRY, r"^from svdistill.losses.fsp .*\n", IMPORT)
     before(copy / REGISTRY, r"^    \)\n\}\n", entry)
-    after(copy / CONTRACT, r"^from svdistill.errors .*\n", IMPORT)
+    after(copy / CONTRACT, r"^from svdistill.common.errors .*\n", IMPORT)
     after(copy / CONTRACT, r"^LOSSES = \{\n", row)
     before(copy / FORMULAS, r"\Z", formula)
     return copy

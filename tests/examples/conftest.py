@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from svdistill.networks.torchvision_build import prepare_torchvision
+from svdistill.networks.torchvision_models import prepare_torchvision
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

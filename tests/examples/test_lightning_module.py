@@ -12,7 +12,7 @@ import svdistill as sd
 # where torchvision must be prepared first. Ours still count.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("error::svdistill.errors.TransferWarning"),
+    pytest.mark.filterwarnings("error::svdistill.common.errors.TransferWarning"),
 ]
 
 

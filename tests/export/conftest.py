@@ -1,7 +1,8 @@
 import pytest
 
+from svdistill.config import TrainConfig
 from svdistill.export import ExportReport, export_student
-from svdistill.training import TrainConfig, train
+from svdistill.training import train
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,8 @@ import time
 import pytest
 import torch
 
-from svdistill.export import latency
-from svdistill.export.latency import measure_latency
+from svdistill.export import checks as latency
+from svdistill.export.checks import measure_latency
 
 
 def test_both_are_timed_on_batches_of_both_sizes() -> None:

@@ -14,16 +14,15 @@ from safetensors.torch import load_file, save_file
 
 import svdistill
 from svdistill.cli.manual import EXPORT_EXAMPLES
+from svdistill.common.errors import ArgumentError, RunError
 from svdistill.data import Augmentation, images_from_loaders, load_images
-from svdistill.errors import ArgumentError, RunError
-from svdistill.export import ExportReport, export_student
-from svdistill.export import exporting as module
+from svdistill.export import ExportReport, export_student, student as module
 from svdistill.export.metadata import metadata_of
 from svdistill.networks import build_network
-from svdistill.networks.torchvision_build import prepare_torchvision
-from svdistill.training import load_student
-from svdistill.training.run_directory import read_summary
-from svdistill.training.weights import WeightsCard, read_card, save_weights
+from svdistill.networks.torchvision_models import prepare_torchvision
+from svdistill.runs import load_student
+from svdistill.runs.directory import read_summary
+from svdistill.runs.weights import WeightsCard, read_card, save_weights
 
 # What the manual tells to do, in a process that has neither torch nor svdistill.
 PROGRAM = """

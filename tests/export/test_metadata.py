@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from svdistill.errors import ArgumentError, RunError
+from svdistill.common.errors import ArgumentError, RunError
 from svdistill.export import ExportMetadata, ExportReport, read_export_metadata
 
 

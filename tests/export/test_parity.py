@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from svdistill.errors import RunError
-from svdistill.export.parity import Parity, compare
+from svdistill.common.errors import RunError
+from svdistill.export.checks import Parity, compare
 
 
 def test_all_images_are_compared_in_batches_of_several_sizes() -> None:

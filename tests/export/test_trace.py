@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from svdistill.common.errors import ArgumentError, RunError
 from svdistill.data import load_images
-from svdistill.errors import ArgumentError, RunError
+from svdistill.export.checks import compare
 from svdistill.export.formats import FORMATS
-from svdistill.export.parity import compare
-from svdistill.export.trace import LogitsOnly, trace_network
+from svdistill.export.tracing import LogitsOnly, trace_network
 from svdistill.networks import build_network
 
 

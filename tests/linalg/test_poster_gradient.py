@@ -1,4 +1,4 @@
-"""The poster's gradient: equal to its printed formula, and wrong exactly where the seed says so."""
+"""The poster's gradient: equal to its printed formula, and wrong where the paper says so."""
 
 import numpy as np
 import pytest

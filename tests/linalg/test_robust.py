@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from svdistill.errors import ArgumentError
-from svdistill.linalg import robust, truncated_svd
-from svdistill.linalg.robust import eigh, svd
+from svdistill.common.errors import ArgumentError
+from svdistill.linalg import subspace as robust, truncated_svd
+from svdistill.linalg.subspace import eigh, svd
 
 SYMMETRIC = torch.stack([m @ m.T for m in torch.randn(4, 5, 5, generator=torch.manual_seed(0))])
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from recorded_work import Recordable
-from svdistill.linalg.small_eigen import leading_of_small
+from svdistill.linalg.subspace import leading_of_small
 
 
 def positive(q: int, seed: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:

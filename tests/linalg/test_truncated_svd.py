@@ -9,7 +9,7 @@ from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from references import fix_signs, full_svd, relative_error, separated
-from svdistill.errors import ArgumentError
+from svdistill.common.errors import ArgumentError
 from svdistill.linalg import truncated_svd
 
 SOLVERS = ["auto", "gram", "svd"]

@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from references import explicit_dfv, relative_error
-from svdistill.errors import ArgumentError
+from svdistill.common.errors import ArgumentError
 from svdistill.losses import dfv, dfv_distance
 
 BETAS = [0.05, 0.1, 0.19, 0.21, 0.5, 1.0, 8.0, 100.0, 1000.0]

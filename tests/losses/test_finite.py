@@ -6,12 +6,12 @@ import weakref
 import pytest
 import torch
 from custom_loss import AttentionLoss
-from feature_maps import logits, maps
 
+from feature_maps import logits, maps
 from recorded_work import recorded
-from svdistill.errors import TrainingError
+from svdistill.common.errors import TrainingError
 from svdistill.losses import FSPLoss, PositionSVDLoss, SoftTargetLoss, SumLoss, SVDLoss
-from svdistill.losses.finite import require_magnitude, source
+from svdistill.losses.transfer import require_magnitude, source
 
 LOSSES = {
     "svd": SVDLoss,

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from feature_maps import SHAPES, maps
 
 import references
-from svdistill.errors import ArgumentError
+from feature_maps import SHAPES, maps
+from svdistill.common.errors import ArgumentError
 from svdistill.losses import FSPLoss
 from svdistill.losses.fsp import pool_by_gather
 

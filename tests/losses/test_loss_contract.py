@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from custom_loss import AttentionLoss
-from feature_maps import SMALL_SHAPES, logits, maps
 
 import references
-from svdistill.errors import ArgumentError
+from feature_maps import SMALL_SHAPES, logits, maps
+from svdistill.common.errors import ArgumentError
 from svdistill.losses import (
     FSPLoss,
     Knowledge,

@@ -3,16 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from feature_maps import maps
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import references
+from feature_maps import maps
 from recorded_work import Recordable, recorded
-from svdistill.errors import ArgumentError
+from svdistill.common.errors import ArgumentError
 from svdistill.losses import PositionSVDLoss, SVDLoss
-from svdistill.losses.positions import pool_by_products
+from svdistill.losses.position_svd import pool_by_products
 
 WIDE, NARROW = [(9, 8, 6), (7, 4, 3)], [(4, 8, 6), (5, 4, 3)]
 

@@ -6,11 +6,12 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
-from feature_maps import logits, maps
 from torch import nn
 
-from svdistill.distiller import Distiller
-from svdistill.errors import ArgumentError
+from feature_maps import logits, maps
+from svdistill.common.errors import ArgumentError
+from svdistill.config import CacheConfig, DistillConfig
+from svdistill.distillation.distiller import Distiller
 from svdistill.losses import (
     FSPLoss,
     Knowledge,
@@ -23,9 +24,8 @@ from svdistill.losses import (
     register,
     registry,
 )
-from svdistill.report.row_names import row_name
-from svdistill.training import CacheConfig, DistillConfig
-from svdistill.training.assembly import build_losses
+from svdistill.report.runs import row_name
+from svdistill.training.setup import build_losses
 
 OWN_CODE = """
 import svdistill as sd

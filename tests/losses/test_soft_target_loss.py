@@ -3,10 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from feature_maps import logits
 
 import references
-from svdistill.errors import ArgumentError
+from feature_maps import logits
+from svdistill.common.errors import ArgumentError
 from svdistill.losses import SoftTargetLoss
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from feature_maps import logits, maps
 
-from svdistill.errors import ArgumentError
+from feature_maps import logits, maps
+from svdistill.common.errors import ArgumentError
 from svdistill.losses import FSPLoss, SoftTargetLoss, SumLoss, SVDLoss
 
 

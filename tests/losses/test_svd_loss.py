@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from feature_maps import SHAPES, maps
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import references
-from svdistill.errors import ArgumentError
+from feature_maps import SHAPES, maps
+from svdistill.common.errors import ArgumentError
 from svdistill.losses import SVDLoss
 
 
@@ -188,7 +187,7 @@ def test_descending_the_exact_gradient_ends_at_the_teacher():
 
 
 def test_sixteen_vectors_where_a_map_has_four_positions():
-    """The seed's largest k at the end of a VGG, in float64 with nothing left out of the formula."""
+    """The paper's largest k at the end of a VGG, in float64 and the whole formula."""
     shapes = [(8, 4, 4), (16, 2, 2)]  # 16 positions by 8 channels, then 4 by 16
     student, teacher = maps(0, shapes=shapes), maps(1, shapes=shapes)
     loss = SVDLoss(16)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from svdistill.errors import ArgumentError
-from svdistill.networks.external import import_network
+from svdistill.common.errors import ArgumentError
+from svdistill.networks.own_code import import_network
 
 SOURCE = """
 import torch

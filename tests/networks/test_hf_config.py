@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_hf import CONFIG, write_folder
 
-from svdistill.errors import ArgumentError
+from svdistill.common.errors import ArgumentError
 from svdistill.networks import build_network
-from svdistill.networks.hf_config import build_from_config, config_text
+from svdistill.networks.transformers_models import build_from_config, config_text
+from tiny_hf import CONFIG, write_folder
 
 
 @pytest.fixture(scope="module")

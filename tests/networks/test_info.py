@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from svdistill.errors import ArgumentError
+from svdistill.common.errors import ArgumentError
 from svdistill.networks import (
     build_network,
     describe_network,
@@ -13,7 +13,7 @@ from svdistill.networks import (
     profile_network,
     published_size,
 )
-from svdistill.networks.torchvision_build import prepare_torchvision
+from svdistill.networks.torchvision_models import prepare_torchvision
 
 
 @pytest.mark.parametrize("name", network_names())

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from svdistill.networks import build_network
-from svdistill.networks.mobilenet import _separable_block
+from svdistill.networks.paper import _separable_block
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from svdistill.errors import ArgumentError
+from svdistill.common.errors import ArgumentError
 from svdistill.networks import build_network, network_names, profile_network
 
 COUNTS = {  # FLOPs and parameters in millions at 100 classes and 3 x 32 x 32

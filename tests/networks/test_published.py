@@ -1,10 +1,10 @@
-"""Tests of the seed's table next to what we count."""
+"""Tests of the paper's table next to what we count."""
 
 from __future__ import annotations
 
 import pytest
 
-from svdistill.errors import ArgumentError
+from svdistill.common.errors import ArgumentError
 from svdistill.networks import describe_network, network_names, published_size
 
 

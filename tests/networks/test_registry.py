@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from svdistill.errors import ArgumentError
+from svdistill.common.errors import ArgumentError
 from svdistill.networks import (
     build_network,
     input_spec,
@@ -19,7 +19,7 @@ from svdistill.networks import (
     network_names,
     pretrained_classes,
 )
-from svdistill.networks.base import scale_channels
+from svdistill.networks.paper import scale_channels
 
 ALL = network_names()
 TEACHERS_AND_STUDENTS = [
@@ -269,6 +269,6 @@ def test_a_library_that_is_missing_is_named_with_the_command(library, name, monk
         return importlib.__import__(module)
 
     monkeypatch.setattr("importlib.import_module", absent)
-    monkeypatch.setattr("svdistill.networks.torchvision_build._libraries", [None])
+    monkeypatch.setattr("svdistill.networks.torchvision_models._libraries", [None])
     with pytest.raises(ArgumentError, match=rf"^{library}: .*pip install 'svdistill\[zoo\]'"):
         build_network(name, 10)

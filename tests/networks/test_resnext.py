@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from svdistill.networks import build_network, profile_network
-from svdistill.networks.resnext import BranchedBlock, resnext
+from svdistill.networks.paper import BranchedBlock, resnext
 
 
 def branch_by_branch(block: BranchedBlock, images: Tensor, branches: int) -> Tensor:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from svdistill.networks import build_seed_network, profile_network
-from svdistill.networks.stage_costs import Cost, stage_costs
+from svdistill.networks import build_paper_network, profile_network
+from svdistill.networks.profile import Cost, stage_costs
 
 
 def test_costs_are_those_of_the_parts_by_themselves() -> None:
-    network = build_seed_network("mobilenet_student", 10, 0.25).eval()
+    network = build_paper_network("mobilenet_student", 10, 0.25).eval()
     parts = tuple(dict(network.named_children()))
     *costs, rest = stage_costs(network, torch.zeros(1, 3, 16, 16), parts)
     shapes = dict(profile_network(network, (3, 16, 16), parts).taps)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from svdistill.networks.torchvision_build import prepare_torchvision
+from svdistill.networks.torchvision_models import prepare_torchvision
 
 NEEDS_TORCHVISION = pytest.mark.skipif(
     importlib.util.find_spec("torchvision") is None, reason="torchvision is not installed"
@@ -19,7 +19,7 @@ NEEDS_TORCHVISION = pytest.mark.skipif(
 def test_what_imports_torchvision_imports_well_then() -> None:
     # In a process of its own: an operator is defined once in each.
     code = (
-        "from svdistill.networks.torchvision_build import prepare_torchvision as prepare\n"
+        "from svdistill.networks.torchvision_models import prepare_torchvision as prepare\n"
         "prepare(); prepare()\n"
         "import torchvision; print(torchvision.models.get_model('alexnet') is not None)"
     )
@@ -28,8 +28,8 @@ def test_what_imports_torchvision_imports_well_then() -> None:
 
 
 def test_without_torchvision_it_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("svdistill.networks.torchvision_build.find_spec", lambda name: None)
-    monkeypatch.setattr("svdistill.networks.torchvision_build._libraries", [])
+    monkeypatch.setattr("svdistill.networks.torchvision_models.find_spec", lambda name: None)
+    monkeypatch.setattr("svdistill.networks.torchvision_models._libraries", [])
     prepare_torchvision()
 
 
@@ -37,8 +37,8 @@ def test_another_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(name: str) -> None:
         raise RuntimeError("no space left")
 
-    monkeypatch.setattr("svdistill.networks.torchvision_build.find_spec", lambda name: object())
-    monkeypatch.setattr("svdistill.networks.torchvision_build._libraries", [])
+    monkeypatch.setattr("svdistill.networks.torchvision_models.find_spec", lambda name: object())
+    monkeypatch.setattr("svdistill.networks.torchvision_models._libraries", [])
     monkeypatch.setattr("importlib.import_module", broken)
     with pytest.raises(RuntimeError, match="no space left"):
         prepare_torchvision()

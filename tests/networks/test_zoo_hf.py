@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_hf import transformers, write_folder
 
-from svdistill.errors import ArgumentError
-from svdistill.logits import as_logits
+from svdistill.common.errors import ArgumentError
+from svdistill.common.logits import as_logits
 from svdistill.networks import InputSpec, build_network, input_spec, pretrained_classes
-from svdistill.networks.zoo_hf import fill
+from svdistill.networks.transformers_models import fill
+from tiny_hf import transformers, write_folder
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +110,8 @@ def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(repository: str) -> None:
         raise ConnectionError(f"cannot reach {repository}")
 
-    monkeypatch.setattr("svdistill.networks.zoo_hf.in_hub_cache", lambda *names: None)
-    monkeypatch.setattr("svdistill.networks.zoo_hf.require_hub", offline)
+    monkeypatch.setattr("svdistill.networks.transformers_models.in_hub_cache", lambda *names: None)
+    monkeypatch.setattr("svdistill.networks.transformers_models.require_hub", offline)
     with pytest.raises(ArgumentError, match=r"^hf:someone/vit: .*ConnectionError: cannot reach"):
         build_network("hf:someone/vit", 5, pretrained=True)
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from svdistill.errors import ArgumentError
+from svdistill.common.errors import ArgumentError
 from svdistill.networks import InputSpec, build_network, input_spec, pretrained_classes
-from svdistill.networks.torchvision_build import prepare_torchvision
+from svdistill.networks.torchvision_models import prepare_torchvision
 
 prepare_torchvision()
 timm = pytest.importorskip("timm")
@@ -24,7 +24,9 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torc
     file = tmp_path / "model.safetensors"
     save_file(tensors, file)
     asked = {("timm/test_resnet.r160_in1k", "model.safetensors"): file}
-    monkeypatch.setattr("svdistill.networks.zoo_timm.in_hub_cache", lambda *names: asked.get(names))
+    monkeypatch.setattr(
+        "svdistill.networks.timm_models.in_hub_cache", lambda *names: asked.get(names)
+    )
     return tensors
 
 
@@ -67,8 +69,8 @@ def test_published_weights_of_other_classes_lose_their_head(
 
 
 def test_weights_that_cannot_be_had_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("svdistill.networks.zoo_timm.in_hub_cache", lambda *names: None)
-    monkeypatch.setattr("svdistill.networks.zoo_timm.require_hub", no_hub)
+    monkeypatch.setattr("svdistill.networks.timm_models.in_hub_cache", lambda *names: None)
+    monkeypatch.setattr("svdistill.networks.timm_models.require_hub", no_hub)
     with pytest.raises(
         ArgumentError, match=r"^timm:test_resnet: .*ConnectionError.*--weights"
     ) as e:
@@ -110,5 +112,5 @@ def test_what_images_the_weights_were_trained_on() -> None:
 
 
 def test_the_seeds_widths_are_the_seeds_alone() -> None:
-    with pytest.raises(ArgumentError, match=r"^width: expected 1 .*none of the seed's"):
+    with pytest.raises(ArgumentError, match=r"^width: expected 1 .*none of the paper's"):
         build_network("timm:test_resnet", 10, 0.5)

@@ -8,9 +8,9 @@ from urllib.error import URLError
 import pytest
 import torch
 
-from svdistill.errors import ArgumentError
+from svdistill.common.errors import ArgumentError
 from svdistill.networks import InputSpec, build_network, input_spec, pretrained_classes
-from svdistill.networks.torchvision_build import prepare_torchvision
+from svdistill.networks.torchvision_models import prepare_torchvision
 
 prepare_torchvision()
 models: Any = pytest.importorskip("torchvision.models")

@@ -11,12 +11,13 @@ import pytest
 import torch
 from kills import outcome
 from safetensors.torch import load_file
-from together import ENDS_WITHIN, ENVIRONMENT, ended, free_port, start_programs, start_ranks
 
 from svdistill.cli import main
+from svdistill.config import DistillConfig, TrainConfig
 from svdistill.parallel import TIMEOUT
-from svdistill.training import DistillConfig, TrainConfig, distill, train
-from svdistill.training.run_directory import read_environment, read_records, read_summary
+from svdistill.runs.directory import read_environment, read_records, read_summary
+from svdistill.training import distill, train
+from together import ENDS_WITHIN, ENVIRONMENT, ended, free_port, start_programs, start_ranks
 
 TINY = {
     "data": "digits",
@@ -143,7 +144,7 @@ def test_a_run_goes_on_in_another_number_of_processes(killed, runs):
 
 def test_a_signal_to_one_stops_all_and_all_go_on_as_if_none_had_come(runs, launched):
     words = distill_words(runs, "stopped")
-    sixth = [str(Path(__file__).with_name("signal_at_a_step.py")), "SIGTERM", "6"]
+    sixth = [str(Path(__file__).parents[1] / "helpers" / "signal_at_a_step.py"), "SIGTERM", "6"]
     ranks = start_programs(["-m", "svdistill", *words], [*sixth, *words])
     (status, _, said), (other, out, silent) = map(ended, ranks)
     assert (status, other) == (143, 143)

@@ -5,17 +5,17 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from together import in_processes
 from torch import nn
 
+from svdistill.common.errors import DataError, RunError
 from svdistill.data import load_images
-from svdistill.distiller import Distiller
-from svdistill.errors import DataError, RunError
+from svdistill.distillation.distiller import Distiller
 from svdistill.linalg import watch_convergence
 from svdistill.losses import FSPLoss
 from svdistill.parallel import (
     batch_norm_over,
     broadcast,
+    group as group_module,
     in_main,
     is_main,
     meet,
@@ -26,11 +26,10 @@ from svdistill.parallel import (
     sum_over,
     together,
 )
-from svdistill.parallel import group as group_module
-from svdistill.training.begun_epoch import BegunEpoch
-from svdistill.training.metrics import EpochMeter, evaluate_network
+from svdistill.training.epoch import BegunEpoch
+from svdistill.training.metrics import EpochMeter, StepResult, evaluate_network, of_whole_batch
 from svdistill.training.step import TaskStep
-from svdistill.training.step_result import StepResult, of_whole_batch
+from together import in_processes
 
 
 def failing(*ranks):

@@ -4,11 +4,11 @@ import copy
 
 import torch
 import torch.nn.functional as F
-from together import in_processes
 from torch import nn
 
-from svdistill.distiller import Distiller
+from svdistill.distillation.distiller import Distiller
 from svdistill.losses import SoftTargetLoss, SVDLoss
+from together import in_processes
 
 
 def block(front, back):

@@ -6,10 +6,11 @@ import pytest
 import yaml
 
 from svdistill.cli import main
-from svdistill.experiments.plan import find_methods
-from svdistill.experiments.presets import PRESETS
+from svdistill.config import TrainConfig
+from svdistill.paper.plan import find_methods
+from svdistill.paper.presets import PRESETS
 from svdistill.report import find_runs
-from svdistill.training import TrainConfig, train
+from svdistill.training import train
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.yaml"))
 

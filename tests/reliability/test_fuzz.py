@@ -12,7 +12,7 @@ from fuzz_cases import Case, make_case
 from fuzz_checks import Found, check
 from hard_features import BROKEN, DTYPES, ORDINARY, SAMPLES
 
-from svdistill.errors import TrainingError
+from svdistill.common.errors import TrainingError
 from svdistill.losses import SVDLoss
 
 SEED = 2026

@@ -1,8 +1,9 @@
 import pytest
 
-from svdistill.networks.torchvision_build import prepare_torchvision
+from svdistill.config import DistillConfig, TrainConfig
+from svdistill.networks.torchvision_models import prepare_torchvision
 from svdistill.report.runs import Run, find_runs
-from svdistill.training import DistillConfig, TrainConfig, distill, train
+from svdistill.training import distill, train
 
 SHARED = {
     "data": "digits",

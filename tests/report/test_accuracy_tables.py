@@ -1,13 +1,11 @@
 import statistics
 
 from made_runs import made_run
-
-from svdistill.report.accuracy_tables import accuracy_note, accuracy_table
-from svdistill.report.comparisons import Comparison
-from svdistill.report.grouping import compare
-from svdistill.report.html_table import HTMLTable
+from svdistill.config import TrainConfig
+from svdistill.report.accuracy import accuracy_note, accuracy_table
+from svdistill.report.comparison import Comparison, compare
 from svdistill.report.runs import Run
-from svdistill.training import TrainConfig
+from svdistill.report.tables import HTMLTable
 
 CIFAR = {"data": "parquet:cifar100", "network": "vgg_student"}
 # What the paper's own protocol is, with the gradient that it prints.

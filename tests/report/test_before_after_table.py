@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from svdistill.report.before_after_table import before_after_table
+from svdistill.report.outcome import before_after_table
 from svdistill.training.before_after import BeforeAfter, NetworkFigures
 
 STUDENT = NetworkFigures(5.0, 923_000, 8_600_000, 3_692_000, 1.25)

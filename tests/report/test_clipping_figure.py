@@ -1,9 +1,9 @@
 from pathlib import Path
 
 import numpy as np
-from made_runs import lines, made_run, shows, texts
 
-from svdistill.report.clipping_figure import clipping_curves
+from made_runs import lines, made_run, shows, texts
+from svdistill.report.cost import clipping_curves
 from svdistill.report.figure import BLUE, VERMILION
 from svdistill.report.runs import find_runs
 

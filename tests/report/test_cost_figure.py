@@ -1,7 +1,6 @@
 from made_runs import made_run, texts
-
-from svdistill.report.cost_figure import accuracy_against_cost, cost_points
-from svdistill.report.latency import Latency
+from svdistill.report.cost import accuracy_against_cost, cost_points
+from svdistill.report.rebuilding import Latency
 
 BIG = {"parameters": 9_000_000, "flops": 80_000_000}
 SMALL = {"parameters": 3_000_000, "flops": 20_000_000}

@@ -1,6 +1,5 @@
 from made_runs import lines, made_run, shows, texts
-
-from svdistill.report.curve_figures import accuracy_curves
+from svdistill.report.curves import accuracy_curves
 from svdistill.report.figure import BLUE, VERMILION
 
 ALONE = [made_run(f"alone-{seed}", accuracies=(10.0, 20.0, 30.0), seed=seed) for seed in range(2)]

@@ -2,10 +2,10 @@ import json
 
 import numpy as np
 import pytest
-from made_runs import NUMBERS
 from PIL import Image
 
-from svdistill.errors import RunError
+from made_runs import NUMBERS
+from svdistill.common.errors import RunError
 from svdistill.report import plot_curves
 
 

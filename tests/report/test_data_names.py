@@ -1,4 +1,4 @@
-from svdistill.report.data_names import class_choice, dataset_name
+from svdistill.report.runs import class_choice, dataset_name
 
 
 def test_data_sets_are_called_by_their_names() -> None:

@@ -1,11 +1,11 @@
 from dataclasses import replace
 
 import yaml
-from made_runs import made_run
 
-from svdistill.report.details import configurations, machines
-from svdistill.report.grouping import compare
-from svdistill.training import TrainConfig
+from made_runs import made_run
+from svdistill.config import TrainConfig
+from svdistill.report.comparison import compare
+from svdistill.report.sections import configurations, machines
 
 
 def test_a_row_lists_its_runs_and_what_makes_them_again() -> None:

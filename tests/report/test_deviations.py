@@ -1,10 +1,10 @@
 from pathlib import Path
 
 import pytest
-from made_runs import made_run
 
+from made_runs import made_run
+from svdistill.report.comparison import compare
 from svdistill.report.deviations import Deviation, deviations, network_deviations
-from svdistill.report.grouping import compare
 from svdistill.report.runs import Run, find_runs
 
 RESULTS = Path(__file__).parents[2] / "results"

@@ -5,16 +5,16 @@ import pytest
 import torch
 from PIL import Image
 
-from svdistill.errors import SVDistillError
+from svdistill.common.errors import SVDistillError
 from svdistill.networks import build_network
-from svdistill.report import feature_maps
-from svdistill.report.feature_maps import tapped_maps
+from svdistill.report import maps as feature_maps
+from svdistill.report.maps import tapped_maps
 from svdistill.report.rebuilding import Missing
 from svdistill.report.runs import Run
+from svdistill.runs import load_student
 from svdistill.taps import FeatureTaps, TapPairs
-from svdistill.training import load_student
-from svdistill.training.evaluation_images import load_test_images
-from svdistill.training.seeding import derive_seed
+from svdistill.training.evaluation import load_test_images
+from svdistill.training.setup import derive_seed
 
 STAGES = tuple(f"stage{number}" for number in (1, 2, 3, 4))
 OF_SEED = TapPairs(STAGES, STAGES)

@@ -2,11 +2,11 @@ import re
 from xml.etree import ElementTree
 
 import numpy as np
-from made_runs import texts
 from matplotlib.figure import Figure as Drawing
 
-from svdistill.report.bands import Band
+from made_runs import texts
 from svdistill.report.figure import LINE_STYLES, draw_band, new_drawing, plain, styled, to_svg
+from svdistill.report.statistics import Band
 
 
 def drawn(values: tuple[float, ...] = (1.0, 3.0, 2.0)) -> Drawing:

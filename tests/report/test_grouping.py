@@ -1,8 +1,7 @@
 from dataclasses import replace
 
 from made_runs import made_run
-
-from svdistill.report.grouping import compare
+from svdistill.report.comparison import compare
 from svdistill.report.runs import Run
 
 CIFAR = "parquet:data/cifar100"

@@ -1,7 +1,6 @@
 from made_runs import made_run
-
-from svdistill.report.grouping import compare
-from svdistill.report.headlines import Headline, headline
+from svdistill.report.accuracy import Headline, headline
+from svdistill.report.comparison import compare
 from svdistill.report.runs import Run
 
 SVD = {"loss": "svd", "teacher": "t"}

@@ -2,10 +2,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made_runs import made_run
 
-from svdistill.report.image_facts import image_facts
-from svdistill.report.rebuilding import card_of
+from made_runs import made_run
+from svdistill.report.rebuilding import card_of, image_facts
 from svdistill.report.runs import Run
 
 
@@ -50,6 +49,6 @@ def test_without_weights_less_is_known(tmp_path: Path) -> None:
 def test_not_all_of_many_classes_are_named(distilled: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     names = tuple(f"kind {number}" for number in range(1000))
     many = replace(card_of(distilled), class_names=names)
-    monkeypatch.setattr("svdistill.report.image_facts.card_of", lambda run: many)
+    monkeypatch.setattr("svdistill.report.rebuilding.card_of", lambda run: many)
     assert facts(distilled)["classes"].startswith("1,000: kind 0, ")
     assert facts(distilled)["classes"].endswith("kind 11 and 988 more")

@@ -3,11 +3,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from made_runs import made_run
 
+from made_runs import made_run
 from svdistill.networks import build_network, profile_network
-from svdistill.report.latency import measure_latencies, rebuild
-from svdistill.report.rebuilding import Missing
+from svdistill.report.rebuilding import Missing, measure_latencies, rebuild
 from svdistill.report.runs import Run
 
 

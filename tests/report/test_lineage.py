@@ -2,10 +2,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made_runs import made_run, written
 
-from svdistill.report.lineage import named_teacher, teacher_among, teacher_network
-from svdistill.report.runs import Run
+from made_runs import made_run, written
+from svdistill.report.runs import Run, named_teacher, teacher_among, teacher_network
 
 TEACHER = made_run("runs/teacher", "timm:resnet18")
 

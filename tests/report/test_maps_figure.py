@@ -5,13 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from made_runs import made_run, texts
 from PIL import Image
 from torch import Tensor
 
-from svdistill.report.maps_figure import maps_figure
-from svdistill.report.pair_maps import PairMaps
-from svdistill.report.spectra import Analysis
+from made_runs import made_run, texts
+from svdistill.report.maps import PairMaps
+from svdistill.report.spectra import Analysis, maps_figure
 
 
 def pair(front: int = 3, back: int = 2) -> PairMaps:

@@ -1,10 +1,9 @@
 from dataclasses import replace
 
 import pytest
-from made_runs import made_run
 
-from svdistill.report.grouping import compare
-from svdistill.report.method_results import MethodResult, best_results, method_results
+from made_runs import made_run
+from svdistill.report.comparison import MethodResult, best_results, compare, method_results
 from svdistill.report.runs import Run
 
 CIFAR = {"data": "parquet:cifar100", "network": "vgg_stride_student"}

@@ -21,13 +21,13 @@ def test_one_network_shows_its_parts_sum_and_deviation(name):
         assert stage.path in shown
         assert f"{stage.parameters:,}" in shown
     assert f"{network.profile.parameters:,}" in shown
-    assert "seed's table" in shown
+    assert "paper's table" in shown
     assert ("Deviation:" in shown) == bool(network.published.deviation)
 
 
 def test_other_settings_are_not_compared_with_the_published_ones():
     shown = text(network_table(describe_network("vgg_student", num_classes=10)))
-    assert "seed's table" not in shown
+    assert "paper's table" not in shown
 
 
 def test_all_networks_have_a_row_with_an_unbroken_name():

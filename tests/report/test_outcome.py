@@ -2,12 +2,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made_runs import made_run, written
 
-from svdistill.errors import RunError
-from svdistill.report.intervals import wilson_interval
+from made_runs import made_run, written
+from svdistill.common.errors import RunError
 from svdistill.report.outcome import Outcome, outcome
 from svdistill.report.runs import Run
+from svdistill.report.statistics import wilson_interval
 from svdistill.training.before_after import BeforeAfter, NetworkFigures, write_before_after
 
 STUDENT = NetworkFigures(

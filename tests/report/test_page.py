@@ -6,12 +6,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from made_runs import made_run, written
 
-from svdistill.errors import ArgumentError, RunError
+from made_runs import made_run, written
+from svdistill.common.errors import ArgumentError, RunError
 from svdistill.report import write_report
-from svdistill.report.contents import SECTIONS
-from svdistill.report.latency import Latencies
+from svdistill.report.page import SECTIONS
+from svdistill.report.rebuilding import Latencies
 from svdistill.report.runs import Run
 
 OF_FEW = ("outcome", "images")  # sections of pages with few runs

@@ -3,12 +3,11 @@ from itertools import pairwise
 
 import pytest
 import torch
-from made_runs import random_maps
 from torch import Tensor
 
+from made_runs import random_maps
 from svdistill.losses import SVDLoss
-from svdistill.report.feature_maps import TappedMaps
-from svdistill.report.pair_maps import pair_maps
+from svdistill.report.maps import TappedMaps, pair_maps
 
 
 def first_vectors(maps: TappedMaps, name: str, image: int, k: int) -> list[Tensor]:

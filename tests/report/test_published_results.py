@@ -1,10 +1,6 @@
 import pytest
 
-from svdistill.report.published_results import (
-    published_accuracy,
-    published_large_data,
-    published_vectors,
-)
+from svdistill.report.published import published_accuracy, published_large_data, published_vectors
 
 
 @pytest.mark.parametrize(

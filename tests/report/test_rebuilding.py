@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from made_runs import made_run
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from made_runs import made_run
 from svdistill.networks import build_network
 from svdistill.report.rebuilding import (
     Missing,
@@ -18,8 +18,8 @@ from svdistill.report.rebuilding import (
     trained_teacher,
 )
 from svdistill.report.runs import Run
-from svdistill.training import load_student
-from svdistill.training.seeding import derive_seed
+from svdistill.runs import load_student
+from svdistill.training.setup import derive_seed
 
 
 def changed(run: Run, **config: object) -> Run:

@@ -1,8 +1,8 @@
 from pathlib import Path
 
 import pytest
-from made_runs import made_run, written
 
+from made_runs import made_run, written
 from svdistill.cli import main
 
 

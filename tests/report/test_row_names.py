@@ -2,8 +2,8 @@ import dataclasses
 
 import pytest
 
-from svdistill.report.row_names import loss_name, row_name
-from svdistill.training import DistillConfig, TrainConfig
+from svdistill.config import DistillConfig, TrainConfig
+from svdistill.report.runs import loss_name, row_name
 
 # The usual weights of labels and soft targets, beside another loss.
 BESIDE = {"task_weight": 0.1, "soft_target_weight": 0.9}

@@ -1,10 +1,10 @@
 from dataclasses import replace
 
 import numpy as np
-from made_runs import lines, made_run, shows, texts
 
+from made_runs import lines, made_run, shows, texts
+from svdistill.report.curves import run_curves
 from svdistill.report.figure import BLUE, GREEN, PURPLE, VERMILION
-from svdistill.report.run_curves_figure import run_curves
 from svdistill.report.runs import Run
 
 

@@ -4,8 +4,8 @@ import statistics
 from rich.console import Console
 
 from svdistill.report import MethodRow, markdown_table, method_rows, run_table
-from svdistill.report.run_tables import mean_std
-from svdistill.training import RunSummary
+from svdistill.report.tables import mean_std
+from svdistill.runs import RunSummary
 
 
 def summary(last, best, seed):

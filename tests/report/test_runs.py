@@ -1,9 +1,9 @@
 from pathlib import Path
 
 import pytest
-from made_runs import made_run, written
 
-from svdistill.errors import RunError
+from made_runs import made_run, written
+from svdistill.common.errors import RunError
 from svdistill.report.runs import find_runs
 
 RESULTS = Path(__file__).parents[2] / "results"

@@ -1,9 +1,9 @@
 import pytest
-from made_runs import made_run
 
+from made_runs import made_run
 from svdistill.report import sections
-from svdistill.report.grouping import compare
-from svdistill.report.latency import Latencies
+from svdistill.report.comparison import compare
+from svdistill.report.rebuilding import Latencies
 from svdistill.report.sections import (
     clipping_section,
     cost_section,

@@ -2,10 +2,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from made_runs import made_run, random_maps
 
-from svdistill.report.feature_maps import tapped_maps
-from svdistill.report.pair_maps import pair_maps
+from made_runs import made_run, random_maps
+from svdistill.report.maps import pair_maps, tapped_maps
 from svdistill.report.runs import Run
 from svdistill.report.spectra import analyse, spectrum_of
 from svdistill.taps import TapPairs

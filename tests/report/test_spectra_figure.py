@@ -2,11 +2,10 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from made_runs import lines, made_run, shows, texts
 
+from made_runs import lines, made_run, shows, texts
 from svdistill.report.figure import BLUE, VERMILION
-from svdistill.report.spectra import Analysis, Spectrum, TapSpectra
-from svdistill.report.spectra_figure import spectra_figure
+from svdistill.report.spectra import Analysis, Spectrum, TapSpectra, spectra_figure
 
 
 def spectrum(*values: float, close: float = 0.0) -> Spectrum:

@@ -2,12 +2,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made_runs import made_run
 
-from svdistill.report.grouping import compare
-from svdistill.report.part import Part
+from made_runs import made_run
+from svdistill.report.comparison import compare
 from svdistill.report.runs import Run, find_runs
-from svdistill.report.spectra_section import spectra_section
+from svdistill.report.sections import Part, spectra_section
 
 
 def shown(*runs: Run, data: str | None = None) -> Part:

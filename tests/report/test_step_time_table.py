@@ -1,7 +1,6 @@
 from made_runs import made_run
-
-from svdistill.report.grouping import compare
-from svdistill.report.step_time_table import step_time_table
+from svdistill.report.accuracy import step_time_table
+from svdistill.report.comparison import compare
 
 SVD = {"loss": "svd", "teacher": "t"}
 

@@ -4,11 +4,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from svdistill.config import CacheConfig, DistillConfig
+from svdistill.report.maps import chosen_pairs, compares_channels, pairs_table, run_pairs
 from svdistill.report.rebuilding import Missing, student_after, trained_teacher
 from svdistill.report.runs import Run, find_runs
-from svdistill.report.tap_pairs import chosen_pairs, compares_channels, pairs_table, run_pairs
 from svdistill.taps import PairedTaps, TapPairs, pair_taps
-from svdistill.training import CacheConfig, DistillConfig, cache_knowledge, distill
+from svdistill.training import cache_knowledge, distill
 
 STAGES = tuple(f"stage{number}" for number in (1, 2, 3, 4))
 
@@ -56,7 +57,7 @@ def test_without_a_loss_of_channels_there_is_no_adapter(of_timm: Run) -> None:
 
 def test_the_seeds_networks_have_their_own(distilled: Run) -> None:
     assert [row[0] for row in rows(distilled)] == list(STAGES)
-    assert {row[-1] for row in rows(distilled)} == {"the seed's"}
+    assert {row[-1] for row in rows(distilled)} == {"the paper's"}
 
 
 def test_the_paths_of_a_published_teacher_need_no_weights(of_timm: Run) -> None:

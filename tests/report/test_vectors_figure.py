@@ -1,9 +1,9 @@
 import pytest
-from made_runs import lines, made_run, shows, texts
 
+from made_runs import lines, made_run, shows, texts
 from svdistill.report.figure import BLUE
 from svdistill.report.runs import Run
-from svdistill.report.vectors_figure import number_of_vectors, vector_curves
+from svdistill.report.vectors import number_of_vectors, vector_curves
 
 STRIDE = "vgg_stride_student"
 

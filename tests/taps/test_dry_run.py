@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from svdistill.errors import ArgumentError
+from svdistill.common.errors import ArgumentError
 from svdistill.taps.dry_run import ModuleOutput, dry_run
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from svdistill.taps.grids import grid, is_channels_last
+from svdistill.taps.stages import grid, is_channels_last
 
 
 @pytest.mark.parametrize(

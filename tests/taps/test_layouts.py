@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from svdistill.distiller import Distiller
-from svdistill.errors import ArgumentError
+from svdistill.common.errors import ArgumentError
+from svdistill.distillation.distiller import Distiller
 from svdistill.losses import PositionSVDLoss, SVDLoss
 from svdistill.taps import FeatureTaps
 

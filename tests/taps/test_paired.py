@@ -1,6 +1,6 @@
 import pytest
 
-from svdistill.errors import ArgumentError
+from svdistill.common.errors import ArgumentError
 from svdistill.taps import PairedTap, PairedTaps, Stage, TapPairs
 
 TEACHER = (

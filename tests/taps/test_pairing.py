@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from svdistill.errors import ArgumentError
+from svdistill.common.errors import ArgumentError
 from svdistill.taps import FeatureTaps, TapPairs, describe_pairs, pair_taps
 from svdistill.taps.pairing import align
 from svdistill.taps.stages import FoundStage, Stage

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from svdistill.errors import ArgumentError
+from svdistill.common.errors import ArgumentError
 from svdistill.taps import FeatureTaps
 
 

@@ -1,9 +1,9 @@
-"""The pairs that are found between networks of timm, torchvision, Hugging Face and the seed."""
+"""The pairs that are found between networks of timm, torchvision, Hugging Face and the paper."""
 
 import pytest
 import torch
-from random_networks import random_network
 
+from random_networks import random_network
 from svdistill.taps import FeatureTaps, pair_taps
 
 SWIN_OF_HF = [

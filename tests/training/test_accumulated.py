@@ -4,15 +4,15 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from tiny_runs import distill_config, train_config
 from torch import nn
 
+from svdistill.common.errors import ArgumentError
 from svdistill.data import UNLABELLED
-from svdistill.distiller import Distiller
-from svdistill.errors import ArgumentError
+from svdistill.distillation.distiller import Distiller
 from svdistill.losses import SoftTargetLoss, SVDLoss
-from svdistill.training.accumulated import AccumulatedStep
+from svdistill.training.accumulation import AccumulatedStep
 from svdistill.training.step import DistillStep, TaskStep, TransferStep
+from tiny_runs import distill_config, train_config
 
 IMAGES = torch.rand(7, 3, 12, 12, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, UNLABELLED, 2, 3, UNLABELLED, 1, 0])

@@ -1,4 +1,4 @@
-"""Runs of networks that are none of the seed's: of libraries, of one's own code, as objects."""
+"""Runs of networks that are none of the paper's: of libraries, of one's own code, as objects."""
 
 import shutil
 import sys
@@ -8,24 +8,18 @@ from typing import NamedTuple
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_runs import KillAfter, Killed, Watching, outcome, train_config
 from torch import Tensor, nn
 
+from svdistill.common.errors import ArgumentError, RunError, SVDistillError
+from svdistill.config import CacheConfig, DistillConfig
 from svdistill.data import load_images
-from svdistill.errors import ArgumentError, RunError, SVDistillError
 from svdistill.networks import NetworkProfile
-from svdistill.networks.torchvision_build import prepare_torchvision
-from svdistill.training import (
-    CacheConfig,
-    DistillConfig,
-    cache_knowledge,
-    distill,
-    evaluate,
-    load_student,
-    train,
-)
-from svdistill.training.run_directory import read_records, read_summary
-from svdistill.training.weights import read_card
+from svdistill.networks.torchvision_models import prepare_torchvision
+from svdistill.runs import load_student
+from svdistill.runs.directory import read_records, read_summary
+from svdistill.runs.weights import read_card
+from svdistill.training import cache_knowledge, distill, evaluate, train
+from tiny_runs import KillAfter, Killed, Watching, outcome, train_config
 
 prepare_torchvision()
 timm = pytest.importorskip("timm")
@@ -88,7 +82,7 @@ class TestLibraries:
         published = timm.create_model("test_resnet").state_dict()
         save_file(published, tmp_path / "published.safetensors")
         monkeypatch.setattr(
-            "svdistill.networks.zoo_timm.in_hub_cache",
+            "svdistill.networks.timm_models.in_hub_cache",
             lambda repository, file: tmp_path / "published.safetensors",
         )
         watching = Watching()

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from svdistill.errors import RunError
+from svdistill.common.errors import RunError
 from svdistill.networks import build_network
 from svdistill.training.before_after import (
     Accuracies,

@@ -8,6 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from svdistill.common.errors import ArgumentError, RunError
+from svdistill.config import CacheConfig, DistillConfig
+from svdistill.data import Augmentation, load_images
+from svdistill.losses import FSPKnowledge, SoftTargetKnowledge, SumKnowledge, SVDKnowledge, SVDLoss
+from svdistill.runs import load_student
+from svdistill.runs.directory import read_records, read_summary
+from svdistill.store import KnowledgeStore
+from svdistill.taps import FeatureTaps
+from svdistill.training import cache as cache_module, cache_knowledge, distill, train
+from svdistill.training.progress import Reporter
 from tiny_runs import (
     TINY,
     KillAfter,
@@ -20,23 +31,6 @@ from tiny_runs import (
     weights,
 )
 
-from svdistill.data import Augmentation, load_images
-from svdistill.errors import ArgumentError, RunError
-from svdistill.knowledge_store import KnowledgeStore
-from svdistill.losses import FSPKnowledge, SoftTargetKnowledge, SumKnowledge, SVDKnowledge, SVDLoss
-from svdistill.taps import FeatureTaps
-from svdistill.training import (
-    CacheConfig,
-    DistillConfig,
-    cache_knowledge,
-    distill,
-    load_student,
-    train,
-)
-from svdistill.training import cache as cache_module
-from svdistill.training.progress import Reporter
-from svdistill.training.run_directory import read_records, read_summary
-
 DATA = {"data": "digits", "train_size": 200}
 KNOWLEDGE = {
     "svd": SVDKnowledge,
@@ -47,14 +41,14 @@ KNOWLEDGE = {
 
 
 def cache_config(output, teacher, **changes):
-    usual = {**DATA, "augmentation": "seed", "views": 2, "dtype": "float32", "batch_size": 50}
+    usual = {**DATA, "augmentation": "paper", "views": 2, "dtype": "float32", "batch_size": 50}
     usual["loss"] = "svd"
     return CacheConfig(output=str(output), teacher=str(teacher), **{**usual, **changes})
 
 
 def stored_config(output, store, **changes):
     """A student's run from a store."""
-    fields = {**TINY, "augmentation": "seed", "loss": "svd", **changes}
+    fields = {**TINY, "augmentation": "paper", "loss": "svd", **changes}
     return DistillConfig(output=str(output), knowledge=str(store), **fields)
 
 
@@ -93,7 +87,7 @@ def test_a_store_teaches_as_its_teacher_does(tmp_path, teacher_run, loss, networ
     if network == "vgg_student":
         teacher = vgg_teacher(tmp_path / "teacher")
     fields = {"loss": loss, "network": network, "epochs": 13, "learning_rate": 0.003}
-    fields |= {"width": 0.1 if network == "mobilenet_student" else 0.05, "augmentation": "seed"}
+    fields |= {"width": 0.1 if network == "mobilenet_student" else 0.05, "augmentation": "paper"}
     views = {"views": 2, "views_seed": 5}
     distill(distill_config(tmp_path / "live", teacher, **fields, **views))
     store = cache_knowledge(cache_config(tmp_path / "store", teacher, loss=loss, **views))
@@ -117,7 +111,7 @@ def test_other_views_teach_something_else(tmp_path, store, teacher_run):
     """Or the test above would prove little."""
     distill(stored_config(tmp_path / "longer", store, epochs=3))
     for name, changes in {"other": {"views_seed": 1}, "new": {"views": 0}}.items():
-        views = {"views": 2, "views_seed": 0, "augmentation": "seed", **changes}
+        views = {"views": 2, "views_seed": 0, "augmentation": "paper", **changes}
         distill(distill_config(tmp_path / name, teacher_run, **views, epochs=3))
     found = [weights(tmp_path / name)["stem.0.weight"] for name in ("longer", "other", "new")]
     assert not torch.allclose(found[0], found[1], atol=1e-4)
@@ -145,7 +139,7 @@ def test_a_run_from_a_store_resumes(tmp_path, store):
 def test_two_stages(tmp_path, store, teacher_run):
     stages = {"transfer_epochs": 2, "epochs": 1}
     distill(stored_config(tmp_path / "stored", store, **stages))
-    views = {"views": 2, "views_seed": 0, "augmentation": "seed"}
+    views = {"views": 2, "views_seed": 0, "augmentation": "paper"}
     distill(distill_config(tmp_path / "live", teacher_run, **views, **stages))
     expected, found = weights(tmp_path / "live"), weights(tmp_path / "stored")
     for name in expected:
@@ -171,7 +165,7 @@ def rich_store(tmp_path_factory, teacher_run):
     ids=str,
 )
 def test_a_store_teaches_every_loss_that_needs_less(tmp_path, rich_store, teacher_run, needs):
-    options = {"augmentation": "seed", "learning_rate": 0.003, "epochs": 1, **needs}
+    options = {"augmentation": "paper", "learning_rate": 0.003, "epochs": 1, **needs}
     views = {"views": 2, "views_seed": 0}
     distill(distill_config(tmp_path / "live", teacher_run, **views, **options))
     distill(stored_config(tmp_path / "stored", rich_store, **options))
@@ -207,7 +201,7 @@ def test_knowledge_belongs_to_the_view(store, teacher_run):
     known = KnowledgeStore(store)
     data = load_images("digits", train_size=200)
     rows = torch.tensor([199, 3, 77])
-    augmentation = Augmentation("seed", 16, known.manifest.mean, known.manifest.std)
+    augmentation = Augmentation("paper", 16, known.manifest.mean, known.manifest.std)
     views = augmentation(data.train.images[rows], seed=0, indices=rows, view=1)
     taps = FeatureTaps(load_student(teacher_run), known.manifest.teacher_taps)
     with torch.no_grad():
@@ -281,7 +275,7 @@ def test_a_run_that_is_killed_goes_on(tmp_path, teacher_run, small_shards):
         "cache_module.SHARD_IMAGES = 64\n"
         "cache_module.cache_knowledge(cache_config(sys.argv[1], sys.argv[2]), Kill(230))\n"
     )
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    path = os.pathsep.join([str(Path(__file__).parents[1] / "helpers"), *sys.path])
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "killed"), str(teacher_run)],
         env={**os.environ, "PYTHONPATH": path},

@@ -6,21 +6,19 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from tiny_runs import distill_config, outcome, train_config
 from torch import Tensor
 
 from recorded_work import Recordable, recorded
-from svdistill.distiller import Distiller
-from svdistill.errors import TrainingError, TransferWarning
+from svdistill.common.errors import TrainingError, TransferWarning
+from svdistill.distillation.distiller import Distiller
 from svdistill.linalg import watch_convergence
 from svdistill.losses import FSPLoss, SoftTargetLoss, SumLoss, SVDLoss
 from svdistill.networks import build_network
-from svdistill.training import distill, train
-from svdistill.training import epochs as epochs_module
-from svdistill.training.captured import WARM_UP, CapturedStep
-from svdistill.training.recording import CUDARecorder
-from svdistill.training.run_directory import read_records
+from svdistill.runs.directory import read_records
+from svdistill.training import distill, epoch as epochs_module, train
+from svdistill.training.cuda_graphs import WARM_UP, CapturedStep, CUDARecorder
 from svdistill.training.step import DistillStep, TaskStep, TransferStep
+from tiny_runs import distill_config, outcome, train_config
 
 CLIPS = ("norm", "poster", "global", "none", "amortised")
 LOSSES = {
@@ -334,7 +332,7 @@ def taped(monkeypatch):
         {"transfer_epochs": 2, "optimizer": "adamw", "schedule": "one_cycle"},
         {
             "network": "vgg_student",
-            "augmentation": "seed",
+            "augmentation": "paper",
             "loss": "fsp+soft_target",
             "learning_rate": 0.005,
         },

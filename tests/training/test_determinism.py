@@ -1,13 +1,12 @@
 import pytest
 import torch
+
+from svdistill.common.errors import ArgumentError, TrainingError
+from svdistill.training import distill, run as run_module, train
+from svdistill.training.setup import deterministic, require_workspace
 from tiny_runs import distill_config, outcome, train_config
 
-from svdistill.errors import ArgumentError, TrainingError
-from svdistill.training import distill, train
-from svdistill.training import run as run_module
-from svdistill.training.determinism import deterministic, require_workspace
-
-RANDOM = {"network": "vgg_student", "width": 0.05, "augmentation": "seed", "epochs": 1}
+RANDOM = {"network": "vgg_student", "width": 0.05, "augmentation": "paper", "epochs": 1}
 
 
 def settings():

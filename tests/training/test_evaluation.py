@@ -1,14 +1,14 @@
 import pytest
 import torch
-from picture_files import in_turn, noise, write_folder
-from tiny_runs import snapshot, train_config
 
+from picture_files import in_turn, noise, write_folder
+from svdistill.common.errors import ArgumentError, RunError
 from svdistill.data import load_images
-from svdistill.errors import ArgumentError, RunError
 from svdistill.networks import build_network
+from svdistill.runs.directory import read_records, read_summary
 from svdistill.training import evaluate, train
 from svdistill.training.evaluation import own_network
-from svdistill.training.run_directory import read_records, read_summary
+from tiny_runs import snapshot, train_config
 
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="tells what no GPU means")
 
@@ -56,7 +56,7 @@ class TestEvaluate:
         network = build_network("mobilenet_student", 10, 0.1)
         assert evaluate(teacher_run, network=network) == evaluate(teacher_run)
         other = build_network("mobilenet_student", 10, 0.2)
-        with pytest.raises(RunError, match="the weights of SeedNetwork as it was built"):
+        with pytest.raises(RunError, match="the weights of PaperNetwork as it was built"):
             evaluate(teacher_run, network=other)
 
     def test_of_a_network_that_is_named(self, teacher_run):

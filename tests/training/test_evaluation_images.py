@@ -6,15 +6,16 @@ from dataclasses import replace
 import pytest
 import torch
 import yaml
-from picture_files import in_turn, noise, write_folder
 from safetensors.torch import load_file, save_file
-from tiny_runs import train_config
 
+from picture_files import in_turn, noise, write_folder
+from svdistill.common.errors import ArgumentError, DataError, RunError
 from svdistill.data import Prepared, StreamedSplit, load_images, opening
-from svdistill.errors import ArgumentError, DataError, RunError
-from svdistill.training import evaluation_images, load_student, train
-from svdistill.training.evaluation_images import load_test_images
-from svdistill.training.weights import read_card, save_weights
+from svdistill.runs import load_student
+from svdistill.runs.weights import read_card, save_weights
+from svdistill.training import evaluation as evaluation_images, train
+from svdistill.training.evaluation import load_test_images
+from tiny_runs import train_config
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,13 @@
 import pytest
 from safetensors.torch import save_file
-from saved_networks import CARD, network
-from tiny_runs import Watching, distill_config, train_config
 
+from saved_networks import CARD, network
+from svdistill.common.errors import ArgumentError, DataError
 from svdistill.data import load_images
-from svdistill.errors import ArgumentError, DataError
 from svdistill.networks import InputSpec
+from svdistill.runs.weights import save_weights
 from svdistill.training.images import run_images
-from svdistill.training.weights import save_weights
+from tiny_runs import Watching, distill_config, train_config
 
 ZOO = InputSpec(24, (0.5, 0.4, 0.3), (0.2, 0.2, 0.3))
 

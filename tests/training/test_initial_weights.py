@@ -4,14 +4,14 @@ import zipfile
 import pytest
 import torch
 from safetensors.torch import save_file
-from saved_networks import CARD, network
-from tiny_runs import Bomb, flipped
 from torch import nn
 
-from svdistill.errors import RunError
+from saved_networks import CARD, network
+from svdistill.common.errors import RunError
 from svdistill.networks import build_network
-from svdistill.training.initial_weights import fill_network
-from svdistill.training.weights import save_weights
+from svdistill.runs.weights import save_weights
+from svdistill.training.teacher import fill_network
+from tiny_runs import Bomb, flipped
 
 WRAPPINGS = {
     "plain": lambda state: state,
@@ -69,7 +69,9 @@ def test_a_head_may_be_a_convolution(tmp_path):
 )
 def test_weights_of_another_network(tmp_path, other, told):
     save_file(other().state_dict(), tmp_path / "other.safetensors")
-    with pytest.raises(RunError, match=rf"the weights of SeedNetwork as it was built, got.*{told}"):
+    with pytest.raises(
+        RunError, match=rf"the weights of PaperNetwork as it was built, got.*{told}"
+    ):
         fill_network(network(), tmp_path / "other.safetensors", 3)
 
 

@@ -3,11 +3,11 @@ from dataclasses import replace
 
 import pytest
 from safetensors.torch import load_file, save_file
-from saved_networks import CARD, logits, network
 
-from svdistill.errors import ArgumentError, RunError
+from saved_networks import CARD, logits, network
+from svdistill.common.errors import ArgumentError, RunError
+from svdistill.runs.weights import save_weights
 from svdistill.training.teacher import load_teacher
-from svdistill.training.weights import save_weights
 
 
 @pytest.fixture

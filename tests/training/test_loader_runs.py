@@ -4,14 +4,15 @@ import dataclasses
 
 import pytest
 import torch
-from tiny_runs import KillAfter, Killed, Watching, distill_config, outcome, train_config, weights
 from torch.utils.data import DataLoader, TensorDataset
 
+from svdistill.common.errors import ArgumentError
+from svdistill.config import CacheConfig
 from svdistill.data import UNLABELLED, images_from_loaders, load_images
-from svdistill.errors import ArgumentError
-from svdistill.training import CacheConfig, cache_knowledge, distill, train
-from svdistill.training.run_directory import read_records
-from svdistill.training.weights import read_card
+from svdistill.runs.directory import read_records
+from svdistill.runs.weights import read_card
+from svdistill.training import cache_knowledge, distill, train
+from tiny_runs import KillAfter, Killed, Watching, distill_config, outcome, train_config, weights
 
 MEAN, STD = (0.25, 0.25, 0.25), (0.5, 0.5, 0.5)
 # What reads a data set by name says nothing where the images are given.

@@ -2,13 +2,12 @@ import json
 
 import pytest
 import torch
-from tiny_runs import Watching, train_config
 
 from svdistill.data import ResidentSplit
-from svdistill.training import begun_epoch as begun_module
-from svdistill.training import train
-from svdistill.training.loading_time import CUDAClock, LoadingTime, loading_advice, loading_time
-from svdistill.training.run_directory import read_records
+from svdistill.runs.directory import read_records
+from svdistill.training import epoch as begun_module, train
+from svdistill.training.progress import CUDAClock, LoadingTime, loading_advice, loading_time
+from tiny_runs import Watching, train_config
 
 SPLIT = ResidentSplit(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(4).long())
 

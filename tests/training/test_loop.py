@@ -5,6 +5,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from svdistill.common.errors import RunError, TrainingError
+from svdistill.data import load_images
+from svdistill.networks import build_network
+from svdistill.runs.checkpoint import Checkpoints, load_checkpoint, save_checkpoint
+from svdistill.runs.directory import read_records, read_summary
+from svdistill.runs.weights import read_card, weights_file
+from svdistill.training import Evaluation, distill, train, trainer as loop_module
+from svdistill.training.progress import Reporter
+from svdistill.training.setup import derive_seed
+from svdistill.training.step import DistillStep
 from tiny_runs import (
     RANDOM,
     KillAfter,
@@ -18,18 +29,6 @@ from tiny_runs import (
     weights,
 )
 
-from svdistill.data import load_images
-from svdistill.errors import RunError, TrainingError
-from svdistill.networks import build_network
-from svdistill.training import Evaluation, distill, train
-from svdistill.training import loop as loop_module
-from svdistill.training.checkpoint import Checkpoints, load_checkpoint, save_checkpoint
-from svdistill.training.progress import Reporter
-from svdistill.training.run_directory import read_records, read_summary
-from svdistill.training.seeding import derive_seed
-from svdistill.training.step import DistillStep
-from svdistill.training.weights import read_card, weights_file
-
 LONGER = {**RANDOM, "epochs": 3}
 
 
@@ -39,7 +38,7 @@ def fresh_weights(seed=0):
 
 
 def trained_by_hand(network, stage, epochs, batch_size=64, normalised_as=None):
-    """The loop again, from its description: SGD on the cross-entropy, the seed's schedule."""
+    """The loop again, from its description: SGD on the cross-entropy, the paper's schedule."""
     data = load_images("digits", train_size=200)
     statistics = data if normalised_as is None else read_card(weights_file(normalised_as))
     mean, std = (

@@ -6,12 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from svdistill.common.errors import TrainingError
 from svdistill.data import UNLABELLED, Augmentation, load_images
-from svdistill.errors import TrainingError
-from svdistill.multitask import GradientNorms
-from svdistill.training.metrics import EpochMeter, evaluate_network
-from svdistill.training.run_directory import read_records
-from svdistill.training.step_result import StepResult
+from svdistill.distillation import GradientNorms
+from svdistill.runs.directory import read_records
+from svdistill.training.metrics import EpochMeter, StepResult, evaluate_network
 
 CPU = torch.device("cpu")
 

@@ -7,17 +7,16 @@ from contextlib import nullcontext
 import pytest
 import torch
 from accelerate import Accelerator
-from tiny_runs import distill_config, weights
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from svdistill.adapters import Adapters
+from svdistill.distillation import AmortisedBackward
+from svdistill.distillation.adapters import Adapters
 from svdistill.losses import FSPLoss, PositionSVDLoss, SoftTargetLoss, SVDLoss
-from svdistill.multitask import AmortisedBackward
 from svdistill.networks import build_network
-from svdistill.training import distill
-from svdistill.training import run as run_module
+from svdistill.runs.directory import read_records, read_summary
+from svdistill.training import distill, run as run_module
 from svdistill.training.progress import BarReporter
-from svdistill.training.run_directory import read_records, read_summary
+from tiny_runs import distill_config, weights
 
 HALVES = (torch.float16, torch.bfloat16)
 

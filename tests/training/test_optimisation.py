@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from svdistill.training.optimisation import build_optimizer, build_schedule
+from svdistill.training.trainer import build_optimizer, build_schedule
 
 
 def rates(name, total_steps, learning_rate=0.3):
@@ -26,11 +26,11 @@ def test_seed_schedule(total_steps):
     for done in range(total_steps):
         part = done / total_steps
         expected.append(0.3 * (0.01 if part >= 0.75 else 0.1 if part >= 0.5 else 1))
-    assert rates("seed", total_steps) == pytest.approx(expected)
+    assert rates("paper", total_steps) == pytest.approx(expected)
 
 
 def test_seed_schedule_is_the_protocols():
-    taken = rates("seed", 200 * 4, learning_rate=0.01)  # 200 epochs of 4 steps
+    taken = rates("paper", 200 * 4, learning_rate=0.01)  # 200 epochs of 4 steps
     by_epoch = [taken[4 * epoch] for epoch in (0, 99, 100, 149, 150, 199)]
     assert by_epoch == pytest.approx([1e-2, 1e-2, 1e-3, 1e-3, 1e-4, 1e-4])
 
@@ -66,7 +66,7 @@ def test_constant():
     assert rates("constant", 7) == [0.3] * 7
 
 
-@pytest.mark.parametrize("name", ["seed", "one_cycle", "constant"])
+@pytest.mark.parametrize("name", ["paper", "one_cycle", "constant"])
 def test_a_schedule_goes_on_from_its_state(name):
     def start():
         optimizer = build_optimizer("sgd", [nn.Parameter(torch.zeros(1))], 0.3, 0.0)

@@ -2,8 +2,8 @@ import io
 
 from rich.console import Console
 
+from svdistill.runs.records import EpochRecord
 from svdistill.training import progress
-from svdistill.training.epoch_record import EpochRecord
 from svdistill.training.progress import BarReporter, Reporter
 
 RECORD = EpochRecord(

@@ -9,7 +9,15 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
 from picture_files import in_turn, noise, write_folder
+from svdistill.config import CacheConfig
+from svdistill.data import images_from_loaders, load_images
+from svdistill.data.streaming import EncodedPictures
+from svdistill.runs.directory import read_records
+from svdistill.training import cache_knowledge, distill, train
 from tiny_runs import (
     RANDOM,
     KillAtStep,
@@ -20,13 +28,6 @@ from tiny_runs import (
     outcome,
     train_config,
 )
-from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
-
-from svdistill.data import images_from_loaders, load_images
-from svdistill.data.decoding import EncodedPictures
-from svdistill.training import CacheConfig, cache_knowledge, distill, train
-from svdistill.training.run_directory import read_records
 
 ALWAYS = {"checkpoint_minutes": 1e-9}  # a checkpoint after every step
 
@@ -92,12 +93,12 @@ def test_from_a_store(tmp_path, teacher_run):
     fields = {"loss": "svd", "views": 2, "train_size": 200}
     store = CacheConfig(output=str(tmp_path / "store"), teacher=str(teacher_run), **fields)
     cache_knowledge(store)
-    options = {"knowledge": store.output, "augmentation": "seed"}
+    options = {"knowledge": store.output, "augmentation": "paper"}
     assert same_when_killed(distill, distill_config(tmp_path / "run", "", **options), [3, 4])
 
 
 def test_images_without_labels(tmp_path, teacher_run):
-    options = {"train_size": 60, "unlabelled": "rest", "dev_fraction": 0.8, "augmentation": "seed"}
+    options = {"train_size": 60, "unlabelled": "rest", "dev_fraction": 0.8, "augmentation": "paper"}
     config = distill_config(tmp_path / "run", teacher_run, **options)
     assert same_when_killed(distill, config, [3, 2])
 
@@ -111,7 +112,7 @@ def folder(tmp_path):
         "train_size": None,
         "batch_size": 8,
         "memory_limit_gb": 1e-9,
-        "augmentation": "seed",
+        "augmentation": "paper",
     }
 
 

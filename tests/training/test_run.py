@@ -7,6 +7,13 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+
+from svdistill.common.errors import ArgumentError, RunError, SVDistillError
+from svdistill.losses import FSPLoss, SoftTargetLoss, SumLoss, SVDLoss
+from svdistill.runs import load_student
+from svdistill.runs.directory import read_records, read_summary
+from svdistill.training import distill, train
+from svdistill.training.setup import build_losses, whole_loss
 from tiny_runs import (
     Bomb,
     KillAfter,
@@ -18,12 +25,6 @@ from tiny_runs import (
     train_config,
     weights,
 )
-
-from svdistill.errors import ArgumentError, RunError, SVDistillError
-from svdistill.losses import FSPLoss, SoftTargetLoss, SumLoss, SVDLoss
-from svdistill.training import distill, load_student, train
-from svdistill.training.assembly import build_losses, whole_loss
-from svdistill.training.run_directory import read_records, read_summary
 
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="tells what no GPU means")
 
@@ -137,7 +138,7 @@ class TestRefusesBeforeAnythingIsWritten:
             ("student_taps", ["stage1"], "got 4 and 1"),
             ("weights", "absent.safetensors", r"^absent\.safetensors: "),
             ("weights", "pretrained", "^weights: "),
-            ("network", "timm:any", "^width: .*none of the seed"),
+            ("network", "timm:any", "^width: .*none of the paper"),
             ("num_vectors", 0, "^num_vectors: "),
             ("beta", -1.0, "^beta: "),
             ("temperature", 0.0, "^temperature: "),
@@ -309,7 +310,7 @@ def test_a_reporter_hears_everything(tmp_path, teacher_run):
     assert counts == "digits: 200 training images, 719 test images, 10 classes: 0, 1, 2, 3, 4, ..."
     assert images.startswith("images 16x16, mean 0.")
     assert images.endswith(f"({teacher_run}'s)")
-    assert taps.count("the seed's") == 4
+    assert taps.count("the paper's") == 4
     assert teacher.startswith("teacher: ")
     assert poor.startswith("warning: the teacher is right on ")  # it was trained for a moment
     assert watching.told[5] == ("start", "run", 8, 0)

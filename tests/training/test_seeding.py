@@ -1,9 +1,8 @@
 import itertools
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from svdistill.training.seeding import derive_seed
+from svdistill.training.setup import derive_seed
 
 PART = st.one_of(st.integers(0, 10**6), st.text("abcdefghij", min_size=1))
 

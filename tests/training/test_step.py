@@ -6,17 +6,12 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from svdistill.common.errors import TrainingError, TransferWarning
 from svdistill.data import UNLABELLED
-from svdistill.distiller import Distiller
-from svdistill.errors import TrainingError, TransferWarning
+from svdistill.distillation.distiller import Distiller
 from svdistill.losses import FSPLoss, SVDLoss
 from svdistill.networks import build_network
-from svdistill.training.step import (
-    DistillStep,
-    TaskStep,
-    TransferStep,
-    labelled_cross_entropy,
-)
+from svdistill.training.step import DistillStep, TaskStep, TransferStep, labelled_cross_entropy
 
 
 class Scaling:

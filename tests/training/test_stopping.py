@@ -9,15 +9,13 @@ import threading
 
 import pytest
 import torch
-from tiny_runs import distill_config, outcome, train_config
 
 from svdistill.cli import main
-from svdistill.errors import Stopped
-from svdistill.training import distill, train
-from svdistill.training import loop as loop_module
-from svdistill.training import stopping as stopping_module
+from svdistill.common.errors import Stopped
+from svdistill.training import distill, stopping as stopping_module, train, trainer as loop_module
 from svdistill.training.progress import BarReporter, Reporter
 from svdistill.training.stopping import StopRequests
+from tiny_runs import distill_config, outcome, train_config
 
 
 @pytest.fixture(autouse=True)

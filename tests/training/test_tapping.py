@@ -2,14 +2,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny_runs import distill_config
 from torch import nn
 
-from svdistill.errors import ArgumentError
+from svdistill.common.errors import ArgumentError
+from svdistill.config import CacheConfig
 from svdistill.networks import build_network
 from svdistill.taps import FeatureTaps, PairedTaps, TapPairs
-from svdistill.training import CacheConfig
-from svdistill.training.tapping import paired_taps, taps_of_store, taps_without_student
+from svdistill.training.stages import paired_taps, taps_of_store, taps_without_student
+from tiny_runs import distill_config
 
 IMAGES = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -40,7 +40,7 @@ class TestPairedTaps:
         taps = paired_taps(config(), seed(), seed(0.2), IMAGES)
         stages = ("stage1", "stage2", "stage3", "stage4")
         assert taps.pairs == TapPairs(stages, stages)
-        assert {row.why for row in taps.rows} == {"the seed's"}
+        assert {row.why for row in taps.rows} == {"the paper's"}
         assert all(row.needs_adapter for row in taps.rows)
 
     def test_that_are_chosen_are_said_to_be(self):

@@ -1,7 +1,7 @@
 import pytest
 
 from svdistill.training.progress import Reporter
-from svdistill.training.teacher_quality import warn_of_poor_teacher
+from svdistill.training.teacher import warn_of_poor_teacher
 
 
 class Heard(Reporter):

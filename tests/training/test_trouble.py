@@ -13,17 +13,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_runs import KillAfter, Killed, outcome, snapshot, train_config
 
 from svdistill.cli import main
-from svdistill.data.streamed import StreamedSplit
-from svdistill.errors import MachineError, RunError
-from svdistill.files import write_atomically
-from svdistill.training import CacheConfig, cache_knowledge, load_student, train
-from svdistill.training import run_directory as run_directory_module
-from svdistill.training.checkpoint import Checkpoint, Checkpoints, Place, load_checkpoint
-from svdistill.training.trouble import explain_trouble, trouble_explained
-from svdistill.training.weights import read_card, save_weights
+from svdistill.common.errors import MachineError, RunError
+from svdistill.common.files import write_atomically
+from svdistill.config import CacheConfig
+from svdistill.data.streaming import StreamedSplit
+from svdistill.runs import directory as run_directory_module, load_student
+from svdistill.runs.checkpoint import Checkpoint, Checkpoints, Place, load_checkpoint
+from svdistill.runs.weights import read_card, save_weights
+from svdistill.training import cache_knowledge, train
+from svdistill.training.stopping import explain_trouble, trouble_explained
+from tiny_runs import KillAfter, Killed, outcome, snapshot, train_config
 
 LARGE = {"network": {"weight": torch.zeros(500_000)}}  # 2 MB
 FULL = r"expected a (file|disk) that can be written, got No space left on device; "

@@ -5,6 +5,19 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
+
+from svdistill.common.errors import ArgumentError, RunError
+from svdistill.config import CacheConfig, DistillConfig
+from svdistill.data import UNLABELLED, MixedSplit, load_images
+from svdistill.distillation.distiller import Distiller
+from svdistill.losses import SVDLoss
+from svdistill.networks import build_network
+from svdistill.runs import load_student
+from svdistill.runs.directory import read_records
+from svdistill.runs.weights import read_card, weights_file
+from svdistill.training import cache_knowledge, distill, train
+from svdistill.training.setup import derive_seed
+from svdistill.training.step import TaskStep, TransferStep
 from tiny_runs import (
     KillAfter,
     Killed,
@@ -14,24 +27,6 @@ from tiny_runs import (
     train_config,
     weights,
 )
-
-from svdistill.data import UNLABELLED, MixedSplit, load_images
-from svdistill.distiller import Distiller
-from svdistill.errors import ArgumentError, RunError
-from svdistill.losses import SVDLoss
-from svdistill.networks import build_network
-from svdistill.training import (
-    CacheConfig,
-    DistillConfig,
-    cache_knowledge,
-    distill,
-    load_student,
-    train,
-)
-from svdistill.training.run_directory import read_records
-from svdistill.training.seeding import derive_seed
-from svdistill.training.step import TaskStep, TransferStep
-from svdistill.training.weights import read_card, weights_file
 
 # 60 labelled digits, and the rest of 216 without their labels.
 SIZES = {"train_size": 60, "unlabelled": "rest", "dev_fraction": 0.8}
@@ -141,7 +136,7 @@ def test_repeated_images_are_shown_in_other_views(tmp_path, teacher_run, monkeyp
 
 
 def test_a_store_may_hold_their_knowledge_too(tmp_path, teacher_run):
-    fields = {"augmentation": "seed", **SIZES}
+    fields = {"augmentation": "paper", **SIZES}
     options = {"loss": "svd", "views": 2, "dtype": "float32", **fields}
     store = CacheConfig(output=str(tmp_path / "store"), teacher=str(teacher_run), **options)
     assert cache_knowledge(store).manifest.images == 216

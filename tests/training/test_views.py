@@ -1,6 +1,6 @@
-from svdistill.training import TrainConfig
-from svdistill.training.seeding import derive_seed
-from svdistill.training.views import Views, views_of
+from svdistill.config import TrainConfig
+from svdistill.training.epoch import Views, views_of
+from svdistill.training.setup import derive_seed
 
 
 def test_a_new_view_in_every_epoch_or_a_few_in_turn():

@@ -1,5 +1,10 @@
 """The command line."""
 
 from svdistill.cli.main import main
+from svdistill.cli.processes import end, show_traceback
 
-__all__ = ["main"]
+__all__ = [
+    "end",
+    "main",
+    "show_traceback",
+]

@@ -13,17 +13,22 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from svdistill.cli.config_file import require_usable
-from svdistill.cli.leaving import left, terminable
-from svdistill.cli.output import lasting_output, text_logs
-from svdistill.cli.parsers import build_parser
-from svdistill.cli.processes import TOGETHER, is_speaker, leave, say
-from svdistill.cli.spelling import explain, spell
-from svdistill.errors import SVDistillError
-from svdistill.launching import require_alone
-from svdistill.terminal import TextConsole, shown
+from svdistill.cli.parsers import build_parser, explain, require_usable, spell
+from svdistill.cli.processes import (
+    TOGETHER,
+    is_speaker,
+    lasting_output,
+    leave,
+    left,
+    say,
+    terminable,
+    text_logs,
+)
+from svdistill.common import SVDistillError, TextConsole, shown
+from svdistill.parallel import require_alone
 
 RESULTS = ("evaluate", "info")  # commands whose result is what they print
+
 UNREAD = 141  # as a shell says of a command that SIGPIPE ended
 
 
@@ -87,22 +92,24 @@ class _Commands:
 
     @staticmethod
     def demo(options: Namespace) -> None:
-        from svdistill.experiments import demo
+        from svdistill.paper import demo
 
         demo(options.output, seeds=options.seeds, console=TextConsole())
 
     @staticmethod
     def train(options: Namespace) -> None:
-        from svdistill.training import TrainConfig, keep_freed_memory, train
-        from svdistill.training.progress import BarReporter
+        from svdistill.common import keep_freed_memory
+        from svdistill.config import TrainConfig
+        from svdistill.training import BarReporter, train
 
         keep_freed_memory()
         _print_summary(train(TrainConfig(**_fields(options)), BarReporter()))
 
     @staticmethod
     def distill(options: Namespace) -> None:
-        from svdistill.training import DistillConfig, distill, keep_freed_memory
-        from svdistill.training.progress import BarReporter
+        from svdistill.common import keep_freed_memory
+        from svdistill.config import DistillConfig
+        from svdistill.training import BarReporter, distill
 
         keep_freed_memory()
         summary = distill(DistillConfig(**_fields(options)), BarReporter())
@@ -112,16 +119,16 @@ class _Commands:
 
     @staticmethod
     def cache(options: Namespace) -> None:
-        from svdistill.training import CacheConfig, cache_knowledge, keep_freed_memory
-        from svdistill.training.progress import BarReporter
+        from svdistill.common import keep_freed_memory
+        from svdistill.config import CacheConfig
+        from svdistill.training import BarReporter, cache_knowledge
 
         keep_freed_memory()
         _print_store(cache_knowledge(CacheConfig(**_fields(options)), BarReporter()))
 
     @staticmethod
     def evaluate(options: Namespace) -> None:
-        from svdistill.training import evaluate
-        from svdistill.training.evaluation import own_network
+        from svdistill.training import evaluate, own_network
 
         network = own_network(options.run, options.network) if options.network else None
         evaluation = evaluate(options.run, options.data, network=network, device=options.device)
@@ -132,8 +139,7 @@ class _Commands:
 
     @staticmethod
     def export(options: Namespace) -> None:
-        from svdistill.export import export_student
-        from svdistill.export.table import export_notes, export_table
+        from svdistill.export import export_notes, export_student, export_table
 
         console = TextConsole()
         with console.status("exporting and comparing"):
@@ -162,7 +168,7 @@ class _Commands:
 
     @staticmethod
     def reproduce(options: Namespace) -> None:
-        from svdistill.experiments import ReproduceConfig, reproduce
+        from svdistill.paper import ReproduceConfig, reproduce
 
         fields = _fields(options)
         what = fields.pop("what")
@@ -176,8 +182,8 @@ class _Commands:
 
     @staticmethod
     def bench(options: Namespace) -> None:
-        from svdistill.benchmarks import BenchConfig, run_bench
-        from svdistill.benchmarks.tables import footnotes, grids, to_rich
+        from svdistill.config import BenchConfig
+        from svdistill_benchmarks import footnotes, grids, run_bench, to_rich
 
         fields = _fields(options)
         what = fields.pop("what")
@@ -208,7 +214,7 @@ def _print_summary(summary: Any) -> None:
 def _show_gain(run: str) -> None:
     """The student beside its teacher, in a table and on a page; the run is finished without."""
     from svdistill.report import before_after_table, write_report
-    from svdistill.training.before_after import read_before_after
+    from svdistill.training import read_before_after
 
     figures = read_before_after(run)
     if figures is not None:
@@ -230,7 +236,7 @@ def _print_store(store: Any) -> None:
 
 def _trouble(error: Exception) -> str | None:
     """What the machine lacks, or which file cannot be used, if that is what an error says."""
-    from svdistill.training.trouble import explain_trouble
+    from svdistill.training import explain_trouble
 
     trouble = explain_trouble(error)
     if trouble is None and isinstance(error, OSError) and error.filename is not None:

@@ -10,10 +10,11 @@ COMMANDS = {
     "evaluate": "accuracy of a trained network",
     "export": "a trained network as a file for other programs",
     "info": "a network's stages, parameters and FLOPs",
-    "reproduce": "the seed's tables and figures, run again",
+    "reproduce": "the paper's tables and figures, run again",
     "report": "finished runs as one page",
     "bench": "what a training step costs, and its parts",
 }
+
 MANUAL = """\
 Knowledge distillation by singular value decomposition: a small network learns from a big one by
 relating its own feature maps as the big one relates its own.
@@ -33,6 +34,7 @@ With other networks, on images in folders of their classes:
   svdistill distill --student timm:mobilenetv3_small_100 --weights pretrained \\
                     --data folder:flowers --teacher runs/teacher --output runs/student
 """
+
 RUN_FILES = """\
 files in the run directory:
   config.yaml               the options, to run again with --config
@@ -47,6 +49,7 @@ files in the run directory:
   report.html               all of it on one page (distill)
   summary.json              what came out; its presence marks a finished run
 """
+
 EXIT_STATUS = """\
 exit status:
   0 done   2 bad input, or a run that cannot go on: one line says what to do
@@ -54,6 +57,7 @@ exit status:
       says how to go on
   141 evaluate, info: the result could not be printed; commands that leave files go on without
 """
+
 TRAIN_MANUAL = """\
 Train a network on labelled images, and leave a run directory. The result is a teacher for
 `svdistill distill`, or the student alone to compare with.
@@ -65,6 +69,7 @@ are of other classes.
 
 Options come from flags, from a YAML file (--config), or both; the later one counts.
 """
+
 TRAIN_EXAMPLES = """\
 examples:
   svdistill train --network mobilenet_teacher --data parquet:cifar100 --output runs/teacher
@@ -76,6 +81,7 @@ examples:
   svdistill train --network torchvision:resnet18 --weights resnet18.pth --data folder:flowers \\
                   --output runs/teacher
 """
+
 DISTILL_MANUAL = """\
 Train a student on labelled images and on its teacher's knowledge, and leave a run directory.
 
@@ -91,6 +97,7 @@ projects the student's, which is no part of the trained student.
 
 Options come from flags, from a YAML file (--config), or both; the later one counts.
 """
+
 DISTILL_EXAMPLES = """\
 examples:
   svdistill distill --teacher runs/teacher --network mobilenet_student --data parquet:cifar100 \\
@@ -104,9 +111,11 @@ examples:
   svdistill distill --knowledge stores/vgg --network vgg_student --data parquet:cifar100 \\
                     --output runs/from-store
 """
+
 LOSSES = """\
 losses, for --loss, alone or joined by +, with the options that they read:
 """
+
 CACHE_MANUAL = """\
 Compute a teacher's knowledge of every training image once, and keep it in a store on disk. Then
 `svdistill distill --knowledge STORE` trains students without running the teacher, and without its
@@ -114,6 +123,7 @@ weights. The store holds so many random views of each image; students see the sa
 
 A store belongs to one teacher, data set, loss and augmentation, and is refused for others.
 """
+
 CACHE_EXAMPLES = """\
 examples:
   svdistill cache --teacher runs/teacher --data parquet:cifar100 --views 10 --output stores/vgg
@@ -125,10 +135,12 @@ files in the store:
   manifest.json             what it holds, and of what; how many bytes each image takes
   view-0000-from-*.bin      knowledge of some thousand images in one view, with a checksum
 """
+
 EVALUATE_MANUAL = """\
 Accuracy and loss of a trained network on the test split. Without --data, on the data that the
 run was trained for.
 """
+
 EXPORT_MANUAL = """\
 Write a trained network to one file that other programs run, without its teacher: ONNX, or
 PyTorch's .pt2. The file takes batches of any size, and says its classes and how images are
@@ -138,6 +150,7 @@ It is run on test images first, and written only if it puts each in the network'
 its logits are within 1e-4 of the largest one. Without --data, on images that the run was tested
 on; of other data, only the network's classes are used.
 """
+
 EXPORT_EXAMPLES = """\
 examples:
   svdistill export runs/student
@@ -151,19 +164,22 @@ to use it, with onnxruntime and numpy alone:
   inputs = ((images / numpy.float32(255) - mean) / std).transpose(0, 3, 1, 2)  # [B, H, W, 3] RGB
   logits = session.run(["logits"], {"images": inputs})[0]
 """
+
 INFO_MANUAL = """\
-Stages, tap shapes, parameters and FLOPs (2 x multiply-adds) of a network; of one of the seed's,
-next to what the seed's table says. Without a name, all of the seed's.
+Stages, tap shapes, parameters and FLOPs (2 x multiply-adds) of a network; of one of the paper's,
+next to what the paper's table says. Without a name, all of the paper's.
 
 Others are timm:NAME, torchvision:NAME, hf:NAME_OR_FOLDER and module:attr. Of these it shows the
 stages, of which `svdistill distill` taps some.
 """
+
 DEMO_MANUAL = """\
 Teacher, student alone, soft target, FSP, SVD and the default loss on scikit-learn's digits: one
 table. Nothing is downloaded, two CPU cores are enough, and the runs stay on disk.
 """
+
 REPRODUCE_MANUAL = """\
-Make the runs of one of the seed's tables or figures: teachers first, then their students by every
+Make the runs of one of the paper's tables or figures: teachers first, then their students by every
 method. Finished runs are skipped and stopped ones go on, so it can be made in pieces. At the end,
 a table for each pair of networks, and one page with everything.
 
@@ -177,34 +193,39 @@ presets:
   mini   hours on two CPU cores: 20 classes of CIFAR-100, half width, 24 epochs
   seed   the full protocol: CIFAR-100, 200 epochs; for a GPU
 """
+
 REPRODUCE_EXAMPLES = """\
 examples:
   svdistill reproduce networks --preset smoke
   svdistill reproduce networks --preset mini --data parquet:data/cifar100 --dry_run
   svdistill reproduce networks --preset mini --network vgg_stride --method student,svd --seeds 1
-  svdistill reproduce networks --preset seed --device cuda --max_seconds 1800
-  svdistill reproduce large --preset seed --data tiny_imagenet:data/tiny-imagenet-200
+  svdistill reproduce networks --preset paper --device cuda --max_seconds 1800
+  svdistill reproduce large --preset paper --data tiny_imagenet:data/tiny-imagenet-200
 """
+
 REPORT_MANUAL = """\
-Write finished runs as one HTML page: accuracies beside the seed's, training curves, what accuracy
+Write finished runs as one HTML page: accuracies beside the paper's, training curves, what accuracy
 costs, what distillation did to the feature maps, and how each run was made. The page is one file,
 which opens from disk and loads nothing.
 
 Nothing is trained. Feature maps are looked at where the weights of a student and of its teacher
 are there, and the images; the teacher's run may be among RUNS. The page says what is missing.
 """
+
 REPORT_EXAMPLES = """\
 examples:
   svdistill report runs/demo
   svdistill report runs/teacher runs/student-* --data parquet:data/cifar100 -o students.html
 """
+
 BENCH_MANUAL = """\
 Time parts side by side in one process, print a table, and leave every time in a JSON file.
 
-  svd   the truncated SVD of the seed's feature maps, by every solver, and how exact it is
+  svd   the truncated SVD of the paper's feature maps, by every solver, and how exact it is
   dfv   the distance of two distillation feature vectors: time, memory, exactness
   step  a whole training step, for every way to teach, over the floor that none can do without
 """
+
 BENCH_EXAMPLES = """\
 examples:
   svdistill bench step --network vgg --rounds 3

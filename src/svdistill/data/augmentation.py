@@ -9,13 +9,16 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from svdistill.data.counter_random import uniform
-from svdistill.errors import ArgumentError, require_choice, require_count
+from svdistill.common import ArgumentError, require_choice, require_count
+from svdistill.data.random_views import uniform
 
-AUGMENTATIONS: Final = ("none", "crop_flip", "seed")
+AUGMENTATIONS: Final = ("none", "crop_flip", "paper")
+
 ROTATION_DEGREES: Final = 15.0
+
 # Places in an image are counted in 2^-16 of a pixel.
 FRACTION_BITS: Final = 16
+
 # A place that no image of fewer than 16,384 pixels a side reaches.
 NOWHERE: Final = -(1 << 30)
 
@@ -43,7 +46,7 @@ class Augmentation(nn.Module):
     pixels and never interpolate.
 
     Args:
-        name: ``"none"``; ``"crop_flip"``: horizontal flip, then pad and crop; ``"seed"``:
+        name: ``"none"``; ``"crop_flip"``: horizontal flip, then pad and crop; ``"paper"``:
             horizontal flip, rotation by up to 15 degrees either way (nearest pixel), then pad
             and crop.
         image_size: height and width of the images; an eighth of it is padded on each side.
@@ -64,7 +67,7 @@ class Augmentation(nn.Module):
         True
 
     Source:
-        ``"seed"`` at 32x32 is the protocol of Lee, Kim and Song (ECCV 2018).
+        ``"paper"`` at 32x32 is the protocol of Lee, Kim and Song (ECCV 2018).
     """
 
     mean: Tensor
@@ -143,7 +146,7 @@ class Augmentation(nn.Module):
     def draw(self, seed: int, view: int, indices: Tensor) -> ViewDraws:
         """What `forward` draws for these images."""
         numbers = uniform(seed, view, indices, 4).T
-        turn = math.radians(ROTATION_DEGREES) if self.name == "seed" else 0.0
+        turn = math.radians(ROTATION_DEGREES) if self.name == "paper" else 0.0
         pad = self.image_size // 8
         down, right = (numbers[2:] * (2 * pad + 1)).long() - pad
         return ViewDraws(numbers[0] < 0.5, (2 * numbers[1] - 1) * turn, down, right)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from svdistill.common import ArgumentError, DataError, nearest
 from svdistill.data.notes import listed, note
-from svdistill.errors import ArgumentError, DataError, nearest
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+
 IMAGE_COLUMNS: Final = ("image", "img", "images", "picture", "photo", "jpg", "png")
+
 LABEL_COLUMNS: Final = (
     *("label", "labels", "class", "class_label", "target", "category", "fine_label"),
     *("class_id", "label_id", "category_id", "class_name", "label_name", "cls", "y"),

@@ -1,32 +1,122 @@
-"""Read images that lie as files in one folder a class."""
+"""Images in folders: one folder a class, or as Tiny-ImageNet is published."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from svdistill.data.image_files import (
-    class_images,
-    count_images,
-    image_suffixes,
-    is_hidden,
-)
+from PIL import Image, features
+
+from svdistill.common import ArgumentError, DataError
 from svdistill.data.notes import LeftOut, listed, note
-from svdistill.data.split_names import (
-    ANY,
-    CUT,
-    HERE,
-    Wanted,
-    folder_role,
-    split_role,
-    wanted_split,
-)
+from svdistill.data.split_names import ANY, CUT, HERE, Wanted, folder_role, split_role, wanted_split
 from svdistill.data.tables import ONLY_NAME, Tables
-from svdistill.errors import ArgumentError, DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+
+# Formats that Pillow knows by name, and decodes not at all or with a program beside it.
+STUBS: Final = ("BUFR", "GRIB", "HDF5", "MPEG", "EPS", "WMF", "PDF")
+
+OPTIONAL: Final = {"AVIF": "avif", "WEBP": "webp", "JPEG2000": "jpg_2000"}
+
+# What macOS packs beside the files of an archive.
+HIDDEN: Final = ("__MACOSX",)
+
+
+def image_suffixes() -> tuple[str, ...]:
+    """The suffixes of files that Pillow reads as it is installed, in lower case.
+
+    Example:
+        >>> {".png", ".jpg", ".jfif", ".pgm", ".bmp"} <= set(image_suffixes())
+        True
+    """
+    known = Image.registered_extensions()
+    formats = {name for name in {*Image.OPEN, "MPO"} if name not in STUBS}  # MPO opens as JPEG
+    missing = {name for name, codec in OPTIONAL.items() if not features.check(codec)}
+    return tuple(sorted(end.lower() for end, kind in known.items() if kind in formats - missing))
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether a file or folder is none of the data: its name begins with a dot, or is macOS's."""
+    return path.name.startswith(".") or path.name in HIDDEN
+
+
+def class_images(folder: Path, left_out: LeftOut) -> list[Path]:
+    """The images of one class, in any depth.
+
+    Raises:
+        DataError: there is none.
+    """
+    images = images_below(folder, left_out)
+    if not images:
+        raise no_images(folder, "images of one class", "add images, or remove the class")
+    return images
+
+
+def images_below(folder: Path, left_out: LeftOut, skipped: Collection[Path] = ()) -> list[Path]:
+    """The images of a folder, in any depth and in the order of their paths.
+
+    Args:
+        folder: where to look.
+        left_out: counts what is there and not read: hidden files and folders, links to folders,
+            folders named like images, and files of other suffixes.
+        skipped: folders that are not gone into, and not counted.
+
+    Raises:
+        DataError: a folder cannot be listed.
+    """
+    suffixes = image_suffixes()
+    images: list[Path] = []
+    for parent, folders, files in os.walk(folder, onerror=_unreadable):
+        kept = []
+        for path in sorted(Path(parent, name) for name in folders):
+            if path in skipped:
+                continue
+            if is_hidden(path):
+                left_out.add("hidden folder(s)", path, count_images(path))
+            elif path.is_symlink():
+                left_out.add("link(s) to folders, not followed", path)
+            elif path.suffix.lower() in suffixes:
+                left_out.add("folder(s) named like images", path, count_images(path))
+            else:
+                kept.append(path.name)
+        folders[:] = kept
+        for file in (Path(parent, name) for name in files):
+            if is_hidden(file):
+                left_out.add("hidden file(s)", file)
+            elif file.suffix.lower() in suffixes:
+                images.append(file)
+            else:
+                left_out.add_suffix(file)
+    return sorted(images)
+
+
+def count_images(folder: Path) -> int:
+    """How many files below a folder have a suffix of an image."""
+    suffixes = image_suffixes()
+    return sum(name.lower().endswith(suffixes) for _, _, names in os.walk(folder) for name in names)
+
+
+def no_images(folder: Path, expected: str, remedy: str) -> DataError:
+    """The error of a folder without images."""
+    got = "none with a suffix of " + ", ".join(image_suffixes())
+    return DataError(str(folder), expected=expected, got=got, remedy=remedy)
+
+
+def _unreadable(error: OSError) -> None:
+    if isinstance(error, FileNotFoundError):
+        return  # a folder that is not there has no images
+    raise DataError(
+        str(error.filename),
+        expected="a folder that can be listed",
+        got=str(error.strerror),
+        remedy="check its permissions and whether it is still there",
+    ) from error
 
 
 def read_folder(path: Path, wanted: Wanted = ANY) -> Tables:
@@ -212,3 +302,104 @@ def _class_names(path: Path) -> list[str]:
 def _leads_up(folder: Path) -> bool:
     """Whether it is a link to a folder that it lies in, whose images would come again."""
     return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
+
+
+ANNOTATIONS = "val_annotations.txt"
+
+
+def read_tiny_imagenet(path: Path) -> Tables:
+    """List ``train/WNID/images/*`` and what ``val/val_annotations.txt`` names in ``val/images``.
+
+    ``val`` is the test split, as in what people report: the published ``test`` has no labels. The
+    classes are those of ``wnids.txt`` in alphabetical order, named by ``words.txt``.
+    """
+    wnids = sorted(set(_lines(path / "wnids.txt")))
+    words = dict(line.split("\t", 1) for line in _lines(path / "words.txt") if "\t" in line)
+    names = name_classes(wnids, words)
+    numbers = {wnid: number for number, wnid in enumerate(wnids)}
+    left_out = LeftOut(path)
+    splits = {
+        "train": table_of_files(*_train_images(path / "train", numbers, left_out), names),
+        "val": table_of_files(*_val_images(path / "val", numbers, left_out), names),
+    }
+    left_out.tell()
+    return Tables(str(path), splits, "image", "label", names)
+
+
+def name_classes(wnids: Sequence[str], words: Mapping[str, str]) -> tuple[str, ...]:
+    """Name classes by their words, or by their WordNet ID where there are none.
+
+    Args:
+        wnids: the WordNet IDs of the classes.
+        words: the words of WordNet IDs, of these and of others.
+
+    Returns:
+        The names, no two alike: classes of the same words have their IDs behind them.
+
+    Example:
+        >>> words = {"n1": "crane", "n2": "crane", "n3": "goldfish, Carassius auratus"}
+        >>> name_classes(["n1", "n2", "n3", "n4"], words)
+        ('crane (n1)', 'crane (n2)', 'goldfish, Carassius auratus', 'n4')
+    """
+    named = [words.get(wnid, wnid).strip() for wnid in wnids]
+    times = Counter(named)
+    pairs = zip(named, wnids, strict=True)
+    return tuple(f"{name} ({wnid})" if times[name] > 1 else name for name, wnid in pairs)
+
+
+def _train_images(
+    folder: Path, numbers: Mapping[str, int], left_out: LeftOut
+) -> tuple[list[Path], list[int]]:
+    """The files of all classes, and their labels."""
+    files: list[Path] = []
+    labels: list[int] = []
+    for wnid, number in numbers.items():
+        images = class_images(folder / wnid / "images", left_out)
+        files += images
+        labels += [number] * len(images)
+    unknown = sorted({child.name for child in folder.glob("*") if child.is_dir()} - set(numbers))
+    if unknown:
+        raise DataError(
+            str(folder / unknown[0]),
+            expected="a folder of a WordNet ID that wnids.txt lists",
+            got=repr(unknown[0]),
+            remedy="add it to wnids.txt, or remove the folder",
+        )
+    return files, labels
+
+
+def _val_images(
+    folder: Path, numbers: Mapping[str, int], left_out: LeftOut
+) -> tuple[list[Path], list[int]]:
+    """The files that the annotations name, and their labels."""
+    there = {file.name: file for file in (folder / "images").glob("*")}
+    files: list[Path] = []
+    labels: list[int] = []
+    for place, line in enumerate(_lines(folder / ANNOTATIONS), 1):
+        name, wnid, *_box = [*line.split("\t"), ""]
+        if name not in there or wnid not in numbers:
+            wrong = f"no {name} in {folder / 'images'}"
+            raise DataError(
+                f"{folder / ANNOTATIONS}, line {place}",
+                expected="an image in val/images, a tab, and a WordNet ID that wnids.txt lists",
+                got=f"the unknown ID {wnid!r}" if name in there else wrong,
+                remedy="unpack the archive again, or remove the line",
+            )
+        files.append(there[name])
+        labels.append(numbers[wnid])
+    for file in sorted({*there.values()} - {*files}):
+        left_out.add(f"file(s) that {ANNOTATIONS} does not name", file)
+    return files, labels
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8").rstrip().splitlines()
+    except (OSError, UnicodeDecodeError) as cause:
+        raise DataError(
+            str(file),
+            expected="a text file of Tiny-ImageNet",
+            got=type(cause).__name__,
+            remedy="give the folder tiny-imagenet-200 as it was published; where val is sorted "
+            "into folders of its classes, write folder:PATH",
+        ) from cause

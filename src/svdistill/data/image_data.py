@@ -1,12 +1,35 @@
-"""What a data set is, ready to train on."""
+"""A data set's images and all that is known of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor, nn
+
 from svdistill.data.augmentation import Augmentation
-from svdistill.data.prepared import Prepared
 from svdistill.data.splits import ImageSplit
+
+
+class Prepared(nn.Module):
+    """Stands where an `Augmentation` does, and leaves images as they came.
+
+    Example:
+        >>> import torch
+        >>> images = torch.rand(2, 3, 8, 8)
+        >>> prepared = Prepared()
+        >>> prepared.normalise(images) is images
+        True
+        >>> prepared(images, seed=0, indices=torch.arange(2), view=5) is images
+        True
+    """
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Return the images ``[B, 3, H, W]``, float32."""
+        return images
+
+    def forward(self, images: Tensor, *, seed: int, indices: Tensor, view: int) -> Tensor:
+        """Return the images ``[B, 3, H, W]``, float32, whatever view is asked for."""
+        return images
 
 
 @dataclass(frozen=True, eq=False)

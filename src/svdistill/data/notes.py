@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 PACKAGE: Final = str(Path(__file__).parents[1])
+
 SHOWN: Final = 5
 
 

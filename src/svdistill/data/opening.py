@@ -9,32 +9,36 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from svdistill.data.class_names import check_spelling
-from svdistill.data.decoding import EncodedPictures
-from svdistill.data.folders import read_folder
+from svdistill.common import ArgumentError, DataError, nearest, require_count
+from svdistill.data.folders import read_folder, read_tiny_imagenet
 from svdistill.data.notes import note
-from svdistill.data.selection import Part, split_part
+from svdistill.data.selection import Part, check_spelling, split_part
 from svdistill.data.split_names import ANY, ROLES, Wanted
-from svdistill.data.streamed import Pictures
-from svdistill.data.table_sources import read_hub, read_parquet
-from svdistill.data.tables import ONLY_NAME, Tables, by_split, tables_of
-from svdistill.data.tiny_imagenet import read_tiny_imagenet
-from svdistill.errors import ArgumentError, DataError, nearest, require_count
+from svdistill.data.streaming import EncodedPictures, Pictures
+from svdistill.data.tables import ONLY_NAME, Tables, by_split, read_hub, read_parquet, tables_of
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
+
 SCHEMES: Final = ("digits", "folder:PATH", "hub:NAME", "parquet:PATH", "tiny_imagenet:PATH")
+
 READERS: Final = {
     "folder": read_folder,
     "parquet": read_parquet,
     "tiny_imagenet": lambda path, _wanted: read_tiny_imagenet(path),
 }
+
 COLUMNS: Final = ("label_column", "image_column")
+
 SMALLEST_SIZE: Final = 8
+
 DIGITS_SIZE: Final = 16
+
 DIGITS_TRAIN_SHARE: Final = 0.6
+
 TRAIN_SHARE: Final = 0.8
+
 # Part of what the data set is, so no argument changes it.
 SPLIT_SEED: Final = 0
 

@@ -1,13 +1,178 @@
-"""Choose rows of a data set: fixed and seeded stratified parts, some of the classes."""
+"""Which classes and images of a data set are kept."""
 
 from __future__ import annotations
 
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import NamedTuple
 
 import numpy as np
 
-from svdistill.data.streamed import Pictures
-from svdistill.errors import ArgumentError, require_count
+from svdistill.common import ArgumentError, DataError, require_count
+from svdistill.data.notes import SHOWN, note
+from svdistill.data.streaming import Pictures
+
+
+def check_spelling(source: str, names: Sequence[str], labels: Mapping[str, np.ndarray]) -> None:
+    """Compare names that differ only in case or in their Unicode form.
+
+    Splits that spell a class differently make two of it. Where they agree, as of the letters ``a``
+    and ``A``, a note says so.
+
+    Args:
+        source: name of the data set, for messages.
+        names: name of each class.
+        labels: labels of each split by its name, int64 ``[N]``.
+
+    Raises:
+        DataError: the splits spell a class differently.
+
+    Example:
+        >>> labels = {"train": np.array([0]), "test": np.array([1])}
+        >>> check_spelling("insects", ["bee", "Bee"], labels)
+        Traceback (most recent call last):
+        svdistill.common.errors.DataError: insects: expected one spelling of each class, got 'bee' \
+with 1 image(s) in train, 'Bee' with 1 image(s) in test; rename one of them
+    """
+    alike: dict[str, list[int]] = {}
+    for number, name in enumerate(names):
+        key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+        alike.setdefault(key, []).append(number)
+    for numbers in alike.values():
+        if len(numbers) < 2:
+            continue
+        there = [set(numbers) & set(np.unique(some).tolist()) for some in labels.values()]
+        counted = [_where(names, number, labels) for number in numbers]
+        if any(not (one <= other or other <= one) for one in there for other in there):
+            raise DataError(
+                source,
+                expected="one spelling of each class",
+                got=", ".join(counted),
+                remedy="rename one of them",
+            )
+        note(f"{source}: classes that differ only in case or Unicode form: {', '.join(counted)}")
+
+
+def check_presence(source: str, names: Sequence[str], train: np.ndarray, test: np.ndarray) -> None:
+    """Say which classes have no training images, no test images, or a single image.
+
+    Args:
+        source: name of the data set, for messages.
+        names: name of each class.
+        train: labels of the training images, int64 ``[N]``.
+        test: labels of the test images, int64 ``[M]``.
+
+    Raises:
+        DataError: no test image is of a class that has training images.
+    """
+    trained = np.bincount(train, minlength=len(names))
+    tested = np.bincount(test, minlength=len(names))
+    if len(test) and not tested[trained > 0].any():
+        raise DataError(
+            source,
+            expected="test images of classes that training images have",
+            got="none of " + _counted(names, tested, tested > 0),
+            remedy="name the classes of both splits alike, or use more images of each class",
+        )
+    kinds = (
+        ("test images of classes without training images", tested, (trained == 0) & (tested > 0)),
+        ("training images of classes without test images", trained, (tested == 0) & (trained > 1)),
+        ("classes of a single image", trained + tested, trained + tested == 1),
+        ("classes with a single training image", trained, (trained == 1) & (tested > 0)),
+        ("classes without any image", trained, trained + tested == 0),
+    )
+    for kind, counts, chosen in kinds:
+        if chosen.any():
+            note(f"{source}: {kind}: {_counted(names, counts, chosen)}")
+
+
+def _where(names: Sequence[str], number: int, labels: Mapping[str, np.ndarray]) -> str:
+    """``'bee' with 7 image(s) in train``; escaped, since composed letters look like others."""
+    counts = {split: int((some == number).sum()) for split, some in labels.items()}
+    told = " and ".join(f"{count:,} in {split}" for split, count in counts.items() if count)
+    return f"{names[number]!a} with {told.replace(' in ', ' image(s) in ', 1) or 'no image'}"
+
+
+def _counted(names: Sequence[str], counts: np.ndarray, chosen: np.ndarray) -> str:
+    """The chosen classes with their numbers of images."""
+    numbers = np.flatnonzero(chosen)
+    some = ", ".join(f"{names[number]!r} ({counts[number]:,})" for number in numbers[:SHOWN])
+    more = f" and {len(numbers) - SHOWN:,} more" if len(numbers) > SHOWN else ""
+    return f"{some}{more}, {len(numbers):,} class(es) with {counts[numbers].sum():,} image(s)"
+
+
+class ClassDraw(NamedTuple):
+    """How many classes to draw, and with which seed."""
+
+    size: int
+    seed: int
+
+
+def parse_draw(text: str) -> ClassDraw:
+    """Read ``N@SEED``.
+
+    Raises:
+        ArgumentError: if it is something else, or fewer than 2 classes.
+
+    Example:
+        >>> parse_draw("50@0")
+        ClassDraw(size=50, seed=0)
+    """
+    found = re.fullmatch("([0-9]+)@([0-9]+)", str(text))
+    if found is None or int(found[1]) < 2:
+        raise ArgumentError(
+            "classes",
+            expected="N@SEED, such as 50@0: how many classes, 2 or more, and the seed of the draw",
+            got=repr(text),
+            remedy="write it so, or leave it out to keep all classes",
+        )
+    return ClassDraw(int(found[1]), int(found[2]))
+
+
+def chosen_classes(names: Sequence[str], every: int, draw: ClassDraw | None) -> np.ndarray:
+    """Choose every n-th class, and of these as many as are drawn.
+
+    Those are drawn whose ``SEED:NAME``, in UTF-8, has the smallest SHA-256: the draw follows from
+    names and seed alone, on any machine and in any version. ``printf 0:n01440764 | sha256sum``
+    shows a class's place in it.
+
+    Args:
+        names: name of each class.
+        every: keep classes 0, n, 2n, ...
+        draw: how many of these to draw, or None for all.
+
+    Returns:
+        The places of the chosen classes, ascending, int64 ``[C]``.
+
+    Raises:
+        ArgumentError: if fewer than 2 classes are left, or fewer than are to be drawn.
+
+    Example:
+        >>> chosen_classes(["ant", "bee", "cat", "dog"], 1, ClassDraw(2, seed=0)).tolist()
+        [1, 3]
+    """
+    kept = range(0, len(names), every)
+    if len(kept) < 2:
+        raise ArgumentError(
+            "classes_every",
+            expected=f"a step that leaves 2 or more of {len(names)} classes",
+            got=every,
+            remedy="choose a smaller step",
+        )
+    if draw is None:
+        return np.array(kept)
+    if draw.size > len(kept):
+        raise ArgumentError(
+            "classes",
+            expected=f"at most {len(kept)} classes, as many as there are",
+            got=draw.size,
+            remedy="draw fewer",
+        )
+    digests = {place: sha256(f"{draw.seed}:{names[place]}".encode()).digest() for place in kept}
+    drawn = sorted(kept, key=digests.__getitem__)[: draw.size]
+    return np.array(sorted(drawn))
 
 
 class Part(NamedTuple):

@@ -9,23 +9,31 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
-from svdistill.data.class_choice import chosen_classes, parse_draw
-from svdistill.data.class_names import check_presence
+from svdistill.common import ArgumentError, DataError, require_count
 from svdistill.data.image_data import ImageData
-from svdistill.data.mixed import MixedSplit
 from svdistill.data.opening import Opened, open_images
-from svdistill.data.selection import Part, keep_classes, split_part, training_part
+from svdistill.data.selection import (
+    Part,
+    check_presence,
+    chosen_classes,
+    keep_classes,
+    parse_draw,
+    split_part,
+    training_part,
+)
 from svdistill.data.split_names import Wanted
 from svdistill.data.splits import ResidentSplit, StoredSplit
-from svdistill.data.streamed import StreamedSplit
-from svdistill.data.unlabelled import REST, open_unlabelled, without_labels
-from svdistill.errors import ArgumentError, DataError, require_count
+from svdistill.data.streaming import StreamedSplit
+from svdistill.data.unlabelled import REST, MixedSplit, open_unlabelled, without_labels
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
+
 SAMPLED_IMAGES: Final = 10_000
+
 HASHED_IMAGES: Final = 256
+
 SMALLEST_STD: Final = 1 / 255
 
 

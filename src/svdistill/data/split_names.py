@@ -6,29 +6,37 @@ import re
 from collections.abc import Iterable
 from typing import Final, Literal, NamedTuple
 
-from svdistill.errors import ArgumentError, nearest
+from svdistill.common import ArgumentError, nearest
 
 Role = Literal["train", "test", "unlabelled"]
 
+
 # In the order in which they are preferred.
 TRAIN_NAMES: Final = ("train", "training")
+
 TEST_NAMES: Final = (
     *("test", "testing", "validation", "valid", "val", "dev"),
     *("eval", "evaluation", "holdout", "heldout"),
 )
+
 UNLABELLED_NAMES: Final = ("unlabeled", "unlabelled", "unsupervised")
+
 ROLES: Final[dict[str, Role]] = {
     **dict.fromkeys(TRAIN_NAMES, "train"),
     **dict.fromkeys(TEST_NAMES, "test"),
     **dict.fromkeys(UNLABELLED_NAMES, "unlabelled"),
 }
+
 ORDER: Final = tuple(ROLES)
+
 # Words beside that of the split: training_set, train-images, DataTrain.
 FILLERS: Final = (
     *("dataset", "datasets", "data", "set", "split", "folder", "dir"),
     *("images", "image", "imgs", "img", "pictures", "photos"),
 )
+
 CUT: Final = "cut"
+
 HERE: Final = "."
 
 

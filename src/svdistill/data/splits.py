@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, final
 import torch
 from torch import Tensor
 
-from svdistill.errors import ArgumentError, require_count
+from svdistill.common import ArgumentError, require_count
 from svdistill.parallel import ALONE, BatchPart, Share
 
 # The label of an image without one. It counts in no task loss and in no accuracy.

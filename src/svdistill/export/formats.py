@@ -1,16 +1,90 @@
-"""The formats that a student can be exported in, by name."""
+"""The file formats of an exported student: ONNX and torch.export."""
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from svdistill.errors import ArgumentError
-from svdistill.export import onnx_file, torch_file
+from svdistill.common import ArgumentError, RunError, require_package
+from svdistill.export.tracing import in_short, quiet
+
+PACKAGES: Final = ("onnx", "onnxscript", "onnxruntime")
+
+
+def to_onnx(program: ExportedProgram, metadata: Mapping[str, str]) -> bytes:
+    """The content of an .onnx file: input `images`, output `logits`, both `[batch, ...]`.
+
+    Raises:
+        RunError: ONNX cannot hold the network.
+    """
+    try:
+        with quiet():
+            converted = torch.onnx.export(
+                program,
+                dynamo=True,
+                input_names=["images"],
+                output_names=["logits"],
+                dynamic_shapes={"images": {0: "batch"}},
+                verbose=False,
+            )
+        assert converted is not None
+        for node in converted.model.graph.all_nodes():
+            node.metadata_props.clear()  # source code and its paths
+        converted.model.metadata_props.update(metadata)
+        return converted.model_proto.SerializeToString()
+    except Exception as error:  # the converter has many errors of its own
+        raise RunError(
+            "format",
+            expected="a network that ONNX has operations for, of less than 2 GB",
+            got=in_short(error),
+            remedy="use --format torch",
+        ) from error
+
+
+def load_onnx(content: bytes) -> Callable[[Tensor], Tensor]:
+    """Open it with ONNX Runtime on the CPU, with as many threads as torch uses."""
+    runtime = require_package("onnxruntime", "export")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    options.intra_op_num_threads = torch.get_num_threads()
+    # Its threads would otherwise keep the cores busy for a while, and slow down what runs next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+
+
+def read_onnx_metadata(path: Path) -> dict[str, str]:
+    """The texts that a file carries."""
+    model = require_package("onnx", "export").load(str(path), load_external_data=False)
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def to_pt2(program: ExportedProgram, metadata: Mapping[str, str]) -> bytes:
+    """The content of a .pt2 file, which `torch.export.load` reads."""
+    buffer = io.BytesIO()
+    with quiet():
+        torch.export.save(program, buffer, extra_files=dict(metadata))
+    return buffer.getvalue()
+
+
+def load_pt2(content: bytes) -> Callable[[Tensor], Tensor]:
+    """Open it with torch, on the CPU."""
+    with quiet():
+        return torch.export.load(io.BytesIO(content)).module()
+
+
+def read_pt2_metadata(path: Path) -> dict[str, str]:
+    """The texts that a file carries; it is a zip archive, and nothing in it is executed."""
+    with zipfile.ZipFile(path) as archive:
+        extra = [name for name in map(PurePosixPath, archive.namelist()) if "extra" in name.parts]
+        return {name.name: archive.read(str(name)).decode() for name in extra}
 
 
 class Format(NamedTuple):
@@ -37,18 +111,18 @@ FORMATS: Final = {
     "onnx": Format(
         ".onnx",
         "ONNX Runtime",
-        onnx_file.PACKAGES,
-        onnx_file.to_onnx,
-        onnx_file.load_onnx,
-        onnx_file.read_onnx_metadata,
+        PACKAGES,
+        to_onnx,
+        load_onnx,
+        read_onnx_metadata,
     ),
     "torch": Format(
         ".pt2",
         "torch.export",
         (),
-        torch_file.to_pt2,
-        torch_file.load_pt2,
-        torch_file.read_pt2_metadata,
+        to_pt2,
+        load_pt2,
+        read_pt2_metadata,
     ),
 }
 

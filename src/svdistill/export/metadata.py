@@ -8,12 +8,10 @@ from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 
-from svdistill.errors import ArgumentError, RunError
+from svdistill.common import ArgumentError, Finite, RunError, from_plain
 from svdistill.export.formats import format_of
-from svdistill.export.trace import in_short
-from svdistill.plain_values import Finite, from_plain
-from svdistill.training.run_directory import RunDirectory, read_summary
-from svdistill.training.weights import WeightsCard
+from svdistill.export.tracing import in_short
+from svdistill.runs import RunDirectory, WeightsCard, read_summary
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,35 @@
 """Differentiable truncated SVD: forward solvers, exact backward. Tensors in, tensors out."""
 
-from svdistill.linalg.branching import may_branch, rehearsal
+from svdistill.linalg.constants import constant, register_constant
 from svdistill.linalg.convergence import Convergence, watch_convergence
+from svdistill.linalg.gradients import GRADIENTS, are_close
 from svdistill.linalg.precision import (
     full_precision,
+    is_traced,
+    is_transformed,
+    may_branch,
     powers_of_two,
+    rehearsal,
     to_working,
     uncompiled_if_lowered,
     working_dtype,
 )
+from svdistill.linalg.solvers import SOLVERS
 from svdistill.linalg.truncated_svd import TruncatedSVD, truncated_svd
 
 __all__ = [
+    "GRADIENTS",
+    "SOLVERS",
     "Convergence",
     "TruncatedSVD",
+    "are_close",
+    "constant",
     "full_precision",
+    "is_traced",
+    "is_transformed",
     "may_branch",
     "powers_of_two",
+    "register_constant",
     "rehearsal",
     "to_working",
     "truncated_svd",

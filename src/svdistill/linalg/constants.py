@@ -12,9 +12,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from svdistill.linalg.branching import is_traced, is_transformed
+from svdistill.linalg.precision import is_traced, is_transformed
 
 Maker = Callable[[Sequence[int]], Tensor]
+
 _makers: dict[str, Maker] = {}
 
 
@@ -57,6 +58,9 @@ def _fake(like: Tensor, name: str, shape: Sequence[int]) -> Tensor:  # noqa: ARG
 
 
 _library = torch.library.Library("svdistill", "FRAGMENT")
+
 _library.define("constant(Tensor like, str name, SymInt[] shape) -> Tensor")
+
 _library.impl("constant", _real, "CompositeExplicitAutograd")
+
 torch.library.register_fake("svdistill::constant", _fake, lib=_library)

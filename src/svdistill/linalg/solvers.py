@@ -12,23 +12,26 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from svdistill.linalg.branching import is_captured, may_branch
 from svdistill.linalg.convergence import count_decomposed
-from svdistill.linalg.robust import eigh, svd
-from svdistill.linalg.small_eigen import leading_of_small
+from svdistill.linalg.precision import is_captured, may_branch
 from svdistill.linalg.subspace import (
     GUARD,
     are_orthonormal,
     block_rows,
+    eigh,
     leading_eigenpairs,
+    leading_of_small,
     polish,
+    svd,
 )
 
 Solver = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 
+
 # Subspace iteration pays from m = 24 on, up to some k + 6 = sqrt(6 m): measured on two cores, batch
 # 128, m from 16 to 128 and k from 1 to 33. Not measured on a GPU.
 SMALLEST = 24
+
 CROSSOVER = 6
 
 

@@ -1,4 +1,6 @@
-"""Block subspace iteration: the leading eigenpairs of Gram matrices, without the others.
+"""Leading eigenpairs of Gram matrices: by block subspace iteration, of small ones directly.
+
+`torch.linalg.eigh` checks its status on the host, which a CUDA graph cannot do.
 
 Shapes: gram G [B, m, m], symmetric and positive semi-definite; blocks X [B, q, m] hold their
 vectors as rows, which multiply G two to three times as fast as columns do.
@@ -6,25 +8,135 @@ vectors as rows, which multiply G two to three times as fast as columns do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor
 
-from svdistill.linalg.branching import may_branch
+from svdistill.common import ArgumentError
 from svdistill.linalg.constants import constant, register_constant
-from svdistill.linalg.robust import eigh
-from svdistill.linalg.small_eigen import leading_of_small
+from svdistill.linalg.precision import may_branch
+
+SQUARINGS = 20  # to the power 2^20: resolves a relative gap of some 1e-5
+
+
+def leading_of_small(matrices: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k leading eigenpairs by repeated squaring and deflation.
+
+    ``(H / trace H)^(2^20)`` is ``v v^T`` of the leading vector, up to a factor; ``H - lam v v^T``
+    leads to the next. Kernels grow with k, not with the matrices.
+
+    Args:
+        matrices: [B, q, q], symmetric, positive semi-definite.
+        k: how many, at most q.
+
+    Returns:
+        values [B, k], not negative, descending where separated; orthonormal rows [B, k, q].
+
+    Example:
+        >>> values, rows = leading_of_small(torch.diag(torch.tensor([1.0, 5.0, 2.0]))[None], 2)
+        >>> values, rows.abs()
+        (tensor([[5., 2.]]), tensor([[[0., 1., 0.],
+                 [0., 0., 1.]]]))
+    """
+    q = matrices.shape[-1]
+    found = matrices.new_zeros(len(matrices), 0, q)
+    values = []
+    rest = matrices
+    for _ in range(k):
+        power = rest
+        for _ in range(SQUARINGS):
+            power = _unit_trace(power)
+            power = power @ power
+        # Where nothing is left, the projector on what has not been found stands in for it.
+        outside = torch.eye(q, dtype=rest.dtype, device=rest.device) - found.mT @ found
+        diagonal = power.diagonal(dim1=-2, dim2=-1)
+        empty = ~(diagonal.amax(-1) > 0)
+        power = torch.where(empty[:, None, None], outside, power)
+        best = power.diagonal(dim1=-2, dim2=-1).argmax(-1)
+        vector = power.gather(-2, best[:, None, None].expand(-1, 1, q))
+        vector = vector - (vector @ found.mT) @ found
+        vector = vector / torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
+        value = ((vector @ matrices) * vector).sum((-2, -1))
+        found = torch.cat([found, vector], dim=-2)
+        values.append(value.clamp_min(0.0))
+        # Projecting from both sides, unlike subtracting, leaves no trace of what was found.
+        outside = outside - vector.mT @ vector
+        rest = outside @ matrices @ outside
+    return torch.stack(values, dim=-1), found
+
+
+def _unit_trace(power: Tensor) -> Tensor:
+    trace = power.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None]
+    return power / torch.where(trace > 0, trace, 1.0)
+
+
+Parts = tuple[Tensor, ...]
+
+
+def eigh(symmetric: Tensor) -> Parts:
+    """`torch.linalg.eigh` of matrices [B, m, m]: values, ascending, and vectors as columns."""
+    return _robustly(lambda one: tuple(torch.linalg.eigh(one)), symmetric)
+
+
+def svd(matrices: Tensor) -> Parts:
+    """`torch.linalg.svd` of matrices [B, N, D], not full: U, values, V^T."""
+    return _robustly(lambda one: tuple(torch.linalg.svd(one, full_matrices=False)), matrices)
+
+
+def _robustly(decompose: Callable[[Tensor], Parts], matrices: Tensor) -> Parts:
+    """All at once; where one does not converge each by itself, that one in double precision.
+
+    The others come out as they would without it. It happens to finite matrices whose entries
+    span the whole range of the dtype: LAPACK says so, or says nothing and returns NaN.
+    """
+    try:
+        parts = decompose(matrices)
+        if not may_branch(matrices.device) or _are_finite(parts):
+            return parts
+    except torch.linalg.LinAlgError:
+        pass
+    each = [_alone(decompose, one[None]) for one in matrices]
+    return tuple(torch.cat(parts) for parts in zip(*each, strict=True))
+
+
+def _are_finite(parts: Parts) -> bool:
+    return bool(torch.stack([part.isfinite().all() for part in parts]).all())
+
+
+def _alone(decompose: Callable[[Tensor], Parts], matrix: Tensor) -> Parts:
+    wide = matrix.double()
+    # Far below rounding beside the largest entry; without them the iteration has less to do.
+    negligible = wide.abs() < 1e-3 * torch.finfo(wide.dtype).eps * wide.abs().amax()
+    for attempt in (matrix, wide, wide.masked_fill(negligible, 0.0)):
+        with suppress(torch.linalg.LinAlgError):
+            parts = tuple(part.to(matrix.dtype) for part in decompose(attempt))
+            if _are_finite(parts):
+                return parts
+    raise ArgumentError(
+        "matrices",
+        expected="finite numbers that LAPACK can decompose",
+        got=f"one of shape {tuple(matrix.shape[1:])} on which it does not converge",
+        remedy="look for features that differ by more than the dtype's precision; scale them",
+    )
+
 
 GUARD = 6  # vectors carried beyond those wanted; measured fastest at 5 and 6
+
 ROUNDS = 6  # at most, where they can be ended early
+
 FIXED_ROUNDS = 6  # where they cannot
+
 # In eps lam_i. Where the gap in s is 1 %, it bounds an angle's sine to 0.0024 in float32, and a
 # cosine's distance from 1 to 3e-6; four times as much were 2 % faster.
 BOUND = 400.0
+
 RESIDUAL_FLOOR = 32.0  # in eps lam_1: what rounding in G leaves of a residual
+
 # How far an entry of V^T V may be from the identity's. Beyond it a member is computed again.
 ORTHONORMAL = {torch.float32: 1e-5, torch.float64: 1e-12}
+
 LOWEST_CUT = 1e-4  # of lam_1: bounds how far the filter amplifies the leading vector
 
 

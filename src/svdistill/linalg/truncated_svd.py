@@ -7,14 +7,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from svdistill.errors import ArgumentError, require_choice
-from svdistill.linalg.branching import is_traced, is_transformed, may_branch
-from svdistill.linalg.complement import are_close
+from svdistill.common import ArgumentError, require_choice
 from svdistill.linalg.convergence import count_differentiated
-from svdistill.linalg.gradients import GRADIENTS, exact_tangent
+from svdistill.linalg.gradients import GRADIENTS, are_close, exact_tangent
 from svdistill.linalg.precision import (
     fitted,
     full_precision,
+    is_traced,
+    is_transformed,
+    may_branch,
     powers_of_two,
     to_working,
     uncompiled_if_lowered,
@@ -22,6 +23,7 @@ from svdistill.linalg.precision import (
 from svdistill.linalg.solvers import SOLVERS, smaller_gram
 
 HEADROOM = 2.0**-20  # of the dtype's range: a million gradients that fill it can be added up
+
 VANISHING = 2.0**100  # divided by it, what is below the normal numbers is zero
 
 
@@ -55,7 +57,7 @@ def truncated_svd(
         matrices: [..., N, D], floating point. Half precision is computed in float32 and returned
             in its own dtype; float64 stays. Autocast and TF32 are off inside.
         k: how many to keep, 1 to min(N, D).
-        gradient: `"exact"`, from the kept vectors alone; `"poster"`, the seed paper's formula,
+        gradient: `"exact"`, from the kept vectors alone; `"poster"`, the paper's formula,
             which is exact only with k = min(N, D) and gives singular values no gradient; or
             `"authors"`, what its authors' code computes: of that formula what is left without K,
             and nothing at all where N >= D.

@@ -1,21 +1,40 @@
-"""Transfer losses, one method per file. A loss never sees a teacher: it sees its knowledge.
-
-`registry.py` has an entry for each: its name, its options and their defaults, its title.
-"""
+"""Transfer losses, one method per file. A loss never sees a teacher: it sees its knowledge."""
 
 from svdistill.losses.dfv import dfv, dfv_distance
 from svdistill.losses.fsp import FSPKnowledge, FSPLoss
 from svdistill.losses.position_svd import PositionSVDKnowledge, PositionSVDLoss
-from svdistill.losses.registry import LossSpec, loss_names, loss_specs, register
+from svdistill.losses.registry import (
+    DEFAULT_LOSS,
+    OPTIONS,
+    LossOptions,
+    LossSpec,
+    added_to_task,
+    build_loss,
+    is_imported,
+    loss_names,
+    loss_specs,
+    losses_text,
+    may_read,
+    object_name,
+    option_defaults,
+    reads,
+    register,
+    registered_specs,
+    require_read,
+    titles,
+)
 from svdistill.losses.soft_target import SoftTargetKnowledge, SoftTargetLoss
 from svdistill.losses.sum import SumKnowledge, SumLoss
-from svdistill.losses.svd import SVDKnowledge, SVDLoss
-from svdistill.losses.transfer import Knowledge, TransferLoss
+from svdistill.losses.svd import SVDKnowledge, SVDLoss, align
+from svdistill.losses.transfer import Knowledge, TransferLoss, as_matrices, not_finite, source
 
 __all__ = [
+    "DEFAULT_LOSS",
+    "OPTIONS",
     "FSPKnowledge",
     "FSPLoss",
     "Knowledge",
+    "LossOptions",
     "LossSpec",
     "PositionSVDKnowledge",
     "PositionSVDLoss",
@@ -26,9 +45,24 @@ __all__ = [
     "SumKnowledge",
     "SumLoss",
     "TransferLoss",
+    "added_to_task",
+    "align",
+    "as_matrices",
+    "build_loss",
     "dfv",
     "dfv_distance",
+    "is_imported",
     "loss_names",
     "loss_specs",
+    "losses_text",
+    "may_read",
+    "not_finite",
+    "object_name",
+    "option_defaults",
+    "reads",
     "register",
+    "registered_specs",
+    "require_read",
+    "source",
+    "titles",
 ]

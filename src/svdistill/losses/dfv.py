@@ -13,12 +13,19 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from svdistill.errors import ArgumentError, require_positive
-from svdistill.linalg import full_precision, uncompiled_if_lowered, working_dtype
-from svdistill.linalg.branching import is_traced, is_transformed
-from svdistill.linalg.constants import constant, register_constant
+from svdistill.common import ArgumentError, require_positive
+from svdistill.linalg import (
+    constant,
+    full_precision,
+    is_traced,
+    is_transformed,
+    register_constant,
+    uncompiled_if_lowered,
+    working_dtype,
+)
 
 MAX_TERMS = 32
+
 CHUNK_ELEMENTS = 2**22
 
 

@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from svdistill.errors import ArgumentError
+from svdistill.common import ArgumentError
 from svdistill.linalg import full_precision, to_working, uncompiled_if_lowered
-from svdistill.losses.finite import require_magnitude
 from svdistill.losses.transfer import (
     Knowledge,
     TransferLoss,
     as_matrices,
     require_channels,
+    require_magnitude,
     require_match,
     require_taps,
 )

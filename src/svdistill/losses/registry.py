@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
-from svdistill.errors import ArgumentError, SVDistillError, nearest
+from svdistill.common import ArgumentError, SVDistillError, import_attribute, nearest
 from svdistill.losses.fsp import FSPLoss
 from svdistill.losses.position_svd import PositionSVDLoss
 from svdistill.losses.soft_target import SoftTargetLoss
 from svdistill.losses.svd import SVDLoss
 from svdistill.losses.transfer import TransferLoss
-from svdistill.user_code import import_attribute
 
 # What a configuration says of a loss that was given as a Python object, before its class's name.
 OBJECT_PREFIX: Final = "object:"
+
 _NONE: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -81,10 +81,12 @@ _SPECS: Final[dict[str, LossSpec]] = {
         ),
     )
 }
+
 # The options that a configuration has; what it says where its loss does not read them.
 OPTIONS: Final[Mapping[str, Any]] = MappingProxyType(
     {**_SPECS["svd"].options, **_SPECS["soft_target"].options}
 )
+
 DEFAULT_LOSS: Final = "position_svd+soft_target"
 
 
@@ -105,8 +107,8 @@ def register(spec: LossSpec) -> None:
         >>> from svdistill.losses import FSPLoss
         >>> register(LossSpec("svd", FSPLoss, "another"))
         Traceback (most recent call last):
-        svdistill.errors.ArgumentError: name: expected a loss's name that is not taken, got 'svd'; \
-choose another
+        svdistill.common.errors.ArgumentError: name: expected a loss's name that is not taken, \
+got 'svd'; choose another
     """
     if not spec.name.isidentifier():
         raise ArgumentError(

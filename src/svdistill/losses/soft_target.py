@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from svdistill.errors import ArgumentError, require_positive
+from svdistill.common import ArgumentError, require_positive
 from svdistill.linalg import to_working, working_dtype
 from svdistill.losses.transfer import Knowledge, TransferLoss, require_match
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from svdistill.errors import ArgumentError
+from svdistill.common import ArgumentError
 from svdistill.linalg import to_working
 from svdistill.losses.transfer import Knowledge, TransferLoss
 from svdistill.parallel import BatchPart

@@ -1,4 +1,4 @@
-"""The seed's loss: a student relates its singular vectors as its teacher relates its own."""
+"""The paper's loss: a student relates its singular vectors as its teacher relates its own."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from svdistill.errors import require_choice, require_count, require_positive
+from svdistill.common import require_choice, require_count, require_positive
 from svdistill.linalg import (
+    GRADIENTS,
     full_precision,
     powers_of_two,
     to_working,
     truncated_svd,
     uncompiled_if_lowered,
 )
-from svdistill.linalg.gradients import GRADIENTS
 from svdistill.losses.dfv import dfv_distance
 from svdistill.losses.transfer import (
     REDUCTIONS,
@@ -60,7 +60,7 @@ class SVDLoss(TransferLoss):
             more to choose from, where its map has one.
         beta: width of the radial basis function.
         gradient: `"exact"`, `"poster"` or `"authors"`, see `truncated_svd`.
-        reduction: over images, `"sum"` as in the seed or `"mean"`.
+        reduction: over images, `"sum"` as in the paper or `"mean"`.
 
     Raises:
         ArgumentError: at construction for a wrong option; in use for fewer than two taps, for

@@ -1,4 +1,4 @@
-"""Describe a network, part by part, and one of the seed next to what the seed's table says."""
+"""What `svdistill info` tells of a network, beside the paper's counts."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from svdistill.errors import require_count
-from svdistill.logits import as_logits
-from svdistill.networks.base import SeedNetwork, Undrawn, without_memory
-from svdistill.networks.profile import NetworkProfile, profile_network
-from svdistill.networks.published import PublishedSize, published_size
+from svdistill.common import as_logits, require_choice, require_count
+from svdistill.networks.paper import PaperNetwork, Undrawn, without_memory
+from svdistill.networks.profile import Cost, NetworkProfile, profile_network, stage_costs
 from svdistill.networks.registry import (
     build_network,
     input_spec,
@@ -19,11 +17,83 @@ from svdistill.networks.registry import (
     network_names,
     pretrained_classes,
 )
-from svdistill.networks.stage_costs import Cost, stage_costs
-from svdistill.taps.dry_run import dry_run
-from svdistill.taps.stages import find_stages
+from svdistill.taps import dry_run, find_stages
 
-TABLE_SETTING = (100, 1.0, 32)  # classes, width and image side of the seed's table
+
+@dataclass(frozen=True)
+class PublishedSize:
+    """One row of the paper's table: 100 classes, 32 x 32 images.
+
+    Attributes:
+        flops: the printed FLOPs.
+        parameters: the printed parameters.
+        deviation: where a count of the network differs from what is printed, empty if nowhere.
+    """
+
+    flops: int
+    parameters: int
+    deviation: str = ""
+
+
+_TABLE = {
+    "vgg_teacher": PublishedSize(576_300_000, 10_900_000),
+    "vgg_student": PublishedSize(
+        121_300_000, 3_800_000, "121.2M FLOPs counted: the table says 0.1 % more"
+    ),
+    "vgg_stride_student": PublishedSize(
+        15_600_000,
+        3_800_000,
+        "33.6M FLOPs counted, 16.8M multiply-adds: neither is what the table says",
+    ),
+    "mobilenet_teacher": PublishedSize(
+        98_400_000,
+        2_300_000,
+        "175.8M FLOPs counted: the table is nearer to the 87.9M multiply-adds; 2.21M parameters",
+    ),
+    "mobilenet_student": PublishedSize(
+        37_800_000,
+        820_000,
+        "73.1M FLOPs counted: the table is nearer to the 36.5M multiply-adds",
+    ),
+    "resnext_teacher": PublishedSize(
+        547_300_000,
+        660_000,
+        "542.6M FLOPs and 0.65M parameters counted with the 4 branches that come nearest; "
+        "the 8 branches of the drawing count to 1081.5M and 1.28M",
+    ),
+    "resnext_student": PublishedSize(
+        247_600_000,
+        340_000,
+        "273.1M FLOPs counted with the 2 branches that give the table's parameters",
+    ),
+}
+
+
+def published_size(name: str) -> PublishedSize:
+    """Look up what the paper's table says about a network.
+
+    Args:
+        name: one of `svdistill.networks.network_names`.
+
+    Returns:
+        The table's row.
+
+    Raises:
+        ArgumentError: the name is unknown.
+
+    Example:
+        >>> published_size("vgg_teacher").parameters
+        10900000
+
+    Source:
+        Lee, Kim, Song, ECCV 2018, the table of networks.
+    """
+    require_choice("name", name, _TABLE)
+    return _TABLE[name]
+
+
+TABLE_SETTING = (100, 1.0, 32)  # classes, width and image side of the paper's table
+
 SMALL_SIDE = 64  # images up to this side are computed, not only their shapes
 
 
@@ -40,7 +110,7 @@ class StageRow:
 
 @dataclass(frozen=True)
 class NetworkDescription:
-    """A network as a whole, part by part, and as the seed's table has it.
+    """A network as a whole, part by part, and as the paper's table has it.
 
     Attributes:
         name: its name for `build_network`.
@@ -97,8 +167,8 @@ def describe_network(
         image_size = TABLE_SETTING[2] if spec is None else spec.image_size
     require_count("image_size", image_size)
     network = _build(name, num_classes, width, image_size)
-    seed = isinstance(network, SeedNetwork)
-    taps = network.tap_paths if isinstance(network, SeedNetwork) else _stages(network, image_size)
+    seed = isinstance(network, PaperNetwork)
+    taps = network.tap_paths if isinstance(network, PaperNetwork) else _stages(network, image_size)
     parts = tuple(dict(network.named_children())) if seed else taps
     shape = (3, image_size, image_size)
     rows = _rows(network, parts, taps, shape)

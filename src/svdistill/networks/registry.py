@@ -6,21 +6,24 @@ from typing import Final
 
 from torch import nn
 
-from svdistill.errors import (
-    ArgumentError,
-    nearest,
-    require_choice,
-    require_count,
-    require_positive,
+from svdistill.common import ArgumentError, nearest, require_choice, require_count, require_positive
+from svdistill.networks import (
+    timm_models as zoo_timm,
+    torchvision_models as zoo_torchvision,
+    transformers_models as zoo_hf,
 )
-from svdistill.networks import zoo_hf, zoo_timm, zoo_torchvision
-from svdistill.networks.base import SeedNetwork
-from svdistill.networks.external import import_network
-from svdistill.networks.input_spec import InputSpec
-from svdistill.networks.mobilenet import mobilenet_student, mobilenet_teacher
-from svdistill.networks.resnext import resnext_student, resnext_teacher
-from svdistill.networks.vgg import vgg_stride_student, vgg_student, vgg_teacher
-from svdistill.networks.zoo import Zoo
+from svdistill.networks.own_code import import_network
+from svdistill.networks.paper import (
+    PaperNetwork,
+    mobilenet_student,
+    mobilenet_teacher,
+    resnext_student,
+    resnext_teacher,
+    vgg_stride_student,
+    vgg_student,
+    vgg_teacher,
+)
+from svdistill.networks.zoo import InputSpec, Zoo
 
 _BUILDERS: Final = {
     "vgg_teacher": vgg_teacher,
@@ -31,16 +34,18 @@ _BUILDERS: Final = {
     "resnext_teacher": resnext_teacher,
     "resnext_student": resnext_student,
 }
+
 _ZOOS: Final[dict[str, Zoo]] = {
     "timm": zoo_timm,
     "torchvision": zoo_torchvision,
     "hf": zoo_hf,
 }
+
 OTHER_NAMES: Final = "timm:NAME, torchvision:NAME, hf:NAME or module:attr"
 
 
 def network_names() -> tuple[str, ...]:
-    """Name the seed's networks, which `build_network` builds without another library.
+    """Name the paper's networks, which `build_network` builds without another library.
 
     Example:
         >>> "vgg_teacher" in network_names()
@@ -83,14 +88,14 @@ def require_width(name: str, width: float) -> None:
     if width != 1 and name not in network_names():
         raise ArgumentError(
             "width",
-            expected="1 with a network that is none of the seed's",
+            expected="1 with a network that is none of the paper's",
             got=width,
             remedy="leave width out, and choose a network of another size by its name",
         )
 
 
-def build_seed_network(name: str, num_classes: int, width: float = 1.0) -> SeedNetwork:
-    """Build one of the seed's networks; see `build_network`."""
+def build_paper_network(name: str, num_classes: int, width: float = 1.0) -> PaperNetwork:
+    """Build one of the paper's networks; see `build_network`."""
     require_choice("name", name, _BUILDERS)
     require_count("num_classes", num_classes)
     require_positive("width", width)
@@ -113,7 +118,7 @@ def build_network(
             `import_network`. Code that a model brings along is never run.
         num_classes: number of logits, at least 1.
         width: positive factor on the channels of every stage and hidden layer, each rounded to
-            the nearest multiple of four and at least four; for the seed's networks only.
+            the nearest multiple of four and at least four; for the paper's networks only.
         pretrained: whether to fill a network of timm, torchvision or transformers with the weights
             that are published, as a rule for ImageNet. If these are of another number of classes,
             the head is left as it was initialised.
@@ -122,7 +127,7 @@ def build_network(
 
     Returns:
         A network in training mode that maps images [B, 3, H, W] to logits [B, num_classes], or to
-        what `as_logits` finds them in. One of the seed names its four taps in ``tap_paths``.
+        what `as_logits` finds them in. One of the paper names its four taps in ``tap_paths``.
 
     Raises:
         ArgumentError: the name is unknown, a package or the weights are missing, or another
@@ -137,7 +142,7 @@ def build_network(
     Source:
         Lee, Kim, Song: "Self-supervised Knowledge Distillation Using Singular Value
         Decomposition", ECCV 2018. Where its drawing and its table disagree, the table's
-        parameter count decides; `svdistill.networks.published` lists what remains.
+        parameter count decides; `svdistill.networks.info` lists what remains.
     """
     require_network("name", name)
     require_count("num_classes", num_classes)
@@ -151,7 +156,7 @@ def build_network(
             remedy="train it, or give a weights file",
         )
     if name in _BUILDERS:
-        return build_seed_network(name, num_classes, width)
+        return build_paper_network(name, num_classes, width)
     if zoo is None:
         return import_network(name, num_classes, "network")
     return zoo.build(own_name, num_classes, pretrained=pretrained, image_size=image_size)
@@ -164,7 +169,7 @@ def input_spec(name: str) -> InputSpec | None:
         name: as for `build_network`.
 
     Returns:
-        Their size and normalisation; None for the seed's networks and `module:attr`, which are
+        Their size and normalisation; None for the paper's networks and `module:attr`, which are
         trained on any.
 
     Raises:

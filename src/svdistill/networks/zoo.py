@@ -1,16 +1,31 @@
-"""What another library's networks are asked, and how published weights are fetched."""
+"""Interface to model libraries: what each can build, with which weights and input."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
 from torch import nn
 
-from svdistill.errors import ArgumentError, SVDistillError
-from svdistill.networks.input_spec import InputSpec
+from svdistill.common import ArgumentError, SVDistillError
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """The images that a network of another library takes.
+
+    Attributes:
+        image_size: side in pixels of the square images.
+        mean, std: of the channels, in 0 to 1, with which they are normalised.
+    """
+
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
 
 HUB_SECONDS: Final = 10
 

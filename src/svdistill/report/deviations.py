@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from svdistill.losses.registry import reads
+from svdistill.losses import reads
 from svdistill.networks import network_names, published_size
-from svdistill.report.comparisons import Comparison, MethodRuns
-from svdistill.report.data_names import class_choice, dataset_name
-from svdistill.report.html_table import Cell, Heading, HTMLTable
+from svdistill.report.comparison import Comparison, MethodRuns
+from svdistill.report.runs import class_choice, dataset_name
+from svdistill.report.tables import Cell, Heading, HTMLTable
 
 Config = Mapping[str, Any]
 
@@ -91,20 +91,23 @@ def _clipping(config: Config) -> str | None:
 
 
 SCHEDULES: Final = {
-    "seed": "× 0.1 at half, × 0.01 at three quarters",
+    "paper": "× 0.1 at half, × 0.01 at three quarters",
     "one_cycle": "one cycle, up to the learning rate and down",
     "constant": "constant",
 }
+
 AUGMENTATIONS: Final = {
-    "seed": "flip, rotation, crop",
+    "paper": "flip, rotation, crop",
     "crop_flip": "crop and flip",
     "none": "none",
 }
+
 GRADIENTS: Final = {
     "exact": "exact",
     "poster": "the paper's formula",
     "authors": "as in the authors' code",
 }
+
 CLIPS: Final = {
     "norm": "each tensor, as in the authors' code",
     "poster": "each tensor, by the paper's rule",
@@ -112,6 +115,7 @@ CLIPS: Final = {
     "amortised": "one scale for all tensors, measured in some steps",
     "none": "none",
 }
+
 TRAINING: Final = (
     _Setting("data", "CIFAR-100", _data),
     _Setting("classes", "all classes", class_choice),
@@ -125,13 +129,14 @@ TRAINING: Final = (
     _Setting("batch size", "128", _field("batch_size")),
     _Setting("optimizer", "sgd", _field("optimizer")),
     _Setting("learning rate", "0.01", _field("learning_rate")),
-    _Setting("schedule", SCHEDULES["seed"], _choice("schedule", SCHEDULES)),
+    _Setting("schedule", SCHEDULES["paper"], _choice("schedule", SCHEDULES)),
     _Setting("weight decay", "0.0001", _field("weight_decay")),
     _Setting("bound on the whole gradient", "none", _field("max_grad_norm")),
-    _Setting("augmentation", AUGMENTATIONS["seed"], _choice("augmentation", AUGMENTATIONS)),
+    _Setting("augmentation", AUGMENTATIONS["paper"], _choice("augmentation", AUGMENTATIONS)),
     _Setting("new views of an image", "one every epoch", _views),
     _Setting("precision", "float32", _field("precision", missing="float32")),
 )
+
 TEACHING: Final = (
     _Setting("teacher", "run in every step", _teaching),
     _Setting("gradient of the SVD", GRADIENTS["poster"], _svd_choice("gradient", GRADIENTS)),

@@ -11,25 +11,36 @@ from itertools import cycle
 from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree
 
-from svdistill.report.bands import Band
+from svdistill.report.statistics import Band
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Drawing
 
+
 # Okabe and Ito's colours, told apart by colour-blind people, without their yellow, which white
 # pages swallow. Black becomes the page's text colour.
 BLACK: Final = "#000000"
+
 BLUE: Final = "#0072B2"
+
 VERMILION: Final = "#D55E00"
+
 GREEN: Final = "#009E73"
+
 PURPLE: Final = "#CC79A7"
+
 ORANGE: Final = "#E69F00"
+
 SKY: Final = "#56B4E9"
+
 GREY: Final = "#808080"
 
+
 NUMBERED: Final = re.compile(r"[\w.]+_\d+")  # ids that matplotlib gives and nothing refers to
+
 FAMILIES: Final = re.compile(r"'DejaVu Sans'[^;]*")
+
 HUNDREDTHS: Final = re.compile(r"(\.\d\d)\d+")
 
 
@@ -60,6 +71,7 @@ class LineStyle:
 
 
 ALONE: Final = LineStyle(BLACK, "", ":")
+
 LINE_STYLES: Final = (
     LineStyle(BLUE, "o", "-"),
     LineStyle(VERMILION, "s", "--"),

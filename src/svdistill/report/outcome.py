@@ -1,4 +1,4 @@
-"""What one run came to, in one glance: its student beside its teacher, before and after."""
+"""What distillation gained: teacher, student before and after."""
 
 from __future__ import annotations
 
@@ -6,15 +6,69 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from svdistill.report.before_after_table import before_after_note
-from svdistill.report.html_table import Cell, Heading, HTMLTable, number_cell
-from svdistill.report.intervals import wilson_interval
-from svdistill.report.lineage import teacher_network
-from svdistill.report.network_tables import millions
-from svdistill.report.runs import Run
-from svdistill.training.before_after import BeforeAfter, NetworkFigures, read_before_after
+from rich import box
+from rich.table import Table
 
-HEADINGS: Final = ("accuracy %", "95 % interval", "parameters", "FLOPs", "latency, ms", "file, MB")
+from svdistill.report.runs import Run, millions, teacher_network
+from svdistill.report.statistics import wilson_interval
+from svdistill.report.tables import Cell, Heading, HTMLTable, number_cell
+from svdistill.training import BeforeAfter, NetworkFigures, read_before_after
+
+BEFORE_AFTER_HEADINGS = ("", "accuracy % (95 %)", "parameters", "FLOPs", "latency", "file")
+
+
+def before_after_table(measured: BeforeAfter) -> Table:
+    """The table for a rich console."""
+    # Narrow enough for a terminal of 80 columns.
+    table = Table(
+        box=box.SIMPLE,
+        caption=before_after_note(measured),
+        caption_justify="left",
+        collapse_padding=True,
+        pad_edge=False,
+    )
+    for place, heading in enumerate(BEFORE_AFTER_HEADINGS):
+        table.add_column(heading, justify="right" if place else "left", no_wrap=True)
+    for cells in before_after_rows(measured):
+        table.add_row(*cells)
+    return table
+
+
+def before_after_rows(measured: BeforeAfter) -> list[tuple[str, ...]]:
+    """The cells, a row for each network that there is."""
+    return [
+        (name, *_cells(figures, measured.test_images)) for name, figures in measured.rows().items()
+    ]
+
+
+def before_after_note(measured: BeforeAfter) -> str:
+    """What was measured, and on what."""
+    threads = f"{measured.threads} thread{'s' if measured.threads > 1 else ''}"
+    return (
+        f"accuracy on {measured.test_images:,} test images, with its 95 % interval; latency of one "
+        f"image on the CPU, {threads}, the median"
+    )
+
+
+def _cells(figures: NetworkFigures, images: int) -> tuple[str, ...]:
+    low, high = wilson_interval(figures.accuracy, images)
+    return (
+        f"{figures.accuracy:.2f} ({low:.1f}-{high:.1f})",
+        millions(figures.parameters, digits=3),
+        millions(figures.flops),
+        f"{figures.milliseconds:.1f} ms",
+        f"{figures.bytes / 1e6:.1f} MB",
+    )
+
+
+OUTCOME_HEADINGS: Final = (
+    "accuracy %",
+    "95 % interval",
+    "parameters",
+    "FLOPs",
+    "latency, ms",
+    "file, MB",
+)
 
 
 class Tile(NamedTuple):
@@ -157,7 +211,7 @@ def _table(run: Run, measured: BeforeAfter) -> HTMLTable:
     return HTMLTable(
         title=f"{run.pair}, {run.row}",
         caption=note[0].upper() + note[1:],
-        headings=(Heading("network", numeric=False), *map(Heading, HEADINGS)),
+        headings=(Heading("network", numeric=False), *map(Heading, OUTCOME_HEADINGS)),
         rows=tuple(rows),
         best=(len(rows) - 1,),
     )

@@ -1,4 +1,4 @@
-"""The networks of a finished run, built again from what it left.
+"""Networks of finished runs, rebuilt to be measured.
 
 Nothing is downloaded for a report, and no code is run but this library's and, for their networks,
 timm's, torchvision's and transformers'. What cannot be built so is `Missing`.
@@ -6,27 +6,31 @@ timm's, torchvision's and transformers'. What cannot be built so is `Missing`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 import torch
 from torch import nn
 
-from svdistill.networks import build_network, is_code, is_zoo, network_names
-from svdistill.report.runs import Run
-from svdistill.training.config import OBJECT, PRETRAINED
-from svdistill.training.initial_weights import fill_network
-from svdistill.training.seeding import derive_seed
-from svdistill.training.teacher import load_teacher
-from svdistill.training.weights import (
+from svdistill.common import Case, Measurement, SVDistillError, interleave
+from svdistill.config import OBJECT, PRETRAINED
+from svdistill.networks import build_network, is_code, is_zoo, network_names, profile_network
+from svdistill.report.deviations import AUGMENTATIONS
+from svdistill.report.runs import Run, class_choice
+from svdistill.runs import (
+    WeightsCard,
     build_as_on_card,
+    environment,
     is_own_code,
     load_student,
     read_card,
     weights_file,
 )
-from svdistill.training.weights_card import WeightsCard
+from svdistill.training import derive_seed, fill_network, load_teacher
 
 HUB = "hf:"
 
@@ -203,3 +207,157 @@ def _own(name: str) -> str:
     if name == OBJECT:
         return "was given in Python, and cannot be built again"
     return f"is code of your own, {name}, which a report does not run"
+
+
+ROUNDS: Final = 30
+
+WARM_UP: Final = 5
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Time of one forward pass of one image, batch size 1, on the CPU, in evaluation mode.
+
+    Attributes:
+        network, parameters, flops: of the network, as in the summaries of its runs.
+        milliseconds: the median of all passes.
+        lower, upper: quartiles.
+        threads: that torch used.
+        processor: that it ran on.
+    """
+
+    network: str
+    parameters: int
+    flops: int
+    milliseconds: float
+    lower: float
+    upper: float
+    threads: int
+    processor: str
+
+    def is_of(self, run: Run) -> bool:
+        """Whether a run trained this network."""
+        return (self.network, self.parameters, self.flops) == _identity(run)
+
+
+@dataclass(frozen=True)
+class Latencies:
+    """What was timed, in the order in which the networks first come, and why others were not."""
+
+    networks: tuple[Latency, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+
+def measure_latencies(runs: Sequence[Run]) -> Latencies:
+    """Time each network of some runs once, one pass of each in turn.
+
+    What slows the machine down for a while so falls on all of them alike. Weights do not matter
+    and are not read.
+
+    Args:
+        runs: of any networks.
+
+    Returns:
+        A latency for each distinct network that can be built again, and for each other a sentence.
+    """
+    distinct = list({_identity(run): run for run in reversed(runs)}.values())[::-1]
+    timed, cases, left_out = [], [], []
+    for run in distinct:
+        try:
+            network, image = rebuild(run)
+        except (Missing, SVDistillError) as reason:
+            left_out.append(f"{run.pair} was not timed: {reason}.")
+        else:
+            timed.append(run)
+            cases.append(Case(run.summary.network, partial(network, image)))
+    with torch.inference_mode():
+        times = interleave(cases, ROUNDS, warm_up=WARM_UP)
+    latencies = tuple(_sum_up(run, time) for run, time in zip(timed, times, strict=True))
+    return Latencies(latencies, tuple(left_out))
+
+
+def rebuild(run: Run) -> tuple[nn.Module, torch.Tensor]:
+    """The network of a run with random weights, in evaluation mode, and a blank image [1, 3, S, S].
+
+    Raises:
+        Missing: it cannot be built from what the run left, or is no longer built as it was.
+        SVDistillError: its library is missing, or no longer has it.
+    """
+    network, side = build_student(run), run.summary.image_size
+    shape = (3, side, side)
+    profile = profile_network(network, shape)
+    if (profile.parameters, profile.flops) != (run.summary.parameters, run.summary.flops):
+        raise Missing(
+            f"{run.path} counted {run.summary.parameters:,} parameters and {run.summary.flops:,} "
+            f"FLOPs, and what is built by its name now {profile.parameters:,} and {profile.flops:,}"
+        )
+    return network, torch.zeros(1, *shape)
+
+
+def _identity(run: Run) -> tuple[str, int, int]:
+    return run.summary.network, run.summary.parameters, run.summary.flops
+
+
+def _sum_up(run: Run, seconds: Measurement) -> Latency:
+    machine = environment()
+    return Latency(
+        *_identity(run),
+        milliseconds=1e3 * seconds.median,
+        lower=1e3 * seconds.lower_quartile,
+        upper=1e3 * seconds.upper_quartile,
+        threads=machine["threads"],
+        processor=str(machine["processor"]),
+    )
+
+
+MOST_NAMES: Final = 12  # of classes that are all named
+
+
+def image_facts(run: Run) -> list[tuple[str, str]]:
+    """Name and value of each: which images, of what classes and size, seen how."""
+    try:
+        card: WeightsCard | None = card_of(run)
+    except (Missing, SVDistillError):
+        card = None
+    own = run.config["data"] == OBJECT
+    augmentation = AUGMENTATIONS[run.config["augmentation"]]
+    facts = [
+        ("images", "given in Python" if own else str(run.config["data"])),
+        ("of these", "" if class_choice(run.config) == "all classes" else class_choice(run.config)),
+        ("trained on", _trained_on(run)),
+        ("classes", _classes(run, card)),
+        ("size", _size(run, card)),
+        ("mean of the channels", "not known" if card is None else _digits(card.mean)),
+        ("their standard deviation", "not known" if card is None else _digits(card.std)),
+        ("augmentation", augmentation + (", unless they came prepared" if own else "")),
+    ]
+    return [fact for fact in facts if fact[1]]
+
+
+def _trained_on(run: Run) -> str:
+    config = run.config
+    size, held_out, more = (config.get(n) for n in ("train_size", "dev_fraction", "unlabelled"))
+    parts = [f"{size:,} of the training images" if size else "all training images"]
+    if held_out:
+        parts.append(f"{held_out:.0%} of them held out to choose the best epoch")
+    if more:
+        rest = "those that are left" if more == "rest" else more
+        parts.append(f"and without their labels on {rest}")
+    return "" if config["data"] == OBJECT else ", ".join(parts)
+
+
+def _classes(run: Run, card: WeightsCard | None) -> str:
+    if card is None:
+        return str(run.summary.num_classes)
+    names = card.class_names
+    more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+    return f"{len(names):,}: {', '.join(names[:MOST_NAMES])}{more}"
+
+
+def _size(run: Run, card: WeightsCard | None) -> str:
+    side = run.summary.image_size if card is None else card.image_size
+    return f"{side}x{side} pixels"
+
+
+def _digits(numbers: tuple[float, ...]) -> str:
+    return " ".join(f"{number:.3f}" for number in numbers)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from svdistill.errors import ArgumentError
+from svdistill.common import ArgumentError
 from svdistill.taps.recording import watching, write_count
 
 MOST_IMAGES = 2  # enough to tell the batch from the other dimensions

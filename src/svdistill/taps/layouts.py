@@ -6,9 +6,10 @@ from typing import Final
 
 from torch import Tensor, nn
 
-from svdistill.errors import ArgumentError
+from svdistill.common import ArgumentError
 
 CHANNELS_LAST: Final = ":nhwc"
+
 # What a path may end with: the output's dimensions as they come, and the permutation to those that
 # the losses take. A sequence [B, D, L] becomes a map [B, D, 1, L]: tokens may hold a square grid.
 LAYOUTS: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
@@ -18,12 +19,16 @@ LAYOUTS: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
     ":ncdhw": ("[B, D, T, H, W]", (0, 1, 2, 3, 4)),
     ":ndhwc": ("[B, T, H, W, D]", (0, 4, 1, 2, 3)),
 }
+
 _FIRST: Final = {3: ":ncl", 5: ":ncdhw"}
+
 _LAST: Final = {3: ":nlc", 5: ":ndhwc"}
+
 _CONVOLUTIONS: Final = {
     3: (nn.Conv1d, nn.ConvTranspose1d),
     5: (nn.Conv3d, nn.ConvTranspose3d),
 }
+
 # Modules that take and give the channels in dimension 1.
 _FIRST_LAYERS: Final = (
     *(nn.Conv1d, nn.ConvTranspose1d, nn.Conv3d, nn.ConvTranspose3d),
@@ -32,7 +37,9 @@ _FIRST_LAYERS: Final = (
     *(nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveMaxPool1d, nn.AdaptiveAvgPool1d),
     *(nn.MaxPool3d, nn.AvgPool3d, nn.AdaptiveMaxPool3d, nn.AdaptiveAvgPool3d),
 )
+
 _LAST_LAYERS: Final = (nn.Linear, nn.LayerNorm, nn.Embedding)
+
 _EITHER: Final = (nn.Flatten, nn.Unflatten, nn.Unfold)
 
 

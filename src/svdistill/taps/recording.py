@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from svdistill.errors import ArgumentError, nearest
+from svdistill.common import ArgumentError, nearest
 from svdistill.taps.layouts import channels_first, module_path
 
 

@@ -1,17 +1,155 @@
-"""Find the stages of a network: of each size of its feature maps, the module to tap."""
+"""The stages of any network: where its feature maps change resolution."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from statistics import mode
 
-from svdistill.taps.dry_run import ModuleOutput
-from svdistill.taps.grids import grid, is_channels_last
+from torch import nn
+
+from svdistill.taps.dry_run import ModuleOutput, is_weight_layer
 from svdistill.taps.layouts import CHANNELS_LAST
-from svdistill.taps.trunk import Trunk, is_block
+
+MOST_PREFIX_TOKENS = 16  # class, distillation and register tokens before those of the image
+
+WORST_FIT = 0.5  # between it and the small maps of long images lie attention's heads by tokens
+
+
+def grid(shape: tuple[int, ...], image: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of a feature map, in the proportions of the image.
+
+    Args:
+        shape: of the output without the batch: (D, H, W), (H, W, D), (T, D) or (D,).
+        image: height and width of the images.
+
+    Returns:
+        The map's height and width; of tokens, those of the image without a prefix. (0, 0) for a
+        vector, and for what is no map of the image.
+
+    Example:
+        >>> [grid(shape, (224, 224)) for shape in ((64, 56, 56), (7, 7, 768), (197, 384))]
+        [(56, 56), (7, 7), (14, 14)]
+    """
+    if len(shape) == 2:
+        return _token_grid(shape[0], image)
+    if len(shape) != 3 or min(_misfit(shape[1:], image), _misfit(shape[:2], image)) > WORST_FIT:
+        return 0, 0
+    a, b, c = shape
+    return (a, b) if is_channels_last(shape, image) else (b, c)
+
+
+def is_channels_last(shape: tuple[int, ...], image: tuple[int, int]) -> bool:
+    """Whether (H, W, D) fits the proportions of the image better than (D, H, W).
+
+    For square images the map is square in one of the two, unless D = H = W; then the channels are
+    taken to come first. For others the proportions may mislead where D is close to a side.
+    """
+    return len(shape) == 3 and _misfit(shape[:2], image) < _misfit(shape[1:], image)
+
+
+def _token_grid(tokens: int, image: tuple[int, int]) -> tuple[int, int]:
+    """The largest grid with the image's proportions, if few tokens are left for a prefix."""
+    height = int(math.sqrt(tokens * image[0] / image[1]) + 1e-6)
+    width = int(math.sqrt(tokens * image[1] / image[0]) + 1e-6)
+    return (height, width) if tokens - height * width <= MOST_PREFIX_TOKENS else (0, 0)
+
+
+def _misfit(sides: tuple[int, ...], image: tuple[int, int]) -> float:
+    """How far two sides are from the image's proportions, from 0 to 1."""
+    crossed = sides[0] * image[1], sides[1] * image[0]
+    return 1 - min(crossed) / max(crossed)
+
+
+class Trunk:
+    """The modules that ran, each below the one that holds it.
+
+    Args:
+        outputs: of every module, in the order in which they were done.
+        image: height and width of the images.
+    """
+
+    def __init__(self, outputs: Sequence[ModuleOutput], image: tuple[int, int]) -> None:
+        self.image = image
+        self.children: dict[str, list[ModuleOutput]] = {"": []}
+        for output in outputs:
+            self.children[output.path] = []
+        for output in outputs:
+            holder = output.path.rpartition(".")[0]
+            while holder not in self.children:  # lists of modules do not run
+                holder = holder.rpartition(".")[0]
+            self.children[holder].append(output)
+
+    def positions(self, output: ModuleOutput) -> int:
+        """Height times width of what a module put out; 0 if it cannot be tapped."""
+        return 0 if output.shape is None else math.prod(grid(output.shape, self.image))
+
+    def follow(self, path: str, size: int) -> Iterator[ModuleOutput]:
+        """The modules of the trunk within one, each the outermost that hides no other stage.
+
+        Args:
+            path: of the module to look into; "" for the network.
+            size: positions of what comes in. The trunk never grows again: a larger map is beside
+                it, and one of a single position is pooled.
+        """
+        for output in self.children[path]:
+            if self.positions(output) and not self._hides_a_stage(output, size):
+                found = [output]
+            elif _is_single_block(output):
+                # A norm sees all that runs through its block; other parts may see a branch alone.
+                found = [part for part in self._within(output.path) if _is_norm(part)]
+            else:
+                found = list(self.follow(output.path, size))
+            for part in found:
+                if 1 < self.positions(part) <= size and not _adds_nothing(part):
+                    size = self.positions(part)
+                    yield part
+
+    def _hides_a_stage(self, output: ModuleOutput, size: int) -> bool:
+        """Whether there is a stage within a module that neither goes in nor comes out.
+
+        That is a size between, or a list of blocks of the size that goes in.
+        """
+        smallest = max(1, self.positions(output))
+        return any(
+            smallest < self.positions(part) < size
+            or (smallest < self.positions(part) == size and _is_numbered(part) and is_block(part))
+            for part in self._within(output.path)
+        )
+
+    def _within(self, path: str) -> Iterator[ModuleOutput]:
+        for output in self.children[path]:
+            yield from self._within(output.path)
+            yield output
+
+
+def is_block(output: ModuleOutput) -> bool:
+    """Whether a module holds two weight layers or more."""
+    return sum(map(is_weight_layer, output.module.modules())) >= 2
+
+
+def _is_single_block(output: ModuleOutput) -> bool:
+    """Whether it is a block, and no list of blocks either."""
+    lists = (nn.ModuleList, nn.Sequential)
+    return is_block(output) and not any(
+        isinstance(module, lists) for module in output.module.modules()
+    )
+
+
+def _is_numbered(output: ModuleOutput) -> bool:
+    return output.path.rpartition(".")[2].isdigit()
+
+
+def _is_norm(output: ModuleOutput) -> bool:
+    return "norm" in type(output.module).__name__.lower()
+
+
+def _adds_nothing(output: ModuleOutput) -> bool:
+    """Whether it passes on what came in, or brings it to the size that a head wants."""
+    return output.passes_on or isinstance(output.module, nn.AdaptiveAvgPool2d)
+
 
 STEM = 0.1  # the part of a network's depth in which sizes without a block are its stem's
 

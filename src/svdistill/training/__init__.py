@@ -1,25 +1,57 @@
 """One readable training loop on Accelerate, and the commands built on it."""
 
+from svdistill.training.before_after import BeforeAfter, NetworkFigures, read_before_after
 from svdistill.training.cache import cache_knowledge
-from svdistill.training.cache_config import CacheConfig
-from svdistill.training.config import DistillConfig, TrainConfig
-from svdistill.training.evaluation import evaluate
-from svdistill.training.memory import keep_freed_memory
+from svdistill.training.epoch import BegunEpoch
+from svdistill.training.evaluation import (
+    EvaluationImages,
+    evaluate,
+    load_test_images,
+    own_network,
+    require_card,
+)
+from svdistill.training.images import load_data
 from svdistill.training.metrics import Evaluation
+from svdistill.training.progress import BarReporter
 from svdistill.training.run import distill, train
-from svdistill.training.run_directory import RunSummary
-from svdistill.training.weights import load_student
+from svdistill.training.setup import (
+    build_losses,
+    choose_device,
+    derive_seed,
+    place_network,
+    whole_loss,
+)
+from svdistill.training.stages import NO_TAPS, own_taps, paired_taps, tap_paths, taps_of_store
+from svdistill.training.stopping import explain_trouble
+from svdistill.training.teacher import fill_network, load_teacher
 
 __all__ = [
-    "CacheConfig",
-    "DistillConfig",
+    "NO_TAPS",
+    "BarReporter",
+    "BeforeAfter",
+    "BegunEpoch",
     "Evaluation",
-    "RunSummary",
-    "TrainConfig",
+    "EvaluationImages",
+    "NetworkFigures",
+    "build_losses",
     "cache_knowledge",
+    "choose_device",
+    "derive_seed",
     "distill",
     "evaluate",
-    "keep_freed_memory",
-    "load_student",
+    "explain_trouble",
+    "fill_network",
+    "load_data",
+    "load_teacher",
+    "load_test_images",
+    "own_network",
+    "own_taps",
+    "paired_taps",
+    "place_network",
+    "read_before_after",
+    "require_card",
+    "tap_paths",
+    "taps_of_store",
     "train",
+    "whole_loss",
 ]

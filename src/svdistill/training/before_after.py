@@ -12,10 +12,8 @@ from typing import Final
 import torch
 from torch import nn
 
-from svdistill.files import write_json
+from svdistill.common import Case, interleave, read_plain, write_json
 from svdistill.networks import profile_network
-from svdistill.plain_values import read_plain
-from svdistill.timing import Case, interleave
 
 LATENCY_ROUNDS: Final = 20
 

@@ -9,20 +9,25 @@ from importlib.metadata import version
 import torch
 from torch import nn
 
+from svdistill.config import OBJECT, CacheConfig
 from svdistill.data import ImageData
-from svdistill.frozen_teacher import FrozenTeacher
-from svdistill.knowledge_store import (
+from svdistill.distillation import FrozenTeacher
+from svdistill.losses import Knowledge, TransferLoss
+from svdistill.networks import profile_network
+from svdistill.runs import network_digest
+from svdistill.store import (
     SHARD_IMAGES,
     KnowledgeStore,
     Manifest,
+    Shard,
     StoreWriter,
     describe,
     loss_text,
 )
-from svdistill.knowledge_store.shards import Shard
-from svdistill.losses import Knowledge, TransferLoss
-from svdistill.networks import profile_network
-from svdistill.training.assembly import (
+from svdistill.training.images import run_images
+from svdistill.training.metrics import evaluate_network
+from svdistill.training.progress import Reporter
+from svdistill.training.setup import (
     choose_device,
     move_data,
     place_network,
@@ -30,16 +35,9 @@ from svdistill.training.assembly import (
     two_images,
     whole_loss,
 )
-from svdistill.training.cache_config import CacheConfig
-from svdistill.training.config import OBJECT
-from svdistill.training.images import run_images
-from svdistill.training.metrics import evaluate_network
-from svdistill.training.progress import Reporter
-from svdistill.training.stopping import StopRequests
-from svdistill.training.tapping import taps_without_student
+from svdistill.training.stages import taps_without_student
+from svdistill.training.stopping import StopRequests, trouble_explained
 from svdistill.training.teacher import teacher_of
-from svdistill.training.trouble import trouble_explained
-from svdistill.training.weights import network_digest
 
 
 @trouble_explained()

@@ -1,17 +1,193 @@
-"""Accuracy of a trained network."""
+"""`evaluate`: accuracy of a finished run on the images that it was made for."""
 
 from __future__ import annotations
 
+import contextlib
+import math
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Final, NamedTuple
 
+import numpy as np
 from torch import nn
 
-from svdistill.data import ImageData
+from svdistill.common import ArgumentError, DataError, RunError, SVDistillError
+from svdistill.config import OBJECT
+from svdistill.data import (
+    ANY,
+    Augmentation,
+    ImageData,
+    ImageSplit,
+    Opened,
+    Part,
+    Prepared,
+    Wanted,
+    keep_classes,
+    open_images,
+    stored_split,
+    stratified,
+)
 from svdistill.networks import build_network
-from svdistill.training.assembly import choose_device
-from svdistill.training.evaluation_images import load_test_images, require_card
+from svdistill.runs import (
+    RunDirectory,
+    WeightsCard,
+    load_student,
+    read_card,
+    stored_values,
+    weights_file,
+)
 from svdistill.training.metrics import Evaluation, evaluate_network
-from svdistill.training.weights import load_student
+from svdistill.training.setup import choose_device
+
+SEED: Final = 0  # of the choice of some images
+
+RESIDENT_BYTES: Final = 8e9
+
+
+class EvaluationImages(NamedTuple):
+    """Test images, and what normalises them as the network knows them."""
+
+    split: ImageSplit
+    augmentation: Augmentation | Prepared
+
+
+def load_test_images(
+    run: str | Path, data: str | ImageData | None = None, *, count: int | None = None
+) -> EvaluationImages:
+    """The test images that a trained network is measured on.
+
+    Images of a data set by name come in the size of the network's training images, and in its
+    classes: of data that has more classes, those that the network knows are kept, by their names,
+    in the order of its logits.
+
+    Args:
+        run: a run directory, or a `.safetensors` file that a run wrote.
+        data: where images come from, as in `load_images`, or images of the network's classes; None
+            for the data that the run, or the run in whose directory the file lies, was trained on.
+        count: of a data set by name, at most so many, the same share of each class; None for all.
+
+    Returns:
+        The images, with labels as the network counts its classes, and their normalisation.
+
+    Raises:
+        SVDistillError: weights or data that cannot be read, or data without some of the classes.
+    """
+    card = require_card(run)
+    if isinstance(data, ImageData):
+        return _given(card, data)
+    if data is None:
+        data, opened = _open_own(Path(run), card.image_size)
+    else:
+        opened = open_images(data, card.image_size, _chosen_for(Path(run), data))
+    part = _in_classes_of(card, opened, data)
+    if count is not None:
+        part = part.take(stratified(part.labels, min(count, len(part.labels)), SEED))
+    augmentation = Augmentation("none", card.image_size, card.mean, card.std)
+    resident = len(part.labels) * math.prod(part.pictures.shape) <= RESIDENT_BYTES
+    return EvaluationImages(stored_split(part, resident=resident), augmentation)
+
+
+def require_card(run: str | Path) -> WeightsCard:
+    """What a run's weights say of themselves.
+
+    Raises:
+        RunError: nothing, or they are missing or damaged.
+    """
+    card = read_card(weights_file(Path(run)))
+    if card is None:
+        raise RunError(
+            str(run),
+            expected="weights that svdistill wrote",
+            got="a file that names no classes and no images",
+            remedy="give a run directory, or a .safetensors file of one",
+        )
+    return card
+
+
+def _given(card: WeightsCard, data: ImageData) -> EvaluationImages:
+    if data.class_names != card.class_names:
+        raise ArgumentError(
+            "data",
+            expected=f"images of the network's {len(card.class_names)} classes, in its order",
+            got=f"{data.num_classes} classes, or others",
+            remedy="choose the classes that the network was trained on",
+        )
+    normalised = Augmentation("none", data.image_shape[-1], card.mean, card.std)
+    return EvaluationImages(data.test, Prepared() if data.prepared else normalised)
+
+
+def _stored(run: Path) -> dict[str, Any]:
+    """The configuration of a run; a weights file is of the run whose directory it lies in."""
+    config = RunDirectory(run if run.is_dir() else run.parent).config
+    return stored_values(config) if config.exists() else {"data": OBJECT}
+
+
+def _chosen(stored: Mapping[str, Any]) -> Wanted:
+    """Which columns and splits a configuration chose."""
+    return Wanted(**{name: stored.get(name) or None for name in Wanted._fields})
+
+
+def _chosen_for(run: Path, data: str) -> Wanted:
+    """What a run chose of data, if it was trained on the same."""
+    with contextlib.suppress(RunError):  # a damaged configuration matters to its own data only
+        stored = _stored(run)
+        return _chosen(stored) if stored["data"] == data else ANY
+    return ANY
+
+
+def _open_own(run: Path, image_size: int) -> tuple[str, Opened]:
+    """What a run was trained on."""
+    stored = _stored(run)
+    data = stored["data"]
+    if data == OBJECT:
+        raise ArgumentError(
+            "data",
+            expected="images, since no config.yaml beside the weights names any",
+            got="nothing",
+            remedy="give --data, or in Python data=",
+        )
+    if data.startswith("hub:"):
+        # Whoever wrote config.yaml chose the name: nothing is asked of the hub for it.
+        raise ArgumentError(
+            "data",
+            expected=f"consent to fetch {data}, which {run} was trained on, from the hub",
+            got="nothing",
+            remedy=f"give --data {shlex.quote(data)} to fetch it, or in Python data=",
+        )
+    try:
+        return data, open_images(data, image_size, _chosen(stored))
+    except SVDistillError as error:
+        raise DataError(
+            str(run),
+            expected=f"the images that it was trained on, {data}",
+            got=str(error).partition(";")[0],
+            remedy="give --data if they are elsewhere now",
+        ) from error
+
+
+def _in_classes_of(card: WeightsCard, opened: Opened, source: str) -> Part:
+    """The test images of a network's classes, numbered as it numbers them."""
+    names = opened.class_names
+    missing = [name for name in card.class_names if name not in names]
+    if missing:
+        raise RunError(
+            source,
+            expected=f"the network's {len(card.class_names)} classes among the data's {len(names)}",
+            got=f"none named {missing[0]!r}" + (" and others" if len(missing) > 1 else ""),
+            remedy="give data with the classes that the network was trained on",
+        )
+    places = np.array([names.index(name) for name in card.class_names])
+    order = np.argsort(places)
+    part = keep_classes(opened.test, places[order])
+    if len(part.labels) == 0:
+        raise RunError(
+            source,
+            expected="test images of the network's classes",
+            got="none",
+            remedy="give data with the classes that the network was trained on",
+        )
+    return part._replace(labels=order[part.labels])
 
 
 def evaluate(

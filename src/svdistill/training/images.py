@@ -15,17 +15,18 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Final
 
+from svdistill.common import ArgumentError, DataError
+from svdistill.config import OBJECT, PRETRAINED, CacheConfig, DistillConfig, TrainConfig
 from svdistill.data import ImageData, MixedSplit, load_images
-from svdistill.errors import ArgumentError, DataError
-from svdistill.knowledge_store import KnowledgeStore
 from svdistill.networks import InputSpec, input_spec, is_zoo
-from svdistill.training.cache_config import CacheConfig
-from svdistill.training.config import OBJECT, PRETRAINED, DistillConfig, TrainConfig
+from svdistill.runs import read_card, weights_file
+from svdistill.store import KnowledgeStore
 from svdistill.training.progress import Reporter
-from svdistill.training.weights import read_card, weights_file
 
 OWN: Final = "the data's own"
+
 SHOWN_CLASSES: Final = 5
+
 # What reads a data set by name. Images that are given have been chosen and sized already.
 READING: Final = (
     *("image_size", "classes_every", "classes", "train_size", "dev_fraction", "unlabelled"),

@@ -13,15 +13,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from svdistill.common import as_logits
 from svdistill.data import UNLABELLED
-from svdistill.distiller import Distiller, DistillerOutput
-from svdistill.logits import as_logits
+from svdistill.distillation import (
+    Distiller,
+    DistillerOutput,
+    GradientNorms,
+    average_gradients,
+    require_finite_transfer,
+)
 from svdistill.losses import Knowledge
-from svdistill.multitask import GradientNorms
-from svdistill.multitask.averaging import average_gradients
 from svdistill.parallel import BatchPart, batch_norm_over
-from svdistill.training.step_result import StepResult, of_whole_batch
-from svdistill.watching import require_finite_transfer
+from svdistill.training.metrics import StepResult, of_whole_batch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -1,26 +1,139 @@
-"""The teacher, from wherever the user keeps it."""
+"""The teacher, from wherever the user keeps it, and initial weights of a network."""
 
 from __future__ import annotations
 
 import shlex
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Final
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from svdistill.common import ArgumentError, RunError, require_no_device
+from svdistill.config import PRETRAINED, CacheConfig, DistillConfig
 from svdistill.data import ImageData
-from svdistill.errors import ArgumentError, RunError
-from svdistill.networks import build_network, is_code, is_zoo, pretrained_classes
-from svdistill.networks.external import import_network
-from svdistill.training.cache_config import CacheConfig
-from svdistill.training.config import PRETRAINED, DistillConfig
-from svdistill.training.initial_weights import fill_network
-from svdistill.training.weights import (
+from svdistill.networks import (
+    build_network,
+    fill,
+    import_network,
+    is_code,
+    is_of_transformers,
+    is_zoo,
+    pretrained_classes,
+)
+from svdistill.runs import (
     build_as_on_card,
     is_own_code,
     load_weights,
     read_card,
+    read_tensors,
     weights_file,
 )
+from svdistill.training.progress import Reporter
+
+# Under these names training scripts save weights beside other things.
+WITHIN: Final = ("state_dict", "model", "model_state_dict")
+
+
+def fill_network(network: nn.Module, path: str | Path, num_classes: int) -> tuple[str, ...]:
+    """Fill a network from a weights file; a head of other classes is left as it is.
+
+    A tensor is of the head if it has a row for each class. All else must agree in name and shape.
+
+    Args:
+        network: as it was built for `num_classes`.
+        path: a `.safetensors` file, a run directory, or a file of tensors that `torch.save` wrote.
+            Pickled code in it is never run.
+        num_classes: of the network.
+
+    Returns:
+        Names of the tensors that were left.
+
+    Raises:
+        RunError: the file is missing, damaged, holds more than tensors, or is of another network.
+    """
+    file = weights_file(Path(path))
+    tensors = _read(file)
+    try:
+        if is_of_transformers(network):
+            return fill(network, tensors)
+        return _fill(network, tensors, num_classes)
+    except RuntimeError as error:
+        raise RunError(
+            str(file),
+            expected=f"the weights of {type(network).__name__} as it was built",
+            got=" ".join(str(error).split())[:300],
+            remedy="check the network's name and its width",
+        ) from error
+
+
+def _fill(network: nn.Module, tensors: Mapping[str, Tensor], num_classes: int) -> tuple[str, ...]:
+    head = tuple(
+        name
+        for name, tensor in network.state_dict().items()
+        if name in tensors and _rows_differ(tensor, tensors[name], num_classes)
+    )
+    found = {name: tensor for name, tensor in tensors.items() if name not in head}
+    missing, unexpected = network.load_state_dict(found, strict=False)
+    missing = [name for name in missing if name not in head]
+    if missing or unexpected:
+        raise RuntimeError(f"lacking: {_few(missing)}; too many: {_few(unexpected)}")
+    return head
+
+
+def _rows_differ(own: Tensor, found: Tensor, num_classes: int) -> bool:
+    """Whether two tensors differ in the number of classes and in nothing else."""
+    rows = own.shape[:1] == (num_classes,) and found.shape[:1] != (num_classes,)
+    return rows and own.ndim == found.ndim and own.shape[1:] == found.shape[1:]
+
+
+def _read(file: Path) -> Mapping[str, Tensor]:
+    if file.suffix == ".safetensors":
+        return read_tensors(file)
+    try:
+        require_no_device(file)
+        _require_whole(file)
+        return _unwrap(torch.load(file, map_location="cpu", weights_only=True))
+    except Exception as error:  # torch raises whatever its readers stumble over
+        raise RunError(
+            str(file),
+            expected="weights: a .safetensors file, or tensors alone that torch.save wrote",
+            got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
+            remedy="check the path; save a network's state_dict() with safetensors.torch.save_file",
+        ) from error
+
+
+def _require_whole(file: Path) -> None:
+    """Raise `ValueError` where an archive is damaged, or unpacks to more than it takes on disk.
+
+    `torch.save` compresses nothing: a small file that fills the memory is none of its own. It
+    writes checksums, which `torch.load` does not look at.
+    """
+    if not zipfile.is_zipfile(file):  # of torch before 1.6
+        return
+    with zipfile.ZipFile(file) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+        if size > file.stat().st_size:
+            raise ValueError(f"a compressed archive of {size:,} bytes, not torch.save's")
+        if damaged := archive.testzip():
+            raise ValueError(f"damaged in {damaged}")
+
+
+def _unwrap(saved: Any) -> dict[str, Tensor]:
+    """The tensors by their names, without the wrapping of training scripts."""
+    for name in WITHIN:
+        if isinstance(saved, Mapping) and isinstance(saved.get(name), Mapping):
+            saved = saved[name]
+    if not isinstance(saved, Mapping) or not all(isinstance(t, Tensor) for t in saved.values()):
+        raise TypeError("something other than tensors by their names")
+    parallel = all(name.startswith("module.") for name in saved)
+    return {name.removeprefix("module.") if parallel else name: saved[name] for name in saved}
+
+
+def _few(names: list[str]) -> str:
+    return (", ".join(names[:3]) + (", ..." if names[3:] else "")) or "nothing"
 
 
 def teacher_of(
@@ -149,3 +262,32 @@ def _data_options(config: DistillConfig | CacheConfig) -> str:
     if config.classes is not None:
         words += ["--classes", config.classes]
     return shlex.join(words)
+
+
+# Share of the way from guessing to no mistake.
+POOR_SKILL: Final = 0.25
+
+
+def warn_of_poor_teacher(
+    accuracy: float, student_accuracy: float, num_classes: int, reporter: Reporter
+) -> None:
+    """Say so if a teacher hardly knows the data, or knows less than its student already does.
+
+    Args:
+        accuracy: the teacher's on the test images, in percent.
+        student_accuracy: the untrained student's on them, likewise.
+        num_classes: of the data.
+        reporter: is told.
+    """
+    guessing = 100 / num_classes
+    if accuracy < guessing + POOR_SKILL * (100 - guessing):
+        reporter.message(
+            f"warning: the teacher is right on {accuracy:.1f} % of these images, a guess among "
+            f"{num_classes} classes on {guessing:.1f} %. Check that its classes are these, in this "
+            "order, and that it was trained on images of this size and normalisation"
+        )
+    elif accuracy <= student_accuracy:
+        reporter.message(
+            f"warning: the student begins with {student_accuracy:.1f} %, no less than its teacher: "
+            "it has nothing to learn there. Use a better teacher"
+        )

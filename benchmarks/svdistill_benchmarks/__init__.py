@@ -1,0 +1,20 @@
+"""What a step costs, and where the time goes: timed side by side in one process."""
+
+from svdistill_benchmarks.dfv import DFVResult, bench_dfv
+from svdistill_benchmarks.run import run_bench
+from svdistill_benchmarks.step import StepResult, bench_step
+from svdistill_benchmarks.svd import SVDResult, bench_svd
+from svdistill_benchmarks.tables import footnotes, grids, to_rich
+
+__all__ = [
+    "DFVResult",
+    "SVDResult",
+    "StepResult",
+    "bench_dfv",
+    "bench_step",
+    "bench_svd",
+    "footnotes",
+    "grids",
+    "run_bench",
+    "to_rich",
+]

@@ -1,0 +1,87 @@
+"""What every room uses: errors, files, locks, typed values, timing, logits, the machine."""
+
+from svdistill.common.errors import (
+    ArgumentError,
+    DataError,
+    MachineError,
+    RunError,
+    Stopped,
+    SVDistillError,
+    TrainingError,
+    TransferWarning,
+    nearest,
+    require_choice,
+    require_count,
+    require_package,
+    require_positive,
+)
+from svdistill.common.files import (
+    is_temporary,
+    make_directory,
+    read_json,
+    read_text,
+    require_no_device,
+    sweep,
+    write_atomically,
+    write_failure,
+    write_json,
+)
+from svdistill.common.locking import LOCK_NAME, locked, require_unlocked
+from svdistill.common.logits import as_logits
+from svdistill.common.machine import available_cores, keep_freed_memory
+from svdistill.common.plain_values import (
+    MOST,
+    Finite,
+    from_plain,
+    plain_fields,
+    read_plain,
+    read_yaml,
+)
+from svdistill.common.terminal import TextConsole, shown
+from svdistill.common.timing import Case, Measurement, duration, interleave, threads
+from svdistill.common.user_code import import_attribute
+
+__all__ = [
+    "LOCK_NAME",
+    "MOST",
+    "ArgumentError",
+    "Case",
+    "DataError",
+    "Finite",
+    "MachineError",
+    "Measurement",
+    "RunError",
+    "SVDistillError",
+    "Stopped",
+    "TextConsole",
+    "TrainingError",
+    "TransferWarning",
+    "as_logits",
+    "available_cores",
+    "duration",
+    "from_plain",
+    "import_attribute",
+    "interleave",
+    "is_temporary",
+    "keep_freed_memory",
+    "locked",
+    "make_directory",
+    "nearest",
+    "plain_fields",
+    "read_json",
+    "read_plain",
+    "read_text",
+    "read_yaml",
+    "require_choice",
+    "require_count",
+    "require_no_device",
+    "require_package",
+    "require_positive",
+    "require_unlocked",
+    "shown",
+    "sweep",
+    "threads",
+    "write_atomically",
+    "write_failure",
+    "write_json",
+]

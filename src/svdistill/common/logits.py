@@ -1,0 +1,61 @@
+"""A classifier's logits, in whatever it returns them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from svdistill.common.errors import ArgumentError
+
+
+def as_logits(output: Any) -> Tensor:
+    """The logits in what a network returned.
+
+    Args:
+        output: a tensor; an object with `.logits` (Hugging Face, torchvision's Inception); a
+            dictionary with the key `"logits"`; or a tuple or list whose first item is a tensor
+            [B, C].
+
+    Returns:
+        A tensor as it is, or the one found inside.
+
+    Raises:
+        ArgumentError: there is no such tensor.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.rand(2, 10)
+        >>> all(as_logits(out) is logits for out in (logits, {"logits": logits}, (logits, None)))
+        True
+    """
+    if isinstance(output, Tensor):
+        return output
+    found = getattr(output, "logits", None)
+    if found is None and isinstance(output, Mapping):
+        found = output.get("logits")
+    if found is None and isinstance(output, (tuple, list)) and output:
+        first = output[0]
+        found = first if isinstance(first, Tensor) and first.ndim == 2 else None
+    if isinstance(found, Tensor):
+        return found
+    raise ArgumentError(
+        "network",
+        expected="logits [B, C]: a tensor, .logits, the key 'logits', or the first of a tuple",
+        got=_described(output),
+        remedy="wrap the network in a module whose forward returns its logits",
+    )
+
+
+def _described(output: Any) -> str:
+    kind = type(output).__name__
+    if isinstance(output, Mapping):
+        return f"{kind} with the keys {', '.join(map(repr, output))}"
+    if isinstance(output, (tuple, list)):
+        items = (
+            f"a tensor {list(item.shape)}" if isinstance(item, Tensor) else type(item).__name__
+            for item in output
+        )
+        return f"{kind} of {', '.join(items) or 'nothing'}"
+    return kind

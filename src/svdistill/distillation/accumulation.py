@@ -1,0 +1,132 @@
+"""Gradients of a batch that comes in parts, as if it had come at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from svdistill.common import ArgumentError, require_count
+from svdistill.parallel import BatchPart
+from svdistill.taps import write_count
+
+
+class HeldGradients:
+    """Both gradients of a batch, summed over its parts until the last one has come.
+
+    A clip compares the task's gradient of the whole batch with the transfer's, so they cannot be
+    joined part by part.
+
+    Attributes:
+        begun: whether a first part has come.
+        more: whether the part at hand is not the last one.
+        measure: whether both gradients are taken of all parts; None before the first one.
+    """
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Before the first part of a batch."""
+        self.begun = self.more = False
+        self.measure: bool | None = None
+        self._sums: list[list[Tensor | None]] = []
+
+    def add(self, *gradients: list[Tensor | None]) -> list[list[Tensor | None]]:
+        """The sums of several lists of gradients, this part's included; None is none.
+
+        Example:
+            >>> held = HeldGradients()
+            >>> for part in (1.0, 2.0):
+            ...     sums = held.add([Tensor([part]), None], [None, Tensor([10 * part])])
+            >>> sums
+            [[tensor([3.]), None], [None, tensor([30.])]]
+        """
+        sums = self._sums or [[None] * len(one) for one in gradients]
+        self._sums = [
+            [_sum(old, new) for old, new in zip(before, now, strict=True)]
+            for before, now in zip(sums, gradients, strict=True)
+        ]
+        return self._sums
+
+
+def _sum(old: Tensor | None, new: Tensor | None) -> Tensor | None:
+    return new if old is None else old if new is None else old + new
+
+
+class BatchInParts:
+    """A batch whose parts a user's loop gives one after the other.
+
+    Args:
+        images: of all parts together.
+
+    Raises:
+        ArgumentError: not a positive number.
+    """
+
+    def __init__(self, images: int) -> None:
+        require_count("images", images)
+        self.images = images
+        self.done = 0
+
+    def part(self, here: int) -> BatchPart:
+        """The next part, of so many images.
+
+        Raises:
+            ArgumentError: more than are left.
+        """
+        left = self.images - self.done
+        if here > left:
+            raise ArgumentError(
+                "images",
+                expected=f"at most the {left} that are left of {self.images}",
+                got=here,
+                remedy="give `accumulate` the number of images of all parts together",
+            )
+        return BatchPart(self.images, self.images, processes=1, more=here < left)
+
+    def require_new(self) -> None:
+        """Raise `ArgumentError` if some of the parts have come and some have not."""
+        if self.done:
+            raise ArgumentError(
+                "accumulate",
+                expected=f"all {self.images} images of the last batch",
+                got=self.done,
+                remedy="call `backward` for every part before the optimizer's step",
+            )
+
+
+class LeftGradients:
+    """Notices gradients of an earlier batch to which those of the next would be added."""
+
+    def __init__(self) -> None:
+        self._parameters: list[tuple[nn.Parameter, int]] = []
+        self._gradient: Tensor | None = None
+        self._writes = 0
+
+    def see(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Remember the gradients that a batch has left."""
+        with_gradient = [parameter for parameter in parameters if parameter.grad is not None]
+        self._parameters = [(parameter, write_count(parameter)) for parameter in with_gradient]
+        # The smallest stands for all: this one stays in memory until the next batch.
+        self._parameters.sort(key=lambda seen: seen[0].numel())
+        self._gradient = self._parameters[0][0].grad if with_gradient else None
+        self._writes = 0 if self._gradient is None else write_count(self._gradient)
+
+    def require_used(self) -> None:
+        """Raise `ArgumentError` if they are there still, and no parameter was written since."""
+        if (
+            self._gradient is None
+            or self._parameters[0][0].grad is not self._gradient
+            or write_count(self._gradient) != self._writes
+            or any(write_count(parameter) != writes for parameter, writes in self._parameters)
+        ):
+            return
+        raise ArgumentError(
+            "backward",
+            expected="one batch for each of the optimizer's steps",
+            got="gradients of an earlier batch in `.grad`, each batch clipped on its own",
+            remedy="to take a batch in parts, call `distiller.accumulate(images)` with the number "
+            "of images of all parts before the first forward pass; else call the optimizer's "
+            "`step` and `zero_grad` after every `backward`",
+        )

@@ -1,0 +1,141 @@
+"""1x1 projections of a student's features to its teacher's channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from svdistill.common import ArgumentError, require_count
+from svdistill.taps import PairedTaps, TapPairs
+
+
+class Adapters(nn.Module):
+    """One projection per tap, from the student's channels to the teacher's.
+
+    A tap whose channels agree passes as it is. The others are multiplied by a matrix of their own
+    without a bias, the same at every position, trained with the student and dropped with the
+    teacher: what is exported is the student alone.
+
+    The matrices start semi-orthogonal: towards more channels, an isometry that leaves the singular
+    values of a map and the angles between its vectors as they are; towards fewer, a projection
+    that stretches nothing. So at first a loss sees the student's own spectrum, not that of a
+    random matrix.
+
+    Args:
+        student_channels: D_S of every tap.
+        teacher_channels: D_T of every tap.
+
+    Raises:
+        ArgumentError: numbers of taps that differ, channels that are no counts; in use, features of
+            other channels than the student's.
+
+    Example:
+        >>> adapters = Adapters(student_channels=[8, 16, 32], teacher_channels=[8, 64, 48])
+        >>> features = torch.rand(2, 8, 6, 6), torch.rand(2, 16, 3, 3), torch.rand(2, 17, 32)
+        >>> [tuple(adapted.shape) for adapted in adapters(features)]
+        [(2, 8, 6, 6), (2, 64, 3, 3), (2, 17, 48)]
+        >>> [tuple(parameter.shape) for parameter in adapters.parameters()]
+        [(64, 16), (48, 32)]
+    """
+
+    def __init__(self, student_channels: Sequence[int], teacher_channels: Sequence[int]) -> None:
+        super().__init__()
+        if len(student_channels) != len(teacher_channels):
+            raise ArgumentError(
+                "teacher_channels",
+                expected=f"one number for each of the student's {len(student_channels)} taps",
+                got=f"{len(teacher_channels)}",
+                remedy="pair the taps one to one",
+            )
+        for channels in student_channels:
+            require_count("student_channels", channels)
+        for channels in teacher_channels:
+            require_count("teacher_channels", channels)
+        self.student_channels = tuple(student_channels)
+        self.teacher_channels = tuple(teacher_channels)
+        self.projections = nn.ModuleList(
+            nn.Identity() if D_S == D_T else _Projection(D_S, D_T)
+            for D_S, D_T in zip(student_channels, teacher_channels, strict=True)
+        )
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The student's features with the teacher's channels.
+
+        Args:
+            features: one per tap: maps [B, D_S, H, W] or [B, D_S, T, H, W], tokens [B, T, D_S] or
+                vectors [B, D_S].
+
+        Returns:
+            The same with D_T channels. A half-precision feature comes out in the matrix's dtype;
+            under autocast, in autocast's.
+        """
+        found = tuple(feature.shape[_axis(feature)] for feature in features)
+        if found != self.student_channels:
+            raise ArgumentError(
+                "adapters",
+                expected=f"ones for the student's taps, of {list(found)} channels",
+                got=f"ones for {list(self.student_channels)}",
+                remedy="make them from the channels of the taps that the Distiller is given",
+            )
+        return tuple(
+            project(feature) for project, feature in zip(self.projections, features, strict=True)
+        )
+
+    def extra_repr(self) -> str:
+        """The channels, for ``print(adapters)``."""
+        return f"student_channels={self.student_channels}, teacher_channels={self.teacher_channels}"
+
+
+def adapters_for(taps: PairedTaps) -> Adapters | None:
+    """The adapters that paired taps need; None where all channels agree."""
+    if not any(row.needs_adapter for row in taps.rows):
+        return None
+    return Adapters(
+        [row.student.channels for row in taps.rows], [row.teacher.channels for row in taps.rows]
+    )
+
+
+def adapters_or_needed(
+    adapters: Adapters | None,
+    taps: PairedTaps | TapPairs | Sequence[str],
+    count: int,
+    *,
+    needed: bool,
+) -> Adapters | None:
+    """The adapters that were given, or those that paired taps need, if any are needed."""
+    if adapters is None and needed and isinstance(taps, PairedTaps):
+        adapters = adapters_for(taps)
+    if adapters is not None and len(adapters.student_channels) != count:
+        raise ArgumentError(
+            "adapters",
+            expected=f"one for each of the {count} taps",
+            got=len(adapters.student_channels),
+            remedy="give Adapters the channels of every tap, also where they agree",
+        )
+    return adapters
+
+
+class _Projection(nn.Module):
+    """Multiplies the channels of a feature by a matrix [D_T, D_S]."""
+
+    def __init__(self, student_channels: int, teacher_channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(teacher_channels, student_channels))
+        nn.init.orthogonal_(self.weight)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        dtype = torch.promote_types(feature.dtype, self.weight.dtype)
+        feature, weight = feature.to(dtype), self.weight.to(dtype)
+        if feature.ndim == 4:
+            return F.conv2d(feature, weight[:, :, None, None])
+        if feature.ndim == 5:
+            return F.conv3d(feature, weight[:, :, None, None, None])
+        return F.linear(feature, weight)
+
+
+def _axis(feature: Tensor) -> int:
+    """The axis of the channels."""
+    return 1 if feature.ndim in (4, 5) else -1

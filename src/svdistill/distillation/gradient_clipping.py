@@ -1,0 +1,275 @@
+"""Two gradients in, one out: the transfer gradient is clipped against the task's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from svdistill.common import ArgumentError, TrainingError, require_choice
+from svdistill.distillation.accumulation import HeldGradients
+from svdistill.parallel import is_grouped, size, sum_over
+
+
+def average_gradients(*several: list[Tensor | None]) -> None:
+    """Replace gradients by their mean over the processes of a group, in one flat reduction.
+
+    Does nothing outside of torch.distributed. The losses must reach the same parameters everywhere.
+    """
+    if not is_grouped():
+        return
+    present = [g for gradients in several for g in gradients if g is not None]
+    flat = torch.cat([g.flatten().to(present[0].dtype) for g in present])
+    means = iter(sum_over(flat).div_(size()).split([g.numel() for g in present]))
+    for gradients in several:
+        for place, g in enumerate(gradients):
+            if g is not None:
+                gradients[place] = next(means).view(g.shape).to(g.dtype)
+
+
+CLIPS = ("norm", "poster", "global", "none")
+
+
+class GradientNorms(NamedTuple):
+    """Norms over all parameters, as scalars on their device: nothing waits for them.
+
+    They are as of the last measurement. With `clip="amortised"` and `"none"` only every n-th step
+    measures, and the steps between return its norms again: what a batch between two measurements
+    came to is not known. Of a batch in parts, only the last one's are known; before it, NaN.
+
+    Attributes:
+        task: of the task's gradient when last measured.
+        transfer: of the transfer's, before clipping.
+        clipped: of the transfer's, after clipping.
+    """
+
+    task: Tensor
+    transfer: Tensor
+    clipped: Tensor
+
+
+def multitask_backward(
+    task_loss: Tensor,
+    transfer_loss: Tensor,
+    parameters: Iterable[nn.Parameter],
+    *,
+    clip: str = "norm",
+    progress: float | Tensor = 0.0,
+    weight_decay: float = 0.0,
+    held: HeldGradients | None = None,
+) -> GradientNorms:
+    """Add the task's gradient and the clipped transfer gradient to every parameter's `.grad`.
+
+    Per parameter tensor, with the gradients g (the task's) and h (the transfer's)::
+
+        clip="norm":    g + h min(1, sigmoid(progress) |g| / |h|)
+        clip="poster":  g + h sigmoid(|g| / |h| - progress)   where |h| < |g|,  g + h elsewhere
+        clip="none":    g + h
+
+    A parameter that only the transfer loss reaches (an adapter's) takes h as it is. And with one
+    scale for all, from the norms over the parameters that the transfer reaches::
+
+        clip="global":  g + h min(1, sigmoid(progress) |g|_all / |h|_all)
+
+    In a process group of torch.distributed both gradients are averaged over the processes, in one
+    flat reduction, before they are compared: what `.grad` holds is the same in all of them.
+
+    Args:
+        task_loss: scalar with a graph.
+        transfer_loss: scalar with a graph.
+        parameters: those to train; without gradients required they are passed over.
+        clip: `"norm"` (the paper's authors' code), `"poster"` (the paper's text), `"global"` or
+            `"none"`.
+        progress: the epoch, from 0; at 0 `"norm"` lets through half the task's norm. A scalar
+            tensor on the losses' device where a recorded step must not keep one epoch's number.
+        weight_decay: where the optimizer adds ``weight_decay * parameter`` to the gradient, give it
+            here too, so that |g| counts it, as the authors' code does.
+        held: of a batch in parts. Before the last part the gradients are held there, and `.grad`
+            stays; without it, each call clips on its own, and calls before one optimizer step do
+            not equal one call with the whole batch.
+
+    Returns:
+        `GradientNorms(task, transfer, clipped)` over all parameters.
+
+    Raises:
+        ArgumentError: a loss that is not a scalar, no parameters, or an unknown clip.
+        TrainingError: the transfer loss reaches no parameter.
+
+    Example:
+        >>> weight = nn.Parameter(torch.tensor([2.0]))
+        >>> norms = multitask_backward(weight.sum(), 10 * weight.sum(), [weight])
+        >>> weight.grad, float(norms.clipped)
+        (tensor([1.5000]), 0.5)
+
+    Source: Lee, Kim, Song, ECCV 2018, section 3.4 (`"poster"`), and their code (`"norm"`).
+    """
+    require_choice("clip", clip, CLIPS)
+    require_scalars(task_loss, transfer_loss)
+    trained = require_trainable(parameters)
+    transfer = _gradients(transfer_loss, trained)
+    if all(gradient is None for gradient in transfer):
+        raise TrainingError(
+            "transfer_loss",
+            expected="a loss that reaches the parameters",
+            got="one that depends on none of them",
+            remedy="check that the taps lie in the student and carry a graph",
+        )
+    task = _gradients(task_loss, trained)
+    if held is not None:
+        task, transfer = held.add(task, transfer)
+        if held.more:
+            unknown = torch.full((), torch.nan, device=transfer_loss.device)
+            return GradientNorms(unknown, unknown, unknown)
+    average_gradients(task, transfer)
+
+    if clip == "none":
+        clipped = transfer
+    else:
+        scales = _scales(_decayed(task, trained, weight_decay), transfer, clip, progress)
+        clipped = [
+            h if h is None or scale is None else h * scale
+            for h, scale in zip(transfer, scales, strict=True)
+        ]
+    for parameter, g, h in zip(trained, task, clipped, strict=True):
+        _accumulate(parameter, g, h)
+    device = transfer_loss.device
+    return GradientNorms(_total(task, device), _total(transfer, device), _total(clipped, device))
+
+
+def _decayed(
+    task: list[Tensor | None], trained: list[nn.Parameter], weight_decay: float
+) -> list[Tensor | None]:
+    """The task's gradients as the optimizer will see them."""
+    if not weight_decay:
+        return task
+    return [
+        None if g is None else g + weight_decay * parameter.detach()
+        for parameter, g in zip(trained, task, strict=True)
+    ]
+
+
+def _scales(
+    task: list[Tensor | None], transfer: list[Tensor | None], clip: str, progress: float | Tensor
+) -> list[Tensor | None]:
+    """The factor on each of the transfer's gradients; None where the task does not reach."""
+    both = [
+        place
+        for place, (g, h) in enumerate(zip(task, transfer, strict=True))
+        if g is not None and h is not None
+    ]
+    scales: list[Tensor | None] = [None] * len(task)
+    if not both:
+        return scales
+    # All norms in a vector: on a GPU one kernel for all parameters instead of one for each.
+    g_norms = _norms([task[place] for place in both])
+    h_norms = _norms([transfer[place] for place in both])
+    if clip == "global":
+        scale = clip_scale(_norm(g_norms), _norm(h_norms), "norm", progress)
+        return [scale] * len(task)
+    for place, scale in zip(both, clip_scale(g_norms, h_norms, clip, progress), strict=True):
+        scales[place] = scale
+    return scales
+
+
+def require_scalars(task_loss: Tensor, transfer_loss: Tensor) -> None:
+    """Raise unless both losses are scalars."""
+    for name, loss in (("task_loss", task_loss), ("transfer_loss", transfer_loss)):
+        if loss.numel() != 1:
+            raise ArgumentError(
+                name,
+                expected="a scalar",
+                got=f"shape {tuple(loss.shape)}",
+                remedy="reduce it first",
+            )
+
+
+def keep_saved_tensors() -> None:
+    """Let graphs that torch.compile makes from now on keep what their backward pass reads.
+
+    Two losses go backward through one graph. By default a compiled one gives the memory of its
+    saved tensors away in the first pass, and refuses a second.
+    """
+    if hasattr(torch._functorch.config, "donated_buffer"):
+        torch._functorch.config.donated_buffer = False
+
+
+def require_trainable(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    """The parameters that require gradients; raise where there are none."""
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    if not trained:
+        raise ArgumentError(
+            "parameters",
+            expected="at least one that requires a gradient",
+            got="none",
+            remedy="pass the student's parameters, as a list if they are iterated twice",
+        )
+    return trained
+
+
+def clip_scale(
+    task_norm: Tensor, transfer_norm: Tensor, clip: str, progress: float | Tensor
+) -> Tensor:
+    """The factor on a transfer gradient, from both norms; finite also where they are 0.
+
+    Norms of several gradients as vectors give a vector of factors.
+
+    Example:
+        >>> clip_scale(torch.tensor(1.0), torch.tensor(4.0), "norm", progress=0.0)
+        tensor(0.1250)
+    """
+    # A norm beyond the dtype's range measures nothing: its gradient is clipped away, like a zero.
+    positive = (transfer_norm > 0) & transfer_norm.isfinite()
+    tau = task_norm / torch.where(positive, transfer_norm, 1.0)
+    tau = tau.clamp(max=torch.finfo(tau.dtype).max)  # infinite, it would make a zero sigmoid NaN
+    if clip == "norm":
+        # Filled where it lies: a number from the host would have to be copied, and waited for.
+        epoch = progress if isinstance(progress, Tensor) else tau.new_full((), progress)
+        focus = torch.sigmoid(epoch.to(tau.dtype))
+        return torch.where(positive, (focus * tau).clamp(max=1.0), 0.0)
+    return torch.where(transfer_norm < task_norm, torch.sigmoid(tau - progress), 1.0)
+
+
+def _gradients(loss: Tensor, parameters: list[nn.Parameter]) -> list[Tensor | None]:
+    """Gradients of a loss; None where it does not reach. The graph stays for the other loss."""
+    if not loss.requires_grad:
+        return [None] * len(parameters)
+    try:
+        return list(torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True))
+    except RuntimeError as error:
+        if "donated buffer" not in str(error):
+            raise
+        raise TrainingError(
+            "student",
+            expected="a graph that two losses can go backward through",
+            got="one that torch.compile made with torch._functorch.config.donated_buffer on",
+            remedy="set it to False, or make the Distiller, before the first call of the compiled "
+            "module; torch.compiler.reset() forgets the graphs made so far",
+        ) from error
+
+
+def _norm(tensor: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(tensor, dtype=torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _norms(gradients: Sequence[Tensor | None]) -> Tensor:
+    """The norm of every gradient that is there, [number]."""
+    present = [gradient for gradient in gradients if gradient is not None]
+    dtype = torch.promote_types(present[0].dtype, torch.float32)
+    return torch.stack(torch._foreach_norm(present, dtype=dtype))
+
+
+def _total(gradients: list[Tensor | None], device: torch.device) -> Tensor:
+    if all(gradient is None for gradient in gradients):
+        return torch.zeros((), device=device)
+    return _norm(_norms(gradients))
+
+
+def _accumulate(parameter: nn.Parameter, *gradients: Tensor | None) -> None:
+    present = [gradient for gradient in gradients if gradient is not None]
+    if not present:
+        return
+    # Never autograd's own tensor: it may be expanded, or be several parameters' gradient at once.
+    total = present[0].clone() if len(present) == 1 else present[0] + present[1]
+    parameter.grad = total.detach() if parameter.grad is None else parameter.grad + total

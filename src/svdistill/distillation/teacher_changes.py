@@ -1,0 +1,241 @@
+"""Notice that a model is no longer the one that a rewritten form was made from."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import FunctionType, ModuleType
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+SIMPLE: Final = (
+    *(type(None), bool, int, float, complex, str, bytes),
+    *(torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size),
+)
+
+FIXED: Final = (nn.Module, FunctionType, type, ModuleType)  # compared by identity
+
+STANDARD: Final = frozenset(vars(nn.Module()))
+
+MOST_VALUES: Final = 1000  # in one attribute
+
+
+class NotWatchableError(Exception):
+    """An attribute whose changes cannot be noticed."""
+
+
+def structure(modules: Sequence[nn.Module]) -> tuple[int, ...]:
+    """Identify the modules, their hooks, parameters and buffers: the objects, not their values."""
+    marks: list[int] = []
+    for module in modules:
+        if isinstance(module, torch.jit.ScriptModule):  # shows new Python objects at every look
+            marks.append(id(module))
+            continue
+        marks += (len(module._forward_hooks), len(module._forward_pre_hooks))
+        for held in (module._modules, module._parameters, module._buffers):
+            marks += map(id, held.values())
+    return tuple(marks)
+
+
+def can_watch(*modules: nn.Module) -> bool:
+    """Whether all weights of these modules are such that `Weights` notices every change."""
+    return all(
+        type(tensor) in (Tensor, nn.Parameter)
+        and tensor.device.type == "cpu"
+        and tensor.layout == torch.strided
+        for module in modules
+        for tensor in (*module.parameters(), *module.buffers())
+    )
+
+
+class Weights:
+    """Copies of tensors on the CPU, to notice any change of their values.
+
+    Versions of tensors do not count writes through `.data`, nor writes in inference mode: the bits
+    are compared. On another device that would wait for it in every step.
+    """
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        self._tensors = tuple({id(tensor): tensor for tensor in tensors}.values())
+        # As `bytearray`: it is compared by memcmp.
+        self._kept = [(t.dtype, t.shape, bytearray(_bits(t))) for t in self._tensors]
+
+    def unchanged(self) -> bool:
+        """Whether all tensors are where they were and hold the same bits."""
+        return all(
+            tensor.device.type == "cpu"
+            and tensor.dtype == dtype
+            and tensor.shape == shape
+            and bits == _bits(tensor)
+            for tensor, (dtype, shape, bits) in zip(self._tensors, self._kept, strict=True)
+        )
+
+
+def _bits(tensor: Tensor) -> memoryview:
+    """A tensor's bytes in the order in which they lie."""
+    strides = tensor.stride()
+    order = sorted(range(tensor.ndim), key=lambda dim: -strides[dim])
+    flat = tensor.detach().permute(order).reshape(-1)
+    read: memoryview = flat.view(torch.uint8).numpy().data
+    return read
+
+
+class Attributes:
+    """The Python values that a forward pass may read: of the modules, their classes, their code.
+
+    Args:
+        modules: of the model.
+
+    Raises:
+        NotWatchableError: a module holds a tensor or an array that is neither parameter nor buffer,
+            or an object with very many values.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self._of_modules = [_Namespace(vars(module)) for module in modules]
+        classes = {kind for module in modules for kind in type(module).__mro__}
+        own = [
+            kind for kind in classes if kind.__module__.split(".")[0] not in ("torch", "builtins")
+        ]
+        functions = [f for kind in own for f in vars(kind).values() if isinstance(f, FunctionType)]
+        self._all = [
+            *self._of_modules,
+            *(_Namespace(vars(kind), strict=False) for kind in own),
+            *(_Namespace(f.__globals__, f.__code__.co_names, strict=False) for f in functions),
+        ]
+
+    def unchanged(self) -> bool:
+        """Whether all values are the same or equal."""
+        return all(namespace.unchanged() for namespace in self._all)
+
+    def restore(self) -> None:
+        """Give the modules back the attributes that they had."""
+        for namespace in self._of_modules:
+            namespace.restore()
+
+
+class _Namespace:
+    """Names and values. Those of immutable types are compared by identity first: it is faster."""
+
+    def __init__(
+        self, mapping: Mapping[str, Any], names: Sequence[str] | None = None, *, strict: bool = True
+    ) -> None:
+        self._mapping = mapping
+        self._names = None if names is None else [name for name in names if name in mapping]
+        self._strict = strict
+        self._keys = tuple(mapping) if self._names is None else tuple(self._names)
+        self._values = self._read()
+        self._frozen = self._freeze(self._keys)
+        self._mutable = tuple(
+            key for key, value in self._frozen.items() if not isinstance(value, (_Same, _Value))
+        )
+        self._frozen_mutable = {key: self._frozen[key] for key in self._mutable}
+
+    def unchanged(self) -> bool:
+        values = self._read()
+        if len(values) == len(self._values) and all(map(operator.is_, values, self._values)):
+            return not self._mutable or self._attempt(self._mutable) == self._frozen_mutable
+        keys = tuple(self._mapping) if self._names is None else self._keys
+        if self._attempt(keys) != self._frozen:
+            return False
+        self._values = values  # equal ones, in other objects
+        return keys == self._keys
+
+    def restore(self) -> None:
+        assert isinstance(self._mapping, dict)
+        for name in set(self._mapping) - set(self._keys):
+            del self._mapping[name]
+        self._mapping.update(zip(self._keys, self._values, strict=True))
+
+    def _read(self) -> list[Any]:
+        if self._names is None:
+            return list(self._mapping.values())
+        return [self._mapping.get(name) for name in self._names]
+
+    def _attempt(self, keys: Sequence[str]) -> dict[str, object] | None:
+        try:
+            return self._freeze(keys)
+        except NotWatchableError:
+            return None
+
+    def _freeze(self, keys: Sequence[str]) -> dict[str, object]:
+        return {key: self._freeze_one(key, self._mapping.get(key)) for key in keys}
+
+    def _freeze_one(self, key: str, value: object) -> object:
+        # What a module's own dictionaries hold is looked at by `structure`.
+        if (key in STANDARD and key != "training") or key.startswith("__"):
+            return _Same(value)
+        try:
+            return _frozen(value, _Budget())
+        except NotWatchableError:
+            if self._strict:
+                raise
+            return _Same(value)
+
+
+class _Same:
+    """Equal to nothing but itself."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value  # held: its id is not given to another
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+class _Value(tuple[Any, ...]):
+    """An immutable value with its type, since 1 equals True."""
+
+    __slots__ = ()
+
+
+class _Budget:
+    """Ends the look into an object that is part of something large."""
+
+    def __init__(self) -> None:
+        self.left = MOST_VALUES
+        self.inside: set[int] = set()
+
+    def enter(self, value: object) -> bool:
+        self.left -= 1
+        if self.left < 0:
+            raise NotWatchableError
+        known = id(value) in self.inside
+        self.inside.add(id(value))
+        return not known
+
+
+def _frozen(value: object, budget: _Budget) -> object:
+    """An immutable picture of a value, which is equal as long as that does not change."""
+    if isinstance(value, SIMPLE):
+        return _Value((type(value), value))
+    if isinstance(value, FIXED):
+        return _Same(value)
+    if isinstance(value, (Tensor, np.ndarray)):
+        raise NotWatchableError
+    if not budget.enter(value):
+        return _Same(value)
+    parts = _parts(value)
+    if parts is None:
+        return _Same(value)
+    pictures = tuple(_frozen(part, budget) for part in parts)
+    if type(value) is tuple and all(isinstance(picture, _Value) for picture in pictures):
+        return _Value((tuple, *pictures))
+    identity = type(value) if isinstance(value, (list, tuple, dict)) else _Same(value)
+    return (identity, frozenset(pictures) if isinstance(value, (set, frozenset)) else pictures)
+
+
+def _parts(value: object) -> Iterable[object] | None:
+    """What a container or an object holds; None of one that does not show it."""
+    if isinstance(value, Mapping):
+        return [part for item in value.items() for part in item]
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return value
+    held: Callable[[], dict[str, object]] | None = getattr(value, "__dict__", None)
+    return None if held is None else [part for item in vars(value).items() for part in item]

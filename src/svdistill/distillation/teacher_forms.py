@@ -1,0 +1,286 @@
+"""Other forms of a teacher: traced and folded, scripted, exported; and eval mode in each."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from svdistill.common import ArgumentError
+from svdistill.distillation.teacher_changes import can_watch
+
+# Operators with a flag of this name, which an export fixes.
+TRAINING_FLAGS: Final = ("training", "train", "is_training")
+
+
+def require_module(argument: str, network: object) -> None:
+    """Raise `ArgumentError` unless this is an `nn.Module`."""
+    if not isinstance(network, nn.Module):
+        raise ArgumentError(
+            argument,
+            expected="an nn.Module",
+            got=type(network).__name__,
+            remedy="of an exported program give .module(); wrap a function in an nn.Module",
+        )
+
+
+def require_eval_export(network: nn.Module) -> None:
+    """Raise `ArgumentError` if a part of a network was exported in training mode.
+
+    The mode is fixed in an exported program: its dropout and batch norms would stay in training.
+    """
+    for path, module in network.named_modules():
+        if not _is_exported(module):
+            continue
+        for node in module.graph.nodes:
+            schema = getattr(node.target, "_schema", None)
+            if schema is None:
+                continue
+            names = [argument.name for argument in schema.arguments]
+            given = dict(zip(names, node.args, strict=False)) | node.kwargs
+            if any(given.get(flag) is True for flag in TRAINING_FLAGS):
+                raise ArgumentError(
+                    "teacher",
+                    expected="a program that was exported in eval mode",
+                    got=f"{node.target} in training mode{f' in {path!r}' if path else ''}",
+                    remedy="export it again after .eval()",
+                )
+
+
+def set_eval(network: nn.Module) -> None:
+    """Put a network in eval mode; an exported program, which has but one mode, counts as in it."""
+    try:
+        network.eval()
+    except (NotImplementedError, AttributeError):  # exported; frozen TorchScript
+        for module in network.modules():
+            if getattr(module, "training", False):
+                module.training = False
+
+
+@contextmanager
+def naming_exports(network: nn.Module) -> Iterator[None]:
+    """Raise `ArgumentError` where an exported program refuses the shapes of its inputs."""
+    try:
+        yield
+    except (AssertionError, RuntimeError) as error:
+        if not any(map(_is_exported, network.modules())):
+            raise
+        raise ArgumentError(
+            "teacher",
+            expected="inputs like those that it was exported for",
+            got=" ".join(str(error).split())[:200],
+            remedy="export it with dynamic_shapes, or leave the last, smaller batch out "
+            "(drop_last=True)",
+        ) from error
+
+
+def _is_exported(module: nn.Module) -> bool:
+    return isinstance(module, fx.GraphModule) and "range_constraints" in vars(module)
+
+
+BATCH_NORM_OF = {
+    nn.Conv1d: nn.BatchNorm1d,
+    nn.Conv2d: nn.BatchNorm2d,
+    nn.Conv3d: nn.BatchNorm3d,
+}
+
+
+class Traced(NamedTuple):
+    """The rewritten model, and the original's tensors that it holds in a form of its own."""
+
+    model: fx.GraphModule
+    copied: tuple[Tensor, ...]
+
+
+def trace(model: nn.Module, paths: Sequence[str], *, keep_output: bool) -> Traced:
+    """Trace a model in eval mode into one that does the same work in fewer steps.
+
+    On a CPU the new model holds folded and re-ordered weights of its own and shares all others.
+    On other devices it shares all: whether a copy is out of date could not be told without waiting.
+
+    Args:
+        model: an `nn.Module` in eval mode; it is left as it is.
+        paths: module paths whose outputs are wanted.
+        keep_output: whether the model's own output is wanted too; if not, nothing behind the last
+            of the taps is left.
+
+    Returns:
+        A model that returns `(output or None, features)`, and what it has copied.
+
+    Raises:
+        Exception: whatever `torch.fx` makes of a model that it cannot trace.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten())
+        >>> traced, copied = trace(model.eval(), ["1"], keep_output=False)
+        >>> output, features = traced(torch.rand(2, 3, 6, 6))
+        >>> output, features[0].shape, len(list(traced.children())), copied[0] is model[0].weight
+        (None, torch.Size([2, 8, 4, 4]), 1, True)
+    """
+    tracer = _TapTracer()
+    graph = tracer.trace(model)
+    _cut(graph, [tracer.outputs[path] for path in paths], keep_output)
+    traced = fx.GraphModule(model, graph)
+    copied = [
+        tensor
+        for rewrite in (_fold_batch_norms, _lay_channels_last, _fuse_relus)
+        for module in rewrite(traced)
+        for tensor in (*module.parameters(), *module.buffers())
+    ]
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    originals = set(map(id, (*model.parameters(), *model.buffers())))
+    return Traced(traced, tuple(tensor for tensor in copied if id(tensor) in originals))
+
+
+class _TapTracer(fx.Tracer):
+    """Remembers which node each module, leaf or not, puts out."""
+
+    # What is computed from buffers is computed in every run, not once in the trace.
+    proxy_buffer_attributes = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outputs: dict[str, fx.Node] = {}
+
+    def call_module(
+        self,
+        m: nn.Module,
+        forward: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        output = super().call_module(m, forward, args, kwargs)
+        if isinstance(output, fx.Proxy):
+            self.outputs[self.path_of_module(m)] = output.node
+        return output
+
+
+def _cut(graph: fx.Graph, taps: list[fx.Node], keep_output: bool) -> None:
+    """Put out the taps, and erase what runs behind the last one unless the output is wanted.
+
+    Before the last tap nothing is erased, used or not: it may overwrite something in place.
+    """
+    *body, end = graph.nodes
+    end.args = ((end.args[0] if keep_output else None, tuple(taps)),)
+    if keep_output:
+        return
+    for node in reversed(body):
+        if node in taps:
+            break
+        if node.op != "placeholder":
+            graph.erase_node(node)
+
+
+def _fold_batch_norms(traced: fx.GraphModule) -> list[nn.Module]:
+    """Multiply batch norms into the convolutions whose outputs nobody else sees, taps included.
+
+    Like the other rewrites on a CPU only, and it returns the modules whose weights it has copied.
+    """
+    copied: list[nn.Module] = []
+    for node in list(traced.graph.nodes):
+        norm = _module(traced, node)
+        conv = _module(traced, _sole_input(node))
+        if (
+            conv is not None
+            and BATCH_NORM_OF.get(type(conv)) is type(norm)
+            and norm.running_mean is not None
+            and can_watch(conv, norm)
+        ):
+            _merge(traced, node, fuse_conv_bn_eval(conv, norm))
+            copied += (conv, norm)
+    return copied
+
+
+def _lay_channels_last(traced: fx.GraphModule) -> list[nn.Module]:
+    """Give 2-D convolutions their weights channels last, and the feature maps follow."""
+    copied: list[nn.Module] = []
+    for node in traced.graph.nodes:
+        conv = _module(traced, node)
+        if (
+            type(conv) is nn.Conv2d
+            and not conv.weight.is_contiguous(memory_format=torch.channels_last)
+            and can_watch(conv)
+        ):
+            own = copy.deepcopy(conv).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            _retarget(traced, node, own)
+            copied.append(conv)
+    return copied
+
+
+def _fuse_relus(traced: fx.GraphModule) -> list[nn.Module]:
+    """Join ReLUs to the convolutions whose outputs nobody else sees, taps included."""
+    copied: list[nn.Module] = []
+    for node in list(traced.graph.nodes):
+        is_relu = node.target is F.relu or type(_module(traced, node)) is nn.ReLU
+        conv = _module(traced, _sole_input(node))
+        if (
+            is_relu
+            and type(conv) is nn.Conv2d
+            and conv.padding_mode == "zeros"
+            and not isinstance(conv.padding, str)
+            and can_watch(conv)
+        ):
+            _merge(traced, node, _ConvReLU(conv))
+            copied.append(conv)  # it packs the weights
+    return copied
+
+
+class _ConvReLU(nn.Module):
+    """Convolution and ReLU, where possible as one operation of oneDNN, as Inductor does it."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+        self.packed: Tensor | None = None  # the weights as oneDNN likes them for the first images
+
+    def forward(self, maps: Tensor) -> Tensor:
+        conv = self.conv
+        if (
+            maps.dim() != 4
+            or not maps.dtype == conv.weight.dtype == torch.float32
+            or not torch.backends.mkldnn.is_available()
+            or torch.is_autocast_enabled("cpu")
+        ):
+            return F.relu(conv(maps))
+        geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
+        if self.packed is None:
+            self.packed = torch.ops.mkldnn._reorder_convolution_weight(
+                conv.weight, *geometry, maps.shape
+            )
+        return torch.ops.mkldnn._convolution_pointwise(
+            maps, self.packed, conv.bias, *geometry, "relu", [], ""
+        )
+
+
+def _module(traced: fx.GraphModule, node: fx.Node | None) -> Any:
+    """Look up the module that a node calls; None for another node."""
+    if node is None or node.op != "call_module":
+        return None
+    return traced.get_submodule(str(node.target))
+
+
+def _sole_input(node: fx.Node) -> fx.Node | None:
+    """Look up the node that this one reads, if it reads only one that nothing else reads."""
+    inputs = node.all_input_nodes
+    return inputs[0] if len(inputs) == 1 and len(inputs[0].users) == 1 else None
+
+
+def _merge(traced: fx.GraphModule, node: fx.Node, module: nn.Module) -> None:
+    """Erase a node and let the one that it reads call `module`, which does the work of both."""
+    (before,) = node.all_input_nodes
+    node.replace_all_uses_with(before)
+    traced.graph.erase_node(node)
+    _retarget(traced, before, module)
+
+
+def _retarget(traced: fx.GraphModule, node: fx.Node, module: nn.Module) -> None:
+    """Let a node call another module, under a new name: the old one may be called elsewhere."""
+    node.target = f"own_{node.name}"
+    traced.add_module(node.target, module)

@@ -1,0 +1,10 @@
+"""The paper's tables and figures as lists of runs, and what makes them; the demo."""
+
+from svdistill.paper.digits_demo import demo
+from svdistill.paper.reproduce import ReproduceConfig, reproduce
+
+__all__ = [
+    "ReproduceConfig",
+    "demo",
+    "reproduce",
+]

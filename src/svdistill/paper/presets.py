@@ -1,0 +1,299 @@
+"""Presets: epochs, width and data; the pairs of networks and the methods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from svdistill.common import require_choice
+from svdistill.config import TrainConfig
+from svdistill.losses import loss_specs
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to train a student.
+
+    Attributes:
+        name: as `--method` and the run's folder say it.
+        options: fields of `DistillConfig` that differ from the defaults; a student that is trained
+            alone has none that are of use.
+        stages: 2 to train by the transfer alone first, and then by the task alone.
+    """
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    stages: int = 1
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether anything is transferred."""
+        return "loss" in self.options
+
+
+SVD: Final = "svd"
+
+
+def _svd(name: str, stages: int = 1, clip: str = "norm", **options: Any) -> Method:
+    """The paper's own way, but for these options."""
+    return Method(name, {"loss": SVD, "clip": clip, **options}, stages)
+
+
+# Usual for soft targets: Hinton et al., 2015.
+SOFT_TARGET: Final = {
+    "loss": "soft_target",
+    "clip": "none",
+    "task_weight": 0.1,
+    "transfer_weight": 0.9,
+}
+
+# The same weights, and beside them, clipped, the transfer of SVD.
+BESIDE_SOFT: Final = {"task_weight": 0.1, "soft_target_weight": 0.9}
+
+
+# Positions instead of channels, with as many vectors as the loss takes by itself.
+POSITIONS: Final[dict[str, Any]] = {
+    "loss": "position_svd",
+    "clip": "amortised",
+    **loss_specs("position_svd")[0].options,
+}
+
+
+FSP: Final = {"loss": "fsp", "clip": "norm"}
+
+
+ALONE: Final = Method("student")
+
+# The paper's table, and what we make of it: another clip, soft targets beside, and positions.
+CORE: Final = (
+    ALONE,
+    Method("soft-target", SOFT_TARGET),
+    Method("fsp-2-stage", FSP, stages=2),
+    _svd("svd"),
+    _svd("svd-amortised", clip="amortised"),
+    Method("svd-soft-target", {"loss": "svd+soft_target", "clip": "amortised", **BESIDE_SOFT}),
+    Method("position-svd", POSITIONS),
+    Method(
+        "position-svd-soft-target",
+        {**POSITIONS, "loss": "position_svd+soft_target", **BESIDE_SOFT},
+    ),
+)
+
+STAGES: Final = (
+    Method("fsp", FSP),
+    _svd("svd-2-stage", stages=2),
+)
+
+VARIANTS: Final = (
+    Method("svd-norm-soft-target", {"loss": "svd+soft_target", "clip": "norm", **BESIDE_SOFT}),
+    _svd("svd-poster-clip", clip="poster"),
+    _svd("svd-poster-gradient", gradient="poster"),
+    _svd("svd-authors-gradient", gradient="authors"),
+    _svd("svd-amortised-poster-gradient", clip="amortised", gradient="poster"),
+    _svd("svd-amortised-authors-gradient", clip="amortised", gradient="authors"),
+)
+
+VECTORS: Final = (1, 2, 4, 8, 16)
+
+METHODS: Final = (*CORE, *STAGES, *VARIANTS)
+
+
+def every_method() -> tuple[Method, ...]:
+    """All methods, those with more vectors among them."""
+    return (*METHODS, *(method for method in vector_methods() if method not in METHODS))
+
+
+def vector_methods() -> tuple[Method, ...]:
+    """The paper's method and ours, with each number of vectors."""
+    taught = [method for method in CORE if method.options.get("loss") == SVD]
+    return tuple(with_vectors(method, count) for method in taught for count in VECTORS)
+
+
+def method_of_loss(loss: str) -> Method:
+    """A loss as `svdistill distill` takes it, with all else as it is by default.
+
+    Example:
+        >>> method_of_loss("fsp+svdistill.losses:PositionSVDLoss").name
+        'fsp-svdistill.losses.PositionSVDLoss'
+    """
+    loss_specs(loss)  # raises for a name that is misspelt
+    return Method(loss.replace("+", "-").replace(":", "."), {"loss": loss})
+
+
+def with_vectors(method: Method, count: int) -> Method:
+    """The same method with so many singular vectors; one vector is the method itself."""
+    if count == 1:
+        return method
+    options = {**method.options, "num_vectors": count}
+    return replace(method, name=f"{method.name}-k{count}", options=options)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A teacher and a student of the paper.
+
+    Attributes:
+        name: as `--network` says it.
+        teacher: the teacher's network.
+        student: the student's network.
+        vectors: whether the paper counts the number of vectors with it.
+    """
+
+    name: str
+    teacher: str
+    student: str
+    vectors: bool = False
+
+
+# In the order in which they are run.
+PAIRS: Final = (
+    Pair("vgg", "vgg_teacher", "vgg_student", vectors=True),
+    Pair("vgg_stride", "vgg_teacher", "vgg_stride_student", vectors=True),
+    Pair("mobilenet", "mobilenet_teacher", "mobilenet_student"),
+    Pair("resnext", "resnext_teacher", "resnext_student"),
+)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What the runs of an experiment share.
+
+    Attributes:
+        name: as `--preset` says it.
+        teacher: a teacher's run; its network, seed and places are filled in.
+        student: a student's run, likewise.
+        transfer_epochs: of the first of two stages.
+        views: random views of each image. So many are kept in a knowledge store that a teacher's
+            students share; with 0 each image is a new one in every epoch, and the teacher is run.
+        pairs: names of the pairs that are run unless others are asked for.
+        in_full: of these, the pairs for which every method is run.
+        seeds: how often a student is trained.
+        methods: names of the methods that are run unless others are asked for; empty for the
+            experiment's own.
+        bf16: networks that compute in bfloat16, where that was measured to be faster.
+        store_vectors: singular vectors per tap in a shared store of the paper's SVD loss. A method
+            with more runs its teacher.
+        teacher_epochs: epochs of the teachers that need others than `teacher` says.
+        keep_stores: whether a store stays on disk once its students are finished.
+    """
+
+    name: str
+    teacher: TrainConfig
+    student: TrainConfig
+    transfer_epochs: int
+    views: int
+    pairs: tuple[str, ...]
+    in_full: tuple[str, ...]
+    seeds: int
+    methods: tuple[str, ...] = ()
+    bf16: tuple[str, ...] = ()
+    store_vectors: int = 16
+    teacher_epochs: Mapping[str, int] = field(default_factory=dict)
+    keep_stores: bool = True
+
+
+_PAPER: Final = TrainConfig(output="", data="parquet:data/cifar100")
+
+_MINI: Final = replace(
+    _PAPER,
+    width=0.5,
+    classes_every=5,
+    augmentation="crop_flip",
+    views_seed=0,
+    epochs=24,
+    learning_rate=0.03,
+    weight_decay=5e-4,
+    schedule="one_cycle",
+)
+
+_SMOKE: Final = replace(
+    _MINI, data="digits", width=0.25, classes_every=1, train_size=200, epochs=2, batch_size=50
+)
+
+_FULL: Final = replace(
+    _MINI, width=1.0, classes_every=1, epochs=30, max_grad_norm=5.0, checkpoint_minutes=5.0
+)
+
+_EVERY_PAIR: Final = tuple(pair.name for pair in PAIRS)
+
+
+PRESETS: Final = {
+    "smoke": Preset(
+        "smoke",
+        teacher=replace(_SMOKE, views_seed=None),
+        student=_SMOKE,
+        transfer_epochs=1,
+        views=2,
+        pairs=_EVERY_PAIR,
+        in_full=("vgg_stride",),
+        seeds=1,
+    ),
+    "mini": Preset(
+        "mini",
+        # Without batch norm the deep VGG learns slowly; a teacher must be ahead of its students.
+        teacher=replace(_MINI, epochs=80, views_seed=None),
+        # The soft target's gradient is far greater than the labels': unbounded, it diverges.
+        student=replace(_MINI, max_grad_norm=5.0),
+        transfer_epochs=8,
+        views=24,
+        pairs=("vgg", "vgg_stride", "mobilenet"),
+        in_full=("vgg_stride",),
+        seeds=3,
+    ),
+    "full": Preset(
+        "full",
+        teacher=replace(_FULL, views_seed=None),
+        student=_FULL,
+        transfer_epochs=10,
+        views=30,
+        pairs=_EVERY_PAIR,
+        in_full=("vgg_stride",),
+        seeds=3,
+        methods=(
+            "student",
+            "soft-target",
+            "fsp-2-stage",
+            "svd",
+            "svd-amortised",
+            "position-svd-soft-target",
+        ),
+        # On a CPU with AVX-512 BF16 a step of these takes 0.4 to 0.7 of float32's time; depthwise
+        # convolutions take 1.1.
+        bf16=(
+            "vgg_teacher",
+            "vgg_student",
+            "vgg_stride_student",
+            "resnext_teacher",
+            "resnext_student",
+        ),
+        store_vectors=1,
+        teacher_epochs={"vgg_teacher": 60},  # without batch norm it learns slowly
+        keep_stores=False,
+    ),
+    "paper": Preset(
+        "paper",
+        teacher=_PAPER,
+        student=_PAPER,
+        transfer_epochs=50,
+        views=0,
+        pairs=_EVERY_PAIR,
+        in_full=_EVERY_PAIR,
+        seeds=3,
+    ),
+}
+
+
+def find_pairs(names: tuple[str, ...]) -> list[Pair]:
+    """The pairs of these names, in the order in which they are run.
+
+    Raises:
+        ArgumentError: a name that no pair has.
+
+    Example:
+        >>> [pair.student for pair in find_pairs(("vgg_stride", "vgg"))]
+        ['vgg_student', 'vgg_stride_student']
+    """
+    for name in names:
+        require_choice("network", name, _EVERY_PAIR)
+    return [pair for pair in PAIRS if pair.name in names]

@@ -1,0 +1,51 @@
+"""A run directory: its configuration, records, checkpoints, weights and summary."""
+
+from svdistill.runs.checkpoint import Checkpoint, Place
+from svdistill.runs.directory import (
+    RunDirectory,
+    RunSummary,
+    environment,
+    read_environment,
+    read_records,
+    read_summary,
+    skipped_steps,
+)
+from svdistill.runs.records import EpochRecord
+from svdistill.runs.stored_config import MAY_DIFFER, stored_values
+from svdistill.runs.weights import (
+    WeightsCard,
+    build_as_on_card,
+    is_own_code,
+    load_student,
+    load_weights,
+    network_digest,
+    read_card,
+    read_tensors,
+    save_weights,
+    weights_file,
+)
+
+__all__ = [
+    "MAY_DIFFER",
+    "Checkpoint",
+    "EpochRecord",
+    "Place",
+    "RunDirectory",
+    "RunSummary",
+    "WeightsCard",
+    "build_as_on_card",
+    "environment",
+    "is_own_code",
+    "load_student",
+    "load_weights",
+    "network_digest",
+    "read_card",
+    "read_environment",
+    "read_records",
+    "read_summary",
+    "read_tensors",
+    "save_weights",
+    "skipped_steps",
+    "stored_values",
+    "weights_file",
+]

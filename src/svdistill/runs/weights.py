@@ -1,0 +1,299 @@
+"""Weights as safetensors files that say which network they are of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import torch
+from msgspec import Meta
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from svdistill.common import (
+    MOST,
+    Finite,
+    RunError,
+    SVDistillError,
+    from_plain,
+    require_no_device,
+    write_atomically,
+)
+from svdistill.networks import (
+    build_from_config,
+    build_network,
+    config_text,
+    fill,
+    is_of_transformers,
+    is_zoo,
+    network_names,
+    without_memory,
+)
+from svdistill.parallel import is_main, is_sharded
+
+METADATA_KEY = "svdistill"
+
+# A card may claim anything; no network comes near these.
+MOST_WIDTH: Final = 64.0
+
+MOST_SIDE: Final = 1 << 14
+
+CHANNELS: Final = Meta(min_length=3, max_length=3)
+
+
+@dataclass(frozen=True)
+class WeightsCard:
+    """What must be known to use a weights file: kept in its header, as JSON.
+
+    Attributes:
+        network: a name that `build_network` knows, or `object`.
+        width: factor on its channels.
+        class_names: in the order of the logits.
+        mean, std: of the channels, in 0 to 1, with which images are normalised.
+        image_size: side of the images it was trained on, in pixels.
+        sha256: of all this and of the weights, filled in when they are saved; empty in files of
+            earlier versions, whose weights are not checked.
+        config: of one of transformers' networks, as `config_text` writes it; empty of others.
+    """
+
+    network: str
+    width: Annotated[float, Meta(gt=0, le=MOST_WIDTH)]
+    class_names: Annotated[tuple[str, ...], Meta(min_length=1)]
+    mean: Annotated[tuple[Finite, ...], CHANNELS]
+    std: Annotated[tuple[Annotated[float, Meta(gt=0, le=MOST)], ...], CHANNELS]
+    image_size: Annotated[int, Meta(gt=0, le=MOST_SIDE)]
+    sha256: str = field(default="", compare=False)
+    config: str = ""
+
+
+def read_card(path: Path) -> WeightsCard | None:
+    """The card of a weights file, or None where another tool wrote it.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    try:
+        require_no_device(path)
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(METADATA_KEY)
+    except (OSError, SafetensorError) as error:
+        raise unreadable(path, error) from error
+    if text is None:
+        return None
+    try:
+        return from_plain(WeightsCard, json.loads(text))
+    except (ValueError, RecursionError) as error:
+        raise RunError(
+            str(path),
+            expected="a header that svdistill wrote",
+            got=f"{type(error).__name__}: {error}",
+            remedy="name its network with teacher_network, or train it again",
+        ) from error
+
+
+def header(card: WeightsCard) -> dict[str, Any]:
+    """A card as it is written: as earlier versions did, where it says no more than theirs."""
+    fields = asdict(card)
+    return fields if card.config else {name: fields[name] for name in fields if name != "config"}
+
+
+def unreadable(path: Path, error: Exception) -> RunError:
+    """The error of a weights file that cannot be read."""
+    return RunError(
+        str(path),
+        expected="a .safetensors file",
+        got=f"{type(error).__name__}: {error}",
+        remedy="check the path; the file may be missing or cut short",
+    )
+
+
+def save_weights(path: Path, network: nn.Module, card: WeightsCard) -> None:
+    """Write a network's weights and card as safetensors, atomically.
+
+    Weights that two modules share are written under both names. Of several processes the main one
+    writes.
+    """
+    if not is_main():
+        return
+    tensors = _separate(network.state_dict())
+    if card.network.startswith("hf:"):
+        card = replace(card, config=config_text(network))
+    card = replace(card, sha256=_digest(card, tensors))
+    metadata = {METADATA_KEY: json.dumps(header(card))}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+
+
+def weights_file(path: Path) -> Path:
+    """The weights that a path means: a run directory's student, or the file itself."""
+    return path / "student.safetensors" if path.is_dir() else path
+
+
+def load_student(path: str | Path, network: nn.Module | None = None) -> nn.Module:
+    """Load a network that a run has trained, in eval mode.
+
+    Nothing is downloaded, and no code but this library's and, for their networks, timm's,
+    torchvision's and transformers' is run, whatever the file says.
+
+    Args:
+        path: a run directory (its last epoch), or a `.safetensors` file that a run wrote, such as
+            `student-best.safetensors`.
+        network: to be filled, where the run was given a Python object, or `module:attr`; built as
+            it was for the run.
+
+    Returns:
+        The network, on the CPU unless it was given.
+
+    Raises:
+        RunError: the file is missing, damaged, of another network, or says nothing of its own.
+        ArgumentError: the package that builds its network is missing.
+    """
+    file = weights_file(Path(path))
+    card = read_card(file)
+    if network is None and card is None:
+        raise RunError(
+            str(file),
+            expected="weights that svdistill wrote",
+            got="a file that does not say what network it is of",
+            remedy="build the network yourself and use safetensors.torch.load_model",
+        )
+    if network is None:
+        assert card is not None
+        network = build_as_on_card(card, file)
+    load_weights(network, file)
+    return network.eval()
+
+
+def is_own_code(card: WeightsCard) -> bool:
+    """Whether a card is of a network of the user's own, which no file makes us import."""
+    return not is_zoo(card.network) and card.network not in network_names()
+
+
+def build_as_on_card(card: WeightsCard, file: Path) -> nn.Module:
+    """Build the network that a card describes, freshly initialised.
+
+    Raises:
+        RunError: it is of the user's own code.
+    """
+    if not is_own_code(card):
+        _require_to_hold(card, file)
+        return _build(card)
+    raise RunError(
+        str(file),
+        expected="a network that is built by its name",
+        got=f"{card.network!r}, which means code of your own",
+        remedy="build it and give it, load_student(path, network=...) in Python, "
+        "--teacher_network module:attr for a teacher's, --network for evaluate",
+    )
+
+
+def _build(card: WeightsCard) -> nn.Module:
+    classes = len(card.class_names)
+    if card.network.startswith("hf:"):
+        return build_from_config(card.config, classes)
+    return build_network(card.network, classes, card.width, image_size=card.image_size)
+
+
+def _require_to_hold(card: WeightsCard, file: Path) -> None:
+    """Raise unless a card's network, built without memory, takes no more than its file.
+
+    Of timm's and torchvision's networks a card says the name alone, not the size.
+    """
+    if is_zoo(card.network) and not card.network.startswith("hf:"):
+        return
+    try:
+        with without_memory():
+            parameters = list(_build(card).parameters())
+    except SVDistillError:
+        raise
+    except Exception as error:  # transformers raises whatever a configuration makes it stumble over
+        got = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    else:
+        size = sum(parameter.numel() * parameter.element_size() for parameter in parameters)
+        held = 4 * weights_file(file).stat().st_size  # its numbers may have been kept in a byte
+        if size <= held:
+            return
+        got = f"one of {size:,} bytes"
+    raise RunError(
+        str(file),
+        expected="a card of the network that the file holds",
+        got=got,
+        remedy="copy the file again, or train the network again",
+    )
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Fill a network from a safetensors file; every name and shape must agree.
+
+    Raises:
+        RunError: the file is missing or damaged, or is of another network.
+    """
+    tensors = read_tensors(path)
+    try:
+        if is_of_transformers(network) and tensors.keys() != network.state_dict().keys():
+            # Its versions differ in their names.
+            differing = fill(network, tensors)
+            if differing:
+                raise RuntimeError(f"other shapes: {', '.join(differing[:3])}")
+        else:
+            network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise RunError(
+            str(path),
+            expected=f"the weights of {type(network).__name__} as it was built",
+            got=" ".join(str(error).split())[:300],
+            remedy="check the network's name, its width and the number of classes",
+        ) from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file; those that a run wrote are checked.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    card = read_card(path)
+    try:
+        tensors = load_file(path)
+        if card is not None and card.sha256 not in ("", _digest(card, tensors)):
+            raise SafetensorError("its checksum is wrong")
+    except (OSError, SafetensorError) as error:
+        raise unreadable(path, error) from error
+    return tensors
+
+
+def network_digest(network: nn.Module) -> str:
+    """A SHA-256 of a network's class and weights, with their names and shapes."""
+    digest = hashlib.sha256(type(network).__qualname__.encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        if not isinstance(tensor, Tensor) or is_sharded(tensor):
+            continue
+        digest.update(f" {name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _digest(card: WeightsCard, tensors: Mapping[str, Tensor]) -> str:
+    """A checksum, since safetensors have none: a flipped bit would load as another weight."""
+    digest = hashlib.sha256(json.dumps(header(replace(card, sha256=""))).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].cpu()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, none of which shares memory with another: safetensors refuses that."""
+    seen: set[int] = set()
+    separate: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().contiguous()
+        memory = tensor.untyped_storage().data_ptr()
+        separate[name] = tensor.clone() if memory in seen else tensor
+        seen.add(memory)
+    return separate

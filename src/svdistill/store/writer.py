@@ -1,0 +1,245 @@
+"""Shards of a knowledge store: their layout, checks and writing.
+
+A shard holds a row of bytes for each image, then a SHA-256 of the manifest's identity, of the
+shard's own place and of the rows. So each shard is whole by itself or not at all, and one of
+another store, view or place is not mistaken for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor
+
+from svdistill.common import (
+    LOCK_NAME,
+    RunError,
+    is_temporary,
+    locked,
+    make_directory,
+    require_unlocked,
+    sweep,
+    write_atomically,
+)
+from svdistill.losses import Knowledge
+from svdistill.store.manifest import Manifest, read_manifest, write_manifest
+from svdistill.store.structure import encode
+
+DIGEST_BYTES: Final = hashlib.sha256().digest_size
+
+MANIFEST_NAME: Final = "manifest.json"
+
+
+class Shard(NamedTuple):
+    """The images from `start` to before `stop` in one view."""
+
+    view: int
+    start: int
+    stop: int
+
+    def file(self, store: Path) -> Path:
+        """Its file in a store."""
+        return store / f"view-{self.view:04d}-from-{self.start:09d}.bin"
+
+    def new_digest(self, manifest: Manifest) -> Any:
+        """A hash that knows the store and the place, and waits for the rows."""
+        place = f"{manifest.identity()} {self.view} {self.start} {self.stop} "
+        return hashlib.sha256(place.encode())
+
+
+def all_shards(manifest: Manifest) -> Iterator[Shard]:
+    """The shards of a store, view by view."""
+    for view in range(manifest.views):
+        for start in range(0, manifest.images, manifest.shard_images):
+            yield Shard(view, start, min(start + manifest.shard_images, manifest.images))
+
+
+def require_size(shard: Shard, manifest: Manifest, store: Path) -> None:
+    """Raise `RunError` unless the shard's file is there and as long as it has to be."""
+    expected = (shard.stop - shard.start) * manifest.bytes_per_image + DIGEST_BYTES
+    try:
+        got = shard.file(store).stat().st_size
+    except OSError as error:
+        raise _unreadable(shard, store, error.strerror or type(error).__name__) from error
+    if got != expected:
+        raise _unreadable(shard, store, f"{got} bytes where there should be {expected}")
+
+
+def map_rows(shard: Shard, manifest: Manifest, store: Path, *, verify: bool) -> Tensor:
+    """The rows of a shard, mapped into memory: they are read from disk when they are used.
+
+    Args:
+        shard: which.
+        manifest: the store's.
+        store: its folder.
+        verify: read everything once and compare with the digest.
+
+    Returns:
+        ``[images, bytes]``, uint8; not to be written to.
+
+    Raises:
+        RunError: the file is missing, cut short or damaged, or is another shard's.
+    """
+    require_size(shard, manifest, store)
+    images = shard.stop - shard.start
+    size = images * manifest.bytes_per_image
+    # Unlike numpy's maps, torch's keep no file open: a store may have many shards.
+    try:
+        mapped = torch.from_file(
+            str(shard.file(store)), shared=False, size=size + DIGEST_BYTES, dtype=torch.uint8
+        )
+    except (OSError, RuntimeError) as error:
+        raise _unreadable(shard, store, str(error)) from error
+    rows, stored = mapped[:size], mapped[size:]
+    if verify:
+        digest = shard.new_digest(manifest)
+        digest.update(rows.numpy().data)
+        if digest.digest() != stored.numpy().tobytes():
+            raise _unreadable(shard, store, "other bytes than were written: its checksum is wrong")
+    return rows.view(images, -1)
+
+
+def _unreadable(shard: Shard, store: Path, got: str) -> RunError:
+    return RunError(
+        str(shard.file(store)),
+        expected="a whole shard of this knowledge store",
+        got=got,
+        remedy="run the `svdistill cache` command that made the store again with --resume: it "
+        "checks every shard and writes those anew that are not whole",
+    )
+
+
+SHARD_IMAGES: Final = 4096
+
+
+class StoreWriter:
+    """Writes a store: open, write the missing shards in any order, finish.
+
+    Args:
+        path: the store's folder.
+        manifest: of the store to write, not complete.
+    """
+
+    def __init__(self, path: str | Path, manifest: Manifest) -> None:
+        self.path = Path(path)
+        self.manifest = manifest
+
+    @contextmanager
+    def held(self, *, resume: bool) -> Iterator[list[Shard]]:
+        """`open` the folder, and let no other process do so while the block lasts.
+
+        Raises:
+            RunError: another process holds it, or see `open`.
+        """
+        require_unlocked(self.path)
+        self._begun(resume)  # before anything is written
+        make_directory(self.path)
+        with locked(self.path):
+            yield self.open(resume=resume)
+
+    def open(self, *, resume: bool) -> list[Shard]:
+        """Make the store's folder, or look what is in it already.
+
+        Args:
+            resume: go on with a store that is there. Every shard is compared with its checksum.
+
+        Returns:
+            The shards that are to be written.
+
+        Raises:
+            RunError: the folder holds a store and `resume` is not given, another store, or
+                something else; or it cannot be made.
+        """
+        if self._begun(resume):
+            sweep(self.path)
+            return [shard for shard in all_shards(self.manifest) if not self._is_whole(shard)]
+        make_directory(self.path)
+        sweep(self.path)
+        write_manifest(self.path / MANIFEST_NAME, self.manifest)
+        return list(all_shards(self.manifest))
+
+    def _begun(self, resume: bool) -> bool:
+        """Whether the folder holds the store to go on with; raises where it holds another thing."""
+        file = self.path / MANIFEST_NAME
+        if file.exists():
+            self._require_same(read_manifest(file), resume)
+            return True
+        if self.path.exists() and (
+            not self.path.is_dir() or any(map(_is_others, self.path.iterdir()))
+        ):
+            raise RunError(
+                str(self.path),
+                expected="a new or empty directory",
+                got="something else",
+                remedy="choose another --output",
+            )
+        return False
+
+    def write(self, shard: Shard, batches: Iterable[Knowledge]) -> None:
+        """Write a shard, atomically.
+
+        Args:
+            shard: which.
+            batches: the knowledge of its images in stored order, in batches of any size.
+
+        Raises:
+            RunError: a number does not fit its dtype, or the disk is full.
+        """
+        size = (shard.stop - shard.start) * self.manifest.bytes_per_image
+
+        def fill(temporary: Path) -> None:
+            digest, written = shard.new_digest(self.manifest), 0
+            with temporary.open("wb") as file:
+                for knowledge in batches:
+                    rows = encode(knowledge, self.manifest.structure).numpy().data
+                    digest.update(rows)
+                    written += file.write(rows)
+                assert written == size, "as many rows as the shard has images"
+                file.write(digest.digest())
+
+        write_atomically(shard.file(self.path), fill)
+
+    def finish(self, teacher_accuracy: float) -> Manifest:
+        """Mark the store as complete."""
+        finished = replace(self.manifest, teacher_accuracy=teacher_accuracy, complete=True)
+        write_manifest(self.path / MANIFEST_NAME, finished)
+        return finished
+
+    def _require_same(self, stored: Manifest, resume: bool) -> None:
+        if not resume:
+            raise RunError(
+                str(self.path),
+                expected="a new or empty directory",
+                got="a finished store" if stored.complete else "an unfinished store",
+                remedy="choose another --output, or give --resume to check it and to go on",
+            )
+        for name in stored.differences(self.manifest):
+            raise RunError(
+                name,
+                expected=f"{_short(stored, name)} as in {self.path}",
+                got=_short(self.manifest, name),
+                remedy="resume with the same command and options, or choose another --output",
+            )
+
+    def _is_whole(self, shard: Shard) -> bool:
+        try:
+            map_rows(shard, self.manifest, self.path, verify=True)
+        except RunError:
+            return False
+        return True
+
+
+def _is_others(path: Path) -> bool:
+    """Whether a file is neither a lock nor what a killed process was writing."""
+    return path.name != LOCK_NAME and not is_temporary(path)
+
+
+def _short(manifest: Manifest, name: str) -> str:
+    text = repr(getattr(manifest, name))
+    return text if len(text) <= 200 else text[:200] + "..."

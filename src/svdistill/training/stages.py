@@ -1,0 +1,181 @@
+"""Which modules of teacher and student are tapped, and paired."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from torch import Tensor, nn
+
+from svdistill.common import ArgumentError
+from svdistill.config import CacheConfig, DistillConfig
+from svdistill.losses import TransferLoss
+from svdistill.networks import PaperNetwork, profile_network
+from svdistill.store import Manifest
+from svdistill.taps import (
+    FeatureTaps,
+    FoundStage,
+    PairedTap,
+    PairedTaps,
+    Stage,
+    TapPairs,
+    align,
+    describe_pairs,
+    dry_run,
+    evenly,
+    find_stages,
+    grid,
+    pair_taps,
+)
+from svdistill.training.setup import whole_loss
+
+# Pairs, or taps of a teacher alone, where none are chosen.
+COUNT: Final = 4
+
+NO_TAPS: Final = TapPairs((), ())
+
+
+def paired_taps(
+    config: DistillConfig,
+    teacher: nn.Module,
+    student: nn.Module,
+    images: Tensor,
+    loss: TransferLoss | None = None,
+) -> PairedTaps | TapPairs:
+    """The taps that were chosen, those that networks of the paper have, or stages that are found.
+
+    Args:
+        config: the taps, where they are chosen, and the loss.
+        teacher: as it will be tapped.
+        student: likewise.
+        images: two as both networks take them.
+        loss: the loss itself, where the configuration does not name it.
+
+    Returns:
+        The pairs, with their shapes where the loss reads taps.
+
+    Raises:
+        ArgumentError: taps of one network alone, that a network lacks, or that cannot be paired.
+    """
+    paths_T = own_taps(teacher, config.teacher_taps)
+    paths_S = own_taps(student, config.student_taps)
+    if not whole_loss(config, loss).needs_taps:
+        return TapPairs(paths_T, paths_S) if paths_T and paths_S else NO_TAPS
+    if paths_T and paths_S:
+        paired = describe_pairs(teacher, student, TapPairs(paths_T, paths_S), images)
+        chosen = bool(config.teacher_taps or config.student_taps)
+        return paired if chosen else _because(paired, "the paper's")
+    for argument, other in (("student", config.teacher_taps), ("teacher", config.student_taps)):
+        if other:
+            raise ArgumentError(
+                f"{argument}_taps",
+                expected="module paths of both networks, or of neither",
+                got="nothing",
+                remedy=f"give --{argument}_taps, as many, in the order of the data's flow",
+            )
+    return pair_taps(teacher, student, images, count=COUNT)
+
+
+def own_taps(network: nn.Module, chosen: list[str]) -> tuple[str, ...]:
+    """The taps that were chosen, or those that a network of the paper names; others have none."""
+    if not chosen and isinstance(network, PaperNetwork):
+        return network.tap_paths
+    return FeatureTaps(network, chosen).paths  # raises for a path that is misspelt
+
+
+def tap_paths(argument: str, network: nn.Module, chosen: list[str]) -> tuple[str, ...]:
+    """The same, where there must be some.
+
+    Raises:
+        ArgumentError: there are none.
+    """
+    paths = own_taps(network, chosen)
+    if not paths:
+        raise ArgumentError(
+            argument,
+            expected="module paths, since the network is none of the paper's",
+            got="nothing",
+            remedy=f"give --{argument}, in the order of the data's flow",
+        )
+    return paths
+
+
+def taps_without_student(
+    config: CacheConfig, teacher: nn.Module, images: Tensor
+) -> tuple[str, ...]:
+    """A teacher's taps for students to come: chosen, the paper's own, or its last stages.
+
+    Of an isotropic network, such as a ViT, blocks at even depths. None where the loss reads logits
+    alone.
+    """
+    paths = own_taps(teacher, config.teacher_taps)
+    if paths or not whole_loss(config).needs_taps:
+        return paths
+    found = find_stages(dry_run("teacher", teacher, images), _sides(images))
+    stages = found.stages
+    if found.isotropic:
+        stages = evenly(stages, min(COUNT, len(stages)))
+    return tuple(stage.stage.path for stage in stages[-COUNT:])
+
+
+def taps_of_store(
+    config: DistillConfig,
+    known: Manifest,
+    student: nn.Module,
+    images: Tensor,
+    loss: TransferLoss | None = None,
+) -> PairedTaps | TapPairs:
+    """The student's taps for knowledge of a teacher that is not there.
+
+    Args:
+        config: the student's taps, where they are chosen.
+        known: the store's manifest.
+        student: as it will be tapped.
+        images: two as the student takes them.
+        loss: the loss itself, where the configuration does not name it.
+
+    Returns:
+        The pairs; with their shapes where the store says the teacher's.
+
+    Raises:
+        ArgumentError: taps that the student lacks, or fewer stages than the teacher has taps.
+    """
+    paths = own_taps(student, config.student_taps)
+    if not whole_loss(config, loss).needs_taps and not (paths and known.teacher_taps):
+        return NO_TAPS
+    if not known.tap_shapes:
+        return TapPairs(known.teacher_taps, paths)
+    taps = tuple(map(Stage, known.teacher_taps, known.tap_shapes))
+    if paths:
+        shapes = profile_network(student, images.shape[1:], paths).taps
+        stages = [Stage(path, shape) for path, shape in shapes]
+    else:
+        stages = _stages_for(taps, student, images)
+    if len(stages) != len(taps):
+        raise ArgumentError(
+            "student_taps",
+            expected=f"as many as the store's teacher has: {', '.join(known.teacher_taps)}",
+            got=", ".join(stage.path for stage in stages) or "no stages",
+            remedy="give --student_taps, in the order of the data's flow",
+        )
+    rows = (PairedTap(*pair, "for the store's tap") for pair in zip(taps, stages, strict=True))
+    return PairedTaps(tuple(rows), taps, tuple(stages))
+
+
+def _stages_for(taps: tuple[Stage, ...], student: nn.Module, images: Tensor) -> list[Stage]:
+    """The student's stages that agree best with a teacher's taps, taken to be at even depths."""
+    sides = _sides(images)
+    teacher = [
+        FoundStage(tap, grid(tap.shape, sides), number / len(taps))
+        for number, tap in enumerate(taps, start=1)
+    ]
+    found = find_stages(dry_run("network", student, images), sides)
+    return [of_student.stage for _, of_student in align(teacher, found.stages)]
+
+
+def _because(paired: PairedTaps, why: str) -> PairedTaps:
+    return replace(paired, rows=tuple(replace(row, why=why) for row in paired.rows))
+
+
+def _sides(images: Tensor) -> tuple[int, int]:
+    return images.shape[2], images.shape[3]

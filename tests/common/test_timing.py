@@ -1,0 +1,56 @@
+import gc
+import time
+
+import pytest
+import torch
+
+from svdistill.common.errors import ArgumentError
+from svdistill.common.timing import Case, Measurement, interleave, threads
+
+
+def test_cases_take_turns_after_the_warm_up() -> None:
+    calls: list[str] = []
+    cases = [Case("a", lambda: calls.append("a")), Case("b", lambda: calls.append("b"), calls=2)]
+    interleave(cases, rounds=2, warm_up=1)
+    assert "".join(calls) == "ab" + "abb" * 2
+
+
+def test_the_mean_of_several_calls_is_kept() -> None:
+    waits = iter([0.0, 0.0, 0.04])
+    (measurement,) = interleave([Case("a", lambda: time.sleep(next(waits)), calls=2)], rounds=1)
+    assert 0.02 <= measurement.median < 0.04
+    assert measurement.seconds == (measurement.median,)
+
+
+def test_median_and_quartiles() -> None:
+    measurement = Measurement.of([5.0, 1.0, 2.0, 4.0, 3.0])
+    assert (measurement.lower_quartile, measurement.median, measurement.upper_quartile) == (2, 3, 4)
+    assert measurement.seconds == (5.0, 1.0, 2.0, 4.0, 3.0)
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    """A machine that slows down tenfold half way changes no ratio."""
+    floor = Measurement.of([1.0, 1.0, 10.0, 10.0])
+    row = Measurement.of([3.0, 3.0, 30.0, 30.0])
+    ratios = row.ratios_to(floor)
+    assert ratios.seconds == (3.0, 3.0, 3.0, 3.0)
+    assert ratios.median == 3.0
+
+
+def test_the_garbage_collector_is_off_inside_and_as_before_afterwards() -> None:
+    states: list[bool] = []
+    interleave([Case("a", lambda: states.append(gc.isenabled()))], rounds=1, warm_up=0)
+    assert states == [False]
+    assert gc.isenabled()
+
+
+def test_no_round_is_an_error() -> None:
+    with pytest.raises(ArgumentError, match="rounds"):
+        interleave([], rounds=0)
+
+
+def test_threads_are_those_asked_for_and_afterwards_as_before() -> None:
+    before = torch.get_num_threads()
+    with threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before

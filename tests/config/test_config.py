@@ -1,0 +1,117 @@
+import pytest
+
+from svdistill.common.errors import ArgumentError
+from svdistill.config.training import DistillConfig, TrainConfig
+
+BAD = [
+    ("output", ""),
+    ("network", "resnet"),
+    ("network", ""),
+    ("weights", "pretrained"),
+    ("epochs", 0),
+    ("epochs", 1.5),
+    ("batch_size", 0),
+    ("batch_size", True),
+    ("classes_every", 0),
+    ("seed", -1),
+    ("width", 0.0),
+    ("width", float("nan")),
+    ("learning_rate", 0.0),
+    ("learning_rate", float("inf")),
+    ("weight_decay", -1e-4),
+    ("weight_decay", float("nan")),
+    ("max_grad_norm", 0.0),
+    ("augmentation", "flip"),
+    ("views", -1),
+    ("views", 1.5),
+    ("views_seed", -1),
+    ("workers", -1),
+    ("optimizer", "adam"),
+    ("schedule", "cosine"),
+    ("precision", "fp32"),
+    ("device", "gpu"),
+]
+BAD_FOR_DISTILLATION = [
+    ("teacher_weights", "weights.pth"),
+    ("teacher_network", "resnet"),
+    ("teacher", ""),
+    ("transfer_epochs", -1),
+    ("task_weight", 0.0),
+    ("transfer_weight", -1.0),
+    ("soft_target_weight", float("inf")),
+    ("teacher_width", 0.0),
+]
+
+
+def config(**changes):
+    return DistillConfig(**{"output": "runs/a", "teacher": "runs/t", **changes})
+
+
+def test_defaults_are_good():
+    config().check()
+    TrainConfig(output="runs/a").check()
+
+
+@pytest.mark.parametrize(
+    "name", ["timm:resnet18", "torchvision:resnet18", "hf:folder", "my_nets:build", "object"]
+)
+def test_networks_of_every_kind_are_good(name):
+    config(network=name).check()
+    config(teacher=name).check()
+
+
+def test_published_weights_are_those_of_a_library():
+    config(network="timm:resnet18", weights="pretrained").check()
+    config(network="vgg_student", weights="weights.pth").check()
+    config(teacher="timm:resnet18", teacher_weights="weights.pth").check()
+    for name in ("vgg_student", "my_nets:build", "object"):
+        with pytest.raises(ArgumentError, match=r"^weights: .*timm:NAME"):
+            config(network=name, weights="pretrained").check()
+
+
+def test_only_the_seeds_networks_come_in_other_widths():
+    config(network="vgg_student", width=0.5).check()
+    with pytest.raises(ArgumentError, match=r"^width: expected 1 with a network that is none of"):
+        config(network="timm:resnet18", width=0.5).check()
+
+
+def test_a_misspelt_network_is_told_the_nearest():
+    with pytest.raises(ArgumentError, match=r"^network: .*timm:NAME.*did you mean 'vgg_student'"):
+        config(network="vgg_studnt").check()
+
+
+@pytest.mark.parametrize(("name", "value"), BAD)
+@pytest.mark.parametrize("kind", [TrainConfig, DistillConfig])
+def test_values_that_no_run_can_have(kind, name, value):
+    fields = {"output": "runs/a"} | ({"teacher": "runs/t"} if kind is DistillConfig else {})
+    with pytest.raises(ArgumentError, match=rf"^{name}: expected .*got "):
+        kind(**{**fields, name: value}).check()
+
+
+@pytest.mark.parametrize(("name", "value"), BAD_FOR_DISTILLATION)
+def test_values_that_no_distillation_can_have(name, value):
+    with pytest.raises(ArgumentError, match=rf"^{name}: expected .*got "):
+        config(**{name: value}).check()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("teacher", "runs/t"),
+        ("teacher_weights", "weights.pth"),
+        ("teacher_network", "vgg_teacher"),
+        ("teacher_taps", ["stage1"]),
+        ("views", 4),
+        ("views_seed", 0),
+    ],
+)
+def test_what_a_store_says_is_not_said_again(name, value):
+    DistillConfig(output="runs/a", knowledge="stores/a").check()
+    with pytest.raises(ArgumentError, match=rf"^{name}: expected nothing .* leave out {name}"):
+        DistillConfig(**{"output": "runs/a", "knowledge": "stores/a", name: value}).check()
+
+
+def test_only_a_teacher_teaches_without_labels():
+    config(unlabelled="folder:x").check()
+    with pytest.raises(ArgumentError, match=r"^unlabelled: expected nothing .*got 'rest'; "):
+        TrainConfig(output="runs/a", unlabelled="rest").check()

@@ -1,0 +1,64 @@
+"""The watches by themselves; what the Distiller makes of them is tested with it."""
+
+import pytest
+import torch
+from torch import nn
+
+from svdistill.common.errors import TrainingError
+from svdistill.distillation.checks import (
+    UntrainedWatch,
+    ZeroWatch,
+    require_finite_clipped,
+    require_finite_transfer,
+)
+
+
+@pytest.mark.parametrize(
+    ("steps", "zero"),
+    [
+        ([], False),
+        ([(0.0, 1.0)], True),
+        ([(1.0, 0.0)], True),
+        ([(1e-13, 1.0)], True),
+        ([(0.0, 1.0), (1.0, 0.0)], True),
+        ([(0.0, 0.0), (1.0, 1.0), (0.0, 0.0)], False),
+    ],
+)
+def test_zero_is_a_loss_or_a_gradient_that_was_zero_in_every_step(steps, zero):
+    watch = ZeroWatch()
+    for loss, norm in steps:
+        watch.see(torch.tensor(loss), torch.tensor(norm))
+    assert watch.found() == zero
+    assert not watch.found()  # it has begun anew
+
+
+@pytest.mark.parametrize("student", [False, True])
+@pytest.mark.parametrize("adapters", [False, True])
+def test_untrained_is_who_was_not_written_to_while_the_student_was(student, adapters):
+    networks = nn.Linear(2, 2), nn.Linear(2, 2)
+    watch = UntrainedWatch()
+    for network in networks:
+        network(torch.rand(1, 2)).sum().backward()
+    watch.see(*networks)
+    for network, trained in zip(networks, (student, adapters), strict=True):
+        if trained:
+            torch.optim.SGD(network.parameters(), lr=0.1).step()
+    assert watch.found() == (student and not adapters)
+    assert not watch.found()  # told once
+
+
+def test_a_loss_that_is_not_finite():
+    require_finite_transfer(torch.tensor(1e30))
+    with pytest.raises(TrainingError, match=r"^transfer_loss: expected a finite number, got nan"):
+        require_finite_transfer(torch.tensor(float("nan")))
+
+
+def test_a_loss_that_is_not_finite_says_where_it_comes_from():
+    with pytest.raises(TrainingError, match=r"got inf, from the student's tap 3; look for"):
+        require_finite_transfer(torch.tensor(torch.inf), lambda: ", from the student's tap 3")
+
+
+def test_a_clipped_gradient_that_is_not_finite():
+    require_finite_clipped(torch.tensor(1e30))
+    with pytest.raises(TrainingError, match=r"^transfer gradient: expected a finite norm .* nan"):
+        require_finite_clipped(torch.tensor(torch.nan))

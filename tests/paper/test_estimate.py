@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from svdistill.config import TrainConfig
+from svdistill.data import load_images
+from svdistill.paper.estimate import Estimator
+from svdistill.paper.plan import plan
+from svdistill.paper.presets import METHODS, PAIRS, PRESETS
+from svdistill.training import train
+
+SMOKE = replace(PRESETS["smoke"], seeds=2)
+
+
+def test_every_kind_of_run_gets_a_time_and_longer_ones_more(tmp_path: Path) -> None:
+    tasks = plan([(PAIRS[1], METHODS)], SMOKE, tmp_path)
+    data = load_images("digits", train_size=200)
+    estimator = Estimator(tasks, data)
+    seconds = {Path(task.output).name: estimator.seconds(task) for task in tasks}
+    assert all(0 < time < 600 for time in seconds.values())
+    assert seconds["svd-0"] == seconds["svd-1"]
+    alone = next(task for task in tasks if task.output.endswith("student-0"))
+    assert isinstance(alone, TrainConfig)
+    tenfold = replace(alone, epochs=10 * alone.epochs, output=str(tmp_path / "longer"))
+    # Timed anew, on a machine that does other things: anything near ten will do.
+    assert 3 < Estimator(tasks, data).seconds(tenfold) / seconds["student-0"] < 30
+
+
+def test_a_finished_run_of_another_seed_tells(tmp_path: Path) -> None:
+    tasks = plan([(PAIRS[1], METHODS[:1])], SMOKE, tmp_path)
+    first, second = tasks
+    assert isinstance(first, TrainConfig)
+    train(replace(first, epochs=1))
+    summary = Path(first.output) / "summary.json"
+    summary.write_text(json.dumps({**json.loads(summary.read_text()), "seconds": 1234.5}))
+    estimator = Estimator(tasks, load_images("digits", train_size=200))
+    assert estimator.seconds(second) == pytest.approx(1234.5)

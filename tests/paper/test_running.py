@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from svdistill.common.errors import RunError
+from svdistill.config import DistillConfig, TrainConfig
+from svdistill.paper.plan import Task, is_finished, require_images, unfinished
+from svdistill.paper.running import Outcome, run_all
+from svdistill.runs.checkpoint import Checkpoints
+from svdistill.runs.directory import read_records
+from svdistill.training import train
+
+TINY = TrainConfig(
+    output="",
+    data="digits",
+    network="mobilenet_student",
+    width=0.125,
+    train_size=100,
+    augmentation="none",
+    epochs=1,
+    batch_size=50,
+    device="cpu",
+)
+
+
+def make(tasks: list[Task], **options: float | None) -> tuple[list[Task], list[Outcome]]:
+    outcomes: list[Outcome] = []
+    left = run_all(
+        tasks,
+        jobs=2,
+        threads=1,
+        max_seconds=options.get("max_seconds"),
+        ended=outcomes.append,
+    )
+    return left, outcomes
+
+
+def test_a_student_waits_for_its_teacher_whatever_the_order(tmp_path: Path) -> None:
+    teacher = replace(TINY, network="mobilenet_teacher", output=str(tmp_path / "teacher"))
+    student = DistillConfig(
+        **{**vars(TINY), "output": str(tmp_path / "student")}, teacher=teacher.output
+    )
+    left, outcomes = make([student, teacher])
+    assert left == []
+    assert [Path(outcome.task.output).name for outcome in outcomes] == ["teacher", "student"]
+    assert all(outcome.failure is None for outcome in outcomes)
+    assert is_finished(student)
+    assert is_finished(teacher)
+    assert unfinished([student, teacher]) == []
+
+
+def test_a_failure_is_told_and_what_needs_it_is_left(tmp_path: Path) -> None:
+    broken = replace(TINY, output=str(tmp_path / "broken"), learning_rate=1e30, epochs=2)
+    fine = replace(TINY, output=str(tmp_path / "fine"))
+    student = DistillConfig(
+        **{**vars(TINY), "output": str(tmp_path / "student")}, teacher=broken.output
+    )
+    left, outcomes = make([broken, student, fine])
+    assert left == [student]
+    failures = {Path(outcome.task.output).name: outcome.failure for outcome in outcomes}
+    assert failures["fine"] is None
+    assert "expected a finite number" in str(failures["broken"])
+
+
+def test_what_runs_when_the_time_is_up_is_stopped_and_goes_on_later(tmp_path: Path) -> None:
+    long = replace(TINY, output=str(tmp_path / "long"), epochs=10_000)
+    before = (0, 0)
+    for seconds in (8.0, 16.0, 32.0, 64.0):  # a busy machine may need longer to begin
+        began = time.monotonic()
+        left, outcomes = make([long], max_seconds=seconds)
+        assert time.monotonic() - began < seconds + 60
+        assert (left, outcomes) == ([long], [])
+        kept = Checkpoints(Path(long.output)).load(torch.device("cpu"))
+        if kept is not None:
+            if kept.place.total:
+                made = [record.epoch for record in read_records(long.output)]
+                assert made[: kept.place.total] == list(range(kept.place.total))
+            after = (kept.place.total, kept.begun["steps"] if kept.begun else 0)
+            if after > before > (0, 0):
+                return
+            before = after
+    pytest.fail("nothing was trained, or nothing was added, in two minutes")
+
+
+def test_no_time_makes_nothing(tmp_path: Path) -> None:
+    run = replace(TINY, output=str(tmp_path / "run"))
+    assert make([run], max_seconds=0.0) == ([run], [])
+    assert not Path(run.output).exists()
+
+
+def test_a_run_of_other_options_or_images_is_refused(tmp_path: Path) -> None:
+    made = replace(TINY, output=str(tmp_path / "made"))
+    train(made)
+    assert is_finished(replace(made, data="folder:elsewhere", device="auto"))
+    with pytest.raises(RunError, match="epochs"):
+        is_finished(replace(made, epochs=2))
+    require_images(replace(made, output=str(tmp_path / "new")), "0123")
+    with pytest.raises(RunError, match="images that --data names"):
+        require_images(made, "0123")
+
+
+SCRIPT = """
+import sys
+from dataclasses import replace
+from svdistill.experiments.running import run_all
+from svdistill.training import TrainConfig
+
+if __name__ == "__main__":
+    run = TrainConfig(output=sys.argv[1], data="digits", network="mobilenet_student", width=0.125,
+                      train_size=100, epochs=10_000, batch_size=50, device="cpu")
+    run_all([run], jobs=1, threads=1, max_seconds=None, ended=print)
+"""
+
+
+def test_no_run_outlives_the_command(tmp_path: Path) -> None:
+    script, output = tmp_path / "script.py", tmp_path / "run"
+    script.write_text(SCRIPT)
+    command = subprocess.Popen([sys.executable, str(script), str(output)])
+    deadline = time.monotonic() + 90
+    while not (output / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    command.kill()
+    command.wait()
+    time.sleep(2)
+    epochs = len(read_records(output))
+    time.sleep(3)
+    assert len(read_records(output)) == epochs
