@@ -198,7 +198,7 @@ class DistillConfig(TrainConfig):
         teacher_taps: Module paths of the teacher's taps. If empty, the paper's networks have their
             own, and stages of other networks are paired.
         student_taps: Module paths of the student's taps, as many; likewise.
-        loss: What to transfer. `svd` compares channels, as the paper does, `position_svd` positions.
+        loss: What to transfer. `svd` compares channels as in the paper, `position_svd` positions.
             An added soft target counts as part of the task: it is not clipped. Any sum of the
             losses listed below, such as `fsp+soft_target`, and of `module:Class` of your own code.
         num_vectors: Singular vectors per tap; empty for 4 (position_svd) or 1 (svd).
