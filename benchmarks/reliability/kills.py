@@ -164,7 +164,7 @@ def left_behind(folder: Path) -> str:
     assert isinstance(checkpoint, Checkpoint)
     if told and kept.newest.exists():
         return "damaged"
-    return "between_epochs" if checkpoint.begun is None else "within_an_epoch"
+    return "between_epochs" if checkpoint.epoch_state is None else "within_an_epoch"
 
 
 def draw_kill(draw: random.Random, seconds: float) -> Kill:

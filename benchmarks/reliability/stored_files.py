@@ -25,7 +25,7 @@ from svdistill.data.streaming import EncodedPictures
 from svdistill.losses import SVDKnowledge
 from svdistill.networks import build_network
 from svdistill.runs import RunSummary
-from svdistill.runs.checkpoint import Checkpoint, Place, load_checkpoint, save_checkpoint
+from svdistill.runs.checkpoint import Checkpoint, TrainingPosition, load_checkpoint, save_checkpoint
 from svdistill.runs.directory import environment, read_environment, read_records, read_summary
 from svdistill.runs.records import EpochRecord
 from svdistill.runs.stored_config import stored_values, to_yaml
@@ -184,7 +184,7 @@ def _figures() -> BeforeAfter:
 
 def _checkpoint(path: Path) -> None:
     states: dict[str, dict[str, Any]] = {"network": {"weight": torch.arange(64.0)}}
-    save_checkpoint(path, Checkpoint(Place(epoch=3, total=3), states, {"steps": 7}))
+    save_checkpoint(path, Checkpoint(TrainingPosition(epoch=3, total=3), states, {"steps": 7}))
 
 
 def _pixels(seed: int) -> np.ndarray:

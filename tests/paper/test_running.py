@@ -79,10 +79,10 @@ def test_what_runs_when_the_time_is_up_is_stopped_and_goes_on_later(tmp_path: Pa
         assert (left, outcomes) == ([long], [])
         kept = Checkpoints(Path(long.output)).load(torch.device("cpu"))
         if kept is not None:
-            if kept.place.total:
+            if kept.position.total:
                 made = [record.epoch for record in read_records(long.output)]
-                assert made[: kept.place.total] == list(range(kept.place.total))
-            after = (kept.place.total, kept.begun["steps"] if kept.begun else 0)
+                assert made[: kept.position.total] == list(range(kept.position.total))
+            after = (kept.position.total, kept.epoch_state["steps"] if kept.epoch_state else 0)
             if after > before > (0, 0):
                 return
             before = after

@@ -26,7 +26,7 @@ from svdistill.parallel import (
     sum_over,
     together,
 )
-from svdistill.training.epoch import BegunEpoch
+from svdistill.training.epoch import EpochState
 from svdistill.training.metrics import EpochMeter, StepResult, evaluate_network, of_whole_batch
 from svdistill.training.step import TaskStep
 from together import in_processes
@@ -98,7 +98,9 @@ def begun(number):
     """An epoch in which this process has drawn and counted so much, and what saves it."""
     step = TaskStep(nn.Linear(1, 1), None)
     with watch_convergence("cpu") as watch:
-        epoch = BegunEpoch(torch.device("cpu"), 0.1, step, watch, seed=number)
+        epoch = EpochState(
+            step, watch, torch.device("cpu"), total_steps=4, learning_rate=0.1, seed=number
+        )
     watch.decomposed += 10 + number
     watch.missed += number
     epoch.set_random_states()

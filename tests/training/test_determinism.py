@@ -68,9 +68,9 @@ def test_a_gpu_needs_a_setting_of_cublas(setting, monkeypatch):
 
 def test_a_run_is_deterministic_where_it_is_asked_to(tmp_path, monkeypatch):
     seen = []
-    was = run_module.Loop.fit
+    was = run_module.Trainer.fit
     monkeypatch.setattr(
-        run_module.Loop, "fit", lambda loop: (seen.append(settings()), was(loop))[1]
+        run_module.Trainer, "fit", lambda trainer: (seen.append(settings()), was(trainer))[1]
     )
     for wanted in (True, False):
         train(train_config(tmp_path / str(wanted), epochs=1, deterministic=wanted))

@@ -236,9 +236,9 @@ def _print_store(store: Any) -> None:
 
 def _trouble(error: Exception) -> str | None:
     """What the machine lacks, or which file cannot be used, if that is what an error says."""
-    from svdistill.training import explain_trouble
+    from svdistill.training import as_machine_error
 
-    trouble = explain_trouble(error)
+    trouble = as_machine_error(error)
     if trouble is None and isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: expected a file that can be used, got {error.strerror}; check it"
     return None if trouble is None else str(trouble)

@@ -1,6 +1,6 @@
 """A run directory: its configuration, records, checkpoints, weights and summary."""
 
-from svdistill.runs.checkpoint import Checkpoint, Place
+from svdistill.runs.checkpoint import Checkpoint, TrainingPosition
 from svdistill.runs.directory import (
     RunDirectory,
     RunSummary,
@@ -29,9 +29,9 @@ __all__ = [
     "MAY_DIFFER",
     "Checkpoint",
     "EpochRecord",
-    "Place",
     "RunDirectory",
     "RunSummary",
+    "TrainingPosition",
     "WeightsCard",
     "build_as_on_card",
     "environment",

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from svdistill.common import ArgumentError, RunError, require_no_device
 from svdistill.config import PRETRAINED, CacheConfig, DistillConfig
-from svdistill.data import ImageData
 from svdistill.networks import (
     build_network,
     fill,
@@ -136,27 +135,6 @@ def _few(names: list[str]) -> str:
     return (", ".join(names[:3]) + (", ..." if names[3:] else "")) or "nothing"
 
 
-def teacher_of(
-    config: DistillConfig | CacheConfig, data: ImageData, given: nn.Module | None = None
-) -> nn.Module:
-    """The teacher that a configuration names, or that was given.
-
-    Raises:
-        SVDistillError: see `load_teacher`.
-    """
-    if given is not None:
-        return given
-    return load_teacher(
-        config.teacher,
-        data.num_classes,
-        network=config.teacher_network,
-        width=config.teacher_width,
-        weights=config.teacher_weights,
-        image_size=data.image_shape[-1],
-        data=_data_options(config),
-    )
-
-
 def load_teacher(
     spec: str,
     num_classes: int,
@@ -254,7 +232,7 @@ def _wrong_head(got: str, num_classes: int, command: str) -> ArgumentError:
     )
 
 
-def _data_options(config: DistillConfig | CacheConfig) -> str:
+def data_options(config: DistillConfig | CacheConfig) -> str:
     """The options that name a configuration's data, as one types them."""
     words = ["--data", config.data]
     if config.classes_every != 1:

@@ -2,7 +2,7 @@ import itertools
 
 from hypothesis import given, strategies as st
 
-from svdistill.training.setup import derive_seed
+from svdistill.training.reproducibility import derive_seed
 
 PART = st.one_of(st.integers(0, 10**6), st.text("abcdefghij", min_size=1))
 

@@ -11,7 +11,7 @@ from svdistill.data import UNLABELLED
 from svdistill.distillation.distiller import Distiller
 from svdistill.losses import SoftTargetLoss, SVDLoss
 from svdistill.training.accumulation import AccumulatedStep
-from svdistill.training.step import DistillStep, TaskStep, TransferStep
+from svdistill.training.step import DistillStep, TaskStep, TrainingBatch, TransferStep
 from tiny_runs import distill_config, train_config
 
 IMAGES = torch.rand(7, 3, 12, 12, generator=torch.Generator().manual_seed(0))
@@ -44,8 +44,8 @@ def test_equals_the_whole_batch(kind, stored):
     parts = AccumulatedStep(inner, 3)
     knowledge = whole.distiller.teach(IMAGES) if stored else None
     for _ in range(2):  # with a measurement, and without
-        expected = whole(IMAGES, LABELS, 0, knowledge)
-        found = parts(IMAGES, LABELS, 0, knowledge)
+        batch = TrainingBatch(IMAGES, LABELS, knowledge)
+        expected, found = whole(batch, 0), parts(batch, 0)
         close = {"rtol": 1e-4, "atol": 1e-6}
         torch.testing.assert_close(found, expected, **close, check_dtype=False)
         for one, other in zip(parts.parameters(), whole.parameters(), strict=True):
@@ -55,7 +55,7 @@ def test_equals_the_whole_batch(kind, stored):
 
 def test_there_are_never_more_parts_than_images():
     step = AccumulatedStep(make(DistillStep), 4)
-    assert step(IMAGES[:2], LABELS[:2], 0).logits.shape == (2, 4)
+    assert step(TrainingBatch(IMAGES[:2], LABELS[:2]), 0).logits.shape == (2, 4)
 
 
 def test_no_more_parts_than_images_in_a_step():
