@@ -34,7 +34,7 @@ import torch
 from svdistill.config import CacheConfig, DistillConfig, TrainConfig
 from svdistill.paper.running import run_task
 from svdistill.runs.checkpoint import Checkpoint, Checkpoints
-from svdistill.runs.directory import environment, read_records, read_summary
+from svdistill.runs.records import environment, read_records, read_summary
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "reliability" / "kills.json"
 KILLS_EACH: Final = 5  # of one run, before it is left to end

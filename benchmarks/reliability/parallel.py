@@ -39,7 +39,7 @@ from svdistill.distillation.adapters import Adapters
 from svdistill.distillation.distiller import Distiller
 from svdistill.losses import SumLoss
 from svdistill.parallel import own_share
-from svdistill.runs.directory import environment
+from svdistill.runs.records import environment
 from svdistill.training.optimizer import build_optimizer
 from svdistill.training.setup import build_losses
 from svdistill.training.step import DistillStep, Step, TaskStep, TrainingBatch, TransferStep

@@ -26,8 +26,13 @@ from svdistill.losses import SVDKnowledge
 from svdistill.networks import build_network
 from svdistill.runs import RunSummary
 from svdistill.runs.checkpoint import Checkpoint, TrainingPosition, load_checkpoint, save_checkpoint
-from svdistill.runs.directory import environment, read_environment, read_records, read_summary
-from svdistill.runs.records import EpochRecord
+from svdistill.runs.records import (
+    EpochRecord,
+    environment,
+    read_environment,
+    read_records,
+    read_summary,
+)
 from svdistill.runs.stored_config import stored_values, to_yaml
 from svdistill.runs.weights import WeightsCard, load_student, save_weights
 from svdistill.store import KnowledgeStore, Manifest, StoreWriter, describe

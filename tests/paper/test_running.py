@@ -14,7 +14,7 @@ from svdistill.config import DistillConfig, TrainConfig
 from svdistill.paper.plan import Task, is_finished, require_images, unfinished
 from svdistill.paper.running import Outcome, run_all
 from svdistill.runs.checkpoint import Checkpoints
-from svdistill.runs.directory import read_records
+from svdistill.runs.records import read_records
 from svdistill.training import train
 
 TINY = TrainConfig(

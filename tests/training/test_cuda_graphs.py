@@ -14,7 +14,7 @@ from svdistill.distillation.distiller import Distiller
 from svdistill.linalg import watch_convergence
 from svdistill.losses import FSPLoss, SoftTargetLoss, SumLoss, SVDLoss
 from svdistill.networks import build_network
-from svdistill.runs.directory import read_records
+from svdistill.runs.records import read_records
 from svdistill.training import distill, train, trainer as trainer_module
 from svdistill.training.cuda_graphs import WARM_UP, CUDAGraphStep, CUDARecorder
 from svdistill.training.step import DistillStep, TaskStep, TrainingBatch, TransferStep

@@ -9,7 +9,7 @@ from torch import nn
 from svdistill.common.errors import TrainingError
 from svdistill.data import UNLABELLED, Augmentation, load_images
 from svdistill.distillation import GradientNorms
-from svdistill.runs.directory import read_records
+from svdistill.runs.records import read_records
 from svdistill.training.metrics import EpochMeter, StepResult, evaluate_network
 
 CPU = torch.device("cpu")

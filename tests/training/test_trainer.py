@@ -10,7 +10,7 @@ from svdistill.common.errors import RunError, TrainingError
 from svdistill.data import load_images
 from svdistill.networks import build_network
 from svdistill.runs.checkpoint import Checkpoints, load_checkpoint, save_checkpoint
-from svdistill.runs.directory import read_records, read_summary
+from svdistill.runs.records import read_records, read_summary
 from svdistill.runs.weights import read_card, weights_file
 from svdistill.training import Evaluation, distill, train, trainer as trainer_module
 from svdistill.training.progress import Reporter

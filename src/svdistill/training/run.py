@@ -302,7 +302,7 @@ def _train_and_summarise(
     require_same_setup(config, student, steps, source.network, contents)
     run = RunDirectory(config.output)
     with StopRequests() as stops, ExitStack() as stack:
-        held = run.held(config, setup.data.fingerprint, source.fingerprint)
+        held = run.opened(config, setup.data.fingerprint, source.fingerprint)
         in_main(partial(stack.enter_context, held))
         data = move_data(setup.data, accelerator.device)
         accelerator.init_trackers("tensorboard")
