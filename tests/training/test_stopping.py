@@ -12,6 +12,7 @@ import torch
 
 from svdistill.cli import main
 from svdistill.common.errors import Stopped
+from svdistill.runs.records import read_summary
 from svdistill.training import (
     distill,
     stopping as stopping_module,
@@ -213,6 +214,18 @@ class TestTheCommand:
         assert main(words) == 130
         assert "svdistill: interrupted; go on with: " in capsys.readouterr().err
         assert main([*words, "--resume"]) == 0
+
+
+def test_a_finished_run_that_is_stopped_while_it_is_reported_is_not_resumed(
+    student_run, monkeypatch, capsys
+):
+    finished = read_summary(student_run)
+    monkeypatch.setattr("svdistill.training.distill", lambda *_: finished)
+    shown = sys.modules["svdistill.cli.main"]
+    monkeypatch.setattr(shown, "_show_gain", lambda _: signal.raise_signal(signal.SIGTERM))
+    assert main(["distill", "--teacher", "teacher", "--output", str(student_run)]) == 143
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == "svdistill: stopped by SIGTERM; the run is finished"
 
 
 def test_a_command_that_does_not_train_is_terminated_with_a_line(monkeypatch, capsys):

@@ -16,6 +16,7 @@ from jsonargparse import Namespace
 from svdistill.cli.parsers import build_parser, explain, require_usable, spell
 from svdistill.cli.processes import (
     TOGETHER,
+    finished_run,
     is_speaker,
     lasting_output,
     leave,
@@ -113,9 +114,10 @@ class _Commands:
 
         keep_freed_memory()
         summary = distill(DistillConfig(**_fields(options)), BarReporter())
-        _print_summary(summary)
-        if is_speaker():
-            _show_gain(summary.directory)
+        with finished_run():
+            _print_summary(summary)
+            if is_speaker():
+                _show_gain(summary.directory)
 
     @staticmethod
     def cache(options: Namespace) -> None:

@@ -88,9 +88,6 @@ def deterministic(wanted: bool) -> Iterator[None]:
         cudnn.deterministic, cudnn.benchmark = before[1:]
 
 
-MAY_DIFFER: Final = ("workers",)  # options that may differ between processes
-
-
 def require_same_setup(
     config: TrainConfig,
     student: nn.Module,
@@ -112,7 +109,7 @@ def require_same_setup(
     """
     if not is_grouped():
         return
-    options = {name: value for name, value in asdict(config).items() if name not in MAY_DIFFER}
+    options = {name: value for name, value in asdict(config).items() if name != "workers"}
     versions = {name: version(name) for name in ("svdistill", "torch")}
     told = {} if teacher is None else {"teacher's weights": fingerprint(teacher)}
     require_alike({**versions, **options, **contents, **told})

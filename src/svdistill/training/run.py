@@ -40,7 +40,7 @@ from svdistill.training.step import DistillStep, Step, TaskStep, TransferStep
 from svdistill.training.stopping import StopRequests, explain_machine_errors
 from svdistill.training.taps import paired_taps, taps_of_store
 from svdistill.training.teacher import warn_of_poor_teacher
-from svdistill.training.trainer import Stage, Trainer
+from svdistill.training.trainer import Trainer, TrainingStage
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -91,7 +91,7 @@ class RunSetup:
     """Networks, stages and images of a run, checked before anything is written."""
 
     student: nn.Module
-    stages: list[Stage]
+    stages: list[TrainingStage]
     data: ImageData
     views: ViewSchedule
     source: TeacherSource = TeacherSource()
@@ -186,7 +186,7 @@ def _set_up_training(
     student = new_student(config, data, accelerator.device, reporter, given.network)
     _, images = two_images(data, accelerator.device)
     require_classes("network", student, images, data.num_classes)
-    stages = [Stage("task", TaskStep(student, accelerator), config.epochs)]
+    stages = [TrainingStage("task", TaskStep(student, accelerator), config.epochs)]
     return RunSetup(student, stages, data, ViewSchedule.from_config(config))
 
 
@@ -270,15 +270,15 @@ def _stages(
     distiller: Distiller,
     accelerator: Accelerator,
     store: KnowledgeStore | None = None,
-) -> list[Stage]:
+) -> list[TrainingStage]:
     """Task and transfer at once; or the transfer alone, then the task and the unclipped loss."""
     parts = (distiller, accelerator, config.task_weight, config.transfer_weight)
     if not config.transfer_epochs:
-        return [Stage("both", DistillStep(*parts), config.epochs, store)]
-    transfer = Stage("transfer", TransferStep(*parts), config.transfer_epochs, store)
+        return [TrainingStage("both", DistillStep(*parts), config.epochs, store)]
+    transfer = TrainingStage("transfer", TransferStep(*parts), config.transfer_epochs, store)
     if distiller.unclipped is None:
         task: Step = TaskStep(distiller.student, accelerator)
-        return [transfer, Stage("task", task, config.epochs)]
+        return [transfer, TrainingStage("task", task, config.epochs)]
     rest = Distiller(
         distiller.teacher,
         distiller.student,
@@ -289,7 +289,7 @@ def _stages(
         weight_decay=distiller.weight_decay,
     )
     task = DistillStep(rest, accelerator, config.task_weight, transfer_weight=1.0)
-    return [transfer, Stage("task", task, config.epochs, store)]
+    return [transfer, TrainingStage("task", task, config.epochs, store)]
 
 
 def _train_and_summarise(

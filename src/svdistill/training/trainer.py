@@ -33,7 +33,7 @@ CHECK_EVERY: Final = {"cpu": 1, "cuda": 50}
 
 
 @dataclass(frozen=True)
-class Stage:
+class TrainingStage:
     """Epochs of one kind of step, with an optimizer and a schedule of their own.
 
     Attributes:
@@ -53,7 +53,7 @@ class Stage:
 class _ActiveStage:
     """A stage in training: its images, its step as it is executed, optimizer and schedule."""
 
-    stage: Stage
+    stage: TrainingStage
     images: ImageSplit
     step: Step
     optimizer: Optimizer
@@ -73,7 +73,9 @@ class Trainer:
         position: how far the run has come.
     """
 
-    def __init__(self, network: nn.Module, stages: Sequence[Stage], context: RunContext) -> None:
+    def __init__(
+        self, network: nn.Module, stages: Sequence[TrainingStage], context: RunContext
+    ) -> None:
         self.network = network
         self.stages = stages
         self.context = context
@@ -287,7 +289,7 @@ class Trainer:
         self.context.reporter.start(self.context.run.path.name, sum(steps), done)
 
     def _begin_stage(
-        self, stage: Stage, states: dict[str, dict[str, Any]], watch: Convergence
+        self, stage: TrainingStage, states: dict[str, dict[str, Any]], watch: Convergence
     ) -> _ActiveStage:
         """Build a stage's optimizer and schedule, and restore their states, if there are any."""
         config, accelerator = self.context.config, self.context.accelerator
@@ -325,7 +327,7 @@ class Trainer:
         position = self.position
         return derive_seed(self.context.config.seed, purpose, position.stage, position.epoch, *more)
 
-    def _images(self, stage: Stage) -> ImageSplit:
+    def _images(self, stage: TrainingStage) -> ImageSplit:
         """The training images of a stage."""
         train = self.context.data.train
         return train if stage.step.uses_unlabelled else train.labelled
@@ -334,7 +336,7 @@ class Trainer:
         """Steps of an epoch over the images."""
         return images.steps(self.context.config.batch_size)
 
-    def _companions(self, stage: Stage) -> nn.ParameterList:
+    def _companions(self, stage: TrainingStage) -> nn.ParameterList:
         """What a stage trains beside the network: adapters, and the losses' own parameters."""
         own = set(self.network.parameters())
         return nn.ParameterList(p for p in stage.step.parameters() if p not in own)
