@@ -27,7 +27,13 @@ from svdistill.parallel import (
     together,
 )
 from svdistill.training.epoch import EpochState
-from svdistill.training.metrics import EpochMeter, StepResult, evaluate_network, of_whole_batch
+from svdistill.training.metrics import (
+    EpochMeter,
+    EvaluationImages,
+    StepResult,
+    evaluate_network,
+    of_whole_batch,
+)
 from svdistill.training.step import TaskStep
 from together import in_processes
 
@@ -71,8 +77,7 @@ def uneven_evaluation():
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 10))
     evaluation = evaluate_network(
         network,
-        data.train,
-        data.augmentation("none"),
+        EvaluationImages(data.train, data.augmentation("none")),
         device=torch.device("cpu"),
         batch_size=6,
         share=own_share(),

@@ -3,14 +3,13 @@
 from svdistill.training.before_after import BeforeAfter, NetworkFigures, read_before_after
 from svdistill.training.cache import cache_knowledge
 from svdistill.training.evaluation import (
-    EvaluationImages,
     evaluate,
     load_test_images,
     own_network,
     require_card,
 )
 from svdistill.training.images import load_data
-from svdistill.training.metrics import Evaluation
+from svdistill.training.metrics import Evaluation, EvaluationImages
 from svdistill.training.progress import BarReporter
 from svdistill.training.reproducibility import derive_seed
 from svdistill.training.run import distill, train

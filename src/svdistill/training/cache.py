@@ -25,7 +25,7 @@ from svdistill.store import (
     loss_text,
 )
 from svdistill.training.images import run_images
-from svdistill.training.metrics import evaluate_network
+from svdistill.training.metrics import EvaluationImages, evaluate_network
 from svdistill.training.progress import Reporter
 from svdistill.training.setup import (
     choose_device,
@@ -74,12 +74,9 @@ def cache_knowledge(
         reporter.start(writer.path.name, total, total - missing)
         for shard in shards:
             writer.write(shard, extractor.read(shard, reporter, stops))
+        images = EvaluationImages(data.test, extractor.augmentation)
         accuracy = evaluate_network(
-            extractor.teacher,
-            data.test,
-            extractor.augmentation,
-            device=device,
-            each_batch=stops.check,
+            extractor.teacher, images, device=device, each_batch=stops.check
         ).accuracy
         writer.finish(accuracy)
     return KnowledgeStore(writer.path)

@@ -6,7 +6,7 @@ import contextlib
 import math
 import shlex
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 from torch import nn
@@ -17,7 +17,6 @@ from svdistill.data import (
     ANY,
     Augmentation,
     ImageData,
-    ImageSplit,
     Opened,
     Part,
     Prepared,
@@ -36,18 +35,11 @@ from svdistill.runs import (
     read_config,
     weights_file,
 )
-from svdistill.training.metrics import Evaluation, evaluate_network
+from svdistill.training.metrics import Evaluation, EvaluationImages, evaluate_network
 from svdistill.training.setup import choose_device
 
 SEED: Final = 0  # of the choice of `count` images
 RESIDENT_BYTES: Final = 8e9
-
-
-class EvaluationImages(NamedTuple):
-    """Test images, and the normalisation that the network expects."""
-
-    split: ImageSplit
-    augmentation: Augmentation | Prepared
 
 
 def load_test_images(
@@ -213,9 +205,8 @@ def evaluate(
     network = load_student(path, network)
     images = load_test_images(path, data)
     target = choose_device(device)
-    return evaluate_network(
-        network.to(target), images.split.to(target), images.augmentation, device=target
-    )
+    moved = images._replace(split=images.split.to(target))
+    return evaluate_network(network.to(target), moved, device=target)
 
 
 def own_network(path: str | Path, name: str) -> nn.Module:

@@ -163,45 +163,50 @@ def require_finite(name: str, loss: float, where: str) -> None:
         )
 
 
+class EvaluationImages(NamedTuple):
+    """Images to evaluate on, and the normalisation that the network expects."""
+
+    split: ImageSplit
+    augmentation: Augmentation | Prepared
+
+
 @torch.inference_mode()
 def evaluate_network(
     network: nn.Module,
-    split: ImageSplit,
-    augmentation: Augmentation | Prepared,
+    images: EvaluationImages,
     *,
     device: torch.device,
     batch_size: int = 500,
     each_batch: Callable[[], object] = lambda: None,
     share: Share = ALONE,
 ) -> Evaluation:
-    """Accuracy and loss of a network, in eval mode, on images without augmentation.
+    """Accuracy and loss of a network, in eval mode.
 
     Args:
         network: maps normalised images [B, 3, H, W] to logits [B, C]; its mode is restored.
-        split: the images.
-        augmentation: normalises them.
+        images: to evaluate on, without augmentation.
         device: of the network.
         batch_size: affects speed and memory only.
         each_batch: called before each batch; may raise to end the evaluation.
         share: the images of this process; the result counts those of all processes.
     """
     # Sums on the device, since reading them synchronises with it.
-    images, right = 0, torch.zeros((), dtype=torch.int64, device=device)
+    count, right = 0, torch.zeros((), dtype=torch.int64, device=device)
     loss = torch.zeros((), device=device)
     was_training = network.training
     network.eval()
-    for batch in split.batches(batch_size, device=device, order_seed=None, share=share):
+    for batch in images.split.batches(batch_size, device=device, order_seed=None, share=share):
         each_batch()
         if batch.part is not None and batch.part.stand_in:
             continue
-        views = augmentation.normalise(batch.images)
+        views = images.augmentation.normalise(batch.images)
         output = network(views.contiguous(memory_format=torch.channels_last))
         logits = as_logits(output).float()
         right += (logits.argmax(dim=-1) == batch.labels).sum()
         loss += F.cross_entropy(logits, batch.labels, reduction="sum")
-        images += len(views)
+        count += len(views)
     network.train(was_training)
     if share != ALONE:
-        counted = sum_over(torch.stack([right.double(), loss.double(), loss.new_full((), images)]))
-        right, loss, images = counted[0], counted[1], int(counted[2])
-    return Evaluation(100 * int(right) / images, float(loss) / images, images)
+        counted = sum_over(torch.stack([right.double(), loss.double(), loss.new_full((), count)]))
+        right, loss, count = counted[0], counted[1], int(counted[2])
+    return Evaluation(100 * int(right) / count, float(loss) / count, count)

@@ -13,11 +13,16 @@ from svdistill.config import PRETRAINED, CacheConfig, DistillConfig, TrainConfig
 from svdistill.data import Batch, ImageData
 from svdistill.distillation import Distiller
 from svdistill.losses import Knowledge, SumLoss, TransferLoss, added_to_task, build_loss, loss_specs
-from svdistill.networks import build_network, pretrained_classes
+from svdistill.networks import build_network, is_zoo, pretrained_classes
 from svdistill.parallel import TIMEOUT, launched_size, require_launched
 from svdistill.training.progress import Reporter
 from svdistill.training.reproducibility import derive_seed, require_workspace
-from svdistill.training.teacher import data_options, fill_network, load_teacher
+from svdistill.training.teacher import (
+    data_options,
+    fill_network,
+    load_library_teacher,
+    load_teacher,
+)
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -101,16 +106,14 @@ def new_teacher(
     Raises:
         SVDistillError: see `load_teacher` and `require_classes`.
     """
-    teacher = given
-    if teacher is None:
+    teacher, classes, size = given, data.num_classes, data.image_shape[-1]
+    if teacher is None and is_zoo(config.teacher):
+        weights, options = config.teacher_weights, data_options(config)
+        teacher = load_library_teacher(config.teacher, classes, weights, size, options)
+    elif teacher is None:
+        network, width = config.teacher_network, config.teacher_width
         teacher = load_teacher(
-            config.teacher,
-            data.num_classes,
-            network=config.teacher_network,
-            width=config.teacher_width,
-            weights=config.teacher_weights,
-            image_size=data.image_shape[-1],
-            data=data_options(config),
+            config.teacher, classes, network=network, width=width, image_size=size
         )
     place_network(teacher, device)
     _, images = two_images(data, device)

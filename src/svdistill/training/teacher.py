@@ -144,7 +144,6 @@ def load_teacher(
     width: float = 1.0,
     weights: str = "",
     image_size: int | None = None,
-    data: str = "--data DATA",
 ) -> nn.Module:
     """Load a teacher from a run, a file, a model library or code.
 
@@ -156,7 +155,6 @@ def load_teacher(
         width: factor on its channels, for such a file.
         weights: for a model library's network: a file, or empty for the published weights.
         image_size: side of the images in pixels, for networks built for one size.
-        data: options that select the data, for the command in an error message.
 
     Returns:
         The network; its number of logits is checked only if a file or a library states it.
@@ -168,7 +166,7 @@ def load_teacher(
     if Path(spec).exists():
         return _from_file(weights_file(Path(spec)), num_classes, network, width, image_size)
     if is_zoo(spec):
-        return _from_zoo(spec, num_classes, weights, image_size, data)
+        return load_library_teacher(spec, num_classes, weights, image_size)
     if is_code(spec):
         return import_network(spec, num_classes)
     raise ArgumentError(
@@ -206,10 +204,22 @@ def _from_file(
     return teacher
 
 
-def _from_zoo(
-    spec: str, num_classes: int, weights: str, image_size: int | None, data: str
+def load_library_teacher(
+    spec: str,
+    num_classes: int,
+    weights: str,
+    image_size: int | None,
+    data: str = "--data DATA",
 ) -> nn.Module:
-    """A model library's network, whose head must have the data's classes."""
+    """A model library's network, whose head must have the data's classes.
+
+    Args:
+        spec: see `load_teacher`, as are the next three.
+        num_classes: of the data.
+        weights: a file, or empty for the published weights.
+        image_size: side of the images in pixels.
+        data: options that select the data, for the command in an error message.
+    """
     published = weights in ("", PRETRAINED)
     words = ["--network", spec, "--weights", weights or PRETRAINED]
     command = f"svdistill train {shlex.join(words)} {data} --output runs/teacher"

@@ -22,7 +22,12 @@ from svdistill.training.accumulation import AccumulatedStep
 from svdistill.training.context import RunContext
 from svdistill.training.cuda_graphs import CUDAGraphStep, CUDARecorder
 from svdistill.training.epoch import EpochState, Evaluations, record_epoch
-from svdistill.training.metrics import Evaluation, evaluate_network, require_finite
+from svdistill.training.metrics import (
+    Evaluation,
+    EvaluationImages,
+    evaluate_network,
+    require_finite,
+)
 from svdistill.training.optimizer import build_optimizer, build_schedule
 from svdistill.training.progress import loading_advice
 from svdistill.training.reproducibility import derive_seed
@@ -198,13 +203,9 @@ class Trainer:
         """Accuracy and loss of a network on a split of the run's images."""
         # Several processes stop only between steps: within an evaluation each is at another image.
         each_batch = _do_nothing if is_grouped() else self.context.stops.check
+        images = EvaluationImages(split, self.augmentation)
         return evaluate_network(
-            network,
-            split,
-            self.augmentation,
-            device=self.device,
-            each_batch=each_batch,
-            share=self.share,
+            network, images, device=self.device, each_batch=each_batch, share=self.share
         )
 
     def _evaluate_epoch(self, active: _ActiveStage, epoch: EpochState) -> Evaluations:
