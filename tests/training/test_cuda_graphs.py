@@ -34,7 +34,8 @@ LOSSES = {
 CASES = [("svd", clip) for clip in CLIPS] + [
     (loss, "amortised") for loss in LOSSES if loss != "svd"
 ]
-# Of stored knowledge the loss is given what it would have extracted; half precision changes no clip.
+# The loss is given what it would have extracted, if knowledge is stored; half precision changes no
+# clip.
 RECORDED = [
     *(("no", "svd", clip, stored) for clip in CLIPS for stored in (False, True)),
     *(("no", loss, "amortised", False) for loss in LOSSES if loss != "svd"),

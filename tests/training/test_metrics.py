@@ -108,8 +108,6 @@ def evaluate(model, images, **options):
     normalised = Augmentation("none", 16, images.mean, images.std)
     shown = EvaluationImages(images.test, normalised)
     return evaluate_network(model, shown, device=CPU, **options)
-        model, EvaluationImages(images.test, augmentation), device=CPU, **options
-    )
 
 
 def test_evaluation_against_one_big_batch(images):
