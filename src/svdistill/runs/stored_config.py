@@ -1,4 +1,4 @@
-"""A run's configuration as the file config.yaml, and whether a run may go on with another."""
+"""Write, read and compare the configuration of a run, config.yaml."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def cache_knowledge(
 ) -> KnowledgeStore:
     """Compute a teacher's knowledge of views of all training images, and keep it on disk.
 
-    A run that was stopped goes on with `resume`; at most one shard of work is lost.
+    A stopped run continues with `resume`; at most one shard of work is lost.
 
     Args:
         config: teacher, images, views, loss and output.

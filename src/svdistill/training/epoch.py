@@ -1,4 +1,4 @@
-"""What an epoch leaves beside weights and optimizer, for checkpoints and metrics."""
+"""The state of an epoch, for checkpoints, and its record, for metrics."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from svdistill.training.step import Step
 
 
 class EpochState:
-    """Counts the steps of an epoch, and holds its state beside weights and optimizer.
+    """State of an epoch except weights and optimizer: steps, means, timing and random states.
 
     Args:
         step: its state is saved too.

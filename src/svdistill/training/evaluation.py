@@ -107,7 +107,7 @@ def _given(card: WeightsCard, data: ImageData) -> EvaluationImages:
 
 
 def _config_of(run: Path) -> TrainConfig | None:
-    """The configuration of a run, or of the run whose directory a weights file lies in."""
+    """The configuration of a run, or of the run whose directory holds a weights file."""
     path = RunDirectory(run if run.is_dir() else run.parent).config
     return read_config(path) if path.exists() else None
 

@@ -112,7 +112,7 @@ def train(
 
     Args:
         config: what to train, on what, how, and where to.
-        reporter: what a person sees; nothing by default.
+        reporter: shows progress; nothing by default.
         network: the network itself, instead of a name in the configuration. It is trained in place;
             its weights are where it starts. `load_student` wants one like it.
         data: the images themselves, instead of a name.
@@ -123,7 +123,7 @@ def train(
     Raises:
         SVDistillError: a bad value, data set or run directory, or a loss that is not finite; a
             machine without the memory, disk or processes that it takes.
-        Stopped: SIGTERM, SIGHUP or Ctrl-C came; `resume` goes on from that very step.
+        Stopped: SIGTERM, SIGHUP or Ctrl-C was received; `resume` continues after the same step.
     """
     return _run(config, reporter, GivenObjects(network, data), _set_up_training)
 
@@ -144,9 +144,9 @@ def distill(
 
     Args:
         config: teacher, student, loss and taps, and all that `train` takes.
-        reporter: what a person sees; nothing by default.
+        reporter: shows progress; nothing by default.
         teacher: the trained network itself, instead of a name in the configuration. It is frozen.
-        student: the network itself, likewise, as `network` of `train`.
+        student: the network itself, in place of a name; see `network` of `train`.
         data: the images themselves, instead of a name.
         loss: the transfer loss itself, instead of a name; the options of losses are not read then.
 

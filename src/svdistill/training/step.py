@@ -85,7 +85,7 @@ class Step(abc.ABC):
         """Discard the last measurement: fp16's scaler has skipped its gradients."""
 
     def state_dict(self) -> dict[str, Any]:
-        """State beside parameters."""
+        """The step's state, without parameters."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027  most have no state
@@ -118,7 +118,7 @@ class WrappedStep(Step):
         self.step.measure_again()
 
     def state_dict(self) -> dict[str, Any]:
-        """State beside parameters."""
+        """The step's state, without parameters."""
         return self.step.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

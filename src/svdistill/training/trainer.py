@@ -338,7 +338,7 @@ class Trainer:
         return images.steps(self.context.config.batch_size)
 
     def _companions(self, stage: TrainingStage) -> nn.ParameterList:
-        """What a stage trains beside the network: adapters, and the losses' own parameters."""
+        """Parameters that a stage trains in addition to the network's: of adapters and losses."""
         own = set(self.network.parameters())
         return nn.ParameterList(p for p in stage.step.parameters() if p not in own)
 
