@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from svdistill.common import ArgumentError, as_logits, require_choice
-from svdistill.config import PRETRAINED, CacheConfig, DistillConfig, TrainConfig
+from svdistill.config import PRETRAINED, TeacherConfig, TrainConfig
 from svdistill.data import Batch, ImageData
 from svdistill.distillation import Distiller
 from svdistill.losses import Knowledge, SumLoss, TransferLoss, added_to_task, build_loss, loss_specs
@@ -38,7 +38,7 @@ class Losses(NamedTuple):
     unclipped: TransferLoss | None = None
 
 
-def build_losses(config: DistillConfig | CacheConfig, given: TransferLoss | None = None) -> Losses:
+def build_losses(config: TeacherConfig, given: TransferLoss | None = None) -> Losses:
     """Build the losses that a configuration names; an added soft target is not clipped.
 
     Args:
@@ -46,7 +46,7 @@ def build_losses(config: DistillConfig | CacheConfig, given: TransferLoss | None
         given: the loss itself, in place of a name.
 
     Example:
-        >>> build_losses(DistillConfig(output="runs/a", loss="fsp+soft_target")).unclipped
+        >>> build_losses(TeacherConfig(output="runs/a", loss="fsp+soft_target")).unclipped
         SumLoss(
           weights=(1.0,)
           (losses): ModuleList(
@@ -66,13 +66,11 @@ def build_losses(config: DistillConfig | CacheConfig, given: TransferLoss | None
     return Losses(transfer, SumLoss([build_loss(spec, config) for spec in of_task], weights))
 
 
-def whole_loss(
-    config: DistillConfig | CacheConfig, given: TransferLoss | None = None
-) -> TransferLoss:
+def whole_loss(config: TeacherConfig, given: TransferLoss | None = None) -> TransferLoss:
     """The sum of all losses of a configuration: a knowledge store holds what it reads.
 
     Example:
-        >>> whole_loss(DistillConfig(output="runs/a", loss="fsp"))
+        >>> whole_loss(TeacherConfig(output="runs/a", loss="fsp"))
         FSPLoss()
     """
     losses = [loss for loss in build_losses(config, given) if loss is not None]
@@ -90,7 +88,7 @@ def move_data(data: ImageData, device: torch.device) -> ImageData:
 
 
 def new_teacher(
-    config: DistillConfig | CacheConfig,
+    config: TeacherConfig,
     data: ImageData,
     device: torch.device,
     given: nn.Module | None = None,

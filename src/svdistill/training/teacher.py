@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from svdistill.common import ArgumentError, RunError, require_no_device
-from svdistill.config import PRETRAINED, CacheConfig, DistillConfig
+from svdistill.config import PRETRAINED, TeacherConfig
 from svdistill.networks import (
     build_network,
     fill,
@@ -243,7 +243,7 @@ def _wrong_head(got: str, num_classes: int, command: str) -> ArgumentError:
     )
 
 
-def data_options(config: DistillConfig | CacheConfig) -> str:
+def data_options(config: TeacherConfig) -> str:
     """The options that select a configuration's data, as typed."""
     words = ["--data", config.data]
     if config.classes_every != 1:
