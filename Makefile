@@ -9,12 +9,15 @@ TORCH  := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint types docs format lock audit clean
+# One thread each; a file's tests stay in one process, so that what they share is made once.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -q
+
+.PHONY: demo test test-slow lint types docs format lock audit clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    a student learns from its teacher on digits: one table, under three minutes"
-	@echo "make test    all tests"
+	@echo "make test    all tests but the slow ones: minutes on two cores;   make test-slow   those"
 	@echo "make docs    the documentation as a site, in build/site"
 	@echo "make lint    ruff;   make types   mypy;   make format   ruff's formatter"
 	@echo "make audit   licences and known weaknesses of what is installed;   make lock   its hashes"
@@ -23,7 +26,10 @@ demo: $(VENV)/ready
 	$(BIN)/svdistill demo
 
 test: $(VENV)/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
+	$(PYTEST) -m "not slow"
+
+test-slow: $(VENV)/ready
+	$(PYTEST) -m slow
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """Fixtures of several rooms: data found beside the checkout, and runs that are made once."""
 
+import gc
 import os
 import tempfile
 from pathlib import Path
@@ -9,6 +10,18 @@ import pytest
 # `datasets` copies what it reads: not into the cache of whoever runs the tests.
 CACHE = tempfile.TemporaryDirectory()
 os.environ["HF_DATASETS_CACHE"] = CACHE.name
+
+
+def pytest_collection_finish(session):
+    """Keep what was imported out of garbage collection, so that a collection costs little."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_logfinish(nodeid, location):
+    """Free the networks that a test left in reference cycles: some are 100 MB."""
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

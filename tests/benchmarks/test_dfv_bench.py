@@ -10,6 +10,7 @@ from svdistill_benchmarks.machine import peak_memory
 MEGABYTE = 2**20
 
 
+@pytest.mark.slow
 def test_both_ways_agree_with_float64() -> None:
     result = bench_dfv(batch_size=2, rounds=1, sizes=((8, 16),), vectors=(2,))
     assert [row.way for row in result.rows] == list(WAYS)

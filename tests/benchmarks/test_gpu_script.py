@@ -27,6 +27,7 @@ def run(script: ModuleType, path: Path, *options: str) -> dict:
     return json.loads(path.read_text())
 
 
+@pytest.mark.slow
 def test_every_case_is_checked_or_measured(
     script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,10 +2,13 @@
 
 import json
 
+import pytest
 from looking import LOWEST_CONTRAST, accuracy_table, boxes, emulate, header, hold_a_phone
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_page_asks_for_nothing(report: Chrome, page: str) -> None:

@@ -1,8 +1,11 @@
 """The page that one `svdistill distill` leaves, as a practitioner sees it first."""
 
+import pytest
 from looking import LOWEST_CONTRAST, boxes, emulate, hold_a_phone
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_first_screen_says_what_was_gained_for_what_price(run_report: Chrome) -> None:

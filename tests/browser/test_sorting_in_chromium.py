@@ -6,6 +6,8 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_click_sorts_by_the_mean_and_a_second_the_other_way(report: Chrome) -> None:
     table = accuracy_table(report)

@@ -13,7 +13,7 @@ from tiny_runs import train_config
 # A block of 64 MB, cleared: its 16,384 pages are got from the kernel, or are still there.
 FAULTS = """
 import resource
-from svdistill.training.memory import keep_freed_memory
+from svdistill.common.machine import keep_freed_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(4):

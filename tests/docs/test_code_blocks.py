@@ -42,7 +42,7 @@ OWN_IMAGES = ("tutorial.md",)  # their first block writes some
 # All that is run otherwise than it is written, and why.
 INSTEAD = {
     r"^(python -m )?pip install.*$": ("true", "the tests install nothing"),
-    r"^svdistill demo$": ("svdistill demo --help", "tests/experiments run it, smaller"),
+    r"^svdistill demo$": ("svdistill demo --help", "tests/paper run it, smaller"),
     r"^PER_CLASS = \d+$": ("PER_CLASS = 6", "seconds in place of minutes"),
 }
 DURATION = re.compile(r"\b(\d+ h )?[\d.]+ (s|min|h)\b")

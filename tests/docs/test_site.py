@@ -62,11 +62,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     return folder
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning_and_has_every_page(site: Path) -> None:
     pages = {path.relative_to(DOCS).with_suffix(".html") for path in DOCS.rglob("*.md")}
     assert {path.relative_to(site) for path in site.rglob("*.html")} == pages | {Path("404.html")}
 
 
+@pytest.mark.slow
 def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
     for page in site.rglob("*.html"):
         loads = Loads()
@@ -76,6 +78,7 @@ def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
         assert elsewhere == [], page
 
 
+@pytest.mark.slow
 def test_style_sheets_load_nothing_from_elsewhere(site: Path) -> None:
     sheets = list(site.rglob("*.css"))
     assert len(sheets) > 2
@@ -83,6 +86,7 @@ def test_style_sheets_load_nothing_from_elsewhere(site: Path) -> None:
         assert not FETCHED_BY_STYLE.search(sheet.read_text()), sheet
 
 
+@pytest.mark.slow
 def test_every_local_file_that_a_page_loads_is_there(site: Path) -> None:
     for page in site.rglob("*.html"):
         loads = Loads()
@@ -93,6 +97,7 @@ def test_every_local_file_that_a_page_loads_is_there(site: Path) -> None:
                 assert (page.parent / path).exists(), f"{page}: {address}"
 
 
+@pytest.mark.slow
 def test_nothing_of_how_the_site_is_made_is_in_it(site: Path) -> None:
     assert list(site.rglob("*.py")) == []
     assert not (site / "pictures").exists()
@@ -105,6 +110,7 @@ def test_the_reference_has_every_public_name_once() -> None:
     assert {f"svdistill.{name}" for name in svdistill.__all__} <= set(names)
 
 
+@pytest.mark.slow
 def test_links_into_the_repository_become_text(site: Path) -> None:
     findings = (site / "findings.html").read_text()
     assert "results/mini" in findings

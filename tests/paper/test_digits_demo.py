@@ -33,6 +33,7 @@ def test_a_folder_that_exists_gets_a_number(tmp_path):
     assert fresh_folder(wanted) == tmp_path / "demo-3"
 
 
+@pytest.mark.slow
 def test_a_short_demo_prints_its_table_and_where_the_runs_lie(tmp_path, monkeypatch):
     module = "svdistill.paper.digits_demo"
     monkeypatch.setattr(f"{module}.TEACHER", replace(TEACHER, epochs=1, train_size=100, width=0.1))

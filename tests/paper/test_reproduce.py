@@ -28,6 +28,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder / "runs", console.export_text()
 
 
+@pytest.mark.slow
 def test_everything_asked_for_is_made_shown_and_put_on_a_page(made: tuple[Path, str]) -> None:
     root, printed = made
     folders = sorted(
@@ -47,6 +48,7 @@ def test_everything_asked_for_is_made_shown_and_put_on_a_page(made: tuple[Path, 
     assert "SVD, k = 4, amortised" in page
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_not_made_again(made: tuple[Path, str]) -> None:
     root, _ = made
     times = {path: path.stat().st_mtime_ns for path in root.rglob("summary.json")}
@@ -74,6 +76,7 @@ def test_a_dry_run_lists_the_runs_with_times_and_makes_nothing(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_run_of_other_options_in_the_way_stops_everything_before_it_begins(
     made: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -106,6 +109,7 @@ def test_bad_options_are_named(options: dict[str, object], named: str) -> None:
         reproduce("networks", ReproduceConfig(**options))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_large_images_of_64_pixels(tmp_path: Path) -> None:
     data = write_tiny_imagenet(tmp_path / "tiny-imagenet-200", size=50)
     config = ReproduceConfig(

@@ -14,7 +14,7 @@ from svdistill.config import DistillConfig, TrainConfig
 from svdistill.paper.plan import Task, is_finished, require_images, unfinished
 from svdistill.paper.running import Outcome, run_all
 from svdistill.runs.checkpoint import Checkpoints
-from svdistill.runs.directory import read_records
+from svdistill.runs.records import read_records
 from svdistill.training import train
 
 TINY = TrainConfig(
@@ -42,6 +42,7 @@ def make(tasks: list[Task], **options: float | None) -> tuple[list[Task], list[O
     return left, outcomes
 
 
+@pytest.mark.slow
 def test_a_student_waits_for_its_teacher_whatever_the_order(tmp_path: Path) -> None:
     teacher = replace(TINY, network="mobilenet_teacher", output=str(tmp_path / "teacher"))
     student = DistillConfig(
@@ -56,6 +57,7 @@ def test_a_student_waits_for_its_teacher_whatever_the_order(tmp_path: Path) -> N
     assert unfinished([student, teacher]) == []
 
 
+@pytest.mark.slow
 def test_a_failure_is_told_and_what_needs_it_is_left(tmp_path: Path) -> None:
     broken = replace(TINY, output=str(tmp_path / "broken"), learning_rate=1e30, epochs=2)
     fine = replace(TINY, output=str(tmp_path / "fine"))
@@ -69,6 +71,7 @@ def test_a_failure_is_told_and_what_needs_it_is_left(tmp_path: Path) -> None:
     assert "expected a finite number" in str(failures["broken"])
 
 
+@pytest.mark.slow
 def test_what_runs_when_the_time_is_up_is_stopped_and_goes_on_later(tmp_path: Path) -> None:
     long = replace(TINY, output=str(tmp_path / "long"), epochs=10_000)
     before = (0, 0)
@@ -79,10 +82,10 @@ def test_what_runs_when_the_time_is_up_is_stopped_and_goes_on_later(tmp_path: Pa
         assert (left, outcomes) == ([long], [])
         kept = Checkpoints(Path(long.output)).load(torch.device("cpu"))
         if kept is not None:
-            if kept.place.total:
+            if kept.position.total:
                 made = [record.epoch for record in read_records(long.output)]
-                assert made[: kept.place.total] == list(range(kept.place.total))
-            after = (kept.place.total, kept.begun["steps"] if kept.begun else 0)
+                assert made[: kept.position.total] == list(range(kept.position.total))
+            after = (kept.position.total, kept.epoch_state["steps"] if kept.epoch_state else 0)
             if after > before > (0, 0):
                 return
             before = after
@@ -109,7 +112,7 @@ def test_a_run_of_other_options_or_images_is_refused(tmp_path: Path) -> None:
 SCRIPT = """
 import sys
 from dataclasses import replace
-from svdistill.experiments.running import run_all
+from svdistill.paper.running import run_all
 from svdistill.training import TrainConfig
 
 if __name__ == "__main__":
@@ -119,6 +122,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_no_run_outlives_the_command(tmp_path: Path) -> None:
     script, output = tmp_path / "script.py", tmp_path / "run"
     script.write_text(SCRIPT)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from svdistill.cli import main
 from svdistill.config import DistillConfig, TrainConfig
 from svdistill.parallel import TIMEOUT
-from svdistill.runs.directory import read_environment, read_records, read_summary
+from svdistill.runs.records import read_environment, read_records, read_summary
 from svdistill.training import distill, train
 from together import ENDS_WITHIN, ENVIRONMENT, ended, free_port, start_programs, start_ranks
 
@@ -84,6 +84,7 @@ def require_close(found, expected):
         torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-5, msg=name)
 
 
+@pytest.mark.slow
 def test_two_processes_leave_the_run_of_one(runs, launched):
     assert launched.returncode == 0, launched.stderr
     files = [sorted(path.name for path in (runs / name).iterdir()) for name in ("alone", "two")]
@@ -94,6 +95,7 @@ def test_two_processes_leave_the_run_of_one(runs, launched):
     assert read_environment(runs / "two" / "environment.json")["processes"] == 2
 
 
+@pytest.mark.slow
 def test_two_processes_measure_what_one_does(runs, launched):
     records = [read_records(runs / name) for name in ("alone", "two")]
     assert len(records[0]) == len(records[1]) == 3
@@ -108,6 +110,7 @@ def test_two_processes_measure_what_one_does(runs, launched):
     assert two.teacher_accuracy == one.teacher_accuracy
 
 
+@pytest.mark.slow
 def test_one_process_prints(launched):
     assert launched.stdout.count("after the last epoch") == 1
     assert launched.stdout.count("both epoch   1") == 1
@@ -127,6 +130,7 @@ def killed(runs):
     return [ended(rank) for rank in ranks]  # raises where one hangs
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_others(killed, runs):
     (status, _, said), (died, *_) = killed
     assert (status, died) == (2, -signal.SIGKILL)
@@ -135,6 +139,7 @@ def test_a_process_that_dies_ends_the_others(killed, runs):
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_in_another_number_of_processes(killed, runs):
     assert not (runs / "killed" / "summary.json").exists()
     distill(distill_config(runs, "killed", resume=True))
@@ -142,6 +147,7 @@ def test_a_run_goes_on_in_another_number_of_processes(killed, runs):
     require_close(found, expected)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_stops_all_and_all_go_on_as_if_none_had_come(runs, launched):
     words = distill_words(runs, "stopped")
     sixth = [str(Path(__file__).parents[1] / "helpers" / "signal_at_a_step.py"), "SIGTERM", "6"]
@@ -156,6 +162,7 @@ def test_a_signal_to_one_stops_all_and_all_go_on_as_if_none_had_come(runs, launc
     assert outcome(runs / "stopped") == outcome(runs / "two")
 
 
+@pytest.mark.slow
 def test_a_finished_run_ends_all_processes(runs):
     ranks = start_ranks(*[distill_words(runs, "alone")] * 2)
     (status, _, said), (other, out, silent) = map(ended, ranks)
@@ -165,6 +172,7 @@ def test_a_finished_run_ends_all_processes(runs):
     assert (out, "svdistill" in silent) == ("", False)
 
 
+@pytest.mark.slow
 def test_processes_that_were_asked_otherwise_do_not_begin(tmp_path):
     words = ["train", "--output", str(tmp_path / "run"), *options()]
     (status, _, said), (other, _, silent) = map(ended, start_ranks(words, [*words, "--seed", "1"]))

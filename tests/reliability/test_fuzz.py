@@ -18,6 +18,7 @@ from svdistill.losses import SVDLoss
 SEED = 2026
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", range(0, 200, 50))
 def test_hard_cases_are_finite_or_refused_by_name(first):
     found = [(number, *fuzz.run(SEED, number)) for number in range(first, first + 50)]

@@ -16,6 +16,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_as_one_that_was_left_alone(folder, monkeypatch):
     """At writes: however slow the machine, they are in the run's course where they are."""
     name = "one stage, adapters"
@@ -30,11 +31,13 @@ def test_a_killed_run_ends_as_one_that_was_left_alone(folder, monkeypatch):
     assert counts["differ"] == counts["damaged"] == 0
 
 
+@pytest.mark.slow
 def test_another_end_is_noticed(folder, monkeypatch):
     monkeypatch.setattr(kills, "KILLS_EACH", 0)
     assert kills.kill_and_compare("the task alone", folder, "another", 1.0, "seed")["differ"] == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_by_itself_is_no_kill(folder):
     config = replace(kills.configured("the task alone", folder, "failing"), learning_rate=1e30)
     with pytest.raises(RuntimeError, match="ended with status 1"):

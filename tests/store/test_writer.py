@@ -14,7 +14,7 @@ VIEWS = [knowledge(seed=0), knowledge(seed=1)]
 KILLED = """
 import os, signal, sys
 from stores import batches, knowledge, manifest
-from svdistill.knowledge_store import StoreWriter
+from svdistill.store import StoreWriter
 
 views = [knowledge(seed=0), knowledge(seed=1)]
 writer = StoreWriter(sys.argv[1], manifest(views[0]))

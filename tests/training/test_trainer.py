@@ -1,5 +1,7 @@
 import dataclasses
+import functools
 import json
+import shutil
 
 import pytest
 import torch
@@ -10,11 +12,11 @@ from svdistill.common.errors import RunError, TrainingError
 from svdistill.data import load_images
 from svdistill.networks import build_network
 from svdistill.runs.checkpoint import Checkpoints, load_checkpoint, save_checkpoint
-from svdistill.runs.directory import read_records, read_summary
+from svdistill.runs.records import read_records, read_summary
 from svdistill.runs.weights import read_card, weights_file
-from svdistill.training import Evaluation, distill, train, trainer as loop_module
+from svdistill.training import Evaluation, distill, train, trainer as trainer_module
 from svdistill.training.progress import Reporter
-from svdistill.training.setup import derive_seed
+from svdistill.training.reproducibility import derive_seed
 from svdistill.training.step import DistillStep
 from tiny_runs import (
     RANDOM,
@@ -98,9 +100,9 @@ class TestTraining:
     def test_tells_the_clip_which_epoch_it_is(self, tmp_path, teacher_run, monkeypatch):
         seen, call = [], DistillStep.__call__
 
-        def watched(step, images, labels, progress, **rest):
+        def watched(step, batch, progress):
             seen.append(progress)
-            return call(step, images, labels, progress, **rest)
+            return call(step, batch, progress)
 
         monkeypatch.setattr(DistillStep, "__call__", watched)
         distill(distill_config(tmp_path / "run", teacher_run))
@@ -159,6 +161,31 @@ class TestTwoStages:
         assert rates == pytest.approx([0.05, 0.005, 0.05, 0.005])
 
 
+class Copying(Reporter):
+    """Copies a run directory after each epoch, as a kill just then would leave it."""
+
+    def __init__(self, directory, copies):
+        self.directory = directory
+        self.copies = copies
+
+    def epoch(self, record):
+        shutil.copytree(self.directory, self.copies / str(record.epoch + 1))
+
+
+@pytest.fixture(scope="module")
+def copies(tmp_path_factory, teacher_run):
+    """A function: the folder of what a run leaves after each epoch, made once for equal options."""
+
+    @functools.cache
+    def made(**options):
+        folder = tmp_path_factory.mktemp("copies")
+        config = distill_config(folder / "run", teacher_run, **options)
+        distill(config, Copying(folder / "run", folder))
+        return folder
+
+    return made
+
+
 class TestResuming:
     """A run that was stopped ends as one that was not, bit for bit."""
 
@@ -168,16 +195,22 @@ class TestResuming:
         command(dataclasses.replace(config, resume=True))
 
     @pytest.mark.parametrize("epochs", [1, 2, 3])
-    def test_one_stage(self, tmp_path, teacher_run, student_run, epochs):
-        config = distill_config(tmp_path / "run", teacher_run, epochs=3)
-        self.stop_and_resume(distill, config, KillAfter(epochs))
-        assert outcome(tmp_path / "run") == outcome(student_run)
+    def test_one_stage(self, copies, teacher_run, student_run, epochs):
+        run = copies(epochs=3) / str(epochs)
+        distill(distill_config(run, teacher_run, epochs=3, resume=True))
+        assert outcome(run) == outcome(student_run)
 
     @pytest.mark.parametrize("epochs", [1, 2, 3, 4])
-    def test_two_stages(self, tmp_path, teacher_run, two_stage_run, epochs):
-        config = distill_config(tmp_path / "run", teacher_run, transfer_epochs=2, weight_decay=0.1)
-        self.stop_and_resume(distill, config, KillAfter(epochs))
-        assert outcome(tmp_path / "run") == outcome(two_stage_run)
+    def test_two_stages(self, copies, teacher_run, two_stage_run, epochs):
+        options = {"transfer_epochs": 2, "weight_decay": 0.1}
+        run = copies(**options) / str(epochs)
+        distill(distill_config(run, teacher_run, resume=True, **options))
+        assert outcome(run) == outcome(two_stage_run)
+
+    def test_after_an_end_that_cleans_up(self, tmp_path, teacher_run, student_run):
+        config = distill_config(tmp_path / "run", teacher_run, epochs=3)
+        self.stop_and_resume(distill, config, KillAfter(2))
+        assert outcome(tmp_path / "run") == outcome(student_run)
 
     def test_with_adapters(self, tmp_path, teacher_run):
         """For a student of other channels: trained beside it, in the checkpoint, in no weights."""
@@ -218,7 +251,7 @@ class TestResuming:
         self.stop_and_resume(distill, config, KillAtStep(steps))
         assert outcome(tmp_path / "run") == outcome(student_run)
 
-    @pytest.mark.parametrize("call", [1, 2, 3])
+    @pytest.mark.parametrize("call", [1, 3])
     def test_before_the_checkpoint_is_written(
         self, tmp_path, teacher_run, student_run, call, monkeypatch
     ):
@@ -311,7 +344,7 @@ class TestDivergence:
                 optimizer, lambda step: rates[min(step, len(rates) - 1)]
             )
 
-        monkeypatch.setattr(loop_module, "build_schedule", exploding)
+        monkeypatch.setattr(trainer_module, "build_schedule", exploding)
         photographing = Photographing(tmp_path / "run")
         with pytest.raises(TrainingError, match=r"^loss: expected a finite number, got .* epoch 2"):
             train(train_config(tmp_path / "run"), photographing)
@@ -364,11 +397,11 @@ class TestWhatIsLeft:
         """The first of equals; neither the last nor the one that the test split would choose."""
         scores = {"dev": iter([50.0, 70.0, 70.0, 60.0]), "test": iter([40.0, 45.0, 80.0, 30.0])}
 
-        def measured(loop, split, network):
-            name = "test" if split is loop.data.test else "dev"
+        def measured(trainer, split, network):
+            name = "test" if split is trainer.context.data.test else "dev"
             return Evaluation(next(scores[name]), 1.0, len(split))
 
-        monkeypatch.setattr(loop_module.Loop, "evaluate", measured)
+        monkeypatch.setattr(trainer_module.Trainer, "evaluate", measured)
         run = tmp_path / "run"
         photographing = Photographing(run)
         summary = train(train_config(run, epochs=4, dev_fraction=0.3), photographing)
