@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from svdistill.config import DistillConfig, TrainConfig
-from svdistill.report.maps import TappedMaps
+from svdistill.report.comparison import PairComparison, compare
+from svdistill.report.feature_maps import TappedMaps
 from svdistill.report.runs import Run
 from svdistill.runs import RunSummary
 from svdistill.runs.directory import environment
@@ -74,6 +75,12 @@ def made_run(
         image_size=side,
     )
     return Run(Path(path), config, environment(), summary, records)
+
+
+def compared(*runs: Run) -> PairComparison:
+    """The comparison of runs of one pair of networks."""
+    (pair,) = compare(runs).pairs
+    return pair
 
 
 def written(run: Run) -> Path:

@@ -1,24 +1,23 @@
 import statistics
 
-from made_runs import made_run
+from made_runs import compared, made_run
+from svdistill.common import Table
 from svdistill.config import TrainConfig
-from svdistill.report.accuracy import accuracy_note, accuracy_table
-from svdistill.report.comparison import Comparison, compare
+from svdistill.report.accuracy import accuracy_table
+from svdistill.report.comparison import PairComparison
 from svdistill.report.runs import Run
-from svdistill.report.tables import HTMLTable
 
 CIFAR = {"data": "parquet:cifar100", "network": "vgg_student"}
 # What the paper's own protocol is, with the gradient that it prints.
 SVD = {**CIFAR, "loss": "svd", "teacher": "t", "gradient": "poster"}
 
 
-def comparison(*runs: Run) -> Comparison:
-    (entry,) = compare(runs)
-    return entry
+def note(pair: PairComparison) -> str:
+    return " ".join(accuracy_table(pair).notes)
 
 
-def column(table: HTMLTable, heading: str) -> list[str]:
-    place = [one.text for one in table.headings].index(heading)
+def column(table: Table, heading: str) -> list[str]:
+    place = [one.heading for one in table.columns].index(heading)
     return [row[place].text for row in table.rows]
 
 
@@ -33,7 +32,7 @@ def runs() -> list[Run]:
 
 
 def test_cells_show_mean_and_deviation_and_sort_by_the_mean() -> None:
-    table = accuracy_table(comparison(*runs()))
+    table = accuracy_table(compared(*runs()))
     values = [64.0, 62.5, 65.0]
     expected = f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
     assert column(table, "last epoch %") == ["69.00", "60.00 ± 1.00", expected]
@@ -46,26 +45,26 @@ def test_cells_show_mean_and_deviation_and_sort_by_the_mean() -> None:
 
 
 def test_the_paper_stands_beside_with_the_difference() -> None:
-    table = accuracy_table(comparison(*runs()))
+    table = accuracy_table(compared(*runs()))
     assert column(table, "paper's %") == ["64.44", "61.37", "65.54"]
     assert column(table, "difference") == ["+4.56", "−1.37", "−1.71"]
     assert column(table, "paper's gain") == ["–", "–", "+4.17"]
 
 
 def test_the_best_student_stands_out_even_where_the_teacher_is_better() -> None:
-    assert accuracy_table(comparison(*runs())).best == (2,)
+    assert accuracy_table(compared(*runs())).best == (2,)
 
 
 def test_without_numbers_of_the_paper_there_are_no_columns_for_them() -> None:
-    entry = comparison(made_run("a", data="digits"))
-    headings = [one.text for one in accuracy_table(entry).headings]
+    entry = compared(made_run("a", data="digits"))
+    headings = [one.heading for one in accuracy_table(entry).columns]
     assert "difference" not in headings
     assert "FLOPs" in headings
-    assert "no number for these rows on scikit-learn's digits" in accuracy_note(entry)
+    assert "no number for these rows on scikit-learn's digits" in note(entry)
 
 
 def test_repeated_seeds_do_not_count_twice() -> None:
-    table = accuracy_table(comparison(made_run("a", **CIFAR), made_run("b", **CIFAR)))
+    table = accuracy_table(compared(made_run("a", **CIFAR), made_run("b", **CIFAR)))
     assert column(table, "seeds") == ["1 (2 runs)"]
 
 
@@ -73,23 +72,23 @@ def test_the_note_names_what_keeps_a_run_from_being_a_reproduction() -> None:
     short = [
         made_run("a", epochs=24, width=0.5, classes_every=5, **options) for options in (CIFAR, SVD)
     ]
-    said = accuracy_note(comparison(*short))
+    said = note(compared(*short))
     assert "differ in classes, width of the networks, epochs." in said
     assert "does not say whether the paper's result was reproduced" in said
 
 
 def test_the_note_says_where_only_the_teaching_differs_or_nothing_does() -> None:
     exact = made_run("b", **{**SVD, "gradient": "exact"})
-    assert "differs in gradient of the SVD" in accuracy_note(comparison(exact))
+    assert "differs in gradient of the SVD" in note(compared(exact))
     assert TrainConfig(output="").epochs == 200
-    assert accuracy_note(comparison(*runs())).startswith("Trained and taught as in the paper.")
+    assert note(compared(*runs())).startswith("Trained and distilled as in the paper.")
 
 
 def test_the_note_says_what_the_best_epoch_was_chosen_on() -> None:
-    assert "chosen on the test images" in accuracy_note(comparison(*runs()))
+    assert "chosen on the test images" in note(compared(*runs()))
 
 
 def test_the_paper_is_none_of_other_networks_business() -> None:
-    entry = comparison(made_run("a", "timm:resnet18", data=CIFAR["data"]))
-    assert "paper" not in accuracy_note(entry)
-    assert not any("paper" in heading.text for heading in accuracy_table(entry).headings)
+    entry = compared(made_run("a", "timm:resnet18", data=CIFAR["data"]))
+    assert "paper" not in note(entry)
+    assert not any("paper" in column.heading for column in accuracy_table(entry).columns)

@@ -1,6 +1,6 @@
 import numpy as np
 
-from svdistill.report.statistics import band_of
+from svdistill.report.figure import band_of
 
 
 def test_mean_and_reach_are_those_of_the_columns() -> None:

@@ -19,7 +19,7 @@ MEASURED = BeforeAfter(
 
 def shown(measured: BeforeAfter) -> str:
     console = Console(file=io.StringIO(), width=80)
-    console.print(before_after_table(measured))
+    console.print(before_after_table(measured).to_rich())
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 

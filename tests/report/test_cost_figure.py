@@ -1,6 +1,7 @@
 from made_runs import made_run, texts
-from svdistill.report.cost import accuracy_against_cost, cost_points
-from svdistill.report.rebuilding import Latency
+from svdistill.report.comparison import compare
+from svdistill.report.networks import Latency
+from svdistill.report.tradeoffs import accuracy_against_cost, cost_points
 
 BIG = {"parameters": 9_000_000, "flops": 80_000_000}
 SMALL = {"parameters": 3_000_000, "flops": 20_000_000}
@@ -20,7 +21,7 @@ LATENCIES = [
 
 
 def test_points_are_teachers_students_alone_and_the_best_row() -> None:
-    points = [(p.pair, p.role, p.row, p.accuracy) for p in cost_points(RUNS)]
+    points = [(p.pair, p.role, p.row, p.accuracy) for p in cost_points(compare(RUNS).pairs)]
     assert points == [
         ("VGG", "teacher", "teacher", 70.0),
         ("VGG", "student alone", "student alone", 61.0),
@@ -30,26 +31,19 @@ def test_points_are_teachers_students_alone_and_the_best_row() -> None:
 
 
 def test_three_panels_with_latencies_and_two_without() -> None:
-    figure = accuracy_against_cost(RUNS, LATENCIES)
-    assert figure is not None
+    figure = accuracy_against_cost(compare(RUNS).pairs, LATENCIES)
     shown = texts(figure.svg)
     assert {"FLOPs, millions", "parameters, millions", "latency of one image, ms"} <= set(shown)
     assert "a processor, 1 thread" in figure.caption
     assert "SVD for VGG" in figure.caption
-    without = accuracy_against_cost(RUNS, [])
-    assert without is not None
+    without = accuracy_against_cost(compare(RUNS).pairs, [])
     assert "latency of one image, ms" not in texts(without.svg)
     assert "processor" not in without.caption
 
 
 def test_what_it_says_in_words_are_the_runs_numbers() -> None:
-    figure = accuracy_against_cost(RUNS, LATENCIES)
-    assert figure is not None
+    figure = accuracy_against_cost(compare(RUNS).pairs, LATENCIES)
     assert "VGG teacher 70.0 % with 80.0M FLOPs and 9.00M parameters" in figure.alt
-
-
-def test_no_runs_no_figure() -> None:
-    assert accuracy_against_cost([], []) is None
 
 
 def test_long_names_are_not_all_abreast_and_many_rows_not_all_named() -> None:
@@ -57,12 +51,11 @@ def test_long_names_are_not_all_abreast_and_many_rows_not_all_named() -> None:
         made_run(f"{number}", f"timm:a_network_with_a_long_name_{number}", loss="svd")
         for number in range(6)
     ]
-    figure = accuracy_against_cost(runs, [])
-    assert figure is not None
+    figure = accuracy_against_cost(compare(runs).pairs, [])
     assert "SVD" not in figure.caption
     assert len([text for text in texts(figure.svg) if text.startswith("timm:")]) == 6
 
 
 def test_a_panel_may_be_empty() -> None:
     other = Latency("another", 1, 1, 8.0, 7.0, 9.0, 1, "a processor")
-    assert accuracy_against_cost(RUNS, [other]) is not None
+    assert accuracy_against_cost(compare(RUNS).pairs, [other]) is not None

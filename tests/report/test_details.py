@@ -2,17 +2,15 @@ from dataclasses import replace
 
 import yaml
 
-from made_runs import made_run
+from made_runs import compared, made_run
 from svdistill.config import TrainConfig
-from svdistill.report.comparison import compare
-from svdistill.report.sections import configurations, machines
+from svdistill.report.details import configurations, machines
 
 
 def test_a_row_lists_its_runs_and_what_makes_them_again() -> None:
     runs = [made_run(f"runs/{seed}", seed=seed, epochs=7, data="digits") for seed in (0, 1)]
-    (comparison,) = compare(runs)
-    (row,) = configurations(comparison)
-    assert row.title == "VGG, student alone"
+    (row,) = configurations(compared(*runs))
+    assert row.runs.title == "VGG, student alone"
     assert [cells[0].text for cells in row.runs.rows] == ["runs/0", "runs/1"]
     assert [cells[1].text for cells in row.runs.rows] == ["0", "1"]
     assert [cells[2].text for cells in row.runs.rows] == ["20.00", "20.00"]
@@ -36,7 +34,8 @@ def test_a_machine_is_listed_once_for_all_its_runs() -> None:
 
 
 def test_what_was_given_in_python_is_named() -> None:
-    (comparison,) = compare([made_run("a", "object", data="object", loss="svd", teacher="t")])
-    (row,) = configurations(comparison)
+    (row,) = configurations(
+        compared(made_run("a", "object", data="object", loss="svd", teacher="t"))
+    )
     assert row.given == ("network", "data")
-    assert configurations(compare([made_run("b")])[0])[0].given == ()
+    assert configurations(compared(made_run("b")))[0].given == ()

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from made_runs import made_run
-from svdistill.report.comparison import compare
-from svdistill.report.deviations import Deviation, deviations, network_deviations
+from made_runs import compared, made_run
+from svdistill.report.details import network_deviations
+from svdistill.report.protocol import Deviation
 from svdistill.report.runs import Run, find_runs
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -13,8 +13,7 @@ SVD = {**CIFAR, "loss": "svd", "teacher": "t", "gradient": "poster"}
 
 
 def found(*runs: Run) -> dict[str, Deviation]:
-    (comparison,) = compare(runs)
-    return {one.setting: one for one in deviations(comparison)}
+    return {one.setting: one for one in compared(*runs).deviations}
 
 
 def test_the_defaults_are_the_papers_protocol() -> None:
@@ -79,14 +78,14 @@ def test_the_papers_other_data_sets_are_no_deviation() -> None:
 
 def test_networks_say_where_their_counts_differ() -> None:
     runs = [made_run("a", "vgg_teacher"), made_run("b", "mobilenet_student")]
-    notes = network_deviations(compare(runs))
+    notes = network_deviations(runs)
     assert list(notes) == ["mobilenet_student"]
     assert "73.1M FLOPs" in notes["mobilenet_student"]
 
 
 def test_committed_runs_of_earlier_versions_can_be_read() -> None:
-    (comparison,) = compare(find_runs([RESULTS / "mini-clip"]))
-    different = {one.setting: one.here for one in deviations(comparison)}
+    found = compared(*find_runs([RESULTS / "mini-clip"])).deviations
+    different = {one.setting: one.here for one in found}
     assert different["epochs"] == "80 (teacher); 24 (students)"
     assert different["classes"] == "one class in 5"
     assert different["gradient of the SVD"] == "exact"

@@ -7,9 +7,9 @@ from PIL import Image
 
 from svdistill.common.errors import SVDistillError
 from svdistill.networks import build_network
-from svdistill.report import maps as feature_maps
-from svdistill.report.maps import tapped_maps
-from svdistill.report.rebuilding import Missing
+from svdistill.report import feature_maps
+from svdistill.report.feature_maps import tapped_maps
+from svdistill.report.networks import Missing
 from svdistill.report.runs import Run
 from svdistill.runs import load_student
 from svdistill.taps import FeatureTaps, TapPairs

@@ -5,8 +5,7 @@ import numpy as np
 from matplotlib.figure import Figure as Drawing
 
 from made_runs import texts
-from svdistill.report.figure import LINE_STYLES, draw_band, new_drawing, plain, styled, to_svg
-from svdistill.report.statistics import Band
+from svdistill.report.figure import LINE_STYLES, Band, draw_band, new_drawing, plain, styled, to_svg
 
 
 def drawn(values: tuple[float, ...] = (1.0, 3.0, 2.0)) -> Drawing:

@@ -1,6 +1,5 @@
-from made_runs import made_run
+from made_runs import compared, made_run
 from svdistill.report.accuracy import Headline, headline
-from svdistill.report.comparison import compare
 from svdistill.report.runs import Run
 
 SVD = {"loss": "svd", "teacher": "t"}
@@ -9,8 +8,7 @@ TEACHER = made_run("t", "vgg_teacher", accuracies=(80.0,))
 
 
 def said(*runs: Run) -> Headline:
-    (comparison,) = compare(runs)
-    return headline(comparison)
+    return headline(compared(*runs))
 
 
 def seeds(name: str, accuracies: list[float], **options: object) -> list[Run]:
@@ -30,7 +28,7 @@ def test_the_best_way_to_teach_is_named_with_its_gain_in_every_seed() -> None:
     labels = [label for label, _ in found.numbers]
     assert labels == ["teacher, %", "student alone, %", "SVD, %", "gain, points"]
     assert [cell.text for _, cell in found.numbers][3].startswith("+2.00 ± ")
-    assert "best of 2 ways to teach is SVD: 2.00 points above the student alone" in found.sentences
+    assert "best of 2 methods is SVD: 2.00 points above the student alone" in found.sentences
     assert "above it with 2 of 3 seeds" in found.sentences
 
 
@@ -41,7 +39,7 @@ def test_svd_is_spoken_of_also_where_it_lost() -> None:
         *seeds("b", [58.0, 60.0], **SVD),
         *seeds("c", [70.0, 70.0], **SOFT),
     )
-    assert "best of 2 ways to teach is soft target" in found.sentences
+    assert "best of 2 methods is soft target" in found.sentences
     assert "By singular vectors the best is SVD: 2.00 points below" in found.sentences
 
 
@@ -51,7 +49,7 @@ def test_one_seed_claims_no_spread() -> None:
 
 
 def test_what_cannot_be_compared_is_said() -> None:
-    assert "not known" in said(TEACHER, *seeds("b", [59.0], **SVD)).sentences
+    assert "unknown" in said(TEACHER, *seeds("b", [59.0], **SVD)).sentences
     alone = said(TEACHER, *seeds("a", [60.0]))
     assert "nothing to compare" in alone.sentences
     assert [label for label, _ in alone.numbers] == ["teacher, %", "student alone, %"]

@@ -4,12 +4,13 @@ from pathlib import Path
 import pytest
 
 from made_runs import made_run
-from svdistill.report.rebuilding import card_of, image_facts
+from svdistill.report.details import image_facts
+from svdistill.report.networks import card_of
 from svdistill.report.runs import Run
 
 
 def facts(run: Run, **config: object) -> dict[str, str]:
-    return dict(image_facts(replace(run, config={**run.config, **config})))
+    return dict(image_facts(replace(run, config={**run.config, **config})).facts)
 
 
 def test_images_are_described_as_the_networks_saw_them(distilled: Run) -> None:
@@ -49,6 +50,6 @@ def test_without_weights_less_is_known(tmp_path: Path) -> None:
 def test_not_all_of_many_classes_are_named(distilled: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     names = tuple(f"kind {number}" for number in range(1000))
     many = replace(card_of(distilled), class_names=names)
-    monkeypatch.setattr("svdistill.report.rebuilding.card_of", lambda run: many)
+    monkeypatch.setattr("svdistill.report.details.card_of", lambda run: many)
     assert facts(distilled)["classes"].startswith("1,000: kind 0, ")
     assert facts(distilled)["classes"].endswith("kind 11 and 988 more")

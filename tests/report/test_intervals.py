@@ -3,7 +3,7 @@ import math
 import pytest
 from scipy.stats import binomtest
 
-from svdistill.report.statistics import wilson_interval
+from svdistill.report.outcome import wilson_interval
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torch
 
 from made_runs import made_run
 from svdistill.networks import build_network, profile_network
-from svdistill.report.rebuilding import Missing, measure_latencies, rebuild
+from svdistill.report.networks import Missing, measure_latencies, rebuild
 from svdistill.report.runs import Run
 
 

@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from made_runs import made_run, texts
-from svdistill.report.maps import PairMaps
-from svdistill.report.spectra import Analysis, maps_figure
+from svdistill.report.feature_figures import maps_figure
+from svdistill.report.feature_maps import Analysis, PairMaps
 
 
 def pair(front: int = 3, back: int = 2) -> PairMaps:

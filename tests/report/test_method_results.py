@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from made_runs import made_run
-from svdistill.report.comparison import MethodResult, best_results, compare, method_results
+from made_runs import compared, made_run
+from svdistill.report.comparison import MethodResult
 from svdistill.report.runs import Run
 
 CIFAR = {"data": "parquet:cifar100", "network": "vgg_stride_student"}
@@ -11,8 +11,7 @@ SVD = {**CIFAR, "loss": "svd", "teacher": "t"}
 
 
 def results(*runs: Run) -> dict[str, MethodResult]:
-    (comparison,) = compare(runs)
-    return {result.method.name: result for result in method_results(comparison)}
+    return {method.name: method for method in compared(*runs).methods}
 
 
 def test_gains_are_paired_by_seed() -> None:
@@ -66,14 +65,13 @@ def test_step_time_of_two_stages_is_that_of_the_transfer() -> None:
 
 
 def test_the_best_is_the_student_with_the_highest_last_epoch() -> None:
-    found = results(
+    comparison = compared(
         made_run("t", "vgg_teacher", accuracies=(90.0,), data=CIFAR["data"]),
         made_run("a", accuracies=(70.0, 50.0), **CIFAR),
         made_run("b", accuracies=(60.0, 55.0), **SVD),
         made_run("c", accuracies=(55.0,), **{**SVD, "loss": "fsp"}),
     )
-    best = best_results(found.values())
-    assert {result.method.name for result in best} == {"SVD", "FSP, 1-stage"}
+    assert {method.name for method in comparison.best} == {"SVD", "FSP, 1-stage"}
 
 
 def test_the_papers_numbers_are_of_its_networks_only() -> None:

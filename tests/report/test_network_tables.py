@@ -16,7 +16,7 @@ def text(table, width=110):
 @pytest.mark.parametrize("name", network_names())
 def test_one_network_shows_its_parts_sum_and_deviation(name):
     network = describe_network(name)
-    shown = text(network_table(network))
+    shown = text(network_table(network).to_rich())
     for stage in network.stages:
         assert stage.path in shown
         assert f"{stage.parameters:,}" in shown
@@ -26,11 +26,13 @@ def test_one_network_shows_its_parts_sum_and_deviation(name):
 
 
 def test_other_settings_are_not_compared_with_the_published_ones():
-    shown = text(network_table(describe_network("vgg_student", num_classes=10)))
+    shown = text(network_table(describe_network("vgg_student", num_classes=10)).to_rich())
     assert "paper's table" not in shown
 
 
 def test_all_networks_have_a_row_with_an_unbroken_name():
-    shown = text(networks_table([describe_network(name) for name in network_names()]), width=80)
+    shown = text(
+        networks_table([describe_network(name) for name in network_names()]).to_rich(), width=80
+    )
     for name in network_names():
         assert f" {name} " in shown

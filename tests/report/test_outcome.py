@@ -5,9 +5,8 @@ import pytest
 
 from made_runs import made_run, written
 from svdistill.common.errors import RunError
-from svdistill.report.outcome import Outcome, outcome
+from svdistill.report.outcome import Outcome, outcome, wilson_interval
 from svdistill.report.runs import Run
-from svdistill.report.statistics import wilson_interval
 from svdistill.training.before_after import BeforeAfter, NetworkFigures, write_before_after
 
 STUDENT = NetworkFigures(
@@ -76,8 +75,8 @@ def test_a_student_of_a_store_is_compared_with_its_teachers_accuracy_alone(tmp_p
     ("options", "said"),
     [
         ({"accuracies": (60.0, 85.0, 80.0)}, "The best epoch was 3 of 3, with 85.00 %"),
-        ({"teacher_accuracy": 9.0}, "The student began no worse than its teacher"),
-        ({"teacher_accuracy": 70.0}, "more often right than its teacher"),
+        ({"teacher_accuracy": 9.0}, "The student was no worse than its teacher"),
+        ({"teacher_accuracy": 70.0}, "more accurate than its teacher"),
     ],
 )
 def test_what_is_remarkable_is_said(tmp_path: Path, options: dict[str, object], said: str) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from made_runs import random_maps
 from svdistill.losses import SVDLoss
-from svdistill.report.maps import TappedMaps, pair_maps
+from svdistill.report.feature_maps import TappedMaps, pair_maps
 
 
 def first_vectors(maps: TappedMaps, name: str, image: int, k: int) -> list[Tensor]:

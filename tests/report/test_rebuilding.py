@@ -9,7 +9,7 @@ from torch import nn
 
 from made_runs import made_run
 from svdistill.networks import build_network
-from svdistill.report.rebuilding import (
+from svdistill.report.networks import (
     Missing,
     build_student,
     build_teacher,

@@ -3,8 +3,8 @@ import statistics
 
 from rich.console import Console
 
-from svdistill.report import MethodRow, markdown_table, method_rows, run_table
-from svdistill.report.tables import mean_std
+from svdistill.common import mean_std
+from svdistill.report import MethodRow, method_rows, run_table
 from svdistill.runs import RunSummary
 
 
@@ -49,7 +49,7 @@ def test_a_narrow_terminal_shows_every_number_whole():
     name = "position SVD + soft target, k = 4, amortised"
     rows = [MethodRow(name, (60.0, 62.0), (61.0, 63.0), 50_154, 1_413_120)]
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(run_table(rows, "Title"))
+    console.print(run_table(rows, "Title").to_rich())
     shown = console.export_text()
     assert "61.00 ± 1.41" in shown
     assert "…" not in shown
@@ -59,9 +59,11 @@ def test_a_narrow_terminal_shows_every_number_whole():
 def test_console_and_markdown_show_the_same_cells():
     rows = [MethodRow("SVD", (60.0, 62.0), (61.0, 63.0), 50_154, 1_413_120)]
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(run_table(rows, "Title"))
+    console.print(run_table(rows, "Title").to_rich())
     shown = console.export_text()
-    cells = [cell.strip() for cell in markdown_table(rows).splitlines()[2].strip("|").split("|")]
+    cells = [
+        cell.strip() for cell in run_table(rows).to_markdown().splitlines()[2].strip("|").split("|")
+    ]
     assert cells[0] == "SVD"
     assert all(cell in shown for cell in cells)
     assert "Title" in shown

@@ -64,8 +64,8 @@ def test_networks_given_in_python_are_told_apart_by_their_size() -> None:
 
 def test_other_libraries_networks_are_none_of_the_seeds() -> None:
     run = made_run("run", "timm:resnet18")
-    assert (run.pair, run.is_of_seed, run.is_teacher) == ("timm:resnet18", False, False)
-    assert made_run("run").is_of_seed
+    assert (run.pair, run.is_of_paper, run.is_teacher) == ("timm:resnet18", False, False)
+    assert made_run("run").is_of_paper
 
 
 def test_a_wrong_path_is_answered_with_the_nearest(tmp_path: Path) -> None:

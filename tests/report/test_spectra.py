@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from made_runs import made_run, random_maps
-from svdistill.report.maps import pair_maps, tapped_maps
+from svdistill.report.feature_maps import analyse, pair_maps, spectrum_of, tapped_maps
 from svdistill.report.runs import Run
-from svdistill.report.spectra import analyse, spectrum_of
 from svdistill.taps import TapPairs
 
 STAGES = tuple(f"stage{number}" for number in (1, 2, 3, 4))

@@ -4,8 +4,9 @@ import numpy as np
 import torch
 
 from made_runs import lines, made_run, shows, texts
+from svdistill.report.feature_figures import spectra_figure
+from svdistill.report.feature_maps import Analysis, Spectrum, TapSpectra
 from svdistill.report.figure import BLUE, VERMILION
-from svdistill.report.spectra import Analysis, Spectrum, TapSpectra, spectra_figure
 
 
 def spectrum(*values: float, close: float = 0.0) -> Spectrum:

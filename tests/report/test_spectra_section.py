@@ -5,12 +5,13 @@ import pytest
 
 from made_runs import made_run
 from svdistill.report.comparison import compare
+from svdistill.report.figure import Section
 from svdistill.report.runs import Run, find_runs
-from svdistill.report.sections import Part, spectra_section
+from svdistill.report.taps import spectra_section
 
 
-def shown(*runs: Run, data: str | None = None) -> Part:
-    (part,) = spectra_section(compare(runs), data)
+def shown(*runs: Run, data: str | None = None) -> Section:
+    (part,) = spectra_section(compare(runs).pairs, data)
     return part
 
 
@@ -36,7 +37,7 @@ def test_one_of_several_teachers_is_never_guessed(distilled: Run) -> None:
     run = replace(distilled, config={**distilled.config, "teacher": "", "knowledge": "store"})
     part = shown(run, teacher, other)
     (sentence,) = part.missing
-    assert "learnt from a knowledge store, and its teacher is not at hand" in sentence
+    assert "learnt from a knowledge store, and its teacher is not available" in sentence
     assert len(part.figures) == 1
 
 
@@ -53,7 +54,7 @@ def test_the_reason_is_said_where_nothing_can_be_looked_at(tmp_path: Path) -> No
     assert shown(run).missing == (
         f"Not shown: {tmp_path / 'run'} lacks its weights (student.safetensors).",
     )
-    assert shown(made_run("alone")).missing == ("Not drawn: no student was taught.",)
+    assert shown(made_run("alone")).missing == ("Not drawn: no student was distilled.",)
 
 
 def test_damaged_weights_are_a_reason_too(distilled: Run, tmp_path: Path) -> None:
@@ -91,7 +92,7 @@ def test_where_nothing_was_tapped_that_is_said(of_timm: Run) -> None:
     run = replace(of_timm, config={**of_timm.config, "loss": "soft_target"})
     part = shown(run)
     assert (part.figures, part.table) == ((), None)
-    assert part.missing == ("Nothing was tapped: the loss reads logits alone.",)
+    assert part.missing == ("No feature maps were tapped: the loss reads logits alone.",)
 
 
 def test_taps_that_were_chosen_are_shown_of_ones_own_code(tmp_path: Path, of_timm: Run) -> None:

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from svdistill.config import CacheConfig, DistillConfig
-from svdistill.report.maps import chosen_pairs, compares_channels, pairs_table, run_pairs
-from svdistill.report.rebuilding import Missing, student_after, trained_teacher
+from svdistill.report.networks import Missing, student_after, trained_teacher
 from svdistill.report.runs import Run, find_runs
+from svdistill.report.taps import chosen_pairs, compares_channels, pairs_table, run_pairs
 from svdistill.taps import PairedTaps, TapPairs, pair_taps
 from svdistill.training import cache_knowledge, distill
 
@@ -30,7 +30,7 @@ def test_stages_are_paired_as_in_training(of_timm: Run) -> None:
     assert found == pair_taps(*networks, torch.rand(2, 3, 32, 32))
     table = pairs_table(of_timm, found)
     assert table is not None
-    headings = [heading.text for heading in table.headings]
+    headings = [column.heading for column in table.columns]
     assert headings == ["teacher", "shape", "student", "shape", "adapter", "why these two"]
     assert isinstance(found, PairedTaps)
     first = found.rows[0]
@@ -42,14 +42,14 @@ def test_stages_are_paired_as_in_training(of_timm: Run) -> None:
         f"{first.student.channels} → {first.teacher.channels}",
         first.why,
     ]
-    assert "adapters bring the student's channels" in table.caption
+    assert "adapters map the student's channels" in table.caption
 
 
 def test_without_a_loss_of_channels_there_is_no_adapter(of_timm: Run) -> None:
     run = changed(of_timm, loss="position_svd")
     table = pairs_table(run, run_pairs(run))
     assert table is not None
-    assert "adapter" not in [heading.text for heading in table.headings]
+    assert "adapter" not in [column.heading for column in table.columns]
     assert "compares no channels" in table.caption
     assert not compares_channels(run)
     assert compares_channels(changed(of_timm, loss="fsp+soft_target"))

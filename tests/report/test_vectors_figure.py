@@ -1,9 +1,10 @@
 import pytest
 
-from made_runs import lines, made_run, shows, texts
+from made_runs import compared, lines, made_run, shows, texts
+from svdistill.report.comparison import compare
 from svdistill.report.figure import BLUE
 from svdistill.report.runs import Run
-from svdistill.report.vectors import number_of_vectors, vector_curves
+from svdistill.report.tradeoffs import number_of_vectors, vector_curves
 
 STRIDE = "vgg_stride_student"
 
@@ -19,7 +20,7 @@ RUNS = [ALONE, taught(4, 54.0), taught(1, 52.0), taught(1, 56.0, seed=1), taught
 
 
 def test_curves_begin_with_the_student_alone_and_ascend() -> None:
-    (curve,) = vector_curves(RUNS)
+    (curve,) = vector_curves(compared(*RUNS))
     assert (curve.pair, curve.row) == ("VGG_stride", "SVD")
     assert curve.counts == (0, 1, 2, 4)
     assert curve.accuracy.mean == pytest.approx((50.0, 54.0, 53.0, 54.0))
@@ -34,16 +35,16 @@ def test_clips_and_schedules_have_curves_of_their_own() -> None:
         *(taught(count, 60.0, clip="amortised") for count in (1, 2)),
         *(taught(count, 60.0, epochs=3) for count in (1, 2)),
     ]
-    assert [curve.row for curve in vector_curves(runs)] == ["SVD", "SVD, amortised"]
+    assert [curve.row for curve in vector_curves(compared(*runs))] == ["SVD", "SVD, amortised"]
 
 
 @pytest.mark.parametrize("runs", [[], [ALONE], [ALONE, RUNS[2]], RUNS[1:]])
 def test_nothing_is_drawn_without_two_counts_and_a_student_alone(runs: list[Run]) -> None:
-    assert number_of_vectors(runs) is None
+    assert number_of_vectors(compare(runs).pairs) is None
 
 
 def test_both_panels_show_the_curve_and_the_right_one_the_seeds() -> None:
-    figure = number_of_vectors(RUNS)
+    figure = number_of_vectors(compare(RUNS).pairs)
     assert figure is not None
     drawn = lines(figure.svg, BLUE)
     assert [shows(line, [50.0, 54.0, 53.0, 54.0]) for line in drawn] == [True, True]
@@ -58,4 +59,4 @@ def test_positions_have_a_curve_too() -> None:
     runs = [
         made_run(f"{count}", STRIDE, loss="position_svd", num_vectors=count) for count in (1, 4)
     ]
-    assert [curve.row for curve in vector_curves([ALONE, *runs])] == ["position SVD"]
+    assert [curve.row for curve in vector_curves(compared(ALONE, *runs))] == ["position SVD"]
