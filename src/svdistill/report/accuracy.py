@@ -243,7 +243,7 @@ def _gain(method: MethodResult) -> str:
     if not method.gains:
         return "its gain is unknown without a student alone of the same training"
     gain, seeds = statistics.fmean(method.gains), len(method.gains)
-    text = f"{abs(gain):.2f} points {'above' if gain > 0 else 'below'} the student alone"
+    text = f"{abs(gain):.2f} points {'below' if gain < 0 else 'above'} the student alone"
     if seeds == 1:
         return f"{text}, with one seed, so the spread is not known"
     ahead = sum(gain > 0 for gain in method.gains)

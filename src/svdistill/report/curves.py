@@ -30,7 +30,7 @@ from svdistill.report.figure import (
     new_drawing,
     plain,
     styled,
-    to_svg,
+    to_figure,
 )
 from svdistill.report.runs import Run
 from svdistill.runs import EpochRecord, read_records
@@ -172,12 +172,13 @@ def accuracy_curves(methods: Sequence[MethodResult]) -> Figure:
         "highest. "
     )
     alt = f"Lines of test accuracy by epoch, {pair}. After the last epoch, in percent: {ends}."
-    return Figure(
+    return to_figure(
+        drawing,
+        "accuracy",
         title=f"{pair}: test accuracy by epoch",
         caption=(seeds if several else "")
         + "The legend gives the accuracy after the last epoch, the best row first.",
         alt=alt,
-        svg=to_svg(drawing, "accuracy", alt),
     )
 
 
@@ -225,12 +226,13 @@ def run_curves(run: Run) -> Figure:
         if (value := quantity(run.records[-1])) is not None
     )
     alt = f"Accuracies and losses of {run.pair} by epoch. In the last one: {ends}."
-    return Figure(
+    return to_figure(
+        drawing,
+        "run",
         title=f"{run.pair}: accuracies and losses by epoch",
         caption="Test values are measured on whole images after the epoch, training values on "
         "augmented images during it, while the network still changed.",
         alt=alt,
-        svg=to_svg(drawing, "run", alt),
     )
 
 
@@ -303,14 +305,15 @@ def clipping_curves(methods: Sequence[MethodResult]) -> Figure | None:
     )
     several = any(len(method.runs) > 1 for method in methods)
     seeds = " and a row's seeds; a band reaches from the lowest seed to the highest"
-    return Figure(
+    return to_figure(
+        drawing,
+        "clipping",
         title=f"{pair}: gradients of task and transfer",
         caption="Norms over all parameters, means over an epoch's steps"
         + (seeds if several else "")
         + ". Steps of the clips amortised and none that do not measure count with the norms last "
         "measured. " + " ".join(explained),
         alt=alt,
-        svg=to_svg(drawing, "clipping", alt),
     )
 
 

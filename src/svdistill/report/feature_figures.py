@@ -22,7 +22,7 @@ from svdistill.report.figure import (
     new_drawing,
     plain,
     shortened,
-    to_svg,
+    to_figure,
 )
 
 if TYPE_CHECKING:
@@ -71,12 +71,13 @@ def spectra_figure(analysis: Analysis) -> Figure:
         for tap in taps
     )
     alt = f"Singular values over the largest, {analysis.title}. The second value: {seconds}."
-    return Figure(
+    return to_figure(
+        drawing,
+        "spectra",
         title=f"Spectra of the taps, {analysis.title}",
         caption=f"Mean over {analysis.images} test images; the bands hold the middle 80 % of them. "
         + _closeness(analysis),
         alt=alt,
-        svg=to_svg(drawing, "spectra", alt),
     )
 
 
@@ -148,7 +149,9 @@ def maps_figure(analysis: Analysis) -> Figure | None:
         f"Heat maps of the distillation feature vectors, {analysis.title}. Sum of the squared "
         f"differences from the teacher: {distances}."
     )
-    return Figure(
+    return to_figure(
+        drawing,
+        "maps",
         title=f"How neighbouring taps relate, {analysis.title}",
         caption="Distillation feature vectors of the first singular vectors: channels of the front "
         f"tap against channels of the back tap, mean over {analysis.images} test images. In all "
@@ -156,7 +159,6 @@ def maps_figure(analysis: Analysis) -> Figure | None:
         f"averaged if there are more than {LARGEST_SIDE}. Distillation makes the differences "
         "from the teacher small; below them, the sum of the squares of all entries.",
         alt=alt,
-        svg=to_svg(drawing, "maps", alt),
     )
 
 

@@ -215,6 +215,7 @@ def legend(drawing: Drawing, of: Iterable[Axes], columns: int, place: str = "low
             list(entries),
             loc=f"outside {place} center",
             ncols=columns,
+            handlelength=2.6,
             frameon=False,
         )
 
@@ -227,6 +228,11 @@ def shortened(path: str, length: int = 26) -> str:
         '….stages.0'
     """
     return path if len(path) <= length else f"…{path[1 - length :]}"
+
+
+def to_figure(drawing: Drawing, name: str, *, title: str, caption: str, alt: str) -> Figure:
+    """A finished drawing as a figure; the name begins the ids in its SVG, see `to_svg`."""
+    return Figure(title, caption, alt, to_svg(drawing, name, alt))
 
 
 def to_svg(drawing: Drawing, name: str, alt: str) -> str:

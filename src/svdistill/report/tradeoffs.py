@@ -22,7 +22,7 @@ from svdistill.report.figure import (
     new_drawing,
     plain,
     styled,
-    to_svg,
+    to_figure,
 )
 from svdistill.report.networks import Latency, measure_latencies
 from svdistill.report.protocol import published_vectors
@@ -113,12 +113,13 @@ def accuracy_against_cost(pairs: Sequence[PairComparison], latencies: Sequence[L
     alt = "Accuracy against cost. " + "; ".join(map(_point_text, points)) + "."
     best = [f"{point.row} for {point.pair}" for point in points if point.role == BEST]
     named = f", {', '.join(best)}" if 0 < len(best) <= MOST_NAMED else ""
-    return Figure(
+    return to_figure(
+        drawing,
+        "cost",
         title="Accuracy and what it costs",
         caption=f"Means over the seeds. A line joins the student alone with the best row{named}. "
         "Left and up is better." + (f" {_latency_note(latencies[0])}" if latencies else ""),
         alt=alt,
-        svg=to_svg(drawing, "cost", alt),
     )
 
 
@@ -263,12 +264,13 @@ def number_of_vectors(pairs: Sequence[PairComparison]) -> Figure | None:
         if published
         else ""
     )
-    return Figure(
+    return to_figure(
+        drawing,
+        "vectors",
         title=f"Number of singular vectors, {' and '.join(pair_names)}",
         caption="Left: test accuracy, mean over the seeds, the band from the lowest seed to the "
         f"highest. Right: its gain over the student alone{beside}.",
         alt=alt,
-        svg=to_svg(drawing, "vectors", alt),
     )
 
 
