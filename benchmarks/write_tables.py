@@ -20,7 +20,7 @@ from typing import Any
 from svdistill.common import Cell, Table, columns, mean_cell, millions_cell, number_cell
 from svdistill.networks import describe_network, network_names, published_size
 from svdistill.report import compare, find_runs, method_rows, plot_curves, run_table
-from svdistill.runs.directory import read_summary
+from svdistill.runs import read_summary
 from svdistill_benchmarks import DFVResult, StepResult, SVDResult
 from svdistill_benchmarks.run import read_result
 from svdistill_benchmarks.tables import footnotes, grids, ratio_grid, to_markdown

@@ -15,9 +15,7 @@ from svdistill.config import DistillConfig, TrainConfig
 from svdistill.report.comparison import PairComparison, compare
 from svdistill.report.feature_maps import TappedMaps
 from svdistill.report.runs import Run
-from svdistill.runs import RunSummary
-from svdistill.runs.directory import environment
-from svdistill.runs.records import EpochRecord
+from svdistill.runs import EpochRecord, RunSummary, environment
 
 NUMBERS = {
     "stage": "both",

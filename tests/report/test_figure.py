@@ -5,7 +5,16 @@ import numpy as np
 from matplotlib.figure import Figure as Drawing
 
 from made_runs import texts
-from svdistill.report.figure import LINE_STYLES, Band, draw_band, new_drawing, plain, styled, to_svg
+from svdistill.report.figure import (
+    LINE_STYLES,
+    Band,
+    band_of,
+    draw_band,
+    new_drawing,
+    plain,
+    styled,
+    to_svg,
+)
 
 
 def drawn(values: tuple[float, ...] = (1.0, 3.0, 2.0)) -> Drawing:
@@ -81,3 +90,11 @@ def test_rows_differ_in_more_than_colour() -> None:
     assert len({style.colour for style in styles.values()}) == 7
     assert len({style.marker for style in styles.values()}) == 7
     assert styled(["SVD", "student alone"])["student alone"] not in styles.values()
+
+
+def test_mean_and_reach_are_those_of_the_columns() -> None:
+    curves = np.random.default_rng(0).random((5, 7))
+    band = band_of(curves.tolist())
+    np.testing.assert_allclose(band.mean, curves.mean(0))
+    np.testing.assert_allclose(band.lowest, curves.min(0))
+    np.testing.assert_allclose(band.highest, curves.max(0))

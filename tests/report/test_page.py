@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from made_runs import made_run, written
-from svdistill.common.errors import ArgumentError, RunError
+from svdistill.common import ArgumentError, RunError
 from svdistill.report import write_report
 from svdistill.report.networks import Latencies
 from svdistill.report.page import SECTIONS

@@ -161,10 +161,10 @@ class _Commands:
 
         setting = (options.num_classes, options.width, options.image_size)
         if options.name:
-            TextConsole().print(network_table(describe_network(options.name, *setting)).to_rich())
+            TextConsole().print(network_table(describe_network(options.name, *setting)))
         else:
             described = [describe_network(name, *setting) for name in network_names()]
-            TextConsole().print(networks_table(described).to_rich())
+            TextConsole().print(networks_table(described))
 
     @staticmethod
     def reproduce(options: Namespace) -> None:
@@ -218,7 +218,7 @@ def _show_gain(run: str) -> None:
 
     figures = read_before_after(run)
     if figures is not None:
-        TextConsole().print(before_after_table(figures).to_rich())
+        TextConsole().print(before_after_table(figures))
     try:
         _show(write_report([run], Path(run) / "report.html"))
     except SVDistillError as error:

@@ -51,8 +51,8 @@ class Table:
         title: what it shows.
         columns: from left to right.
         rows: as many cells each; the first names its row.
-        caption: what the numbers are; the page prints it above the table.
-        notes: sentences; the terminal prints them below the table.
+        caption: what the numbers are.
+        notes: sentences on how to read it; `to_html` leaves them to the page.
         best: indices of the rows that the page highlights.
         totals: number of last rows that the terminal sets apart from the others.
         sortable: whether the page lets readers sort it by a column.
@@ -67,13 +67,13 @@ class Table:
     totals: int = 0
     sortable: bool = True
 
-    def to_rich(self) -> RichTable:
-        """The table for a rich console, which keeps numbers unbroken in a narrow terminal."""
-        notes = " ".join(self.notes) or None
+    def __rich__(self) -> RichTable:
+        """What a rich console prints; numbers stay unbroken in a narrow terminal."""
+        caption = " ".join(filter(None, (self.caption, *self.notes)))
         table = RichTable(
             title=self.title or None,
             title_justify="left",
-            caption=notes,
+            caption=caption or None,
             caption_justify="left",
             box=box.SIMPLE,  # the narrowest
             collapse_padding=True,

@@ -83,7 +83,7 @@ def demo(
     curves = ((method, summary.directory) for method, summary in finished)
     plot_curves(curves, figure, f"Digits, {STUDENT.train_size} labels for the student")
     title = f"Digits, {STUDENT.train_size} labels for the student, {TEACHER.network} as teacher"
-    console.print(run_table(rows, title).to_rich())
+    console.print(run_table(rows, title))
     page = write_report([folder], folder / "report.html")
     console.print(f"runs: {folder}   page: {page}", highlight=False, soft_wrap=True)
     return rows

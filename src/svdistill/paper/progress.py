@@ -96,7 +96,7 @@ def show_tables(runs: Sequence[Run], console: Console) -> None:
         teacher = teachers.get(pair) or teachers.get(pair.partition("_")[0])
         mine = [*([teacher] if teacher else []), *(run for run in _students(runs, pair))]
         rows = method_rows((run.row, run.summary) for run in mine)
-        console.print(run_table(rows, pair).to_rich())
+        console.print(run_table(rows, pair))
         alone = [row for row in rows if row.method == "student alone"]
         if teacher and alone:
             _say_lead(teacher.summary.last_accuracy, alone[0].last, console)

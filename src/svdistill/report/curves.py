@@ -289,7 +289,7 @@ def clipping_curves(methods: Sequence[MethodResult]) -> Figure | None:
         _draw_norms(panels[-1], method, title_width=TITLE_WIDTH * PANELS_ABREAST // columns)
         panels[-1].tick_params(labelleft=column == 0)
         panels[-1].set_ylabel("" if column else "gradient norm")
-    legend(drawing, panels[:1], columns=3, place="upper")
+    legend(drawing, panels[:1], columns=3, place="outside upper center")
     below = []
     for place, name in enumerate(shares):
         below.append(drawing.add_subplot(grid[rows, _abreast(place, len(shares))]))

@@ -8,7 +8,7 @@ import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 from xml.etree import ElementTree
 
 from svdistill.common import Table
@@ -119,6 +119,8 @@ LINE_STYLES: Final = (
 # Of more lines than there are styles, each further set has other dashes.
 FURTHER_DASHES: Final = ("-.", ":")
 
+Place = Literal["outside lower center", "outside upper center"]
+
 LEVEL_DASHES: Final = ((8, 3), (8, 3, 2, 3), (3, 3), (12, 2, 2, 2, 2, 2))
 
 
@@ -203,7 +205,9 @@ def log_axis(axes: Axes) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
 
 
-def legend(drawing: Drawing, of: Iterable[Axes], columns: int, place: str = "lower") -> None:
+def legend(
+    drawing: Drawing, of: Iterable[Axes], columns: int, place: Place = "outside lower center"
+) -> None:
     """A legend below or above all panels, with each label of some panels once."""
     entries: dict[str, Artist] = {}
     for axes in of:
@@ -213,7 +217,7 @@ def legend(drawing: Drawing, of: Iterable[Axes], columns: int, place: str = "low
         drawing.legend(
             list(entries.values()),
             list(entries),
-            loc=f"outside {place} center",
+            loc=place,
             ncols=columns,
             handlelength=2.6,
             frameon=False,

@@ -314,7 +314,6 @@ class Latency:
     Attributes:
         network, parameters, flops: of the network, as in the summaries of its runs.
         milliseconds: the median of all passes.
-        lower, upper: quartiles.
         threads: of torch.
         processor: its name.
     """
@@ -323,8 +322,6 @@ class Latency:
     parameters: int
     flops: int
     milliseconds: float
-    lower: float
-    upper: float
     threads: int
     processor: str
 
@@ -392,8 +389,6 @@ def _latency(run: Run, seconds: Measurement) -> Latency:
     return Latency(
         *_identity(run),
         milliseconds=1e3 * seconds.median,
-        lower=1e3 * seconds.lower_quartile,
-        upper=1e3 * seconds.upper_quartile,
         threads=machine["threads"],
         processor=str(machine["processor"]),
     )

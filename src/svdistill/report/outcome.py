@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from svdistill.common import Cell, Table, columns, millions, millions_cell, number_cell
 from svdistill.report.runs import Run, teacher_network
-from svdistill.training import BeforeAfter, NetworkFigures, read_before_after
+from svdistill.training import BeforeAfter, read_before_after
 
 Z_95: Final = 1.959963984540054
 
@@ -42,14 +42,20 @@ def wilson_interval(percent: float, images: int) -> tuple[float, float]:
     return scale * (centre - half), scale * (centre + half)
 
 
-def before_after_table(measured: BeforeAfter) -> Table:
-    """Accuracy and cost of teacher, student before and student after, for the terminal."""
+def before_after_table(measured: BeforeAfter, title: str = "", teacher: str = "") -> Table:
+    """Accuracy and cost of teacher, student before and student after.
+
+    Args:
+        measured: as a run measured them.
+        title: of the table.
+        teacher: the name of the teacher's network.
+    """
     rows = []
     for name, figures in measured.rows().items():
         low, high = wilson_interval(figures.accuracy, measured.test_images)
         rows.append(
             (
-                Cell(name),
+                Cell(f"teacher {teacher}".strip() if name == "teacher" else name),
                 Cell(f"{figures.accuracy:.2f} ({low:.1f}-{high:.1f})", figures.accuracy),
                 millions_cell(figures.parameters, digits=3),
                 millions_cell(figures.flops),
@@ -58,15 +64,25 @@ def before_after_table(measured: BeforeAfter) -> Table:
             )
         )
     headings = ("accuracy % (95 %)", "parameters", "FLOPs", "latency", "file")
-    return Table("", columns("", *headings), tuple(rows), notes=(_measured_on(measured),))
-
-
-def _measured_on(measured: BeforeAfter) -> str:
     threads = f"{measured.threads} thread{'s' if measured.threads > 1 else ''}"
-    return (
-        f"Accuracy on {measured.test_images:,} test images, with its 95 % interval; latency of one "
-        f"image on the CPU, {threads}, the median"
+    return Table(
+        title=title,
+        columns=columns("network", *headings),
+        rows=tuple(rows),
+        caption=f"Accuracy on {measured.test_images:,} test images, with its 95 % interval; "
+        f"latency of one image on the CPU, {threads}, the median",
+        best=(len(rows) - 1,),
+        sortable=False,
     )
+
+
+# Of the tiles: the measured field, its text, and the word for a smaller value.
+COSTS: Final[dict[str, tuple[str, Callable[[Any], str], str]]] = {
+    "parameters": ("parameters", lambda count: millions(count, digits=3), "fewer"),
+    "FLOPs": ("flops", millions, "fewer"),
+    "latency": ("milliseconds", "{:.1f} ms".format, "less"),
+    "weights": ("bytes", lambda count: f"{count / 1e6:.2f} MB", "less"),
+}
 
 
 class Tile(NamedTuple):
@@ -110,8 +126,11 @@ def outcome(run: Run) -> Outcome:
         *(_costs(run) if measured is None else _costs_beside_teacher(measured)),
     )
     sentences = (_teacher_remark(run, before), _best_epoch_remark(run))
-    table = None if measured is None else _table(run, measured)
-    return Outcome(f"{run.pair}, {run.row}", tiles, " ".join(filter(None, sentences)), table)
+    title = f"{run.pair}, {run.row}"
+    table = None
+    if measured is not None:
+        table = before_after_table(measured, title, teacher_network(run))
+    return Outcome(title, tiles, " ".join(filter(None, sentences)), table)
 
 
 def _accuracies(run: Run, before: float | None) -> list[Tile]:
@@ -136,43 +155,28 @@ def _costs(run: Run) -> list[Tile]:
 
 def _costs_beside_teacher(measured: BeforeAfter) -> list[Tile]:
     """The student's costs, compared with its teacher's."""
-    own, teacher = measured.after, measured.teacher
-
-    def against(of: Callable[[NetworkFigures], float], less: str, more: str) -> str:
-        return "" if teacher is None else _times(of(teacher), of(own), less, more)
-
-    return [
-        Tile(
-            "parameters",
-            millions(own.parameters, digits=3),
-            against(lambda one: one.parameters, "fewer", "more"),
-        ),
-        Tile("FLOPs", millions(own.flops), against(lambda one: one.flops, "fewer", "more")),
-        Tile(
-            "latency",
-            f"{own.milliseconds:.1f} ms",
-            against(lambda one: one.milliseconds, "less", "more"),
-        ),
-        Tile(
-            "weights",
-            f"{own.bytes / 1e6:.2f} MB",
-            against(lambda one: one.bytes, "less", "more"),
-        ),
-    ]
+    tiles = []
+    for label, (field, text, less) in COSTS.items():
+        own = getattr(measured.after, field)
+        beside = ""
+        if measured.teacher is not None:
+            beside = _times(getattr(measured.teacher, field), own, less)
+        tiles.append(Tile(label, text(own), beside))
+    return tiles
 
 
-def _times(teacher: float, student: float, less: str, more: str) -> str:
+def _times(teacher: float, student: float, less: str) -> str:
     """The factor by which a student's cost differs from its teacher's.
 
     Example:
-        >>> _times(74.0, 4.3, "less", "more"), _times(1.0, 1.0, "less", "more")
+        >>> _times(74.0, 4.3, "less"), _times(1.0, 1.0, "less")
         ('17 × less than the teacher', 'as the teacher')
     """
     ratio = max(teacher, student) / max(min(teacher, student), 1e-12)
     digits = 0 if ratio >= 10 else 1
     if round(ratio, digits) == 1:
         return "as the teacher"
-    return f"{ratio:.{digits}f} × {less if student < teacher else more} than the teacher"
+    return f"{ratio:.{digits}f} × {less if student < teacher else 'more'} than the teacher"
 
 
 def _teacher_remark(run: Run, before: float | None) -> str:
@@ -199,31 +203,4 @@ def _best_epoch_remark(run: Run) -> str:
         f"The best epoch was {summary.best_epoch + 1} of {summary.epochs}, with "
         f"{summary.best_accuracy:.2f} %, chosen on {chosen}; its weights are "
         "student-best.safetensors."
-    )
-
-
-def _table(run: Run, measured: BeforeAfter) -> Table:
-    names = {"teacher": f"teacher {teacher_network(run)}".strip()}
-    rows = []
-    for name, figures in measured.rows().items():
-        low, high = wilson_interval(figures.accuracy, measured.test_images)
-        rows.append(
-            (
-                Cell(names.get(name, name)),
-                number_cell(figures.accuracy),
-                Cell(f"{low:.1f} to {high:.1f}", low),
-                millions_cell(figures.parameters, digits=3),
-                millions_cell(figures.flops),
-                number_cell(figures.milliseconds),
-                number_cell(figures.bytes / 1e6),
-            )
-        )
-    headings = ("accuracy %", "95 % interval", "parameters", "FLOPs", "latency, ms", "file, MB")
-    return Table(
-        title=f"{run.pair}, {run.row}",
-        caption=_measured_on(measured),
-        columns=columns("network", *headings),
-        rows=tuple(rows),
-        best=(len(rows) - 1,),
-        sortable=False,
     )
