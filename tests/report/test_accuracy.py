@@ -4,7 +4,7 @@ import statistics
 from rich.console import Console
 
 from made_runs import compared, made_run
-from svdistill.common import Table, mean_std
+from svdistill.common import Table
 from svdistill.config import TrainConfig
 from svdistill.report import MethodRow, method_rows, run_table
 from svdistill.report.accuracy import Headline, accuracy_table, headline, step_time_table
@@ -188,12 +188,6 @@ def test_runs_are_gathered_by_method_in_first_come_order():
     assert rows[0].last == (1, 5)
     assert rows[0].best == (2, 6)
     assert rows[1].parameters == 3_751_652
-
-
-def test_deviation_is_that_of_a_sample():
-    values = [70.0, 71.5, 74.0]
-    assert mean_std(values) == f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
-    assert mean_std([70.0]) == "70.00"
 
 
 def test_a_narrow_terminal_shows_every_number_whole():

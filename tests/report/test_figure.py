@@ -2,6 +2,7 @@ import re
 from xml.etree import ElementTree
 
 import numpy as np
+import pytest
 from matplotlib.figure import Figure as Drawing
 
 from made_runs import texts
@@ -10,6 +11,8 @@ from svdistill.report.figure import (
     Band,
     band_of,
     draw_band,
+    draw_level,
+    epoch_axis,
     new_drawing,
     plain,
     styled,
@@ -98,3 +101,28 @@ def test_mean_and_reach_are_those_of_the_columns() -> None:
     np.testing.assert_allclose(band.mean, curves.mean(0))
     np.testing.assert_allclose(band.lowest, curves.min(0))
     np.testing.assert_allclose(band.highest, curves.max(0))
+
+
+def test_rows_beyond_the_styles_differ_in_their_dashes() -> None:
+    styles = list(styled([f"row {place}" for place in range(3 * len(LINE_STYLES))]).values())
+    assert len(set(styles)) == len(styles)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 4, 24, 200])
+def test_axes_of_epochs_show_whole_epochs(epochs: int) -> None:
+    drawing = new_drawing(4, 3)
+    axes = drawing.subplots()
+    axes.plot(range(1, epochs + 1), range(epochs))
+    epoch_axis(axes)
+    drawing.draw_without_rendering()
+    assert len(axes.get_xticks()) >= 1
+    assert all(tick == round(tick) for tick in axes.get_xticks())
+
+
+def test_levels_differ_in_their_dashes() -> None:
+    drawing = new_drawing(4, 3)
+    axes = drawing.subplots()
+    for place in range(3):
+        draw_level(axes, 50 + place, f"teacher {place}", place)
+    svg = to_svg(drawing, "levels", "alt")
+    assert len(set(re.findall("stroke-dasharray: ([^;]+)", svg))) == 3

@@ -1,9 +1,11 @@
+import re
+
 import pytest
 
 from made_runs import compared, lines, made_run, shows, texts
 from svdistill.report import tradeoffs
 from svdistill.report.comparison import compare
-from svdistill.report.figure import BLUE
+from svdistill.report.figure import BLUE, VERMILION
 from svdistill.report.networks import Latencies, Latency
 from svdistill.report.runs import Run
 from svdistill.report.tradeoffs import (
@@ -151,3 +153,13 @@ def test_cost_is_drawn_for_each_data_set_also_without_latency(
     assert [section.title for section in sections] == ["scikit-learn's digits", "birds"]
     assert all(len(section.figures) == 1 for section in sections)
     assert sections[0].missing == ("Not one was timed.",)
+
+
+def test_pairs_of_networks_differ_in_their_markers_too() -> None:
+    svg = accuracy_against_cost(compare(RUNS).pairs, []).svg
+    shapes = {
+        colour: re.search(rf'd="([^"]+)"[^>]*style="[^"]*stroke: {colour.lower()}', svg)
+        for colour in (BLUE, VERMILION)
+    }
+    assert all(shapes.values())
+    assert len({shape[1] for shape in shapes.values() if shape}) == 2
