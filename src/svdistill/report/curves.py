@@ -118,7 +118,7 @@ def plot_curves(runs: Iterable[tuple[str, str | Path]], output: str | Path, titl
         draw_band(axes, range(1, len(band.mean) + 1), band, styles[method], label)
     axes.set(title=title, ylabel="test accuracy, %")
     epoch_axis(axes)
-    drawing.legend(loc="outside right upper", frameon=False)
+    drawing.legend(loc="outside right upper", handlelength=2.6, frameon=False)
     path = Path(output)
     kind = path.suffix.lstrip(".") or "png"
     write_atomically(path, lambda temporary: drawing.savefig(temporary, dpi=120, format=kind))

@@ -138,8 +138,7 @@ def image_facts(run: Run) -> Facts:
     except (Missing, SVDistillError):
         card = None
     own = run.config["data"] == OBJECT
-    augmentation = str(run.config["augmentation"])
-    augmentation = AUGMENTATIONS.get(augmentation, augmentation)
+    augmentation = AUGMENTATIONS[run.config["augmentation"]]
     facts = [
         ("images", "given in Python" if own else str(run.config["data"])),
         ("of these", "" if class_choice(run.config) == "all classes" else class_choice(run.config)),

@@ -182,7 +182,7 @@ def _choice(name: str, texts: Mapping[str, str], needs: str = "") -> Callable[[C
     def read(config: Config) -> str | None:
         if name not in config or (needs and not reads(config.get("loss", ""), needs)):
             return None
-        return texts.get(config[name], str(config[name]))
+        return texts[config[name]]
 
     return read
 

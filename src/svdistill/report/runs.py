@@ -33,7 +33,7 @@ GRADIENTS: Final = {"poster": "poster's gradient", "authors": "authors' gradient
 OPTION_TEXTS: Final[Mapping[str, Callable[[Any], str]]] = {
     "num_vectors": "k = {}".format,
     "beta": "beta = {:g}".format,
-    "gradient": lambda gradient: GRADIENTS.get(gradient, f"{gradient} gradient"),
+    "gradient": lambda gradient: GRADIENTS[gradient],
     "temperature": "T = {:g}".format,
 }
 
@@ -107,7 +107,7 @@ def row_options(config: Config) -> list[str]:
     ]
     clip = config.get("clip", "norm")
     if not two_stages and clip != ("none" if _is_task_loss(loss) else "norm"):
-        parts.append(CLIPS.get(clip, clip))
+        parts.append(CLIPS[clip])
     if config.get("student_taps"):
         parts.append(f"taps {' '.join(config['student_taps'])}")
     if config.get("unlabelled"):
