@@ -7,6 +7,7 @@ from matplotlib.figure import Figure as Drawing
 
 from made_runs import texts
 from svdistill.report.figure import (
+    ALONE,
     LINE_STYLES,
     Band,
     band_of,
@@ -126,3 +127,10 @@ def test_levels_differ_in_their_dashes() -> None:
         draw_level(axes, 50 + place, f"teacher {place}", place)
     svg = to_svg(drawing, "levels", "alt")
     assert len(set(re.findall("stroke-dasharray: ([^;]+)", svg))) == 3
+
+
+def test_a_line_of_one_point_is_visible() -> None:
+    drawing = new_drawing(4, 3)
+    axes = drawing.subplots()
+    draw_band(axes, [1], Band((2.0,), (2.0,), (2.0,)), ALONE, "student alone")
+    assert axes.lines[0].get_marker() == "."

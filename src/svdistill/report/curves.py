@@ -64,12 +64,12 @@ TRANSFERS: Final[Curves] = {
 }
 
 NORMS: Final[Curves] = {
-    "task": (lambda record: record.task_norm, LineStyle(BLACK, "", ":")),
+    "task": (lambda record: record.task_norm, LineStyle(BLACK, "x", ":")),
     # The dashed line is drawn last, so that both are visible if nothing was clipped.
-    "transfer, clipped": (lambda record: record.clipped_norm, LineStyle(BLUE, "", "-")),
+    "transfer, clipped": (lambda record: record.clipped_norm, LineStyle(BLUE, "o", "-")),
     "transfer, before clipping": (
         lambda record: record.transfer_norm,
-        LineStyle(VERMILION, "", "--"),
+        LineStyle(VERMILION, "s", "--"),
     ),
 }
 

@@ -81,8 +81,8 @@ def tapped_maps(
             return None
 
     before = try_to(lambda: student_before(run), "student before")
-    taught_by = try_to(lambda: _tapped_teacher(run, pairs, teacher), "teacher")
-    networks = [(taught_by, pairs.teacher), (before, pairs.student), (after, pairs.student)]
+    trained = try_to(lambda: _tapped_teacher(run, pairs, teacher), "teacher")
+    networks = [(trained, pairs.teacher), (before, pairs.student), (after, pairs.student)]
     tapped = [(network, taps) for network, taps in networks if network is not None]
     each = sum(_bytes(network, taps, pictures[:1]) for network, taps in tapped)
     pictures = pictures[: max(1, int(MEMORY // each))]
@@ -92,7 +92,7 @@ def tapped_maps(
 
     return TappedMaps(
         taps=pairs.student,
-        teacher=maps_of(taught_by, pairs.teacher),
+        teacher=maps_of(trained, pairs.teacher),
         before=maps_of(before, pairs.student),
         after=maps_of(after, pairs.student),
         missing=tuple(missing),

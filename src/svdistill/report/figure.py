@@ -168,7 +168,7 @@ def draw_band(
         color=style.colour,
         linestyle=style.dashes,
         linewidth=1.8,
-        marker=style.marker,
+        marker=style.marker or ("" if len(places) > 1 else "."),
         markersize=5,
         markevery=max(1, len(places) // 8),
         label=label,

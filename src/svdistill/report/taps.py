@@ -39,10 +39,10 @@ def spectra_section(pairs: Sequence[PairComparison], data: str | None) -> list[S
 
 
 def _section(comparison: PairComparison, data: str | None) -> Section:
-    taught = _ranked(comparison)
-    if not taught:
+    ranked = _ranked(comparison)
+    if not ranked:
         return Section(comparison.title, missing=("Not drawn: no student was distilled.",))
-    candidates = [(_at(run, data), _teacher(run, comparison)) for run in taught]
+    candidates = [(_at(run, data), _teacher(run, comparison)) for run in ranked]
     run, teacher = min(candidates, key=lambda pair: (pair[0].weights is None, pair[1] is None))
     try:
         pairs = run_pairs(run, teacher)
@@ -139,11 +139,11 @@ def run_pairs(run: Run, teacher: str | Path | None = None) -> PairedTaps | TapPa
     if not whole_loss(config).needs_taps and not alone:
         return NO_TAPS
     try:
-        taught_by = build_teacher(run, teacher)
+        network = build_teacher(run, teacher)
         # Its taps come from the store, not from pairing.
-        if config.knowledge and not own_taps(taught_by, config.teacher_taps):
+        if config.knowledge and not own_taps(network, config.teacher_taps):
             raise Missing(f"the knowledge store of {run.path}, {config.knowledge}, is not there")
-        return paired_taps(config, taught_by, student, images)
+        return paired_taps(config, network, student, images)
     except Missing:
         if not alone:
             raise
