@@ -17,12 +17,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from svdistill.common import Cell, Table, columns, mean_cell, millions_cell, number_cell
 from svdistill.networks import describe_network, network_names, published_size
-from svdistill.report import find_runs, markdown_table, method_rows, plot_curves
-from svdistill.report.comparison import compare, method_results
-from svdistill.report.runs import millions
-from svdistill.report.tables import mean_cell, mean_std
-from svdistill.runs.records import read_summary
+from svdistill.report import compare, find_runs, method_rows, plot_curves, run_table
+from svdistill.runs import read_summary
 from svdistill_benchmarks import DFVResult, StepResult, SVDResult
 from svdistill_benchmarks.run import read_result
 from svdistill_benchmarks.tables import footnotes, grids, to_markdown
@@ -203,7 +201,7 @@ def with_tables(text: str) -> str:
             rows = mini_table(found[1].removeprefix("mini/"))
         else:
             runs = [(label, read_summary(path)) for label, path in runs_of(found[1])]
-            rows = markdown_table(method_rows(runs))
+            rows = run_table(method_rows(runs)).to_markdown()
         return f"<!-- table: {found[1]} -->\n\n{rows}\n\n<!-- end -->"
 
     return re.sub(r"<!-- table: (\S+) -->.*?<!-- end -->", table, text, flags=re.DOTALL)
@@ -256,38 +254,40 @@ def agreement_table() -> str:
 
 def mini_table(pair: str) -> str:
     """Every method that results/mini has for a pair of networks, the best first."""
-    (comparison,) = (one for one in compare(find_runs([RESULTS / "mini"])) if one.pair == pair)
-    results = method_results(comparison)
-    lines = [
-        "| method | last epoch % | best epoch % | gain over the student alone | seeds |",
-        "|---" * 5 + "|",
-    ]
-    for result in sorted(results, key=lambda one: (not one.method.is_teacher, -one.accuracy)):
-        method = result.method
-        cells = (
-            method.name,
-            mean_std(method.last),
-            mean_std(method.best),
-            mean_cell(result.gains, signed=True).text,
-            str(len(method.seeds)),
+    pairs = compare(find_runs([RESULTS / "mini"])).pairs
+    (methods,) = (one.methods for one in pairs if one.pair == pair)
+    rows = tuple(
+        (
+            Cell(method.name),
+            mean_cell(method.last),
+            mean_cell(method.best),
+            mean_cell(method.gains, signed=True),
+            number_cell(len(method.seeds), "{}"),
         )
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        for method in sorted(methods, key=lambda one: (not one.is_teacher, -one.accuracy))
+    )
+    headings = ("last epoch %", "best epoch %", "gain over the student alone", "seeds")
+    return Table(pair, columns("method", *headings), rows).to_markdown()
 
 
 def summary_table(preset: str) -> str:
     """The methods of `SUMMARY` on every pair of a preset: last epoch in percent."""
-    compared = compare(find_runs([RESULTS / preset]))
-    columns = {
-        one.pair: {result.method.name: result.method.last for result in method_results(one)}
-        for one in compared
+    pairs = {
+        one.pair: {method.name: method for method in one.methods}
+        for one in compare(find_runs([RESULTS / preset])).pairs
     }
-    pairs = sorted(columns)
-    lines = ["| | " + " | ".join(pairs) + " |", "|---" * (len(pairs) + 1) + "|"]
-    for name, label in SUMMARY.items():
-        cells = (mean_std(columns[pair][name]) if name in columns[pair] else "" for pair in pairs)
-        lines.append(f"| {label} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    names = sorted(pairs)
+    rows = tuple(
+        (
+            Cell(label),
+            *(
+                mean_cell(pairs[pair][name].last) if name in pairs[pair] else Cell("")
+                for pair in names
+            ),
+        )
+        for name, label in SUMMARY.items()
+    )
+    return Table(preset, columns("", *names), rows).to_markdown()
 
 
 def recipe_search_table() -> str:
@@ -432,21 +432,20 @@ def _cell(value: object) -> str:
 
 def networks_markdown() -> str:
     """Parameters and FLOPs of every network beside what the paper's table says."""
-    lines = [
-        "| network | parameters | paper's table | FLOPs | paper's table |",
-        "|---" * 5 + "|",
-    ]
+    rows = []
     for name in network_names():
         size, published = describe_network(name).profile, published_size(name)
-        cells = (
-            f"`{name}`",
-            millions(size.parameters, digits=2),
-            millions(published.parameters, digits=2),
-            millions(size.flops),
-            millions(published.flops),
+        rows.append(
+            (
+                Cell(f"`{name}`"),
+                millions_cell(size.parameters, digits=2),
+                millions_cell(published.parameters, digits=2),
+                millions_cell(size.flops),
+                millions_cell(published.flops),
+            )
         )
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    headings = ("parameters", "paper's table", "FLOPs", "paper's table")
+    return Table("", columns("network", *headings), tuple(rows)).to_markdown()
 
 
 def main() -> int:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from svdistill.config import DistillConfig, TrainConfig
-from svdistill.report.maps import TappedMaps
+from svdistill.report.comparison import PairComparison, compare
+from svdistill.report.feature_maps import TappedMaps
 from svdistill.report.runs import Run
-from svdistill.runs import RunSummary
-from svdistill.runs.records import EpochRecord, environment
+from svdistill.runs import EpochRecord, RunSummary, environment
 
 NUMBERS = {
     "stage": "both",
@@ -73,6 +73,12 @@ def made_run(
         image_size=side,
     )
     return Run(Path(path), config, environment(), summary, records)
+
+
+def compared(*runs: Run) -> PairComparison:
+    """The comparison of runs of one pair of networks."""
+    (pair,) = compare(runs).pairs
+    return pair
 
 
 def written(run: Run) -> Path:

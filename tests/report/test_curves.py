@@ -1,12 +1,24 @@
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from made_runs import NUMBERS
-from svdistill.common.errors import RunError
+from made_runs import NUMBERS, compared, lines, made_run, shows, texts
+from svdistill.common import RunError
 from svdistill.report import plot_curves
+from svdistill.report.comparison import compare
+from svdistill.report.curves import (
+    accuracy_curves,
+    clipping_curves,
+    clipping_section,
+    curves_section,
+    run_curves,
+)
+from svdistill.report.figure import BLUE, GREEN, PURPLE, VERMILION
+from svdistill.report.runs import Run, find_runs
 
 
 def run_directory(path, accuracies):
@@ -48,3 +60,225 @@ def test_a_damaged_run_is_named(tmp_path, content):
     with pytest.raises(RunError, match=r"metrics\.jsonl"):
         plot_curves([("alone", run)], tmp_path / "curves.png", "Title")
     assert not (tmp_path / "curves.png").exists()
+
+
+ALONE = [made_run(f"alone-{seed}", accuracies=(10.0, 20.0, 30.0), seed=seed) for seed in range(2)]
+SVD = [
+    made_run("svd-0", accuracies=(20.0, 50.0, 40.0), loss="svd"),
+    made_run("svd-1", accuracies=(40.0, 10.0, 80.0), seed=1, loss="svd"),
+]
+FSP = [made_run("fsp-0", accuracies=(5.0, 9.0, 8.0), loss="fsp")]
+TEACHER = made_run("teacher", "vgg_teacher", accuracies=(1.0,) * 9 + (70.0,))
+
+
+def test_lines_are_the_means_and_the_teacher_is_a_level() -> None:
+    figure = accuracy_curves(compared(TEACHER, *ALONE, *SVD, *FSP).methods)
+    assert [shows(line, [30.0, 30.0, 60.0]) for line in lines(figure.svg, BLUE)] == [True]
+    assert [shows(line, [5.0, 9.0, 8.0]) for line in lines(figure.svg, VERMILION)] == [True]
+    black = lines(figure.svg, "currentColor")
+    assert any(shows(line, [10.0, 20.0, 30.0]) for line in black)
+    assert not any(len(line) == 10 for line in black)
+
+
+def test_the_legend_gives_the_last_accuracies_best_first() -> None:
+    figure = accuracy_curves(compared(TEACHER, *ALONE, *SVD, *FSP).methods)
+    shown = texts(figure.svg)[-4:]
+    assert shown == [
+        "SVD: 60.0",
+        "student alone: 30.0",
+        "FSP, 1-stage: 8.0",
+        "teacher, last epoch: 70.0",
+    ]
+    assert "SVD 60.0, student alone 30.0" in figure.alt
+    assert "VGG" in figure.title
+
+
+def test_teachers_alone_are_drawn_as_lines() -> None:
+    figure = accuracy_curves(compared(TEACHER).methods)
+    assert any(len(line) == 10 for line in lines(figure.svg, BLUE))
+
+
+def test_runs_of_different_length_are_drawn_as_far_as_all_go() -> None:
+    figure = accuracy_curves(
+        compared(FSP[0], made_run("fsp-1", accuracies=(7.0, 3.0), seed=1, loss="fsp")).methods
+    )
+    assert [len(line) for line in lines(figure.svg, BLUE)] == [2]
+
+
+def test_a_teacher_that_is_not_among_the_runs_is_a_level_too() -> None:
+    taught = [made_run(f"a{s}", loss="svd", seed=s, teacher_accuracy=90.0) for s in (0, 1)]
+    figure = accuracy_curves(compared(*taught).methods)
+    assert "teacher, last epoch: 90.0" in texts(figure.svg)
+    several = accuracy_curves(
+        compared(*taught, made_run("c", loss="fsp", teacher_accuracy=80.0)).methods
+    )
+    assert not any("teacher" in text for text in texts(several.svg))
+
+
+def test_bands_are_explained_where_there_are_any() -> None:
+    one, two = (accuracy_curves(compared(*runs).methods) for runs in (FSP, SVD))
+    assert "seed" not in one.caption
+    assert "its band reaches from the lowest seed" in two.caption
+
+
+RESULTS = Path(__file__).parents[2] / "results"
+NORMS = {"task_norm": 2.0, "transfer_norm": 30.0, "clipped_norm": 1.0}
+
+
+def test_norms_are_those_of_the_runs_on_a_logarithmic_scale() -> None:
+    runs = find_runs([RESULTS / "mini-clip" / f"vgg-stride-svd-norm-{seed}" for seed in range(3)])
+    figure = clipping_curves(compared(*runs).methods)
+    assert figure is not None
+
+    def mean(name: str) -> list[float]:
+        values = [[getattr(record, name) for record in run.records] for run in runs]
+        return list(np.log(np.mean(values, axis=0)))
+
+    for name, colour in (
+        ("task_norm", "currentColor"),
+        ("transfer_norm", VERMILION),
+        ("clipped_norm", BLUE),
+    ):
+        assert any(shows(line, mean(name)) for line in lines(figure.svg, colour)), name
+
+
+def test_each_row_has_a_panel_and_rows_without_gradients_none() -> None:
+    runs = [
+        made_run("alone"),
+        made_run("svd", loss="svd", numbers=NORMS),
+        made_run("global", loss="svd", clip="global", numbers=NORMS),
+    ]
+    figure = clipping_curves(compared(*runs).methods)
+    assert figure is not None
+    shown = texts(figure.svg)
+    assert "SVD" in shown
+    assert "SVD, global" in shown
+    assert not any("alone" in text for text in shown)
+    assert clipping_curves(compared(*runs[:1]).methods) is None
+
+
+def test_shares_are_drawn_where_there_were_any() -> None:
+    hard = made_run("svd", loss="svd", numbers={**NORMS, "svd_close": 0.25, "svd_missed": 0.0})
+    figure = clipping_curves(compared(hard).methods)
+    assert figure is not None
+    shown = texts(figure.svg)
+    assert {"SVDs, %", "close"} <= set(shown)
+    assert "missed" not in shown
+    assert any(np.ptp(line[:, 1]) == 0 for line in lines(figure.svg, BLUE))
+    assert "bound; there were none" in figure.caption
+
+
+def test_without_a_hard_case_the_caption_says_so() -> None:
+    easy = made_run("svd", loss="svd", numbers={**NORMS, "svd_missed": 0.0})
+    figure = clipping_curves(compared(easy).methods)
+    assert figure is not None
+    assert "SVDs, %" not in texts(figure.svg)
+    assert "there were none" in figure.caption
+    assert "Close" not in figure.caption
+
+
+def test_one_run_has_no_seeds_to_speak_of() -> None:
+    runs = [made_run(f"svd-{seed}", loss="svd", seed=seed, numbers=NORMS) for seed in (0, 1)]
+    one, both = (
+        clipping_curves(compared(*runs[:1]).methods),
+        clipping_curves(compared(*runs).methods),
+    )
+    assert one is not None
+    assert both is not None
+    assert "seed" not in one.caption
+    assert "a band reaches from the lowest seed to the highest" in both.caption
+
+
+def with_values(run: Run, name: str, values: list[float]) -> Run:
+    records = tuple(
+        replace(record, **{name: value}) for record, value in zip(run.records, values, strict=True)
+    )
+    return replace(run, records=records)
+
+
+TAUGHT = made_run("run", loss="svd", accuracies=(10.0, 30.0, 90.0), teacher_accuracy=95.0)
+
+
+def test_accuracies_and_losses_are_those_of_the_run() -> None:
+    run = with_values(TAUGHT, "train_accuracy", [20.0, 25.0, 60.0])
+    run = with_values(run, "test_loss", [3.0, 2.5, 1.0])
+    run = with_values(run, "transfer_loss", [9.0, 8.0, 6.0])
+    figure = run_curves(run)
+    drawn = lines(figure.svg, BLUE)
+    assert [shows(line, [10.0, 30.0, 90.0]) for line in drawn] == [True, False]
+    assert shows(drawn[1], [3.0, 2.5, 1.0])
+    assert shows(lines(figure.svg, VERMILION)[0], [20.0, 25.0, 60.0])
+    assert shows(lines(figure.svg, PURPLE)[0], [9.0, 8.0, 6.0])
+    assert lines(figure.svg, GREEN) == []
+    assert "teacher: 95.0 %" in texts(figure.svg)
+    assert "accuracy, % test 90.00" in figure.alt
+
+
+def test_a_loss_that_falls_far_is_on_a_logarithmic_scale() -> None:
+    values = [500.0, 50.0, 5.0]
+    figure = run_curves(with_values(TAUGHT, "transfer_loss", values))
+    assert shows(lines(figure.svg, PURPLE)[0], np.log(values).tolist())
+
+
+def test_in_two_stages_only_the_first_has_the_transfer() -> None:
+    run = with_values(TAUGHT, "transfer_loss", [9.0, 8.0, 300.0])
+    first, second, last = run.records
+    stages = (first, second, replace(last, stage="task"))
+    figure = run_curves(replace(run, records=stages))
+    assert [len(line) for line in lines(figure.svg, PURPLE)] == [2]
+
+
+def test_a_network_trained_alone_has_neither_teacher_nor_transfer() -> None:
+    shown = texts(run_curves(made_run("run")).svg)
+    assert {"accuracy, %", "cross-entropy", "epoch"} <= set(shown)
+    assert not any("transfer" in text or "teacher" in text for text in shown)
+
+
+def test_held_out_images_have_a_line() -> None:
+    figure = run_curves(with_values(TAUGHT, "dev_accuracy", [11.0, 29.0, 88.0]))
+    assert shows(lines(figure.svg, GREEN)[0], [11.0, 29.0, 88.0])
+    assert "held out" in texts(figure.svg)
+
+
+BY_SVD = {"loss": "svd", "teacher": "t"}
+
+
+def test_each_comparison_has_its_own_curves() -> None:
+    runs = [made_run("a"), made_run("b", "mobilenet_student"), made_run("c", classes_every=5)]
+    sections = curves_section(compare(runs).pairs)
+    assert [section.title for section in sections] == [
+        "VGG on scikit-learn's digits",
+        "MobileNet on scikit-learn's digits",
+        "VGG on scikit-learn's digits (one class in 5)",
+    ]
+    assert all(len(section.figures) == 1 for section in sections)
+
+
+def test_many_rows_are_spread_over_several_figures_the_best_in_the_first() -> None:
+    taught = [
+        made_run(f"k{k}", accuracies=(10.0, 20.0 + k), num_vectors=k, **BY_SVD)
+        for k in range(1, 11)
+    ]
+    (section,) = curves_section(compare([made_run("alone"), *taught]).pairs)
+    first, second = (figure.alt for figure in section.figures)
+    assert "k = 10 30.0" in first
+    assert "k = 4 24.0" in first
+    assert "k = 3 23.0" in second
+    assert "student alone" in first
+    assert "student alone" in second
+
+
+def test_clipping_says_what_was_not_recorded() -> None:
+    close = {**NORMS, "svd_close": 0.25}
+    runs = [
+        made_run("a", numbers=close, **BY_SVD),
+        made_run("b", "mobilenet_student", numbers=NORMS, **BY_SVD),
+        made_run("c", "resnext_student", loss="fsp", teacher="t"),
+    ]
+    recorded, norms_only, nothing = clipping_section(compare(runs).pairs)
+    assert (len(recorded.figures), recorded.missing) == (1, ())
+    assert len(norms_only.figures) == 1
+    assert "How often two singular values were close" in norms_only.missing[0]
+    assert nothing.figures == ()
+    assert len(nothing.missing) == 1
+    assert "no run recorded the gradients" in nothing.missing[0]

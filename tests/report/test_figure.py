@@ -2,11 +2,23 @@ import re
 from xml.etree import ElementTree
 
 import numpy as np
+import pytest
 from matplotlib.figure import Figure as Drawing
 
 from made_runs import texts
-from svdistill.report.figure import LINE_STYLES, draw_band, new_drawing, plain, styled, to_svg
-from svdistill.report.statistics import Band
+from svdistill.report.figure import (
+    ALONE,
+    LINE_STYLES,
+    Band,
+    band_of,
+    draw_band,
+    draw_level,
+    epoch_axis,
+    new_drawing,
+    plain,
+    styled,
+    to_svg,
+)
 
 
 def drawn(values: tuple[float, ...] = (1.0, 3.0, 2.0)) -> Drawing:
@@ -82,3 +94,43 @@ def test_rows_differ_in_more_than_colour() -> None:
     assert len({style.colour for style in styles.values()}) == 7
     assert len({style.marker for style in styles.values()}) == 7
     assert styled(["SVD", "student alone"])["student alone"] not in styles.values()
+
+
+def test_mean_and_reach_are_those_of_the_columns() -> None:
+    curves = np.random.default_rng(0).random((5, 7))
+    band = band_of(curves.tolist())
+    np.testing.assert_allclose(band.mean, curves.mean(0))
+    np.testing.assert_allclose(band.lowest, curves.min(0))
+    np.testing.assert_allclose(band.highest, curves.max(0))
+
+
+def test_rows_beyond_the_styles_differ_in_their_dashes() -> None:
+    styles = list(styled([f"row {place}" for place in range(3 * len(LINE_STYLES))]).values())
+    assert len(set(styles)) == len(styles)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 4, 24, 200])
+def test_axes_of_epochs_show_whole_epochs(epochs: int) -> None:
+    drawing = new_drawing(4, 3)
+    axes = drawing.subplots()
+    axes.plot(range(1, epochs + 1), range(epochs))
+    epoch_axis(axes)
+    drawing.draw_without_rendering()
+    assert len(axes.get_xticks()) >= 1
+    assert all(tick == round(tick) for tick in axes.get_xticks())
+
+
+def test_levels_differ_in_their_dashes() -> None:
+    drawing = new_drawing(4, 3)
+    axes = drawing.subplots()
+    for place in range(3):
+        draw_level(axes, 50 + place, f"teacher {place}", place)
+    svg = to_svg(drawing, "levels", "alt")
+    assert len(set(re.findall("stroke-dasharray: ([^;]+)", svg))) == 3
+
+
+def test_a_line_of_one_point_is_visible() -> None:
+    drawing = new_drawing(4, 3)
+    axes = drawing.subplots()
+    draw_band(axes, [1], Band((2.0,), (2.0,), (2.0,)), ALONE, "student alone")
+    assert axes.lines[0].get_marker() == "."

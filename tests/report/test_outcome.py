@@ -1,13 +1,17 @@
+import io
+import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from scipy.stats import binomtest
 
 from made_runs import made_run, written
-from svdistill.common.errors import RunError
-from svdistill.report.outcome import Outcome, outcome
+from svdistill.common import Cell, RunError
+from svdistill.report.outcome import Outcome, before_after_table, outcome, wilson_interval
 from svdistill.report.runs import Run
-from svdistill.report.statistics import wilson_interval
 from svdistill.training.before_after import BeforeAfter, NetworkFigures, write_before_after
 
 STUDENT = NetworkFigures(
@@ -58,8 +62,8 @@ def test_the_table_has_a_row_for_each_network(tmp_path: Path) -> None:
         "student after",
     ]
     low, high = wilson_interval(80.0, 400)
-    assert [cell.text for cell in table.rows[2][1:3]] == ["80.00", f"{low:.1f} to {high:.1f}"]
-    assert [cell.number for cell in table.rows[0][3:]] == [9_000_000, 135_000_000, 5.0, 36.0]
+    assert table.rows[2][1] == Cell(f"80.00 ({low:.1f}-{high:.1f})", 80.0)
+    assert [cell.number for cell in table.rows[0][2:]] == [9_000_000, 135_000_000, 5.0, 36.0]
     assert table.best == (2,)
     assert "400 test images" in table.caption
 
@@ -76,8 +80,8 @@ def test_a_student_of_a_store_is_compared_with_its_teachers_accuracy_alone(tmp_p
     ("options", "said"),
     [
         ({"accuracies": (60.0, 85.0, 80.0)}, "The best epoch was 3 of 3, with 85.00 %"),
-        ({"teacher_accuracy": 9.0}, "The student began no worse than its teacher"),
-        ({"teacher_accuracy": 70.0}, "more often right than its teacher"),
+        ({"teacher_accuracy": 9.0}, "The student was no worse than its teacher"),
+        ({"teacher_accuracy": 70.0}, "more accurate than its teacher"),
     ],
 )
 def test_what_is_remarkable_is_said(tmp_path: Path, options: dict[str, object], said: str) -> None:
@@ -108,3 +112,58 @@ def test_damaged_figures_are_refused(tmp_path: Path) -> None:
     (run.path / "before_after.json").write_text("{}")
     with pytest.raises(RunError, match="before_after"):
         outcome(run)
+
+
+SMALL = NetworkFigures(5.0, 923_000, 8_600_000, 3_692_000, 1.25)
+FIGURES = BeforeAfter(
+    test_images=2000,
+    threads=2,
+    teacher=NetworkFigures(75.05, 2_708_000, 144_900_000, 10_832_000, 11.5),
+    before=SMALL,
+    after=replace(SMALL, accuracy=64.7),
+)
+
+
+def shown(measured: BeforeAfter) -> str:
+    console = Console(file=io.StringIO(), width=80)
+    console.print(before_after_table(measured))
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_row_says_how_good_a_network_is_and_what_it_costs() -> None:
+    names = ("teacher", "student before", "student after")
+    rows = [line.strip() for line in shown(FIGURES).splitlines() if line.strip().startswith(names)]
+    assert [re.split(" {2,}", row) for row in rows] == [
+        ["teacher", "75.05 (73.1-76.9)", "2.708M", "144.9M", "11.5 ms", "10.8 MB"],
+        ["student before", "5.00 (4.1-6.0)", "0.923M", "8.6M", "1.2 ms", "3.7 MB"],
+        ["student after", "64.70 (62.6-66.8)", "0.923M", "8.6M", "1.2 ms", "3.7 MB"],
+    ]
+
+
+def test_a_student_of_a_store_has_no_teachers_row() -> None:
+    text = shown(replace(FIGURES, teacher=None))
+    assert "teacher" not in text
+    assert "2,000 test images" in text
+    assert "2 threads" in text
+
+
+def test_large_networks_fit_a_terminal_of_80_columns() -> None:
+    large = NetworkFigures(81.25, 304_300_000, 123_200_000_000, 1_217_300_000, 1234.5)
+    text = shown(replace(FIGURES, teacher=large))
+    assert "123200.0M" in text
+    assert "1217.3 MB" in text
+
+
+@pytest.mark.parametrize(
+    ("right", "images"), [(0, 5), (1, 1), (37, 50), (1999, 2000), (9000, 10000)]
+)
+def test_the_interval_is_scipys(right: int, images: int) -> None:
+    reference = binomtest(right, images).proportion_ci(0.95, method="wilson")
+    found = wilson_interval(100 * right / images, images)
+    assert found == pytest.approx((100 * reference.low, 100 * reference.high), abs=1e-9)
+
+
+def test_it_narrows_with_the_root_of_the_images() -> None:
+    few, many = (wilson_interval(70.0, images) for images in (1_000, 100_000))
+    ratio = (few[1] - few[0]) / (many[1] - many[0])
+    assert math.isclose(ratio, 10, rel_tol=0.01)

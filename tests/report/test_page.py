@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from made_runs import made_run, written
-from svdistill.common.errors import ArgumentError, RunError
+from svdistill.common import ArgumentError, RunError
 from svdistill.report import write_report
+from svdistill.report.networks import Latencies
 from svdistill.report.page import SECTIONS
-from svdistill.report.rebuilding import Latencies
 from svdistill.report.runs import Run
 
 OF_FEW = ("outcome", "images")  # sections of pages with few runs
@@ -80,7 +80,7 @@ def test_one_run_has_a_page_of_its_own(of_timm: Run, tmp_path: Path) -> None:
     assert page.texts["h2"] == [SECTIONS[name] for name in names]
     assert page.texts["title"] == ["Distillation report: timm:test_vit"]
     said = " ".join(text for texts in page.texts.values() for text in texts)
-    assert "Learnt from timm:test_resnet by SVD in 1 epoch on scikit-learn's digits." in said
+    assert "Distilled from timm:test_resnet by SVD in 1 epoch on scikit-learn's digits." in said
     assert "teacher timm:test_resnet" in page.texts["th"]
     assert "blocks." in " ".join(page.texts["td"])
     assert "ECCV" not in said
@@ -166,7 +166,7 @@ def test_what_is_missing_is_said_with_its_reason(page: Page) -> None:
 def test_the_same_runs_give_the_same_page_but_for_latencies(
     runs: Path, page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("svdistill.report.sections.measure_latencies", lambda runs: Latencies())
+    monkeypatch.setattr("svdistill.report.tradeoffs.measure_latencies", lambda runs: Latencies())
     first, second = (write_report([runs], tmp_path / name) for name in ("a.html", "b.html"))
     assert first.read_bytes() == second.read_bytes()
 

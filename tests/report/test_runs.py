@@ -1,10 +1,23 @@
+import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from made_runs import made_run, written
-from svdistill.common.errors import RunError
-from svdistill.report.runs import find_runs
+from svdistill.common import RunError
+from svdistill.config import DistillConfig, TrainConfig
+from svdistill.report.runs import (
+    Run,
+    class_choice,
+    dataset_name,
+    find_runs,
+    loss_name,
+    named_teacher,
+    row_name,
+    teacher_among,
+    teacher_network,
+)
 
 RESULTS = Path(__file__).parents[2] / "results"
 
@@ -64,8 +77,8 @@ def test_networks_given_in_python_are_told_apart_by_their_size() -> None:
 
 def test_other_libraries_networks_are_none_of_the_seeds() -> None:
     run = made_run("run", "timm:resnet18")
-    assert (run.pair, run.is_of_seed, run.is_teacher) == ("timm:resnet18", False, False)
-    assert made_run("run").is_of_seed
+    assert (run.pair, run.is_of_paper, run.is_teacher) == ("timm:resnet18", False, False)
+    assert made_run("run").is_of_paper
 
 
 def test_a_wrong_path_is_answered_with_the_nearest(tmp_path: Path) -> None:
@@ -86,3 +99,134 @@ def test_a_folder_without_a_finished_run_says_so(tmp_path: Path) -> None:
 def test_committed_runs_are_read() -> None:
     rows = {run.row for run in find_runs([RESULTS / "mini-clip"])}
     assert rows == {"teacher", "student alone", "SVD", "SVD, global", "SVD, amortised"}
+
+
+TEACHER = made_run("runs/teacher", "timm:resnet18")
+
+
+def student(teacher: str, **options: object) -> Run:
+    return made_run("runs/student", loss="svd", teacher=teacher, **options)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "found"),
+    [("runs/teacher", True), ("/moved/teacher", True), ("runs/other", False), ("", False)],
+)
+def test_a_teacher_is_found_by_its_place_or_else_its_name(teacher: str, found: bool) -> None:
+    assert (teacher_among(student(teacher), [TEACHER, student("x")]) is TEACHER) == found
+
+
+def test_of_two_teachers_of_one_name_neither_is_guessed(tmp_path: Path) -> None:
+    teachers = [replace(TEACHER, path=tmp_path / name / "teacher") for name in "ab"]
+    assert teacher_among(student("gone/teacher"), teachers) is None
+    teachers[0].path.mkdir(parents=True)
+    assert teacher_among(student(str(teachers[0].path)), teachers) is teachers[0]
+
+
+def test_a_store_that_is_gone_names_no_teacher() -> None:
+    assert named_teacher(student("", knowledge="stores/gone")) == ""
+
+
+def test_a_teachers_network_is_named_as_far_as_it_is_known(distilled: Run, tmp_path: Path) -> None:
+    assert teacher_network(distilled) == "mobilenet_teacher"
+    weights = distilled.path.parent / "teacher" / "student.safetensors"
+    assert teacher_network(student(str(weights))) == "mobilenet_teacher"
+    without_weights = written(made_run(str(tmp_path / "teacher"), "timm:resnet18"))
+    assert teacher_network(student(str(without_weights))) == "timm:resnet18"
+    for name in ("timm:resnet34", "package.module:network"):
+        assert teacher_network(student(name)) == name
+    for unknown in ("", "object", "gone"):
+        assert teacher_network(student(unknown)) == ""
+
+
+def test_data_sets_are_called_by_their_names() -> None:
+    names = {
+        "digits": "scikit-learn's digits",
+        "hub:uoft-cs/cifar100": "CIFAR-100",
+        "tiny_imagenet:/data/tiny-imagenet-200": "Tiny-ImageNet",
+        "folder:/data/ImageNet": "ImageNet",
+        "folder:/data/flowers": "flowers",
+        "folder:/data/digits": "digits",
+        "object": "images given in Python",
+    }
+    assert {data: dataset_name({"data": data}) for data in names} == names
+    assert class_choice({"classes_every": 2, "classes": "50@0"}) == "one class in 2, 50 classes"
+    assert class_choice({"classes_every": 1, "classes": None}) == "all classes"
+
+
+# The usual weights of labels and soft targets, beside another loss.
+BESIDE = {"task_weight": 0.1, "soft_target_weight": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({}, "SVD"),
+        ({"transfer_epochs": 3}, "SVD, 2-stage"),
+        ({"transfer_epochs": 3, "clip": "amortised", "num_vectors": 2}, "SVD, 2-stage, k = 2"),
+        ({"num_vectors": 4}, "SVD, k = 4"),
+        ({"beta": 2.0}, "SVD, beta = 2"),
+        ({"gradient": "poster"}, "SVD, poster's gradient"),
+        (
+            {"gradient": "authors", "num_vectors": 8, "clip": "amortised"},
+            "SVD, k = 8, authors' gradient, amortised",
+        ),
+        ({"clip": "poster"}, "SVD, poster's clip"),
+        ({"clip": "global"}, "SVD, global"),
+        ({"clip": "none"}, "SVD, unclipped"),
+        ({"transfer_weight": 0.02}, "SVD, weights 1 : 0.02"),
+        ({"loss": "fsp"}, "FSP, 1-stage"),
+        ({"loss": "fsp", "transfer_epochs": 1}, "FSP, 2-stage"),
+        ({"loss": "fsp", "clip": "amortised"}, "FSP, 1-stage, amortised"),
+        (
+            {"loss": "soft_target", "clip": "none", "task_weight": 0.1, "transfer_weight": 0.9},
+            "soft target",
+        ),
+        ({"loss": "soft_target"}, "soft target, clipped, weights 1 : 1"),
+        (
+            {
+                "loss": "soft_target",
+                "clip": "none",
+                "task_weight": 0.1,
+                "transfer_weight": 0.9,
+                "temperature": 2.0,
+            },
+            "soft target, T = 2",
+        ),
+        ({"loss": "svd+soft_target", **BESIDE}, "SVD + soft target"),
+        (
+            {"loss": "svd+soft_target", "clip": "amortised", "num_vectors": 2, **BESIDE},
+            "SVD + soft target, k = 2, amortised",
+        ),
+        ({"loss": "svd+soft_target"}, "SVD + soft target, weights 1 : 1 : 1"),
+        ({"loss": "fsp+soft_target", **BESIDE}, "FSP + soft target, 1-stage"),
+        ({"loss": "position_svd", "num_vectors": 4}, "position SVD, k = 4"),
+        ({"student_taps": ["a", "b"]}, "SVD, taps a b"),
+        ({"unlabelled": "rest"}, "SVD, unlabelled images too"),
+    ],
+)
+def test_a_taught_student_is_named_by_what_differs(options: dict[str, object], name: str) -> None:
+    seeds_own = DistillConfig(output="run", teacher="teacher", loss="svd", clip="norm")
+    config = dataclasses.asdict(seeds_own)
+    assert row_name({**config, **options}) == name
+
+
+def test_a_network_on_its_own_is_named_by_its_part() -> None:
+    assert row_name(dataclasses.asdict(TrainConfig(output="run"))) == "student alone"
+    assert row_name({"network": "resnext_teacher"}) == "teacher"
+
+
+def test_schedule_and_length_are_not_named() -> None:
+    config = dataclasses.asdict(DistillConfig(output="run", teacher="teacher"))
+    changed = {"epochs": 3, "learning_rate": 1.0, "schedule": "constant", "seed": 9, "width": 0.5}
+    assert row_name({**config, **changed}) == row_name(config)
+
+
+def test_an_older_configuration_without_later_fields_has_a_name() -> None:
+    assert row_name({"network": "vgg_student", "loss": "svd"}) == "SVD"
+
+
+def test_what_is_transferred_is_named_alone_too() -> None:
+    assert loss_name({"loss": "position_svd+soft_target", "clip": "none"}) == (
+        "position SVD + soft target"
+    )

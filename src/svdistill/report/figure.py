@@ -1,45 +1,38 @@
-"""Figures for a web page: inline SVG that takes the page's text colour, on light and on dark."""
+"""The figure helper: styles, axes and legends, and inline SVG in the page's text colour."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import re
+import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import cycle
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Literal
 from xml.etree import ElementTree
 
-from svdistill.report.statistics import Band
+from svdistill.common import Table
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Drawing
 
 
-# Okabe and Ito's colours, told apart by colour-blind people, without their yellow, which white
-# pages swallow. Black becomes the page's text colour.
+# Okabe and Ito's colours, which colour-blind readers can distinguish, without their yellow, which
+# is hardly visible on white. Black becomes the page's text colour.
 BLACK: Final = "#000000"
-
 BLUE: Final = "#0072B2"
-
 VERMILION: Final = "#D55E00"
-
 GREEN: Final = "#009E73"
-
 PURPLE: Final = "#CC79A7"
-
 ORANGE: Final = "#E69F00"
-
 SKY: Final = "#56B4E9"
-
 GREY: Final = "#808080"
 
+NUMBERED: Final = re.compile(r"[\w.]+_\d+")  # ids that matplotlib generates and nothing refers to
 
-NUMBERED: Final = re.compile(r"[\w.]+_\d+")  # ids that matplotlib gives and nothing refers to
-
-FAMILIES: Final = re.compile(r"'DejaVu Sans'[^;]*")
+FONTS: Final = re.compile(r"'DejaVu Sans'[^;]*")
 
 HUNDREDTHS: Final = re.compile(r"(\.\d\d)\d+")
 
@@ -49,10 +42,10 @@ class Figure:
     """A figure of the report.
 
     Attributes:
-        title: what is shown, in a few words.
-        caption: how to read it, in plain sentences.
-        alt: what a reader who does not see it should know.
-        svg: the picture, to be put into a page as it is.
+        title: what it shows, in a few words.
+        caption: how to read it, in sentences.
+        alt: the alternative text, for readers who do not see it.
+        svg: the picture as an element of the page.
     """
 
     title: str
@@ -62,8 +55,49 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Section:
+    """What a section of the page shows of one comparison, or of several on the same data.
+
+    Attributes:
+        title: the comparison or the data.
+        figures: those that can be drawn.
+        missing: a sentence for each thing that cannot be shown, with the reason.
+        table: shown above the figures.
+    """
+
+    title: str
+    figures: tuple[Figure, ...] = ()
+    missing: tuple[str, ...] = ()
+    table: Table | None = None
+
+
+@dataclass(frozen=True)
+class Band:
+    """Mean, lowest and highest of several curves, at every point that all curves have."""
+
+    mean: tuple[float, ...]
+    lowest: tuple[float, ...]
+    highest: tuple[float, ...]
+
+
+def band_of(curves: Sequence[Sequence[float]]) -> Band:
+    """Mean, lowest and highest of several curves, up to the end of the shortest.
+
+    Example:
+        >>> band_of([[10.0, 20.0], [30.0, 60.0, 90.0]])
+        Band(mean=(20.0, 40.0), lowest=(10.0, 20.0), highest=(30.0, 60.0))
+    """
+    points = list(zip(*curves, strict=False))
+    return Band(
+        tuple(statistics.fmean(point) for point in points),
+        tuple(min(point) for point in points),
+        tuple(max(point) for point in points),
+    )
+
+
+@dataclass(frozen=True)
 class LineStyle:
-    """How a line looks: told apart by marker and dashes where colours cannot be."""
+    """Colour, marker and dashes of a line; no two lines differ in their colour alone."""
 
     colour: str
     marker: str
@@ -82,21 +116,36 @@ LINE_STYLES: Final = (
     LineStyle(GREY, "X", "-"),
 )
 
+# Of more lines than there are styles, each further set has other dashes.
+FURTHER_DASHES: Final = ("-.", ":")
+
+Place = Literal["outside lower center", "outside upper center"]
+
+LEVEL_DASHES: Final = ((8, 3), (8, 3, 2, 3), (3, 3), (12, 2, 2, 2, 2, 2))
+
 
 def styled(names: Iterable[str]) -> dict[str, LineStyle]:
-    """A style for each row by its place; students alone look the same in every figure.
+    """A style for each row, by its place; students alone look the same in every figure.
 
     Example:
         >>> [style.colour for style in styled(["student alone", "SVD"]).values()]
         ['#000000', '#0072B2']
     """
     styles = dict.fromkeys(names, ALONE)
-    taught = (name for name in styles if name != "student alone")
-    return styles | dict(zip(taught, cycle(LINE_STYLES), strict=False))
+    others = (name for name in styles if name != "student alone")
+    return styles | {name: _line_style(place) for place, name in enumerate(others)}
+
+
+def _line_style(place: int) -> LineStyle:
+    further, place = divmod(place, len(LINE_STYLES))
+    style = LINE_STYLES[place]
+    if not further:
+        return style
+    return replace(style, dashes=FURTHER_DASHES[(further - 1) % len(FURTHER_DASHES)])
 
 
 def new_drawing(width: float, height: float) -> Drawing:
-    """An empty drawing, in inches; 10 fill the width of a page."""
+    """An empty drawing of a size in inches; a width of 10 fills the page."""
     from matplotlib.figure import Figure as Drawing
 
     return Drawing(figsize=(width, height), layout="constrained")
@@ -119,7 +168,7 @@ def draw_band(
         color=style.colour,
         linestyle=style.dashes,
         linewidth=1.8,
-        marker=style.marker,
+        marker=style.marker or ("" if len(places) > 1 else "."),
         markersize=5,
         markevery=max(1, len(places) // 8),
         label=label,
@@ -130,8 +179,53 @@ def draw_band(
         )
 
 
+def draw_level(axes: Axes, height: float, label: str, place: int = 0) -> None:
+    """A horizontal black line; levels differ in their dashes."""
+    dashes = LEVEL_DASHES[place % len(LEVEL_DASHES)]
+    axes.axhline(height, color=BLACK, linewidth=1.2, dashes=dashes, label=label)
+
+
+def epoch_axis(axes: Axes) -> None:
+    """A horizontal axis of whole epochs."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(
+        MaxNLocator("auto", steps=(1, 2, 5, 10), integer=True, min_n_ticks=1)
+    )
+
+
+def log_axis(axes: Axes) -> None:
+    """A logarithmic vertical axis with plain numbers."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def legend(
+    drawing: Drawing, of: Iterable[Axes], columns: int, place: Place = "outside lower center"
+) -> None:
+    """A legend below or above all panels, with each label of some panels once."""
+    entries: dict[str, Artist] = {}
+    for axes in of:
+        handles, labels = axes.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
+    if entries:
+        drawing.legend(
+            list(entries.values()),
+            list(entries),
+            loc=place,
+            ncols=columns,
+            handlelength=2.6,
+            frameon=False,
+        )
+
+
 def shortened(path: str, length: int = 26) -> str:
-    """The end of a module's path, which tells it from others, where all of it is too long.
+    """A module's path, or the end of one that is too long.
 
     Example:
         >>> shortened("encoder.stages.0", length=10)
@@ -140,17 +234,22 @@ def shortened(path: str, length: int = 26) -> str:
     return path if len(path) <= length else f"…{path[1 - length :]}"
 
 
-def to_svg(drawing: Drawing, name: str, alt: str) -> str:
-    """Turn a drawing into SVG that stands in an HTML page.
+def to_figure(drawing: Drawing, name: str, *, title: str, caption: str, alt: str) -> Figure:
+    """A finished drawing as a figure; the name begins the ids in its SVG, see `to_svg`."""
+    return Figure(title, caption, alt, to_svg(drawing, name, alt))
 
-    Text stays text, black becomes `currentColor`, the background is left out, the width is the
-    page's. Ids begin with the name and a digest of the picture, so that no two pictures of a page
-    share one. The same drawing gives the same text.
+
+def to_svg(drawing: Drawing, name: str, alt: str) -> str:
+    """Turn a drawing into SVG for an HTML page.
+
+    Text stays text, black becomes `currentColor`, the background is transparent, the width is the
+    page's. Ids begin with the name and a digest of the picture, so they are unique in the page.
+    The same drawing gives the same text.
 
     Args:
         drawing: made by `new_drawing`.
         name: letters, digits and hyphens.
-        alt: what the picture shows, for readers who do not see it.
+        alt: the alternative text.
 
     Returns:
         One `<svg>` element, without prolog.
@@ -164,7 +263,7 @@ def to_svg(drawing: Drawing, name: str, alt: str) -> str:
     root = ElementTree.fromstring(text)
     prefix = f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}-"
     for element in root.iter():
-        # Its style sheet would rule the whole page.
+        # Its style sheet would apply to the whole page.
         for child in [child for child in element if _local(child.tag) in ("metadata", "style")]:
             element.remove(child)
         element.tag = _local(element.tag)
@@ -174,7 +273,7 @@ def to_svg(drawing: Drawing, name: str, alt: str) -> str:
             for key, value in attributes.items()
             if not (key == "id" and NUMBERED.fullmatch(value))
         }
-        # Indentation, of which matplotlib is fond.
+        # matplotlib's indentation.
         element.text, element.tail = (
             part if part and part.strip() else None for part in (element.text, element.tail)
         )
@@ -197,13 +296,13 @@ def _local(name: str) -> str:
 
 
 def _adapted(key: str, value: str, prefix: str) -> str:
-    """An attribute as the page needs it: own ids, the page's colour and font, no idle digits."""
+    """An attribute with unique ids, the page's colour and font, and two decimals."""
     if key == "id":
         return prefix + value
     if key == "href":
         return f"#{prefix}{value[1:]}" if value.startswith("#") else "".join(value.split())
     if key == "style":
-        value = FAMILIES.sub("system-ui", value.replace(BLACK, "currentColor"))
-    if key != "transform":  # a heat map's is the size of a cell, of which there are many
+        value = FONTS.sub("system-ui", value.replace(BLACK, "currentColor"))
+    if key != "transform":  # of a heat map it is the size of a cell, which needs all its digits
         value = HUNDREDTHS.sub(r"\1", value)
     return " ".join(value.replace("url(#", f"url(#{prefix}").split())

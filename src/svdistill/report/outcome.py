@@ -1,78 +1,92 @@
-"""What distillation gained: teacher, student before and after."""
+"""The outcome of one run: teacher, student before and student after."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from rich import box
-from rich.table import Table
+from svdistill.common import Cell, Table, columns, millions, millions_cell, number_cell
+from svdistill.report.runs import Run, teacher_network
+from svdistill.training import BeforeAfter, read_before_after
 
-from svdistill.report.runs import Run, millions, teacher_network
-from svdistill.report.statistics import wilson_interval
-from svdistill.report.tables import Cell, Heading, HTMLTable, number_cell
-from svdistill.training import BeforeAfter, NetworkFigures, read_before_after
-
-BEFORE_AFTER_HEADINGS = ("", "accuracy % (95 %)", "parameters", "FLOPs", "latency", "file")
+Z_95: Final = 1.959963984540054
 
 
-def before_after_table(measured: BeforeAfter) -> Table:
-    """The table for a rich console."""
-    # Narrow enough for a terminal of 80 columns.
-    table = Table(
-        box=box.SIMPLE,
-        caption=before_after_note(measured),
-        caption_justify="left",
-        collapse_padding=True,
-        pad_edge=False,
-    )
-    for place, heading in enumerate(BEFORE_AFTER_HEADINGS):
-        table.add_column(heading, justify="right" if place else "left", no_wrap=True)
-    for cells in before_after_rows(measured):
-        table.add_row(*cells)
-    return table
+def wilson_interval(percent: float, images: int) -> tuple[float, float]:
+    """The 95 % confidence interval of an accuracy, in percent.
+
+    With p the share of correct answers among n, and z the quantile of the normal distribution::
+
+        (p + z^2 / 2n  -+  z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
+
+    It covers the same network's accuracy on other images of the same kind, not the accuracy of
+    another training.
+
+    Args:
+        percent: the accuracy, 0 to 100.
+        images: their number, 1 or more.
+
+    Example:
+        >>> [round(bound, 1) for bound in wilson_interval(90.0, 100)]
+        [82.6, 94.5]
+
+    Source: Wilson, "Probable inference, the law of succession, and statistical inference", JASA
+    1927.
+    """
+    p = percent / 100
+    centre = p + Z_95**2 / (2 * images)
+    half = Z_95 * math.sqrt(p * (1 - p) / images + Z_95**2 / (4 * images**2))
+    scale = 100 / (1 + Z_95**2 / images)
+    return scale * (centre - half), scale * (centre + half)
 
 
-def before_after_rows(measured: BeforeAfter) -> list[tuple[str, ...]]:
-    """The cells, a row for each network that there is."""
-    return [
-        (name, *_cells(figures, measured.test_images)) for name, figures in measured.rows().items()
-    ]
+def before_after_table(measured: BeforeAfter, title: str = "", teacher: str = "") -> Table:
+    """Accuracy and cost of teacher, student before and student after.
 
-
-def before_after_note(measured: BeforeAfter) -> str:
-    """What was measured, and on what."""
+    Args:
+        measured: as a run measured them.
+        title: of the table.
+        teacher: the name of the teacher's network.
+    """
+    rows = []
+    for name, figures in measured.rows().items():
+        low, high = wilson_interval(figures.accuracy, measured.test_images)
+        rows.append(
+            (
+                Cell(f"teacher {teacher}".strip() if name == "teacher" else name),
+                Cell(f"{figures.accuracy:.2f} ({low:.1f}-{high:.1f})", figures.accuracy),
+                millions_cell(figures.parameters, digits=3),
+                millions_cell(figures.flops),
+                number_cell(figures.milliseconds, "{:.1f} ms"),
+                number_cell(figures.bytes / 1e6, "{:.1f} MB"),
+            )
+        )
+    headings = ("accuracy % (95 %)", "parameters", "FLOPs", "latency", "file")
     threads = f"{measured.threads} thread{'s' if measured.threads > 1 else ''}"
-    return (
-        f"accuracy on {measured.test_images:,} test images, with its 95 % interval; latency of one "
-        f"image on the CPU, {threads}, the median"
+    return Table(
+        title=title,
+        columns=columns("network", *headings),
+        rows=tuple(rows),
+        caption=f"Accuracy on {measured.test_images:,} test images, with its 95 % interval; "
+        f"latency of one image on the CPU, {threads}, the median",
+        best=(len(rows) - 1,),
+        sortable=False,
     )
 
 
-def _cells(figures: NetworkFigures, images: int) -> tuple[str, ...]:
-    low, high = wilson_interval(figures.accuracy, images)
-    return (
-        f"{figures.accuracy:.2f} ({low:.1f}-{high:.1f})",
-        millions(figures.parameters, digits=3),
-        millions(figures.flops),
-        f"{figures.milliseconds:.1f} ms",
-        f"{figures.bytes / 1e6:.1f} MB",
-    )
-
-
-OUTCOME_HEADINGS: Final = (
-    "accuracy %",
-    "95 % interval",
-    "parameters",
-    "FLOPs",
-    "latency, ms",
-    "file, MB",
-)
+# Of the tiles: the measured field, its text, and the word for a smaller value.
+COSTS: Final[dict[str, tuple[str, Callable[[Any], str], str]]] = {
+    "parameters": ("parameters", lambda count: millions(count, digits=3), "fewer"),
+    "FLOPs": ("flops", millions, "fewer"),
+    "latency": ("milliseconds", "{:.1f} ms".format, "less"),
+    "weights": ("bytes", lambda count: f"{count / 1e6:.2f} MB", "less"),
+}
 
 
 class Tile(NamedTuple):
-    """A number that stands out, what it is, and what to hold beside it."""
+    """A prominent number, its label, and what to compare it with."""
 
     label: str
     number: str
@@ -81,36 +95,42 @@ class Tile(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to.
+    """The outcome of a run.
 
     Attributes:
         title: its network and method.
-        tiles: its numbers in short.
-        sentences: what to think of them.
-        table: teacher, student before and student after; None where a run did not measure them.
+        tiles: its main numbers.
+        sentences: remarks on them.
+        table: teacher, student before and student after; None if the run did not measure them.
     """
 
     title: str
     tiles: tuple[Tile, ...]
     sentences: str
-    table: HTMLTable | None = None
+    table: Table | None = None
 
 
 def outcome(run: Run) -> Outcome:
-    """Sum a run up.
+    """Summarise a run.
 
     Args:
-        run: of any kind; one of an early version did not measure its student before.
+        run: of any kind.
 
     Raises:
         RunError: its before_after.json is damaged.
     """
     measured = read_before_after(run.path)
     before = None if measured is None else measured.before.accuracy
-    tiles = (*_accuracies(run, before), *(_costs(run) if measured is None else _prices(measured)))
-    sentences = (_of_teacher(run, before), _of_best_epoch(run))
-    table = None if measured is None else _table(run, measured)
-    return Outcome(f"{run.pair}, {run.row}", tiles, " ".join(filter(None, sentences)), table)
+    tiles = (
+        *_accuracies(run, before),
+        *(_costs(run) if measured is None else _costs_beside_teacher(measured)),
+    )
+    sentences = (_teacher_remark(run, before), _best_epoch_remark(run))
+    title = f"{run.pair}, {run.row}"
+    table = None
+    if measured is not None:
+        table = before_after_table(measured, title, teacher_network(run))
+    return Outcome(title, tiles, " ".join(filter(None, sentences)), table)
 
 
 def _accuracies(run: Run, before: float | None) -> list[Tile]:
@@ -133,59 +153,44 @@ def _costs(run: Run) -> list[Tile]:
     ]
 
 
-def _prices(measured: BeforeAfter) -> list[Tile]:
-    """What the student costs, and how that compares with its teacher."""
-    own, teacher = measured.after, measured.teacher
-
-    def against(of: Callable[[NetworkFigures], float], less: str, more: str) -> str:
-        return "" if teacher is None else _times(of(teacher), of(own), less, more)
-
-    return [
-        Tile(
-            "parameters",
-            millions(own.parameters, digits=3),
-            against(lambda one: one.parameters, "fewer", "more"),
-        ),
-        Tile("FLOPs", millions(own.flops), against(lambda one: one.flops, "fewer", "more")),
-        Tile(
-            "latency",
-            f"{own.milliseconds:.1f} ms",
-            against(lambda one: one.milliseconds, "less", "more"),
-        ),
-        Tile(
-            "weights",
-            f"{own.bytes / 1e6:.2f} MB",
-            against(lambda one: one.bytes, "less", "more"),
-        ),
-    ]
+def _costs_beside_teacher(measured: BeforeAfter) -> list[Tile]:
+    """The student's costs, compared with its teacher's."""
+    tiles = []
+    for label, (field, text, less) in COSTS.items():
+        own = getattr(measured.after, field)
+        beside = ""
+        if measured.teacher is not None:
+            beside = _times(getattr(measured.teacher, field), own, less)
+        tiles.append(Tile(label, text(own), beside))
+    return tiles
 
 
-def _times(teacher: float, student: float, less: str, more: str) -> str:
-    """By what factor a student's cost differs.
+def _times(teacher: float, student: float, less: str) -> str:
+    """The factor by which a student's cost differs from its teacher's.
 
     Example:
-        >>> _times(74.0, 4.3, "less", "more"), _times(1.0, 1.0, "less", "more")
+        >>> _times(74.0, 4.3, "less"), _times(1.0, 1.0, "less")
         ('17 × less than the teacher', 'as the teacher')
     """
     ratio = max(teacher, student) / max(min(teacher, student), 1e-12)
     digits = 0 if ratio >= 10 else 1
     if round(ratio, digits) == 1:
         return "as the teacher"
-    return f"{ratio:.{digits}f} × {less if student < teacher else more} than the teacher"
+    return f"{ratio:.{digits}f} × {less if student < teacher else 'more'} than the teacher"
 
 
-def _of_teacher(run: Run, before: float | None) -> str:
+def _teacher_remark(run: Run, before: float | None) -> str:
     teacher, after = run.summary.teacher_accuracy, run.summary.last_accuracy
     if teacher is None:
         return ""
     if before is not None and teacher <= before:
-        return "The student began no worse than its teacher, which had nothing to teach."
+        return "The student was no worse than its teacher before distillation."
     if after > teacher:
-        return "On these images the student is more often right than its teacher."
+        return "On these images the student is more accurate than its teacher."
     return ""
 
 
-def _of_best_epoch(run: Run) -> str:
+def _best_epoch_remark(run: Run) -> str:
     summary = run.summary
     if summary.best_accuracy <= summary.last_accuracy:
         return ""
@@ -198,33 +203,4 @@ def _of_best_epoch(run: Run) -> str:
         f"The best epoch was {summary.best_epoch + 1} of {summary.epochs}, with "
         f"{summary.best_accuracy:.2f} %, chosen on {chosen}; its weights are "
         "student-best.safetensors."
-    )
-
-
-def _table(run: Run, measured: BeforeAfter) -> HTMLTable:
-    names = {"teacher": f"teacher {teacher_network(run)}".strip()}
-    rows = [
-        _row(names.get(name, name), one, measured.test_images)
-        for name, one in measured.rows().items()
-    ]
-    note = before_after_note(measured)
-    return HTMLTable(
-        title=f"{run.pair}, {run.row}",
-        caption=note[0].upper() + note[1:],
-        headings=(Heading("network", numeric=False), *map(Heading, OUTCOME_HEADINGS)),
-        rows=tuple(rows),
-        best=(len(rows) - 1,),
-    )
-
-
-def _row(name: str, figures: NetworkFigures, images: int) -> tuple[Cell, ...]:
-    low, high = wilson_interval(figures.accuracy, images)
-    return (
-        Cell(name),
-        number_cell(figures.accuracy),
-        Cell(f"{low:.1f} to {high:.1f}", low),
-        Cell(millions(figures.parameters, digits=3), figures.parameters),
-        Cell(millions(figures.flops), figures.flops),
-        number_cell(figures.milliseconds),
-        number_cell(figures.bytes / 1e6),
     )

@@ -14,36 +14,28 @@ from typing import Final
 
 from rich.console import Console
 
-from svdistill.common import ArgumentError, RunError, duration, write_atomically
+from svdistill.common import ArgumentError, RunError, Table, duration, write_atomically
 from svdistill.config import OBJECT
-from svdistill.report.accuracy import (
-    Headline,
-    accuracy_note,
-    accuracy_table,
-    headline,
-    step_time_table,
-)
+from svdistill.report.accuracy import Headline, accuracy_table, headline, step_time_table
 from svdistill.report.comparison import Comparison, compare
-from svdistill.report.curves import run_curves
-from svdistill.report.deviations import deviation_table, deviations, network_deviations
-from svdistill.report.outcome import Outcome, outcome
-from svdistill.report.rebuilding import image_facts
-from svdistill.report.runs import Run, dataset_name, find_runs, loss_name, teacher_network
-from svdistill.report.sections import (
+from svdistill.report.curves import clipping_section, curves_section, run_curves
+from svdistill.report.details import (
     Configuration,
+    Facts,
     Machine,
-    Part,
-    clipping_section,
     configurations,
-    cost_section,
-    curves_section,
+    deviation_table,
+    image_facts,
     machines,
-    spectra_section,
-    vectors_section,
+    network_deviations,
 )
-from svdistill.report.tables import HTMLTable
+from svdistill.report.figure import Section
+from svdistill.report.outcome import Outcome, outcome
+from svdistill.report.runs import Run, dataset_name, find_runs, loss_name, teacher_network
+from svdistill.report.taps import spectra_section
+from svdistill.report.tradeoffs import cost_section, vectors_section
 
-# Every section in its order, by the field of `Contents` that it shows.
+# The headings of all sections in their order, by the field of `Contents` that each shows.
 SECTIONS: Final = {
     "outcome": "Outcome",
     "summary": "Summary",
@@ -58,122 +50,102 @@ SECTIONS: Final = {
     "details": "Details",
 }
 
+MOST_NAMED: Final = 4  # pairs of networks in a title
 
-@dataclass(frozen=True)
-class AccuracyEntry:
-    """A comparison's accuracies, and how to read them."""
-
-    table: HTMLTable
-    note: str
-
-
-@dataclass(frozen=True)
-class Facts:
-    """Names and values, of what the title says."""
-
-    title: str
-    facts: list[tuple[str, str]]
+FEW: Final = 3  # distilled runs that are shown one by one beside their comparison
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """All that a page shows. A section with nothing in it is left out.
+    """The contents of a page. A section without contents is left out.
 
     Attributes:
         title, lead: of the page.
-        outcome: what each of a few runs came to.
-        is_one_student: whether it is of one run, of which it is not known what its teacher brought.
-        summary: what each comparison comes down to.
-        accuracy: a table for each.
+        run_count: number of runs.
+        is_of_paper: whether any run trained one of the paper's networks.
+        is_one_student: whether the page shows one distilled run, without a student alone.
+        outcome: of each of a few runs.
+        summary: the headline of each comparison.
+        accuracy: a table for each comparison.
         curves, vectors, cost, clipping, spectra: their figures.
         steps: tables of the share of step time.
-        images: facts of the images that each of a few runs trained on.
-        details: what makes the runs again.
-        machines: that they were made on.
-        deviations: where runs of the paper's networks differ from the paper.
-        networks: how these networks differ from its table.
-        of_seed: whether any of its networks are among the runs.
-        run_count: how many there are.
+        images: the images of each of a few runs.
+        details: the configurations of all rows.
+        machines: on which the runs were made.
+        deviations: from the paper, of comparisons of its networks.
+        networks: how the sizes of these networks differ from the paper's table.
     """
 
     title: str = ""
     lead: str = ""
-    outcome: Sequence[Outcome] = ()
+    run_count: int
+    is_of_paper: bool
     is_one_student: bool = False
+    outcome: Sequence[Outcome] = ()
     summary: Sequence[Headline] = ()
-    accuracy: Sequence[AccuracyEntry] = ()
-    curves: Sequence[Part] = ()
-    vectors: Sequence[Part] = ()
-    cost: Sequence[Part] = ()
-    steps: Sequence[HTMLTable] = ()
-    clipping: Sequence[Part] = ()
-    spectra: Sequence[Part] = ()
+    accuracy: Sequence[Table] = ()
+    curves: Sequence[Section] = ()
+    vectors: Sequence[Section] = ()
+    cost: Sequence[Section] = ()
+    steps: Sequence[Table] = ()
+    clipping: Sequence[Section] = ()
+    spectra: Sequence[Section] = ()
     images: Sequence[Facts] = ()
     details: Sequence[Configuration] = ()
     machines: Sequence[Machine] = ()
-    deviations: Sequence[HTMLTable] = ()
+    deviations: Sequence[Table] = ()
     networks: dict[str, str]
-    of_seed: bool
-    run_count: int
 
     @property
     def sections(self) -> dict[str, str]:
-        """Names and headings of those that the page has."""
+        """Names and headings of the sections that the page has."""
         return {name: heading for name, heading in SECTIONS.items() if getattr(self, name)}
 
 
-MOST_NAMED: Final = 4  # networks in a title
-
-FEW: Final = 3  # runs that are shown one by one beside their comparison
-
-
-def contents_of(runs: Sequence[Run], data: str | None) -> Contents:
-    """Gather what the page of some runs shows.
+def page_contents(comparison: Comparison, data: str | None) -> Contents:
+    """Compute all that a page shows.
 
     Args:
-        runs: at least one.
-        data: where the images are now, for runs that do not find theirs.
+        comparison: of at least one run.
+        data: where the images are now, if runs do not find theirs.
 
     Raises:
         RunError: a damaged run.
     """
-    comparisons = compare(runs)
-    taught = [entry for entry in comparisons if any(row.is_taught for row in entry.methods)]
-    few = _few(runs, comparisons)
+    runs, pairs = comparison.runs, comparison.pairs
+    distilled = [pair for pair in pairs if pair.distilled]
+    few = _few_runs(comparison)
     contents = Contents(
-        outcome=[outcome(run) for run in few],
-        clipping=clipping_section(taught),
-        spectra=spectra_section(taught, data),
-        images=[Facts(f"{run.pair}, {run.row}", image_facts(run)) for run in few],
-        details=[row for entry in comparisons for row in configurations(entry)],
-        machines=machines(runs),
-        deviations=[
-            deviation_table(entry, deviations(entry)) for entry in comparisons if entry.is_of_seed
-        ],
-        networks=network_deviations(comparisons),
-        of_seed=any(entry.is_of_seed for entry in comparisons),
         run_count=len(runs),
+        is_of_paper=any(pair.is_of_paper for pair in pairs),
+        outcome=[outcome(run) for run in few],
+        clipping=clipping_section(distilled),
+        spectra=spectra_section(distilled, data),
+        images=[image_facts(run) for run in few],
+        details=[row for pair in pairs for row in configurations(pair)],
+        machines=machines(runs),
+        deviations=[deviation_table(pair) for pair in pairs if pair.is_of_paper],
+        networks=network_deviations(runs),
     )
     if len(runs) == 1:
-        return _of_one(runs[0], contents)
-    return _of_several(runs, comparisons, contents)
+        return _contents_of_one(runs[0], contents)
+    return _contents_of_several(comparison, contents)
 
 
-def _few(runs: Sequence[Run], comparisons: Sequence[Comparison]) -> list[Run]:
-    """The run of a page of one; the taught students of others, where they are few, a row each."""
-    if len(runs) == 1:
-        return list(runs)
-    taught = [row.runs for entry in comparisons for row in entry.methods if row.is_taught]
-    return [row[0] for row in taught] if sum(map(len, taught)) == len(taught) <= FEW else []
+def _few_runs(comparison: Comparison) -> list[Run]:
+    """The only run; or the distilled runs, if there are few and each is a row."""
+    if len(comparison.runs) == 1:
+        return list(comparison.runs)
+    rows = [method.runs for pair in comparison.pairs for method in pair.distilled]
+    return [row[0] for row in rows] if sum(map(len, rows)) == len(rows) <= FEW else []
 
 
-def _of_one(run: Run, contents: Contents) -> Contents:
+def _contents_of_one(run: Run, contents: Contents) -> Contents:
     name = run.pair if run.summary.network == OBJECT else run.summary.network
     kind = "Distillation" if run.is_distilled else "Training"
-    teacher = teacher_network(run) or "its teacher"
     how = "Trained alone"
     if run.is_distilled:
-        how = f"Learnt from {teacher} by {loss_name(run.config)}"
+        how = f"Distilled from {teacher_network(run) or 'its teacher'} by {loss_name(run.config)}"
     epochs = f"{run.summary.epochs} epoch{'' if run.summary.epochs == 1 else 's'}"
     return replace(
         contents,
@@ -181,54 +153,50 @@ def _of_one(run: Run, contents: Contents) -> Contents:
         lead=f"{how} in {epochs} on {dataset_name(run.config)}. Training and "
         f"evaluation took {duration(run.summary.seconds)}.",
         is_one_student=run.is_distilled,
-        curves=[Part(run.pair, (run_curves(run),))],
+        curves=[Section(run.pair, (run_curves(run),))],
     )
 
 
-def _of_several(
-    runs: Sequence[Run], comparisons: Sequence[Comparison], contents: Contents
-) -> Contents:
-    vectors, steps = vectors_section(comparisons), map(step_time_table, comparisons)
+def _contents_of_several(comparison: Comparison, contents: Contents) -> Contents:
+    pairs = comparison.pairs
+    vectors, steps = vectors_section(comparison), map(step_time_table, pairs)
     return replace(
         contents,
-        title=f"Distillation report: {_pairs(comparisons)}",
-        lead=_lead(runs, comparisons),
-        summary=[headline(comparison) for comparison in comparisons],
-        accuracy=[
-            AccuracyEntry(accuracy_table(comparison), accuracy_note(comparison))
-            for comparison in comparisons
-        ],
-        curves=curves_section(comparisons),
-        # The paper has a figure of them, so that its networks' pages say why there is none here.
-        vectors=[part for part in vectors if part.figures or contents.of_seed],
-        cost=cost_section(comparisons),
+        title=f"Distillation report: {_pair_names(comparison)}",
+        lead=_lead(comparison),
+        summary=[headline(pair) for pair in pairs],
+        accuracy=[accuracy_table(pair) for pair in pairs],
+        curves=curves_section(pairs),
+        # The paper has this figure, so pages of its networks say why it is missing.
+        vectors=[part for part in vectors if part.figures or contents.is_of_paper],
+        cost=cost_section(comparison),
         steps=[table for table in steps if table is not None],
     )
 
 
-def _lead(runs: Sequence[Run], comparisons: Sequence[Comparison]) -> str:
-    """What was compared, on what data, and how often."""
-    data = _listed(comparison.data for comparison in comparisons)
-    rows = [row for comparison in comparisons for row in comparison.methods]
+def _lead(comparison: Comparison) -> str:
+    """What was compared, on which data, with how many seeds."""
+    rows = [row for pair in comparison.pairs for row in pair.methods]
     kinds = {
         "teachers": any(row.is_teacher for row in rows),
         "students alone": any(row.is_alone for row in rows),
-        "taught students": any(row.is_taught for row in rows),
+        "distilled students": any(row.is_distilled for row in rows),
     }
     seeds = max(len(set(row.seeds)) for row in rows)
     return (
-        f"{len(runs)} runs on {data}: {_listed(kind for kind, there in kinds.items() if there)}, "
+        f"{len(comparison.runs)} runs on {_listed(pair.data for pair in comparison.pairs)}: "
+        f"{_listed(kind for kind, there in kinds.items() if there)}, "
         f"with up to {seeds} seed{'' if seeds == 1 else 's'}."
     )
 
 
-def _pairs(comparisons: Sequence[Comparison]) -> str:
-    pairs = dict.fromkeys(entry.pair for entry in comparisons)
-    return _listed(pairs) if len(pairs) <= MOST_NAMED else f"{len(pairs)} networks"
+def _pair_names(comparison: Comparison) -> str:
+    names = dict.fromkeys(pair.pair for pair in comparison.pairs)
+    return _listed(names) if len(names) <= MOST_NAMED else f"{len(names)} networks"
 
 
 def _listed(names: Iterable[str]) -> str:
-    """Names, each once, as in a sentence."""
+    """Names as an enumeration, each once."""
     *most, last = dict.fromkeys(names)
     return f"{', '.join(most)} and {last}" if most else last
 
@@ -240,23 +208,23 @@ def write_report(
     data: str | None = None,
     console: Console | None = None,
 ) -> Path:
-    """Write finished runs as one HTML page that holds all it shows.
+    """Write finished runs as one self-contained HTML page.
 
-    Nothing is trained. Where weights of a student and of its teacher are there, and the images,
-    their feature maps are looked at. Nothing is downloaded, and no code of the runs' own is run.
-    The page says what is missing.
+    Nothing is trained or downloaded, and no code of the user's own is run. If the weights of a
+    student, its teacher and the images are available, the page shows their feature maps. It says
+    what is missing.
 
     Args:
-        runs: run directories, or folders that hold some at any depth.
+        runs: run directories, or folders that contain some at any depth.
         output: the page; a file of this name is replaced.
-        data: where the images are now, for runs that do not find theirs, such as `parquet:PATH`.
+        data: where the images are now, if runs do not find theirs, such as `parquet:PATH`.
         console: where progress goes; nowhere by default.
 
     Returns:
         The page's path.
 
     Raises:
-        ArgumentError: data that is nowhere.
+        ArgumentError: data that does not exist.
         RunError: a path without finished runs, a damaged run, or a page that cannot be written.
     """
     path = Path(output)
@@ -264,9 +232,9 @@ def write_report(
     _require_images(data)
     console = console or Console(quiet=True)
     with console.status("reading runs") as status:
-        found = find_runs(runs)
-        status.update("drawing figures, timing networks, looking at feature maps")
-        page = _render(contents_of(found, data))
+        comparison = compare(find_runs(runs))
+        status.update("drawing figures, timing networks, reading feature maps")
+        page = _render(page_contents(comparison, data))
     write_atomically(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
     return path
 
@@ -294,7 +262,7 @@ def _render(contents: Contents) -> str:
 
 
 def _require_writable(path: Path) -> None:
-    """Raise `RunError` now rather than after the work."""
+    """Raise `RunError` before the work rather than after it."""
     folder = path.parent
     if path.is_dir():
         got, remedy = "a directory", "name a file, such as report.html"
@@ -308,7 +276,7 @@ def _require_writable(path: Path) -> None:
 
 
 def _require_images(data: str | None) -> None:
-    """Raise `ArgumentError` where a person says that images are where none are."""
+    """Raise `ArgumentError` if the given images do not exist."""
     scheme, _, place = (data or "digits").partition(":")
     if scheme not in ("digits", "hub") and not (place and Path(place).expanduser().exists()):
         raise ArgumentError(

@@ -1,4 +1,4 @@
-"""Finished runs, their names in tables, and where they come from."""
+"""Finished runs: how they are read and named, and which run trained their teacher."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from rich.table import Table
-
-from svdistill.common import RunError, SVDistillError, nearest
+from svdistill.common import RunError, SVDistillError, millions, nearest
 from svdistill.config import OBJECT
 from svdistill.losses import OPTIONS, may_read, registered_specs, titles
-from svdistill.networks import NetworkDescription, is_code, is_zoo, network_names
+from svdistill.networks import is_code, is_zoo, network_names
 from svdistill.runs import (
     EpochRecord,
     RunDirectory,
@@ -27,9 +25,11 @@ from svdistill.runs import (
 )
 from svdistill.store import MANIFEST_NAME, read_manifest
 
+Config = Mapping[str, Any]
+
 GRADIENTS: Final = {"poster": "poster's gradient", "authors": "authors' gradient"}
 
-# How a row names an option of a loss that is not as in the paper.
+# How a row names an option of a loss that differs from the paper's value.
 OPTION_TEXTS: Final[Mapping[str, Callable[[Any], str]]] = {
     "num_vectors": "k = {}".format,
     "beta": "beta = {:g}".format,
@@ -45,16 +45,34 @@ CLIPS: Final = {
     "none": "unclipped",
 }
 
+# Names of data sets, by the scheme of a configuration or the last part of its path.
+SCHEME_NAMES: Final = {
+    "digits": "scikit-learn's digits",
+    "tiny_imagenet": "Tiny-ImageNet",
+    OBJECT: "images given in Python",
+}
 
-def row_name(config: Mapping[str, Any]) -> str:
-    """Name the row of a run: its method, and what differs there from the paper's way.
+DATA_NAMES: Final = {"cifar100": "CIFAR-100", "cifar-100": "CIFAR-100", "imagenet": "ImageNet"}
 
-    Runs of one row differ in seed, schedule or length alone. In 2-stage training nothing is
-    clipped, so no clip is named. Labels are usually weighted 0.1 beside soft targets of 0.9, and
-    soft targets are not clipped; every other loss is usually clipped per tensor and weighted 1.
+FAMILIES: Final = {
+    "vgg": "VGG",
+    "vgg_stride": "VGG_stride",
+    "mobilenet": "MobileNet",
+    "resnext": "ResNeXt",
+}
+
+DIGITS: Final = re.compile(r"([0-9]+)")
+
+
+def row_name(config: Config) -> str:
+    """Name the row of a run: its method, and the options that differ from the paper's.
+
+    Runs of one row differ in seed, schedule or length alone. Two-stage training clips nothing, so
+    its rows name no clip. The usual weights are 0.1 for the labels beside soft targets of 0.9, and
+    1 for all other losses; soft targets are not clipped, all other losses are clipped per tensor.
 
     Args:
-        config: the values of a run's config.yaml; those that an older version did not know may
+        config: the values of a run's config.yaml; values that an older version did not write may
             be missing.
 
     Returns:
@@ -68,27 +86,37 @@ def row_name(config: Mapping[str, Any]) -> str:
     """
     if "loss" not in config:
         return "teacher" if str(config["network"]).endswith("_teacher") else "student alone"
+    return ", ".join([loss_name(config), *row_options(config)])
+
+
+def row_options(config: Config) -> list[str]:
+    """The part of a distilled run's row name that follows its loss.
+
+    Example:
+        >>> row_options({"loss": "fsp"})
+        ['1-stage']
+    """
     loss = str(config["loss"])
     two_stages = config.get("transfer_epochs", 0) > 0
     usually_two = any(spec.stages == 2 for spec in registered_specs(loss))
-    suffixes = ["2-stage"] if two_stages else ["1-stage"] if usually_two else []
-    suffixes += [
+    parts = ["2-stage"] if two_stages else ["1-stage"] if usually_two else []
+    parts += [
         text(config[option])
         for option, text in OPTION_TEXTS.items()
         if may_read(loss, option) and config.get(option, OPTIONS[option]) != OPTIONS[option]
     ]
-    usual_clip = "none" if _is_of_task(loss) else "norm"
-    if not two_stages and config.get("clip", "norm") != usual_clip:
-        suffixes.append(CLIPS[config.get("clip", "norm")])
+    clip = config.get("clip", "norm")
+    if not two_stages and clip != ("none" if _is_task_loss(loss) else "norm"):
+        parts.append(CLIPS[clip])
     if config.get("student_taps"):
-        suffixes.append(f"taps {' '.join(config['student_taps'])}")
+        parts.append(f"taps {' '.join(config['student_taps'])}")
     if config.get("unlabelled"):
-        suffixes.append("unlabelled images too")
-    return ", ".join([loss_name(config), *suffixes, *_weights(config)])
+        parts.append("unlabelled images too")
+    return [*parts, *_weights(config)]
 
 
-def loss_name(config: Mapping[str, Any]) -> str:
-    """Name what a run transferred, and nothing of how.
+def loss_name(config: Config) -> str:
+    """The titles of a run's losses, without their options.
 
     Example:
         >>> loss_name({"loss": "svd+soft_target"})
@@ -97,18 +125,18 @@ def loss_name(config: Mapping[str, Any]) -> str:
     return " + ".join(titles(str(config["loss"])))
 
 
-def _is_of_task(loss: str) -> bool:
-    """Whether all of a sum's losses are of those that are not clipped beside another."""
+def _is_task_loss(loss: str) -> bool:
+    """Whether none of a sum's losses is clipped beside another."""
     specs = registered_specs(loss)
     return len(specs) == len(titles(loss)) and not any(spec.clipped for spec in specs)
 
 
-def _weights(config: Mapping[str, Any]) -> list[str]:
-    """The weights of task and transfer, and of a soft target beside another loss, if unusual."""
+def _weights(config: Config) -> list[str]:
+    """The weights of task, transfer and added losses, if they are unusual."""
     loss = str(config["loss"])
     weights = [config.get("task_weight", 1.0), config.get("transfer_weight", 1.0)]
     usual = [1.0, 1.0]
-    if _is_of_task(loss):
+    if _is_task_loss(loss):
         usual = [0.1, 0.9]
     elif added := [spec.weight for spec in registered_specs(loss) if spec.weight]:
         weights += [config.get(weight, 1.0) for weight in added]
@@ -116,18 +144,8 @@ def _weights(config: Mapping[str, Any]) -> list[str]:
     return [] if weights == usual else ["weights " + " : ".join(f"{w:g}" for w in weights)]
 
 
-# By what a configuration says as a whole or before the colon; by the last part of a path.
-SCHEME_NAMES: Final = {
-    "digits": "scikit-learn's digits",
-    "tiny_imagenet": "Tiny-ImageNet",
-    OBJECT: "images given in Python",
-}
-
-DATA_NAMES: Final = {"cifar100": "CIFAR-100", "cifar-100": "CIFAR-100", "imagenet": "ImageNet"}
-
-
-def dataset_name(config: Mapping[str, Any]) -> str:
-    """The data set of a run as people name it.
+def dataset_name(config: Config) -> str:
+    """The usual name of a run's data set.
 
     Example:
         >>> dataset_name({"data": "parquet:data/cifar100"})
@@ -138,8 +156,8 @@ def dataset_name(config: Mapping[str, Any]) -> str:
     return SCHEME_NAMES.get(scheme) or DATA_NAMES.get(name.lower(), name)
 
 
-def class_choice(config: Mapping[str, Any]) -> str:
-    """Which of its classes a run kept.
+def class_choice(config: Config) -> str:
+    """Which of its data set's classes a run kept.
 
     Example:
         >>> class_choice({"classes_every": 5}), class_choice({"classes": "50@0"})
@@ -151,112 +169,15 @@ def class_choice(config: Mapping[str, Any]) -> str:
     return ", ".join(chosen) or "all classes"
 
 
-def network_table(network: NetworkDescription) -> Table:
-    """One network, a row for each part; taps are marked.
-
-    Args:
-        network: as `describe_network` returns it.
-
-    Returns:
-        A table for a rich console.
-    """
-    side = network.image_size
-    table = Table(
-        title=f"{network.name}, {network.num_classes} classes, width {network.width:g}, "
-        f"images 3x{side}x{side}",
-        caption=_caption(network),
-        caption_justify="left",
-        title_justify="left",
-    )
-    table.add_column("part")
-    table.add_column("tap")
-    for heading in ("output", "parameters", "FLOPs"):
-        table.add_column(heading, justify="right")
-    for stage in network.stages:
-        table.add_row(
-            stage.path,
-            "tap" if stage.is_tap else "",
-            "x".join(map(str, stage.shape)),
-            f"{stage.parameters:,}",
-            millions(stage.flops),
-        )
-    table.add_section()
-    table.add_row("all", "", "", f"{network.profile.parameters:,}", millions(network.profile.flops))
-    if network.published is not None:
-        table.add_row(
-            "paper's table",
-            "",
-            "",
-            millions(network.published.parameters, digits=2),
-            millions(network.published.flops),
-        )
-    return table
-
-
-def networks_table(networks: Sequence[NetworkDescription]) -> Table:
-    """Several networks, a row for each, with the taps' shapes.
-
-    Args:
-        networks: as `describe_network` returns them.
-
-    Returns:
-        A table for a rich console.
-    """
-    table = Table(title="Networks (FLOPs = 2 x multiply-adds)", title_justify="left")
-    table.add_column("network", no_wrap=True)
-    for heading in ("parameters", "seed says", "FLOPs", "seed says"):
-        table.add_column(heading, justify="right")
-    table.add_column("taps")
-    for network in networks:
-        published = network.published
-        table.add_row(
-            network.name,
-            millions(network.profile.parameters, digits=2),
-            millions(published.parameters, digits=2) if published else "",
-            millions(network.profile.flops),
-            millions(published.flops) if published else "",
-            " ".join("x".join(map(str, shape)) for _, shape in network.profile.taps),
-        )
-    return table
-
-
-def millions(count: int, digits: int = 1) -> str:
-    """A count in millions.
-
-    Example:
-        >>> millions(10_885_540, digits=2)
-        '10.89M'
-    """
-    return f"{count / 1e6:.{digits}f}M"
-
-
-def _caption(network: NetworkDescription) -> str:
-    note = "FLOPs = 2 x multiply-adds of one image."
-    if network.published is not None and network.published.deviation:
-        note += f" Deviation: {network.published.deviation}."
-    return note
-
-
-NUMBER: Final = re.compile(r"([0-9]+)")
-
-
-FAMILIES = {
-    "vgg": "VGG",
-    "vgg_stride": "VGG_stride",
-    "mobilenet": "MobileNet",
-    "resnext": "ResNeXt",
-}
-
-
 @dataclass(frozen=True)
 class Run:
-    """All that a finished run has left but its weights.
+    """A finished run, without its weights.
 
     Attributes:
         path: the run directory.
         config: the values of its config.yaml.
         environment: machine and versions, from its environment.json.
-        summary: what came out.
+        summary: its results.
         records: its epochs.
     """
 
@@ -268,16 +189,16 @@ class Run:
 
     @property
     def weights(self) -> Path | None:
-        """Its network after the last epoch; None where the run was kept without it."""
+        """The weights file of its network after the last epoch; None if there is none."""
         path = RunDirectory(self.path).student
         return path if path.exists() else None
 
     @property
     def pair(self) -> str:
-        """The pair of networks it belongs to, as people say it.
+        """The name of its pair of networks.
 
-        One of the paper's networks is called by its family, teacher or student. One that was given
-        as a Python object has no name, and is told from others by its size.
+        That is the family of one of the paper's networks, teacher or student, or the network's
+        name. A network given as a Python object has no name and is identified by its size.
         """
         if self.summary.network == OBJECT:
             return f"own network, {millions(self.summary.parameters, digits=2)} parameters"
@@ -285,7 +206,7 @@ class Run:
         return FAMILIES.get(stem, stem)
 
     @property
-    def is_of_seed(self) -> bool:
+    def is_of_paper(self) -> bool:
         """Whether it trained one of the paper's networks."""
         return self.summary.network in network_names()
 
@@ -296,12 +217,12 @@ class Run:
 
     @property
     def is_teacher(self) -> bool:
-        """Whether it trained a network of the paper's that is meant to teach."""
+        """Whether it trained one of the paper's teacher networks."""
         return self.summary.network.endswith("_teacher") and not self.is_distilled
 
     @property
     def row(self) -> str:
-        """The row of tables and figures it belongs to, see `row_name`."""
+        """The name of its row in tables and figures, see `row_name`."""
         return row_name(self.config)
 
 
@@ -309,22 +230,22 @@ def find_runs(paths: Sequence[str | Path]) -> list[Run]:
     """Read the finished runs at or below some paths; unfinished ones are skipped.
 
     Args:
-        paths: run directories, or folders that hold some at any depth.
+        paths: run directories, or folders that contain some at any depth.
 
     Returns:
-        Each run once, sorted by path, in which numbers count as numbers: `k2` is before `k16`.
+        Each run once, sorted by path; numbers in names sort by value: `k2` is before `k16`.
 
     Raises:
-        RunError: a path that does not exist or holds no finished run, or a damaged run.
+        RunError: a path that does not exist or contains no finished run, or a damaged run.
     """
     folders = {folder.resolve(): folder for path in paths for folder in _finished(Path(path))}
-    return [_read(folder) for folder in sorted(folders.values(), key=_by_numbers)]
+    return [_read(folder) for folder in sorted(folders.values(), key=_natural_key)]
 
 
-def _by_numbers(path: Path) -> list[list[str | int]]:
-    """What sorts a path: of each of its names text and numbers in turn."""
+def _natural_key(path: Path) -> list[list[str | int]]:
+    """The sort key of a path: text and numbers in turn, for each of its names."""
     return [
-        [int(piece) if place % 2 else piece for place, piece in enumerate(NUMBER.split(name))]
+        [int(piece) if place % 2 else piece for place, piece in enumerate(DIGITS.split(name))]
         for name in path.parts
     ]
 
@@ -335,25 +256,14 @@ def _finished(path: Path) -> list[Path]:
     found = [folder for folder in folders if RunDirectory(folder).config.exists()]
     if found:
         return found
-    raise RunError(
-        str(path),
-        expected="a run directory, or a folder of finished runs",
-        got=_instead(path),
-        remedy=_remedy(path),
-    )
-
-
-def _instead(path: Path) -> str:
-    if not path.exists():
-        return "nothing"
-    return "unfinished runs only" if any(path.rglob("config.yaml")) else "no run"
-
-
-def _remedy(path: Path) -> str:
     if path.exists():
-        return "finish a run with --resume, or give another folder"
-    siblings = [folder.name for folder in path.parent.glob("[!.]*") if folder.is_dir()]
-    return nearest(path.name, siblings) if siblings else "check the path"
+        got = "unfinished runs only" if any(path.rglob("config.yaml")) else "no run"
+        remedy = "finish a run with --resume, or give another folder"
+    else:
+        siblings = [folder.name for folder in path.parent.glob("[!.]*") if folder.is_dir()]
+        got, remedy = "nothing", nearest(path.name, siblings) if siblings else "check the path"
+    expected = "a run directory, or a folder of finished runs"
+    raise RunError(str(path), expected=expected, got=got, remedy=remedy)
 
 
 def _read(folder: Path) -> Run:
@@ -368,22 +278,19 @@ def _read(folder: Path) -> Run:
 
 
 def named_teacher(run: Run) -> str:
-    """What a run calls its teacher, or else the knowledge store that it learnt from.
-
-    Empty where neither says.
-    """
+    """The teacher that a run's configuration or knowledge store names; empty if neither does."""
     if not run.config.get("knowledge"):
         return str(run.config.get("teacher") or "")
     try:
         return read_manifest(Path(run.config["knowledge"]) / MANIFEST_NAME).teacher
-    except SVDistillError:  # it is gone, or damaged
+    except SVDistillError:  # the store is missing or damaged
         return ""
 
 
 def teacher_among(run: Run, runs: Sequence[Run]) -> Run | None:
-    """The run that trained a student's teacher; None where it is not among these runs.
+    """The run that trained a student's teacher; None if it is not among these runs.
 
-    A teacher that was moved is known by its directory's name, unless several have it.
+    A teacher that was moved is found by its directory's name, unless several have that name.
     """
     named = named_teacher(run)
     if not named:
@@ -398,10 +305,7 @@ def teacher_among(run: Run, runs: Sequence[Run]) -> Run | None:
 
 
 def teacher_network(run: Run) -> str:
-    """The name of a teacher's network, as far as the run leads to it; else nothing.
-
-    One that was given as a Python object has no name.
-    """
+    """The name of a run's teacher network; empty if it is unknown or a Python object."""
     named = named_teacher(run)
     if is_zoo(named) or is_code(named):
         return named
@@ -412,6 +316,6 @@ def teacher_network(run: Run) -> str:
             name = str(run.config.get("teacher_network") or "") if card is None else card.network
         else:
             name = read_summary(named).network
-    except SVDistillError:  # it is nowhere, or damaged
+    except SVDistillError:  # the teacher is missing or damaged
         return ""
     return "" if name == OBJECT else name

@@ -1,142 +1,34 @@
-"""Singular values and vectors at the taps: their analysis and figures.
-
-Shapes: a tap's maps as matrices [N, P, D], positions by channels, of N images; m = min(P, D).
-"""
+"""Figures of feature maps: singular values and distillation feature vectors."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from svdistill.linalg import are_close
 from svdistill.losses import reads
+from svdistill.report.feature_maps import Analysis, PairMaps, Spectrum, TapSpectra
 from svdistill.report.figure import (
     BLACK,
     BLUE,
     VERMILION,
+    Band,
     Figure,
     LineStyle,
     draw_band,
+    legend,
     new_drawing,
     plain,
     shortened,
-    to_svg,
+    to_figure,
 )
-from svdistill.report.maps import PairMaps, TappedMaps, pair_maps
-from svdistill.report.runs import Run
-from svdistill.report.statistics import Band
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Drawing
     from matplotlib.image import AxesImage
-
-
-@dataclass(frozen=True)
-class Spectrum:
-    """Singular values over the largest, [m] each, and how often two of the leading are close.
-
-    Attributes:
-        mean: over the images.
-        low, high: 10 % and 90 % quantiles over the images.
-        close: share of the images in which two of the k + 1 leading values lie so close to each
-            other, or the last to zero, that a gradient in float32 is damped.
-    """
-
-    mean: Tensor
-    low: Tensor
-    high: Tensor
-    close: float
-
-
-@dataclass(frozen=True)
-class TapSpectra:
-    """The spectra at a tap of the student, and at the teacher's that it is compared with.
-
-    None are those of networks that are not at hand.
-    """
-
-    tap: str
-    teacher: Spectrum | None
-    before: Spectrum | None
-    after: Spectrum
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """What distillation did to a student's feature maps.
-
-    Attributes:
-        run: the student's.
-        images: how many test images were looked at.
-        num_vectors: k, how many vectors a tap of the teacher passes on.
-        spectra: of every tap.
-        maps: of every two neighbouring taps at which teacher and student agree in channels.
-    """
-
-    run: Run
-    images: int
-    num_vectors: int
-    spectra: tuple[TapSpectra, ...]
-    maps: tuple[PairMaps, ...]
-
-    @property
-    def title(self) -> str:
-        """Which run it is of."""
-        return f"{self.run.pair}, {self.run.row}, seed {self.run.summary.seed}"
-
-
-def analyse(run: Run, maps: TappedMaps) -> Analysis:
-    """Compare a student's feature maps, before and after distillation, with its teacher's.
-
-    Args:
-        run: the student's.
-        maps: its own, as `tapped_maps` returns them.
-    """
-    k, beta = int(run.config.get("num_vectors", 1)), float(run.config.get("beta", 8.0))
-
-    def spectra(tapped: tuple[Tensor, ...]) -> list[Spectrum | None]:
-        return [spectrum_of(matrices, k) for matrices in tapped] or [None] * len(maps.taps)
-
-    after = [spectrum_of(matrices, k) for matrices in maps.after]
-    rows = zip(maps.taps, spectra(maps.teacher), spectra(maps.before), after, strict=True)
-    return Analysis(
-        run,
-        len(maps.after[0]),
-        k,
-        tuple(TapSpectra(*row) for row in rows),
-        pair_maps(maps, k, beta),
-    )
-
-
-def spectrum_of(matrices: Tensor, num_vectors: int) -> Spectrum:
-    """Singular values over the largest, in float64, and how often two of the leading are close.
-
-    Args:
-        matrices: [N, P, D].
-        num_vectors: k.
-
-    Example:
-        >>> spectrum_of(torch.diag(torch.tensor([4.0, 2.0, 1.0]))[None], num_vectors=1).mean
-        tensor([1.0000, 0.5000, 0.2500], dtype=torch.float64)
-    """
-    matrices = matrices.double()
-    if matrices.shape[1] < matrices.shape[2]:
-        matrices = matrices.mT
-    # Of the Gram matrix: far cheaper, and in float64 right to 1e-8 of the largest value.
-    values = torch.linalg.eigvalsh(matrices.mT @ matrices).flip(-1).clamp_min(0).sqrt()
-    relative = values / torch.where(values[:, :1] > 0, values[:, :1], 1.0)
-    low, high = relative.quantile(torch.tensor([0.1, 0.9], dtype=torch.float64), dim=0)
-    # A student keeps one more to choose from; training computes gradients in float32.
-    close = are_close(relative[:, : num_vectors + 1].square().float())
-    return Spectrum(relative.mean(0), low, high, float(close.double().mean()))
-
 
 TEACHER: Final = LineStyle(BLACK, "", ":")
 
@@ -144,20 +36,13 @@ BEFORE: Final = LineStyle(VERMILION, "", "--")
 
 AFTER: Final = LineStyle(BLUE, "", "-")
 
-SMALLEST: Final = 1e-3  # a value over the largest; float32 resolves about as much
+SMALLEST: Final = 1e-3  # relative to the largest value; about the resolution of float32
 
 PANELS_ABREAST: Final = 4
 
 
 def spectra_figure(analysis: Analysis) -> Figure:
-    """Draw the singular values of every tap over the largest.
-
-    Args:
-        analysis: of a run.
-
-    Returns:
-        The figure.
-    """
+    """Draw the singular values of every tap, relative to the largest."""
     taps = analysis.spectra
     rows = -(-len(taps) // PANELS_ABREAST)
     columns = min(PANELS_ABREAST, len(taps))
@@ -168,7 +53,7 @@ def spectra_figure(analysis: Analysis) -> Figure:
         for name, (spectrum, style) in _spectra(tap).items():
             _draw_spectrum(axes, spectrum, style, name)
         axes.set_title(shortened(tap.tap), fontsize="medium")
-        axes.set(xscale="log", yscale="log", xlabel="place of the value", ylim=(SMALLEST, 1.3))
+        axes.set(xscale="log", yscale="log", xlabel="index of the value", ylim=(SMALLEST, 1.3))
         longest = max(len(spectrum.mean) for spectrum, _ in _spectra(tap).values())
         places = [4**power for power in range(6) if 4**power <= longest]
         axes.set_xticks(places, [str(place) for place in places])
@@ -179,29 +64,25 @@ def spectra_figure(analysis: Analysis) -> Figure:
             axes.set_ylabel("singular value over the largest")
     for axes in list(panels)[len(taps) :]:
         axes.set_visible(False)
-    drawing.legend(
-        *drawing.axes[0].get_legend_handles_labels(),
-        loc="outside lower center",
-        ncols=3,
-        frameon=False,
-    )
+    legend(drawing, drawing.axes[:1], columns=3)
     seconds = "; ".join(
         f"{tap.tap}: "
         + ", ".join(f"{name} {_second(spectrum)}" for name, (spectrum, _) in _spectra(tap).items())
         for tap in taps
     )
     alt = f"Singular values over the largest, {analysis.title}. The second value: {seconds}."
-    return Figure(
+    return to_figure(
+        drawing,
+        "spectra",
         title=f"Spectra of the taps, {analysis.title}",
         caption=f"Mean over {analysis.images} test images; the bands hold the middle 80 % of them. "
         + _closeness(analysis),
         alt=alt,
-        svg=to_svg(drawing, "spectra", alt),
     )
 
 
 def _spectra(tap: TapSpectra) -> dict[str, tuple[Spectrum, LineStyle]]:
-    """Those that there are, by the names of their networks."""
+    """The available spectra, by the names of their networks."""
     every = {
         "teacher": (tap.teacher, TEACHER),
         "student before": (tap.before, BEFORE),
@@ -217,10 +98,7 @@ def _draw_spectrum(axes: Axes, spectrum: Spectrum, style: LineStyle, label: str)
 
 
 def _closeness(analysis: Analysis) -> str:
-    """In how many images a gradient would be bounded, named where there are any.
-
-    Only the SVD loss takes so many values.
-    """
+    """The share of images in which the gradient of the SVD loss would be damped."""
     if not reads(analysis.run.config["loss"], "gradient"):
         return ""
     shares = [
@@ -242,7 +120,7 @@ def _second(spectrum: Spectrum) -> str:
     return f"{float(spectrum.mean[1]):.2f}" if len(spectrum.mean) > 1 else "none"
 
 
-LARGEST_SIDE: Final = 96  # cells of a heat map
+LARGEST_SIDE: Final = 96  # cells on a side of a heat map
 
 LABEL_LENGTH: Final = 16  # characters beside a heat map
 
@@ -250,11 +128,8 @@ LABEL_LENGTH: Final = 16  # characters beside a heat map
 def maps_figure(analysis: Analysis) -> Figure | None:
     """Draw the distillation feature vectors of neighbouring taps as heat maps.
 
-    Args:
-        analysis: of a run.
-
     Returns:
-        The figure; None where there are none: teacher and student differ in channels.
+        The figure; None if there are none, because teacher and student differ in channels.
     """
     if not analysis.maps:
         return None
@@ -274,15 +149,16 @@ def maps_figure(analysis: Analysis) -> Figure | None:
         f"Heat maps of the distillation feature vectors, {analysis.title}. Sum of the squared "
         f"differences from the teacher: {distances}."
     )
-    return Figure(
+    return to_figure(
+        drawing,
+        "maps",
         title=f"How neighbouring taps relate, {analysis.title}",
         caption="Distillation feature vectors of the first singular vectors: channels of the front "
         f"tap against channels of the back tap, mean over {analysis.images} test images. In all "
         "pictures of a row the channels are sorted by the teacher's vectors, and neighbours "
-        f"averaged where there are more than {LARGEST_SIDE}. Differences from the teacher are what "
-        "distillation is to make small; below them, the sum of the squares of all entries.",
+        f"averaged if there are more than {LARGEST_SIDE}. Distillation makes the differences "
+        "from the teacher small; below them, the sum of the squares of all entries.",
         alt=alt,
-        svg=to_svg(drawing, "maps", alt),
     )
 
 
@@ -298,7 +174,7 @@ def _differences(pair: PairMaps) -> dict[str, Tensor]:
 
 
 def _draw_pair(drawing: Drawing, panels: Sequence[Axes], pair: PairMaps) -> None:
-    """A row of heat maps: the networks' on one scale, and the differences on another."""
+    """A row of heat maps: the networks' on one scale, their differences on another."""
     maps = [_sorted(values, pair) for values in _drawn_maps(pair).values()]
     own, others = panels[: len(maps)], panels[len(maps) :]
     low, high = min(float(m.min()) for m in maps), max(float(m.max()) for m in maps)
@@ -324,7 +200,7 @@ def _show(axes: Axes, values: Tensor, colours: str, low: float, high: float) -> 
 
 
 def _sorted(values: Tensor, pair: PairMaps) -> Tensor:
-    """The channels in the teacher's order, neighbours averaged where there are too many."""
+    """The channels in the teacher's order, neighbours averaged if there are too many."""
     ordered = values[pair.front_order][:, pair.back_order]
     front, back = (min(side, LARGEST_SIDE) for side in ordered.shape)
     return F.adaptive_avg_pool2d(ordered[None], (front, back))[0]

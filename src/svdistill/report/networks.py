@@ -1,7 +1,7 @@
-"""Networks of finished runs, rebuilt to be measured.
+"""Tables of networks, and the networks of finished runs, rebuilt to be measured.
 
-Nothing is downloaded for a report, and no code is run but this library's and, for their networks,
-timm's, torchvision's and transformers'. What cannot be built so is `Missing`.
+A report downloads nothing and runs no code but this library's and that of timm, torchvision and
+transformers. A network that cannot be built under these rules raises `Missing`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,28 @@ from typing import Final
 import torch
 from torch import nn
 
-from svdistill.common import Case, Measurement, SVDistillError, interleave
+from svdistill.common import (
+    Case,
+    Cell,
+    Column,
+    Measurement,
+    SVDistillError,
+    Table,
+    columns,
+    interleave,
+    millions_cell,
+    number_cell,
+)
 from svdistill.config import OBJECT, PRETRAINED
-from svdistill.networks import build_network, is_code, is_zoo, network_names, profile_network
-from svdistill.report.deviations import AUGMENTATIONS
-from svdistill.report.runs import Run, class_choice
+from svdistill.networks import (
+    NetworkDescription,
+    build_network,
+    is_code,
+    is_zoo,
+    network_names,
+    profile_network,
+)
+from svdistill.report.runs import Run
 from svdistill.runs import (
     WeightsCard,
     build_as_on_card,
@@ -35,16 +52,87 @@ from svdistill.training import derive_seed, fill_network, load_teacher
 HUB = "hf:"
 
 
-class Missing(Exception):  # noqa: N818  it is no error: the page says it, and shows the rest
-    """What a report would need and does not have, as a sentence without its full stop."""
+class Missing(Exception):  # noqa: N818  not an error: the page says it and shows the rest
+    """Something that a report needs and does not have, as a sentence without its full stop."""
+
+
+def network_table(network: NetworkDescription) -> Table:
+    """One network: a row for each part, and its taps.
+
+    Args:
+        network: as `describe_network` returns it.
+    """
+    rows = [
+        (
+            Cell(stage.path),
+            Cell("tap" if stage.is_tap else ""),
+            Cell("x".join(map(str, stage.shape))),
+            number_cell(stage.parameters, "{:,}"),
+            millions_cell(stage.flops),
+        )
+        for stage in network.stages
+    ]
+    size, published = network.profile, network.published
+    total = (number_cell(size.parameters, "{:,}"), millions_cell(size.flops))
+    rows.append((Cell("all"), Cell(""), Cell(""), *total))
+    note = "FLOPs = 2 x multiply-adds of one image."
+    if published is not None:
+        total = (millions_cell(published.parameters, digits=2), millions_cell(published.flops))
+        rows.append((Cell("paper's table"), Cell(""), Cell(""), *total))
+        note += f" Deviation: {published.deviation}." if published.deviation else ""
+    side = network.image_size
+    return Table(
+        title=f"{network.name}, {network.num_classes} classes, width {network.width:g}, "
+        f"images 3x{side}x{side}",
+        columns=(Column("part", numeric=False), *columns("tap", "output", "parameters", "FLOPs")),
+        rows=tuple(rows),
+        notes=(note,),
+        totals=len(rows) - len(network.stages),
+    )
+
+
+def networks_table(networks: Sequence[NetworkDescription]) -> Table:
+    """Several networks: a row for each, with the shapes of its taps.
+
+    Args:
+        networks: as `describe_network` returns them.
+    """
+    rows = []
+    for network in networks:
+        size, published = network.profile, network.published
+        parameters, flops = Cell(""), Cell("")
+        if published is not None:
+            parameters = millions_cell(published.parameters, digits=2)
+            flops = millions_cell(published.flops)
+        shapes = " ".join("x".join(map(str, shape)) for _, shape in size.taps)
+        rows.append(
+            (
+                Cell(network.name),
+                millions_cell(size.parameters, digits=2),
+                parameters,
+                millions_cell(size.flops),
+                flops,
+                Cell(shapes),
+            )
+        )
+    numeric = ("parameters", "paper", "FLOPs", "paper")
+    return Table(
+        "Networks (FLOPs = 2 x multiply-adds)",
+        (
+            Column("network", numeric=False, wrap=False),
+            *map(Column, numeric),
+            Column("taps", numeric=False),
+        ),
+        tuple(rows),
+    )
 
 
 def card_of(run: Run) -> WeightsCard:
-    """What a run's weights say of themselves.
+    """The card in a run's weights file.
 
     Raises:
-        Missing: there are none.
-        RunError: they are damaged.
+        Missing: there is no weights file.
+        RunError: it is damaged.
     """
     card = None if run.weights is None else read_card(run.weights)
     if card is None:
@@ -55,12 +143,11 @@ def card_of(run: Run) -> WeightsCard:
 def build_student(run: Run) -> nn.Module:
     """A run's network with the random weights that its seed draws, in evaluation mode.
 
-    It needs no weights file, unless it is one of transformers', of which that file has the
-    configuration.
+    Networks of transformers need the weights file, which contains their configuration.
 
     Raises:
         Missing: the network is of the user's own code, or its weights file is not there.
-        SVDistillError: its library is missing, or no longer has it.
+        SVDistillError: its library is missing or no longer has it.
     """
     name = run.summary.network
     if not is_zoo(name) and name not in network_names():
@@ -76,8 +163,8 @@ def student_before(run: Run) -> nn.Module:
     """A run's network as its training began, in evaluation mode.
 
     Raises:
-        Missing: as for `build_student`, or the weights that it started from are not at hand.
-        SVDistillError: likewise, or these weights are damaged.
+        Missing: as for `build_student`, or the weights that it started from are not available.
+        SVDistillError: as for `build_student`, or these weights are damaged.
     """
     name, weights = run.summary.network, str(run.config.get("weights") or "")
     if weights == PRETRAINED:
@@ -117,11 +204,11 @@ def trained_teacher(run: Run, teacher: str | Path | None = None) -> nn.Module:
 
     Args:
         run: the student's.
-        teacher: its teacher, where the run does not name one, or one that has been moved.
+        teacher: where the teacher is, if the run does not name it or it was moved.
 
     Raises:
-        Missing: it is not at hand, or of the user's own code.
-        SVDistillError: its weights are damaged, or of other classes, or its library is missing.
+        Missing: it is not available, or is the user's own code.
+        SVDistillError: its weights are damaged or have other classes, or its library is missing.
     """
     spec, weights = _spec(run, teacher), str(run.config.get("teacher_weights") or "")
     name = run.config.get("teacher_network")
@@ -152,7 +239,7 @@ def trained_teacher(run: Run, teacher: str | Path | None = None) -> nn.Module:
 
 
 def build_teacher(run: Run, teacher: str | Path | None = None) -> nn.Module:
-    """The teacher of a run for its modules' sake: with its weights only if they are at hand.
+    """The teacher of a run, with its weights only if they are available, to look at its modules.
 
     Raises:
         Missing, SVDistillError: as for `trained_teacher`.
@@ -166,19 +253,23 @@ def build_teacher(run: Run, teacher: str | Path | None = None) -> nn.Module:
 
 
 def _spec(run: Run, teacher: str | Path | None) -> str:
-    """What the teacher is, where the report may look at it."""
+    """The teacher's path or name.
+
+    Raises:
+        Missing: it is unknown, or is the user's own code.
+    """
     spec = str(teacher or run.config.get("teacher") or "")
     if not spec:
-        raise Missing(f"{run.path} learnt from a knowledge store, and its teacher is not at hand")
+        raise Missing(f"{run.path} learnt from a knowledge store, and its teacher is not available")
     if not Path(spec).exists() and (spec == OBJECT or is_code(spec)):
         raise Missing(f"the teacher of {run.path} {_own(spec)}")
     return spec
 
 
 def _own_code(card: WeightsCard | None, name: str | None) -> str:
-    """What a weights file's network is built by, where that is the user's own code; else nothing.
+    """The user's own code that builds a weights file's network; empty if there is none.
 
-    A card that says so may be overruled by a name.
+    A given name overrides a card that names the user's code.
     """
     if card is not None and (not is_own_code(card) or not name):
         name = card.network if is_own_code(card) else ""
@@ -186,13 +277,13 @@ def _own_code(card: WeightsCard | None, name: str | None) -> str:
 
 
 def _is_folder(name: str) -> bool:
-    """Whether a network of transformers is one in a folder, with configuration and weights."""
+    """Whether a network of transformers is a local folder."""
     return name.startswith(HUB) and Path(name.removeprefix(HUB)).expanduser().is_dir()
 
 
 @contextmanager
 def _as_seeded(run: Run) -> Iterator[None]:
-    """Draw weights as the run did, and leave torch's generator as it was."""
+    """Draw weights from the run's seed, without changing torch's generator."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(run.summary.seed, "weights"))
         yield
@@ -200,7 +291,9 @@ def _as_seeded(run: Run) -> Iterator[None]:
 
 def _require_local(run: Run, spec: str) -> None:
     if spec.startswith(HUB) and not _is_folder(spec):
-        raise Missing(f"the teacher of {run.path}, {spec}, is on the hub, which a report leaves be")
+        raise Missing(
+            f"the teacher of {run.path}, {spec}, is on the hub, which a report does not read"
+        )
 
 
 def _own(name: str) -> str:
@@ -216,22 +309,19 @@ WARM_UP: Final = 5
 
 @dataclass(frozen=True)
 class Latency:
-    """Time of one forward pass of one image, batch size 1, on the CPU, in evaluation mode.
+    """Time of one forward pass of one image on the CPU, in evaluation mode.
 
     Attributes:
         network, parameters, flops: of the network, as in the summaries of its runs.
         milliseconds: the median of all passes.
-        lower, upper: quartiles.
-        threads: that torch used.
-        processor: that it ran on.
+        threads: of torch.
+        processor: its name.
     """
 
     network: str
     parameters: int
     flops: int
     milliseconds: float
-    lower: float
-    upper: float
     threads: int
     processor: str
 
@@ -242,23 +332,19 @@ class Latency:
 
 @dataclass(frozen=True)
 class Latencies:
-    """What was timed, in the order in which the networks first come, and why others were not."""
+    """The networks that were timed, and the reasons why others were not."""
 
     networks: tuple[Latency, ...] = ()
     left_out: tuple[str, ...] = ()
 
 
 def measure_latencies(runs: Sequence[Run]) -> Latencies:
-    """Time each network of some runs once, one pass of each in turn.
+    """Time each distinct network of some runs, one pass of each in turn.
 
-    What slows the machine down for a while so falls on all of them alike. Weights do not matter
-    and are not read.
-
-    Args:
-        runs: of any networks.
+    A slow phase of the machine so affects all networks equally. Weights are not read.
 
     Returns:
-        A latency for each distinct network that can be built again, and for each other a sentence.
+        A latency for each network that can be rebuilt, and a sentence for each other.
     """
     distinct = list({_identity(run): run for run in reversed(runs)}.values())[::-1]
     timed, cases, left_out = [], [], []
@@ -272,7 +358,7 @@ def measure_latencies(runs: Sequence[Run]) -> Latencies:
             cases.append(Case(run.summary.network, partial(network, image)))
     with torch.inference_mode():
         times = interleave(cases, ROUNDS, warm_up=WARM_UP)
-    latencies = tuple(_sum_up(run, time) for run, time in zip(timed, times, strict=True))
+    latencies = tuple(_latency(run, time) for run, time in zip(timed, times, strict=True))
     return Latencies(latencies, tuple(left_out))
 
 
@@ -280,8 +366,8 @@ def rebuild(run: Run) -> tuple[nn.Module, torch.Tensor]:
     """The network of a run with random weights, in evaluation mode, and a blank image [1, 3, S, S].
 
     Raises:
-        Missing: it cannot be built from what the run left, or is no longer built as it was.
-        SVDistillError: its library is missing, or no longer has it.
+        Missing: it cannot be built from the run's files, or its size has changed since.
+        SVDistillError: its library is missing or no longer has it.
     """
     network, side = build_student(run), run.summary.image_size
     shape = (3, side, side)
@@ -298,66 +384,11 @@ def _identity(run: Run) -> tuple[str, int, int]:
     return run.summary.network, run.summary.parameters, run.summary.flops
 
 
-def _sum_up(run: Run, seconds: Measurement) -> Latency:
+def _latency(run: Run, seconds: Measurement) -> Latency:
     machine = environment()
     return Latency(
         *_identity(run),
         milliseconds=1e3 * seconds.median,
-        lower=1e3 * seconds.lower_quartile,
-        upper=1e3 * seconds.upper_quartile,
         threads=machine["threads"],
         processor=str(machine["processor"]),
     )
-
-
-MOST_NAMES: Final = 12  # of classes that are all named
-
-
-def image_facts(run: Run) -> list[tuple[str, str]]:
-    """Name and value of each: which images, of what classes and size, seen how."""
-    try:
-        card: WeightsCard | None = card_of(run)
-    except (Missing, SVDistillError):
-        card = None
-    own = run.config["data"] == OBJECT
-    augmentation = AUGMENTATIONS[run.config["augmentation"]]
-    facts = [
-        ("images", "given in Python" if own else str(run.config["data"])),
-        ("of these", "" if class_choice(run.config) == "all classes" else class_choice(run.config)),
-        ("trained on", _trained_on(run)),
-        ("classes", _classes(run, card)),
-        ("size", _size(run, card)),
-        ("mean of the channels", "not known" if card is None else _digits(card.mean)),
-        ("their standard deviation", "not known" if card is None else _digits(card.std)),
-        ("augmentation", augmentation + (", unless they came prepared" if own else "")),
-    ]
-    return [fact for fact in facts if fact[1]]
-
-
-def _trained_on(run: Run) -> str:
-    config = run.config
-    size, held_out, more = (config.get(n) for n in ("train_size", "dev_fraction", "unlabelled"))
-    parts = [f"{size:,} of the training images" if size else "all training images"]
-    if held_out:
-        parts.append(f"{held_out:.0%} of them held out to choose the best epoch")
-    if more:
-        rest = "those that are left" if more == "rest" else more
-        parts.append(f"and without their labels on {rest}")
-    return "" if config["data"] == OBJECT else ", ".join(parts)
-
-
-def _classes(run: Run, card: WeightsCard | None) -> str:
-    if card is None:
-        return str(run.summary.num_classes)
-    names = card.class_names
-    more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
-    return f"{len(names):,}: {', '.join(names[:MOST_NAMES])}{more}"
-
-
-def _size(run: Run, card: WeightsCard | None) -> str:
-    side = run.summary.image_size if card is None else card.image_size
-    return f"{side}x{side} pixels"
-
-
-def _digits(numbers: tuple[float, ...]) -> str:
-    return " ".join(f"{number:.3f}" for number in numbers)

@@ -1,0 +1,221 @@
+"""Tables of typed cells, for the terminal, Markdown and HTML."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Final
+
+from rich import box
+from rich.table import Table as RichTable
+
+UNKNOWN: Final = "–"  # the text of a cell whose number is not known
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell.
+
+    Attributes:
+        text: what it shows.
+        number: what its column is sorted by; None sorts by the text, or last among numbers.
+    """
+
+    text: str
+    number: float | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column.
+
+    Attributes:
+        heading: its name.
+        numeric: whether it holds numbers: aligned to the right, and never broken.
+        wrap: whether its text may be broken in a narrow terminal; numbers never are.
+    """
+
+    heading: str
+    numeric: bool = True
+    wrap: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that renders to a rich console, Markdown and HTML.
+
+    Attributes:
+        title: what it shows.
+        columns: from left to right.
+        rows: as many cells each; the first names its row.
+        caption: what the numbers are.
+        notes: sentences on how to read it; `to_html` leaves them to the page.
+        best: indices of the rows that the page highlights.
+        totals: number of last rows that the terminal sets apart from the others.
+        sortable: whether the page lets readers sort it by a column.
+    """
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    caption: str = ""
+    notes: tuple[str, ...] = ()
+    best: tuple[int, ...] = ()
+    totals: int = 0
+    sortable: bool = True
+
+    def __rich__(self) -> RichTable:
+        """What a rich console prints; numbers stay unbroken in a narrow terminal."""
+        caption = " ".join(filter(None, (self.caption, *self.notes)))
+        table = RichTable(
+            title=self.title or None,
+            title_justify="left",
+            caption=caption or None,
+            caption_justify="left",
+            box=box.SIMPLE,  # the narrowest
+            collapse_padding=True,
+            pad_edge=False,
+        )
+        for column in self.columns:
+            table.add_column(
+                column.heading,
+                justify="right" if column.numeric else "left",
+                no_wrap=column.numeric or not column.wrap,
+            )
+        for place, row in enumerate(self.rows):
+            if self.totals and place == len(self.rows) - self.totals:
+                table.add_section()
+            table.add_row(*(cell.text for cell in row))
+        return table
+
+    def to_markdown(self) -> str:
+        """The table's columns and rows as Markdown.
+
+        Example:
+            >>> rows = ((Cell("SVD"), Cell("91.00", 91.0)),)
+            >>> columns = (Column("", numeric=False), Column("accuracy %"))
+            >>> print(Table("", columns, rows).to_markdown())
+            |  | accuracy % |
+            |---|---|
+            | SVD | 91.00 |
+        """
+        lines = [
+            _markdown_row([column.heading for column in self.columns]),
+            "|" + "---|" * len(self.columns),
+            *(_markdown_row([cell.text for cell in row]) for row in self.rows),
+        ]
+        return "\n".join(lines)
+
+    def to_html(self) -> str:
+        """The table as one `<div>` that scrolls on a narrow page; all text is escaped."""
+        label = escape(": ".join(filter(None, (self.title, self.caption))))
+        head = "\n".join(
+            f'<th scope="col"{_class("number", column.numeric)}>{escape(column.heading)}</th>'
+            for column in self.columns
+        )
+        body = "\n".join(self._html_row(place, row) for place, row in enumerate(self.rows))
+        caption = f"<caption>{escape(self.caption)}</caption>\n" if self.caption else ""
+        return (
+            f'<div class="scroll" role="region" tabindex="0" aria-label="{label}">\n'
+            f"<table{_class('sortable', self.sortable)}>\n{caption}"
+            f"<thead>\n<tr>\n{head}\n</tr>\n</thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>"
+        )
+
+    def _html_row(self, place: int, row: Sequence[Cell]) -> str:
+        cells = [f'<th scope="row">{escape(row[0].text)}</th>']
+        for column, cell in zip(self.columns[1:], row[1:], strict=True):
+            value = "" if cell.number is None else f' data-value="{cell.number}"'
+            cells.append(f"<td{_class('number', column.numeric)}{value}>{escape(cell.text)}</td>")
+        return "\n".join([f"<tr{_class('best', place in self.best)}>", *cells, "</tr>"])
+
+
+def columns(first: str, *numeric: str) -> tuple[Column, ...]:
+    """A column of names, and columns of numbers.
+
+    Example:
+        >>> columns("method", "accuracy %")[1]
+        Column(heading='accuracy %', numeric=True, wrap=True)
+    """
+    return (Column(first, numeric=False), *map(Column, numeric))
+
+
+def text_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table of text, in the order in which it is read.
+
+    Example:
+        >>> text_table("", ("setting", "here"), [("epochs", "24")]).rows
+        ((Cell(text='epochs', number=None), Cell(text='24', number=None)),)
+    """
+    return Table(
+        title,
+        tuple(Column(heading, numeric=False) for heading in headings),
+        tuple(tuple(map(Cell, row)) for row in rows),
+        sortable=False,
+    )
+
+
+def mean_std(values: Sequence[float]) -> str:
+    """Mean and, of several values, sample standard deviation.
+
+    Example:
+        >>> mean_std([1.0, 3.0]), mean_std([2.0])
+        ('2.00 ± 1.41', '2.00')
+    """
+    mean = f"{statistics.fmean(values):.2f}"
+    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.2f}"
+
+
+def millions(count: int, digits: int = 1) -> str:
+    """A count in millions.
+
+    Example:
+        >>> millions(10_885_540, digits=2)
+        '10.89M'
+    """
+    return f"{count / 1e6:.{digits}f}M"
+
+
+def number_cell(number: float | None, pattern: str = "{:.2f}") -> Cell:
+    """A number, or a dash if it is not known.
+
+    Example:
+        >>> number_cell(-3.14159), number_cell(None)
+        (Cell(text='−3.14', number=-3.14159), Cell(text='–', number=None))
+    """
+    if number is None or not math.isfinite(number):
+        return Cell(UNKNOWN)
+    return Cell(_with_minus(pattern.format(number)), number)
+
+
+def mean_cell(values: Sequence[float], *, signed: bool = False) -> Cell:
+    """Mean and standard deviation, sorted by the mean; a dash without values.
+
+    Example:
+        >>> mean_cell([61.0, 63.0]).text, mean_cell([2.0], signed=True).text
+        ('62.00 ± 1.41', '+2.00')
+    """
+    if not values:
+        return Cell(UNKNOWN)
+    mean = statistics.fmean(values)
+    sign = "+" if signed and mean > 0 else ""
+    return Cell(sign + _with_minus(mean_std(values)), mean)
+
+
+def millions_cell(count: int, digits: int = 1) -> Cell:
+    """A count in millions, sorted by the count."""
+    return Cell(millions(count, digits), count)
+
+
+def _markdown_row(texts: Sequence[str]) -> str:
+    return "| " + " | ".join(text.replace("|", r"\|") for text in texts) + " |"
+
+
+def _class(name: str, applies: bool) -> str:
+    return f' class="{name}"' if applies else ""
+
+
+def _with_minus(text: str) -> str:
+    return text.replace("-", "\N{MINUS SIGN}")
