@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from svdistill.common.errors import ArgumentError
-from svdistill.data.selection import ClassDraw, chosen_classes, parse_draw
+from svdistill.data.selection import ClassDraw, parse_draw, select_classes
 
 # WordNet IDs of ImageNet, the goldfish first.
 WNIDS = ("n01443537", "n02002724", "n02012849", "n02099601", "n02129165", "n03126707", "n07873807")
@@ -15,7 +15,7 @@ SEEDS = st.integers(0, 2**70)
 
 
 def drawn(names, count, seed):
-    return [names[place] for place in chosen_classes(names, 1, ClassDraw(count, seed))]
+    return [names[place] for place in select_classes(names, 1, ClassDraw(count, seed))]
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_the_draw_follows_from_the_names_whatever_their_order(names, seed, rando
     count = 2 + len(names) // 3 if len(names) > 3 else 2
     mixed = random.sample(names, len(names))
     assert set(drawn(names, count, seed)) == set(drawn(mixed, count, seed))
-    places = chosen_classes(mixed, 1, ClassDraw(count, seed))
+    places = select_classes(mixed, 1, ClassDraw(count, seed))
     assert len(places) == count
     assert (np.diff(places) > 0).all()
 
@@ -58,23 +58,23 @@ def test_every_class_is_as_likely_as_any_other():
     times = np.zeros(20)
     names = [f"class {number}" for number in range(20)]
     for seed in range(800):
-        times[chosen_classes(names, 1, ClassDraw(5, seed))] += 1
+        times[select_classes(names, 1, ClassDraw(5, seed))] += 1
     # 800 draws at 1/4: mean 200, standard deviation 12.
     assert abs(times - 200).max() < 60
 
 
 def test_classes_are_drawn_from_every_nth():
     names = [f"class {number}" for number in range(20)]
-    assert chosen_classes(names, 4, None).tolist() == [0, 4, 8, 12, 16]
-    chosen = chosen_classes(names, 4, ClassDraw(3, 0))
+    assert select_classes(names, 4, None).tolist() == [0, 4, 8, 12, 16]
+    chosen = select_classes(names, 4, ClassDraw(3, 0))
     assert [names[place] for place in chosen] == drawn(names[::4], 3, 0)
 
 
 def test_too_few_classes():
     with pytest.raises(ArgumentError, match=r"classes_every: .*2 or more of 7 classes, got 7"):
-        chosen_classes(WNIDS, 7, None)
+        select_classes(WNIDS, 7, None)
     with pytest.raises(ArgumentError, match=r"classes: expected at most 4 classes.*got 5; draw"):
-        chosen_classes(WNIDS, 2, ClassDraw(5, 0))
+        select_classes(WNIDS, 2, ClassDraw(5, 0))
 
 
 @pytest.mark.parametrize("text", ["50@0", "2@12345678901234567890", "007@1"])

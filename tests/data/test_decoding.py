@@ -13,7 +13,7 @@ from PIL import Image
 
 from picture_files import noise
 from svdistill.common.errors import DataError
-from svdistill.data.streaming import EncodedPictures
+from svdistill.data.image_files import EncodedPictures
 
 
 def encode(image, kind="png", **options):
@@ -117,7 +117,7 @@ def test_rows_are_read_in_any_order_and_more_than_once():
 
 
 def test_more_rows_than_are_read_at_once(monkeypatch):
-    monkeypatch.setattr("svdistill.data.streaming.READ_AT_ONCE", 3)
+    monkeypatch.setattr("svdistill.data.image_files.READ_AT_ONCE", 3)
     images = noise(8)
     read = pictures(*(encode(Image.fromarray(image)) for image in images))
     assert np.array_equal(read.read(np.arange(8)), images.transpose(0, 3, 1, 2))
@@ -196,7 +196,7 @@ def test_a_damaged_image_is_named(cell, message):
 def test_an_image_too_large_for_memory_is_refused(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
     with pytest.raises(DataError, match=r"row 0: .*exceeds limit"):
-        pictures(WHOLE)
+        pictures(WHOLE).read(np.array([0]))
 
 
 SEEDS = [encode(Image.fromarray(COLOUR), kind) for kind in ("png", "jpeg", "gif", "bmp", "webp")]
@@ -221,15 +221,16 @@ def test_a_header_of_ten_thousand_million_pixels_takes_no_memory():
     content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
     tracemalloc.start()
     with pytest.raises(DataError, match="decompression bomb"):
-        pictures(bytes(content))
+        pictures(bytes(content)).read(np.array([0]))
     assert tracemalloc.get_traced_memory()[1] < 1 << 24
     tracemalloc.stop()
 
 
 def test_a_pipe_is_no_image(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(DataError, match="something else than a file"):
-        pictures({"bytes": None, "path": str(tmp_path / "pipe.png")})
+    read = pictures({"bytes": None, "path": str(tmp_path / "pipe.png")})
+    with pytest.raises(DataError, match="got a pipe or a device"):
+        read.read(np.array([0]))
 
 
 @pytest.mark.parametrize(
@@ -247,6 +248,6 @@ def test_without_memory_an_image_is_not_called_damaged(monkeypatch):
         raise MemoryError
 
     read = pictures(WHOLE, WHOLE)
-    monkeypatch.setattr("svdistill.data.streaming._to_array", full)
+    monkeypatch.setattr("svdistill.data.image_files._to_array", full)
     with pytest.raises(MemoryError):
         read.read(np.array([1]))

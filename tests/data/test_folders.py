@@ -6,7 +6,7 @@ from picture_files import NAMES, in_turn, labels_of, noise, write_folder
 from svdistill.common.errors import ArgumentError, DataError
 from svdistill.data import DataWarning
 from svdistill.data.folders import read_folder
-from svdistill.data.split_names import Wanted
+from svdistill.data.split_names import DataChoices
 
 IMAGES, LABELS = noise(6), in_turn(6)
 
@@ -142,10 +142,10 @@ def test_folders_that_may_be_splits_are_refused(tmp_path, names):
         write_folder(tmp_path / name, IMAGES, LABELS)
     with pytest.raises(DataError, match=r"give .*--test_split"):
         read_folder(tmp_path)
-    wanted = Wanted(train_split=names[0], test_split=names[1])
+    wanted = DataChoices(train_split=names[0], test_split=names[1])
     tables = read_folder(tmp_path, wanted)
     assert (tables.train_name(wanted), tables.test_name(wanted)) == names
-    whole = read_folder(tmp_path, Wanted(train_split="."))
+    whole = read_folder(tmp_path, DataChoices(train_split="."))
     assert whole.class_names == tuple(sorted(names))
 
 
@@ -169,13 +169,13 @@ def test_splits_within_classes_are_refused(tmp_path):
 def test_a_test_split_may_be_cut_whatever_else_there_is(tmp_path):
     for name in ("train", "test"):
         write_folder(tmp_path / name, IMAGES, LABELS)
-    wanted = Wanted(test_split="cut")
+    wanted = DataChoices(test_split="cut")
     with pytest.warns(DataWarning, match=r"1 folder\(s\) beside the splits with 6 image\(s\)"):
         tables = read_folder(tmp_path, wanted)
     assert (tables.train_name(wanted), tables.test_name(wanted)) == ("train", None)
 
 
-def test_a_wanted_split_that_is_not_there(tmp_path):
+def test_a_chosen_split_that_is_not_there(tmp_path):
     write_folder(tmp_path / "train", IMAGES, LABELS)
     with pytest.raises(ArgumentError, match="train_split: expected one of 'train', got 'fit'"):
-        read_folder(tmp_path, Wanted(train_split="fit"))
+        read_folder(tmp_path, DataChoices(train_split="fit"))

@@ -1,10 +1,12 @@
+import os
+
 import pytest
 from PIL import Image
 
 from svdistill.common.errors import DataError
 from svdistill.data import DataWarning
-from svdistill.data.folders import class_images, image_suffixes, images_below
-from svdistill.data.notes import LeftOut
+from svdistill.data.data_warnings import SkippedFiles
+from svdistill.data.image_files import class_images, image_suffixes, images_below
 
 
 def write(*paths):
@@ -15,10 +17,10 @@ def write(*paths):
 
 def told(folder):
     """The names of the images, and what is said of the rest."""
-    left_out = LeftOut(folder)
-    images = images_below(folder, left_out)
+    skipped = SkippedFiles(folder)
+    images = images_below(folder, skipped)
     with pytest.warns(DataWarning) as notes:
-        left_out.tell()
+        skipped.warn()
     (note,) = notes
     return [str(image.relative_to(folder)) for image in images], str(note.message)
 
@@ -38,12 +40,14 @@ def test_whatever_is_left_out_is_counted_and_named(tmp_path):
     write(tmp_path / "ant" / ".copies" / "1.png", tmp_path / "ant" / "__MACOSX" / "2.png")
     write(tmp_path / "ant" / "._1.png", tmp_path / "ant" / "b.png" / "5.png", more / "6.png")
     (tmp_path / "ant" / "more").symlink_to(more)
+    os.mkfifo(tmp_path / "ant" / "pipe.png")
     images, note = told(tmp_path / "ant")
     assert images == ["1.PNG", "a/2.jfif"]
     for part in (
         "2 hidden folder(s) with 2 image(s) ('.copies', '__MACOSX')",
         "1 hidden file(s) ('._1.png')",
         "1 folder(s) named like images with 1 image(s) ('b.png')",
+        "1 pipe(s) or device(s) ('pipe.png')",
         "1 link(s) to folders, not followed ('more')",
         "3 file(s) that Pillow does not read by suffix (2 .heic, 1 no suffix)",
     ):
@@ -61,4 +65,4 @@ def test_a_folder_without_images(tmp_path):
         with pytest.raises(
             DataError, match=r"images of one class, got none with a suffix of .*png"
         ):
-            class_images(folder, LeftOut(folder))
+            class_images(folder, SkippedFiles(folder))

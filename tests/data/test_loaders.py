@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from svdistill.common.errors import ArgumentError
-from svdistill.data import UNLABELLED, LoaderSplit, Prepared, images_from_loaders
+from svdistill.data import UNLABELLED, LoaderSplit, NoAugmentation, images_from_loaders
 
 COUNT = 11
 IMAGES = torch.randn(COUNT, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -196,7 +196,7 @@ def test_what_the_loaders_are():
 def test_nothing_of_ours_is_done_to_the_images():
     data = images_from_loaders(loader(), loader(), NAMES)
     prepared = data.augmentation("paper")
-    assert isinstance(prepared, Prepared)
+    assert isinstance(prepared, NoAugmentation)
     assert prepared(IMAGES, seed=0, indices=LABELS, view=3) is IMAGES
     assert prepared.normalise(IMAGES) is IMAGES
 

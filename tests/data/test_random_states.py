@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from svdistill.data.random_views import RandomStates
+from svdistill.data.loaders import PrivateRandomStates
 
 
 def drawn():
@@ -21,10 +21,10 @@ def test_the_same_seed_draws_the_same_again_and_leaves_no_trace():
     random.seed(3)
     found = []
     for seed in (5, 5, 6):
-        states = RandomStates(seed)
-        with states.lent():
+        states = PrivateRandomStates(seed)
+        with states.installed():
             first = drawn()
-        with states.lent():
+        with states.installed():
             found.append((first, drawn()))
     assert drawn() == untouched
     assert found[0] == found[1]
@@ -34,7 +34,7 @@ def test_the_same_seed_draws_the_same_again_and_leaves_no_trace():
 
 def test_states_come_back_after_an_error():
     def fail():
-        with RandomStates(2**63 - 1).lent():
+        with PrivateRandomStates(2**63 - 1).installed():
             torch.rand(1)
             raise KeyError
 

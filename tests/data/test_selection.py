@@ -3,8 +3,14 @@ import pytest
 from hypothesis import given, strategies as st
 
 from svdistill.common.errors import ArgumentError
-from svdistill.data.opening import ArrayPictures
-from svdistill.data.selection import Part, keep_classes, split_part, stratified, training_part
+from svdistill.data.image_files import ArrayPictures
+from svdistill.data.selection import (
+    Subset,
+    keep_classes,
+    stratified,
+    stratified_split,
+    training_subset,
+)
 
 LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=60).map(np.array)
 SEEDS = st.integers(0, 2**63 - 1)
@@ -14,7 +20,7 @@ def part_of(labels):
     """A part whose rows do not equal their places."""
     labels = np.asarray(labels)
     pictures = ArrayPictures(np.zeros((3 * len(labels), 3, 8, 8), dtype=np.uint8))
-    return Part(pictures, 3 * np.arange(len(labels)) + 1, labels)
+    return Subset(pictures, 3 * np.arange(len(labels)) + 1, labels)
 
 
 @given(LABELS, st.floats(0, 1), SEEDS)
@@ -66,7 +72,7 @@ def test_every_image_is_as_likely_as_any_other():
 def test_split_part_shares_no_row_and_loses_none(labels, share, seed):
     part = part_of(labels)
     size = round(share * len(labels))
-    one, other = split_part(part, size, seed)
+    one, other = stratified_split(part, size, seed)
     assert len(one.rows) == size
     assert sorted([*one.rows, *other.rows]) == part.rows.tolist()
     for piece in (one, other):
@@ -86,14 +92,14 @@ def test_chosen_classes_are_kept_and_renumbered(labels, classes):
 
 def test_training_part_keeps_all_for_none():
     part = part_of([0, 1, 1])
-    kept, rest = training_part(part, None, 0)
+    kept, rest = training_subset(part, None, 0)
     assert kept is part
     assert len(rest.rows) == 0
 
 
 @pytest.mark.parametrize("size", [2, 3, 5])
 def test_training_part_keeps_that_many(size):
-    kept, rest = training_part(part_of([0, 0, 0, 0, 1]), size, 0)
+    kept, rest = training_subset(part_of([0, 0, 0, 0, 1]), size, 0)
     assert np.bincount(kept.labels).tolist() == [size - 1, 1]
     assert sorted([*kept.rows, *rest.rows]) == part_of([0, 0, 0, 0, 1]).rows.tolist()
 
@@ -101,8 +107,8 @@ def test_training_part_keeps_that_many(size):
 @pytest.mark.parametrize(
     ("size", "message"),
     [
-        (1, r"2 \(one image per class\) to 5 \(all that there are\), got 1"),
-        (6, r"to 5 \(all that there are\), got 6; .*None for all"),
+        (1, r"2 \(one image per class\) to 5 \(all images\), got 1"),
+        (6, r"to 5 \(all images\), got 6; .*None for all"),
         (0, "an integer of at least 1"),
         (-3, "an integer of at least 1"),
         (3.0, "an integer of at least 1, got 3.0"),
@@ -112,4 +118,4 @@ def test_training_part_keeps_that_many(size):
 )
 def test_training_part_of_a_size_that_cannot_be(size, message):
     with pytest.raises(ArgumentError, match=f"train_size: expected .*{message}"):
-        training_part(part_of([0, 0, 0, 1, 1]), size, 0)
+        training_subset(part_of([0, 0, 0, 1, 1]), size, 0)

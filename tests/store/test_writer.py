@@ -166,11 +166,11 @@ def test_two_writers_at_once(store):
     """Also of a finished store, of which a damaged shard may be written anew."""
     writer = StoreWriter(store, manifest(VIEWS[0]))
     before = snapshot(store)
-    with writer.held(resume=True) as shards:
+    with writer.locked(resume=True) as shards:
         assert shards == []
         with (
             pytest.raises(RunError, match=r"held by process \d+ on .*; wait until that has ended"),
-            StoreWriter(store, manifest(VIEWS[0])).held(resume=True),
+            StoreWriter(store, manifest(VIEWS[0])).locked(resume=True),
         ):
             pytest.fail("it was not refused")
     assert snapshot(store) == before

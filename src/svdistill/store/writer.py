@@ -131,7 +131,7 @@ class StoreWriter:
         self.manifest = manifest
 
     @contextmanager
-    def held(self, *, resume: bool) -> Iterator[list[Shard]]:
+    def locked(self, *, resume: bool) -> Iterator[list[Shard]]:
         """`open` the folder, and let no other process do so while the block lasts.
 
         Raises:

@@ -76,7 +76,7 @@ def cache_knowledge(
     manifest = _manifest(config, scholar, taps, data, images)
     writer = StoreWriter(config.output, manifest)
     total = len(data.train) * config.views
-    with StopRequests() as stops, writer.held(resume=config.resume) as shards, reporter:
+    with StopRequests() as stops, writer.locked(resume=config.resume) as shards, reporter:
         missing = sum(shard.stop - shard.start for shard in shards)
         reporter.message(f"{manifest.bytes_per_image:,} bytes per image and view")
         reporter.start(writer.path.name, total, total - missing)

@@ -15,7 +15,7 @@ from svdistill.config import TrainConfig
 from svdistill.data import (
     Augmentation,
     ImageSplit,
-    Prepared,
+    NoAugmentation,
     global_states,
     seed_global_states,
     set_global_states,
@@ -188,7 +188,7 @@ class Epochs:
         images: ImageSplit,
         config: TrainConfig,
         views: Views,
-        augmentation: Augmentation | Prepared,
+        augmentation: Augmentation | NoAugmentation,
         accelerator: Accelerator,
         reporter: Reporter,
     ) -> None:

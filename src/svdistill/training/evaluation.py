@@ -15,14 +15,14 @@ from torch import nn
 from svdistill.common import ArgumentError, DataError, RunError, SVDistillError
 from svdistill.config import OBJECT
 from svdistill.data import (
-    ANY,
+    AUTOMATIC,
     Augmentation,
+    DataChoices,
     ImageData,
     ImageSplit,
-    Opened,
-    Part,
-    Prepared,
-    Wanted,
+    NoAugmentation,
+    OpenedData,
+    Subset,
     keep_classes,
     open_images,
     stored_split,
@@ -49,7 +49,7 @@ class EvaluationImages(NamedTuple):
     """Test images, and what normalises them as the network knows them."""
 
     split: ImageSplit
-    augmentation: Augmentation | Prepared
+    augmentation: Augmentation | NoAugmentation
 
 
 def load_test_images(
@@ -114,7 +114,7 @@ def _given(card: WeightsCard, data: ImageData) -> EvaluationImages:
             remedy="choose the classes that the network was trained on",
         )
     normalised = Augmentation("none", data.image_shape[-1], card.mean, card.std)
-    return EvaluationImages(data.test, Prepared() if data.prepared else normalised)
+    return EvaluationImages(data.test, NoAugmentation() if data.prepared else normalised)
 
 
 def _stored(run: Path) -> dict[str, Any]:
@@ -123,20 +123,20 @@ def _stored(run: Path) -> dict[str, Any]:
     return stored_values(config) if config.exists() else {"data": OBJECT}
 
 
-def _chosen(stored: Mapping[str, Any]) -> Wanted:
+def _chosen(stored: Mapping[str, Any]) -> DataChoices:
     """Which columns and splits a configuration chose."""
-    return Wanted(**{name: stored.get(name) or None for name in Wanted._fields})
+    return DataChoices(**{name: stored.get(name) or None for name in DataChoices._fields})
 
 
-def _chosen_for(run: Path, data: str) -> Wanted:
+def _chosen_for(run: Path, data: str) -> DataChoices:
     """What a run chose of data, if it was trained on the same."""
     with contextlib.suppress(RunError):  # a damaged configuration matters to its own data only
         stored = _stored(run)
-        return _chosen(stored) if stored["data"] == data else ANY
-    return ANY
+        return _chosen(stored) if stored["data"] == data else AUTOMATIC
+    return AUTOMATIC
 
 
-def _open_own(run: Path, image_size: int) -> tuple[str, Opened]:
+def _open_own(run: Path, image_size: int) -> tuple[str, OpenedData]:
     """What a run was trained on."""
     stored = _stored(run)
     data = stored["data"]
@@ -166,7 +166,7 @@ def _open_own(run: Path, image_size: int) -> tuple[str, Opened]:
         ) from error
 
 
-def _in_classes_of(card: WeightsCard, opened: Opened, source: str) -> Part:
+def _in_classes_of(card: WeightsCard, opened: OpenedData, source: str) -> Subset:
     """The test images of a network's classes, numbered as it numbers them."""
     names = opened.class_names
     missing = [name for name in card.class_names if name not in names]

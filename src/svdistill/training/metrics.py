@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from svdistill.common import TrainingError, as_logits
-from svdistill.data import UNLABELLED, Augmentation, ImageSplit, Prepared
+from svdistill.data import UNLABELLED, Augmentation, ImageSplit, NoAugmentation
 from svdistill.distillation import GradientNorms
 from svdistill.parallel import ALONE, BatchPart, Share, sum_over
 
@@ -169,7 +169,7 @@ def require_finite(name: str, loss: float, where: str) -> None:
 def evaluate_network(
     network: nn.Module,
     split: ImageSplit,
-    augmentation: Augmentation | Prepared,
+    augmentation: Augmentation | NoAugmentation,
     *,
     device: torch.device,
     batch_size: int = 500,
