@@ -36,7 +36,7 @@ def test_what_fits(fitting, data):
         ("image_size", 32, "^image_size: expected 32 as .*got 16; give the store's image_size"),
         ("images", 50, "^train_size: expected 50 as .*got 100"),
         ("data_fingerprint", "other", "^data: expected other as in the knowledge store"),
-        ("augmentation", "none", "^augmentation: expected none as .*got seed; .*or make a store"),
+        ("augmentation", "none", "^augmentation: expected none as .*got paper; .*or make a store"),
     ],
 )
 def test_each_mismatch_is_named(fitting, data, name, value, match):

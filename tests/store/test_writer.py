@@ -14,7 +14,7 @@ VIEWS = [knowledge(seed=0), knowledge(seed=1)]
 KILLED = """
 import os, signal, sys
 from stores import batches, knowledge, manifest
-from svdistill.knowledge_store import StoreWriter
+from svdistill.store import StoreWriter
 
 views = [knowledge(seed=0), knowledge(seed=1)]
 writer = StoreWriter(sys.argv[1], manifest(views[0]))
@@ -74,6 +74,14 @@ def test_a_whole_store_is_left_as_it_is(store):
     before = {file: file.stat().st_mtime_ns for file in store.glob("*.bin")}
     assert resume(store) == 0
     assert {file: file.stat().st_mtime_ns for file in store.glob("*.bin")} == before
+
+
+def test_a_store_of_a_teacher_and_images_that_have_moved_goes_on(store):
+    before = snapshot(store)
+    sorted(store.glob("*.bin"))[2].unlink()
+    assert resume(store, teacher="moved/teacher", data="folder:moved") == 1
+    assert snapshot(store) == before
+    refuses(store, "^teacher: expected .* as in", go_on=True, teacher="runs/teacher in bf16")
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "longer", "gone", "swapped"])

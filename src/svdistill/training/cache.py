@@ -16,6 +16,7 @@ from svdistill.losses import Knowledge, TransferLoss
 from svdistill.networks import profile_network
 from svdistill.runs import network_digest
 from svdistill.store import (
+    IN_BF16,
     SHARD_IMAGES,
     KnowledgeStore,
     Manifest,
@@ -144,7 +145,7 @@ def _manifest(
     shapes = profile_network(scholar.teacher, images.shape[1:], taps).taps
     return Manifest(
         svdistill=version("svdistill"),
-        teacher=config.teacher + (" in bf16" if config.precision == "bf16" else ""),
+        teacher=config.teacher + (IN_BF16 if config.precision == "bf16" else ""),
         teacher_sha256=network_digest(scholar.teacher),
         teacher_taps=taps,
         tap_shapes=tuple(shape for _, shape in shapes),
