@@ -61,6 +61,17 @@ def test_only_images_count_in_any_depth_and_case(tmp_path):
     assert labels_of(read_folder(tmp_path)) == {"images": [0, 0, 1, 1, 2, 2]}
 
 
+def test_what_may_have_been_meant_to_be_read_is_told(tmp_path):
+    write_folder(tmp_path / "train", IMAGES, LABELS)
+    (tmp_path / "test").symlink_to(tmp_path / "gone")
+    (tmp_path / "val.zip").touch()
+    (tmp_path / "train" / "@eaDir").mkdir()
+    with pytest.warns(DataWarning) as told:
+        assert read_folder(tmp_path).class_names == NAMES
+    for part in ("broken link(s) ('test')", "named like splits ('val.zip')", "('train/@eaDir')"):
+        assert part in str(told[0].message)
+
+
 def test_a_folder_that_is_none(tmp_path):
     with pytest.raises(DataError, match="expected a folder of images, got nothing there"):
         read_folder(tmp_path / "gone")

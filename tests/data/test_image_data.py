@@ -211,9 +211,16 @@ def test_single_links_are_told(tmp_path):
         load_images(spec)
     messages = [str(note.message).partition(": ")[2] for note in told]
     assert messages == [
-        "1 training image(s) are links to others, and count again",
+        "1 image(s) in train are files that are in it already",
         "1 of 7 test images are in train too",
     ]
+
+
+def test_a_copy_of_the_training_images_to_test_on_is_told(tmp_path):
+    for split in ("train", "test"):
+        write_folder(tmp_path / split, IMAGES[:6], LABELS[:6])
+    with pytest.warns(DataWarning, match="the test images are the training images"):
+        load_images(f"folder:{tmp_path}")
 
 
 # Parts

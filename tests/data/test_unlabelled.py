@@ -142,6 +142,9 @@ def test_images_of_which_a_test_split_is_cut_are_no_other_images(tmp_path):
     for same in (spec, f"folder:{tmp_path}/../{tmp_path.name}/"):
         with pytest.raises(ArgumentError, match="unlabelled: expected other images than those of"):
             load_images(spec, unlabelled=same)
+    path = write_parquet(tmp_path / "b" / "train.parquet", IMAGES, LABELS)
+    with pytest.raises(ArgumentError, match="unlabelled: expected other images than those of"):
+        load_images(f"parquet:{path.parent}", unlabelled=f"parquet:{path}")
 
 
 def test_test_images_are_not_learnt_from_through_a_link(tmp_path):

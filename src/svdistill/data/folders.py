@@ -176,7 +176,7 @@ def _require_no_splits(folder: Path) -> None:
 
 
 def _count_loose(folder: Path, skipped: SkippedFiles) -> None:
-    """Count what is beside the class folders: images, hidden folders, links to a parent."""
+    """Count what is beside the class folders and may have been meant to be read."""
     suffixes = image_suffixes()
     for child in sorted(folder.iterdir()):
         if child.is_dir():
@@ -186,6 +186,10 @@ def _count_loose(folder: Path, skipped: SkippedFiles) -> None:
                 skipped.add("link(s) to folders, not followed", child)
         elif child.suffix.lower() in suffixes:
             skipped.add("image(s) outside of the folders of classes", child)
+        elif child.is_symlink() and not child.exists():
+            skipped.add("broken link(s)", child)
+        elif folder_role(child.stem) is not None:
+            skipped.add("file(s) named like splits", child)
 
 
 def _class_names(path: Path) -> list[str]:

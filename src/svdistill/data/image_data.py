@@ -222,7 +222,7 @@ def _decode(
         mean=mean,
         std=std,
         image_shape=shape,
-        fingerprint=_fingerprint(names, subsets),
+        fingerprint=_fingerprint(source, names, subsets),
     )
 
 
@@ -250,12 +250,13 @@ def _require_other_images(
     spec: str | Dataset | DatasetDict, unlabelled: str | Dataset | DatasetDict
 ) -> None:
     """Raise `ArgumentError` if a cut test split would come back without labels."""
-    same = unlabelled is spec
+    same = unlabelled is spec or unlabelled == spec
     if isinstance(spec, str) and isinstance(unlabelled, str):
-        kind, _, place = spec.partition(":")
-        other_kind, _, other = unlabelled.partition(":")
-        paths = [Path(path).expanduser().resolve() for path in (place, other)]
-        same = spec == unlabelled or (kind == other_kind != "hub" and paths[0] == paths[1])
+        kinds, paths = zip(*(_resolved(text) for text in (spec, unlabelled)), strict=True)
+        overlap = paths[0].is_relative_to(paths[1]) or paths[1].is_relative_to(paths[0])
+        # Image files are compared one by one.
+        same |= kinds == ("parquet", "parquet") and overlap
+        same |= kinds == ("folder", "folder") and paths[0] == paths[1]
     if same:
         raise ArgumentError(
             "unlabelled",
@@ -263,6 +264,12 @@ def _require_other_images(
             got=repr(unlabelled) if isinstance(unlabelled, str) else type(unlabelled).__name__,
             remedy="give 'rest' with a train_size, or put the test images into a split test",
         )
+
+
+def _resolved(spec: str) -> tuple[str, Path]:
+    """The scheme and the path of a spec."""
+    scheme, _, place = spec.partition(":")
+    return scheme, Path(place).expanduser().resolve()
 
 
 def _require_images(source: str, subsets: dict[str, Subset]) -> None:
@@ -286,10 +293,11 @@ def _check_repeats(source: str, subsets: dict[str, Subset]) -> None:
         name: file_identities(subset.pictures.paths(subset.rows))
         for name, subset in subsets.items()
     }
-    train, test = files["train"], set(files["test"])
-    if len(train) > len(set(train)):
-        again = len(train) - len(set(train))
-        warn(f"{source}: {again:,} training image(s) are links to others, and count again")
+    for name in ("train", "test"):
+        again = len(files[name]) - len(set(files[name]))
+        if again:
+            warn(f"{source}: {again:,} image(s) in {name} are files that are in it already")
+    test = set(files["test"])
     for name in ("train", "dev", "unlabelled"):
         common = test.intersection(files.get(name, ()))
         if test and common == test:
@@ -335,12 +343,17 @@ def _statistics(split: StoredSplit, subset: Subset) -> tuple[tuple[float, ...], 
     return tuple(mean.tolist()), tuple(std.clamp_min(SMALLEST_STD).tolist())
 
 
-def _fingerprint(class_names: tuple[str, ...], subsets: dict[str, Subset]) -> str:
+def _fingerprint(source: str, class_names: tuple[str, ...], subsets: dict[str, Subset]) -> str:
+    """The digest of labels and some images; warns if train and test are the same."""
     digest = hashlib.sha256(repr(class_names).encode())
+    contents = {}
     for name, subset in subsets.items():
         digest.update(f"{name} {len(subset.rows)} {subset.pictures.shape}".encode())
-        digest.update(subset.labels.tobytes())
-        digest.update(subset.pictures.read(_spread(subset.rows, HASHED_IMAGES)).tobytes())
+        images = subset.pictures.read(_spread(subset.rows, HASHED_IMAGES))
+        contents[name] = subset.labels.tobytes() + images.tobytes()
+        digest.update(contents[name])
+    if contents["train"] == contents["test"]:
+        warn(f"{source}: the test images are the training images")
     return digest.hexdigest()[:16]
 
 

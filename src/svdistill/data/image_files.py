@@ -27,8 +27,8 @@ STUBS: Final = ("BUFR", "GRIB", "HDF5", "MPEG", "EPS", "WMF", "PDF")
 
 OPTIONAL: Final = {"AVIF": "avif", "WEBP": "webp", "JPEG2000": "jpg_2000"}
 
-# macOS adds this folder to archives.
-HIDDEN: Final = ("__MACOSX",)
+# Folders that operating systems and programs add: macOS, Synology, Python, Linux.
+HIDDEN: Final = ("__MACOSX", "@eaDir", "__pycache__", "lost+found")
 
 READ_AT_ONCE: Final = 1000
 
@@ -55,7 +55,7 @@ def image_suffixes() -> tuple[str, ...]:
 
 
 def is_hidden(path: Path) -> bool:
-    """Whether a name begins with a dot, or macOS added the folder to an archive."""
+    """Whether a name begins with a dot, or is of a folder that programs add."""
     return path.name.startswith(".") or path.name in HIDDEN
 
 

@@ -241,7 +241,9 @@ def _parquet_files(path: Path) -> list[Path]:
     skipped = SkippedFiles(path)
     files = []
     for file in sorted(path.rglob("*")):
-        if file.is_dir() or ".parquet" not in file.name.lower():
+        if ".parquet" not in file.name.lower() or file.is_dir():
+            if file.parent == path and file.is_file() and split_role(file.stem):
+                skipped.add("file(s) named like splits", file)
             continue
         if file.parent == path and file.suffix.lower() == ".parquet" and file.name[0] != ".":
             files.append(file)

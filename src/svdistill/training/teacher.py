@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from svdistill.common import ArgumentError, RunError, require_no_device
 from svdistill.config import PRETRAINED, CacheConfig, DistillConfig
-from svdistill.data import ImageData
+from svdistill.data import DataChoices, ImageData
 from svdistill.networks import (
     build_network,
     fill,
@@ -259,8 +259,9 @@ def _data_options(config: DistillConfig | CacheConfig) -> str:
     words = ["--data", config.data]
     if config.classes_every != 1:
         words += ["--classes_every", str(config.classes_every)]
-    if config.classes is not None:
-        words += ["--classes", config.classes]
+    for name in ("classes", *DataChoices._fields):
+        if getattr(config, name):
+            words += [f"--{name}", getattr(config, name)]
     return shlex.join(words)
 
 
