@@ -9,6 +9,7 @@ from picture_files import in_order, in_turn, noise, table, write_folder, write_p
 from svdistill.common.errors import ArgumentError, DataError
 from svdistill.data import (
     UNLABELLED,
+    DataChoices,
     DataWarning,
     MixedSplit,
     ResidentSplit,
@@ -135,6 +136,9 @@ def test_the_split_that_was_chosen_to_test_on_is_left_out(tmp_path):
     spec = f"folder:{tmp_path}"
     data = load_images(spec, test_split="heldback", unlabelled=spec)
     assert len(data.train) == 2 * len(IMAGES)
+    splits = DatasetDict(heldback=table(MORE, LABELS[:7]))
+    with pytest.raises(DataError, match="expected a split named 'unlabeled' or 'train'"):
+        open_unlabelled(splits, None, DataChoices(test_split="HeldBack"))
 
 
 def test_images_of_which_a_test_split_is_cut_are_no_other_images(tmp_path):

@@ -83,9 +83,11 @@ def folder_role(name: str) -> Role | None:
 
 
 def role_for(name: str, choices: DataChoices, usual: Role | None) -> Role | None:
-    """The role that the user chose for a split, else the usual one."""
-    if name in (choices.train_split, choices.test_split):
-        return "train" if name == choices.train_split else "test"
+    """The role that the user chose for a split, in any case, else the usual one."""
+    if name.lower() == (choices.train_split or "").lower():
+        return "train"
+    if name.lower() == (choices.test_split or "").lower():
+        return "test"
     return usual
 
 

@@ -6,7 +6,7 @@ import math
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple, final
+from typing import Final, NamedTuple, Self, final
 
 import numpy as np
 import torch
@@ -94,11 +94,11 @@ class ImageSplit(ABC):
         return next(self.part(0, count).batches(count, device=device, order_seed=None))
 
     @abstractmethod
-    def to(self, device: torch.device | str) -> ImageSplit:
+    def to(self, device: torch.device | str) -> Self:
         """Return the split with the tensors that it holds moved to the device."""
 
     @abstractmethod
-    def part(self, start: int, stop: int) -> ImageSplit:
+    def part(self, start: int, stop: int) -> Self:
         """Return the images from `start` to before `stop`, in stored order, as a split.
 
         Raises:
@@ -145,14 +145,6 @@ class StoredSplit(ImageSplit):
     """
 
     labels: Tensor
-
-    @abstractmethod
-    def to(self, device: torch.device | str) -> StoredSplit:
-        """See `ImageSplit.to`."""
-
-    @abstractmethod
-    def part(self, start: int, stop: int) -> StoredSplit:
-        """See `ImageSplit.part`."""
 
     @abstractmethod
     def gather(self, chunks: Sequence[Tensor], device: torch.device | str) -> Iterator[Batch]:
