@@ -473,6 +473,7 @@ def test_a_dataset_without_labels():
         ({"memory_limit_gb": -1}, "memory_limit_gb: expected a number from 0"),
         ({"memory_limit_gb": float("nan")}, "memory_limit_gb: .*got nan"),
         ({"workers": -1}, "workers: expected an integer of at least 0, got -1"),
+        ({"fallback_size": 7}, "fallback_size: expected an integer of at least 8, got 7"),
     ],
 )
 def test_settings_that_cannot_be(options, message):

@@ -159,8 +159,9 @@ def load_images(
         require_count(name, value, least)
     _require_fraction("dev_fraction", dev_fraction, 1.0)
     _require_fraction("memory_limit_gb", memory_limit_gb, float("inf"))
-    if workers is not None:
-        require_count("workers", workers, 0)
+    for name, optional, least in (("workers", workers, 0), ("fallback_size", fallback_size, 8)):
+        if optional is not None:
+            require_count(name, optional, least)
     draw = None if classes is None else parse_draw(classes)
     choices = DataChoices(label_column, image_column, train_split, test_split)
     source = spec if isinstance(spec, str) else type(spec).__name__
