@@ -4,7 +4,7 @@
 
 Prints the table and writes `benchmarks/results/agreement.json`. Every error is relative: the norm
 of the difference over the norm of the reference, the worst of the batch. The references are those
-of the tests, in `tests/helpers/references.py`; they share no code with the library. Takes ten seconds.
+of the tests, in `tests/helpers/references.py`, which share no code with the library. Ten seconds.
 """
 
 from __future__ import annotations

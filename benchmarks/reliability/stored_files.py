@@ -20,8 +20,7 @@ from torch import nn
 from svdistill.cli.parsers import build_parser
 from svdistill.config import DistillConfig
 from svdistill.data import load_images
-from svdistill.data.folders import table_of_files
-from svdistill.data.streaming import EncodedPictures
+from svdistill.data.image_files import EncodedPictures, table_of_files
 from svdistill.losses import SVDKnowledge
 from svdistill.networks import build_network
 from svdistill.runs import RunSummary

@@ -6,7 +6,7 @@ from picture_files import NAMES, in_turn, labels_of, noise, write_folder
 from svdistill.common.errors import ArgumentError, DataError
 from svdistill.data import DataWarning
 from svdistill.data.folders import read_folder
-from svdistill.data.split_names import Wanted
+from svdistill.data.split_names import DataChoices
 
 IMAGES, LABELS = noise(6), in_turn(6)
 
@@ -59,6 +59,17 @@ def test_only_images_count_in_any_depth_and_case(tmp_path):
     (tmp_path / "bee" / "2019").mkdir()
     (tmp_path / "bee" / "001.png").rename(tmp_path / "bee" / "2019" / "001.PNG")
     assert labels_of(read_folder(tmp_path)) == {"images": [0, 0, 1, 1, 2, 2]}
+
+
+def test_what_may_have_been_meant_to_be_read_is_told(tmp_path):
+    write_folder(tmp_path / "train", IMAGES, LABELS)
+    (tmp_path / "test").symlink_to(tmp_path / "gone")
+    (tmp_path / "val.zip").touch()
+    (tmp_path / "train" / "@eaDir").mkdir()
+    with pytest.warns(DataWarning) as told:
+        assert read_folder(tmp_path).class_names == NAMES
+    for part in ("broken link(s) ('test')", "named like splits ('val.zip')", "('train/@eaDir')"):
+        assert part in str(told[0].message)
 
 
 def test_a_folder_that_is_none(tmp_path):
@@ -142,10 +153,10 @@ def test_folders_that_may_be_splits_are_refused(tmp_path, names):
         write_folder(tmp_path / name, IMAGES, LABELS)
     with pytest.raises(DataError, match=r"give .*--test_split"):
         read_folder(tmp_path)
-    wanted = Wanted(train_split=names[0], test_split=names[1])
+    wanted = DataChoices(train_split=names[0], test_split=names[1])
     tables = read_folder(tmp_path, wanted)
     assert (tables.train_name(wanted), tables.test_name(wanted)) == names
-    whole = read_folder(tmp_path, Wanted(train_split="."))
+    whole = read_folder(tmp_path, DataChoices(train_split="."))
     assert whole.class_names == tuple(sorted(names))
 
 
@@ -169,13 +180,13 @@ def test_splits_within_classes_are_refused(tmp_path):
 def test_a_test_split_may_be_cut_whatever_else_there_is(tmp_path):
     for name in ("train", "test"):
         write_folder(tmp_path / name, IMAGES, LABELS)
-    wanted = Wanted(test_split="cut")
+    wanted = DataChoices(test_split="cut")
     with pytest.warns(DataWarning, match=r"1 folder\(s\) beside the splits with 6 image\(s\)"):
         tables = read_folder(tmp_path, wanted)
     assert (tables.train_name(wanted), tables.test_name(wanted)) == ("train", None)
 
 
-def test_a_wanted_split_that_is_not_there(tmp_path):
+def test_a_chosen_split_that_is_not_there(tmp_path):
     write_folder(tmp_path / "train", IMAGES, LABELS)
     with pytest.raises(ArgumentError, match="train_split: expected one of 'train', got 'fit'"):
-        read_folder(tmp_path, Wanted(train_split="fit"))
+        read_folder(tmp_path, DataChoices(train_split="fit"))

@@ -6,7 +6,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from svdistill.common.errors import ArgumentError
-from svdistill.data import UNLABELLED, LoaderSplit, Prepared, images_from_loaders
+from svdistill.data import UNLABELLED, LoaderSplit, NoAugmentation, images_from_loaders
+from svdistill.data.loaders import PrivateRandomStates
 
 COUNT = 11
 IMAGES = torch.randn(COUNT, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -196,7 +197,7 @@ def test_what_the_loaders_are():
 def test_nothing_of_ours_is_done_to_the_images():
     data = images_from_loaders(loader(), loader(), NAMES)
     prepared = data.augmentation("paper")
-    assert isinstance(prepared, Prepared)
+    assert isinstance(prepared, NoAugmentation)
     assert prepared(IMAGES, seed=0, indices=LABELS, view=3) is IMAGES
     assert prepared.normalise(IMAGES) is IMAGES
 
@@ -227,3 +228,43 @@ def test_the_fingerprint_tells_names_numbers_and_shape():
 def test_a_single_class():
     with pytest.raises(ArgumentError, match="class_names: expected 2 or more, got 1"):
         images_from_loaders(loader(), loader(), ["ant"])
+
+
+# Random states
+
+
+def drawn():
+    return torch.rand(2).tolist(), np.random.rand(2).tolist(), random.random()  # noqa: NPY002
+
+
+def test_the_same_seed_draws_the_same_again_and_leaves_no_trace():
+    torch.manual_seed(3)
+    np.random.seed(3)  # noqa: NPY002
+    random.seed(3)
+    untouched = drawn()
+    torch.manual_seed(3)
+    np.random.seed(3)  # noqa: NPY002
+    random.seed(3)
+    found = []
+    for seed in (5, 5, 6):
+        states = PrivateRandomStates(seed)
+        with states.installed():
+            first = drawn()
+        with states.installed():
+            found.append((first, drawn()))
+    assert drawn() == untouched
+    assert found[0] == found[1]
+    for part in range(3):
+        assert len({str(pair[turn][part]) for pair in found for turn in (0, 1)}) == 4
+
+
+def test_states_come_back_after_an_error():
+    def fail():
+        with PrivateRandomStates(2**63 - 1).installed():
+            torch.rand(1)
+            raise KeyError
+
+    before = torch.get_rng_state()
+    with pytest.raises(KeyError):
+        fail()
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,7 +1,7 @@
 import pytest
 
 from svdistill.common.errors import ArgumentError
-from svdistill.data.split_names import folder_role, preferred, split_role, wanted_split
+from svdistill.data.split_names import chosen_split, folder_role, preferred, split_role
 
 
 @pytest.mark.parametrize(
@@ -39,10 +39,10 @@ def test_the_obvious_name_comes_first():
     assert preferred(names) == ["test", "Test", "val", "eval", "my_test"]
 
 
-def test_a_wanted_split_in_any_case():
-    assert wanted_split("test_split", "Fit", ["fit", "Fit"]) == "Fit"
-    assert wanted_split("test_split", "FIT", ["fit"]) == "fit"
+def test_a_chosen_split_in_any_case():
+    assert chosen_split("test_split", "Fit", ["fit", "Fit"]) == "Fit"
+    assert chosen_split("test_split", "FIT", ["fit"]) == "fit"
     for names, message in ((["a", "fit"], "did you mean 'fit'"), (["fit", "Fit"], "got 'FIT'")):
         wanted = "FIT" if "Fit" in names else "fti"
         with pytest.raises(ArgumentError, match=f"test_split: expected one of .*{message}"):
-            wanted_split("test_split", wanted, names)
+            chosen_split("test_split", wanted, names)

@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 from picture_files import noise
 from svdistill.common.errors import ArgumentError, DataError
 from svdistill.data import ResidentSplit, StreamedSplit
-from svdistill.data.opening import ArrayPictures
+from svdistill.data.image_files import ArrayPictures
 
 COUNT = 23
 IMAGES = noise(COUNT).transpose(0, 3, 1, 2).copy()  # [N, 3, H, W]

@@ -1,4 +1,5 @@
 import errno
+import os
 
 import datasets
 import numpy as np
@@ -10,7 +11,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from picture_files import NAMES, in_turn, labels_of, noise, table, write_parquet
 from svdistill.common.errors import DataError, MachineError
 from svdistill.data import DataWarning
-from svdistill.data.split_names import Wanted
+from svdistill.data.split_names import DataChoices
 from svdistill.data.tables import read_hub, read_parquet, tables_of
 
 IMAGES, LABELS = noise(6), in_turn(6)
@@ -171,6 +172,17 @@ def test_reading_leaves_progress_bars_as_they_were(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_file_under_two_names_and_a_pipe_are_refused(tmp_path):
+    path = write_parquet(tmp_path / "train.parquet", IMAGES, LABELS)
+    (tmp_path / "test.parquet").symlink_to(path)
+    with pytest.raises(DataError, match=r"got t\w+\.parquet and t\w+\.parquet, which are links to"):
+        read_parquet(tmp_path)
+    (tmp_path / "test.parquet").unlink()
+    os.mkfifo(tmp_path / "test.parquet")
+    with pytest.raises(DataError, match=r"test\.parquet: .*got a pipe or a device"):
+        read_parquet(tmp_path)
+
+
 # Splits in other spellings
 
 
@@ -188,7 +200,7 @@ def test_files_in_other_spellings(tmp_path, names, train, test):
     for name in names:
         write_parquet(tmp_path / f"{name}.parquet", IMAGES, LABELS)
     known = train == "train"
-    wanted = Wanted() if known else Wanted(train_split=train, test_split=test)
+    wanted = DataChoices() if known else DataChoices(train_split=train, test_split=test)
     tables = read_parquet(tmp_path, wanted)
     assert (tables.train_name(wanted), tables.test_name(wanted)) == (train, test)
     assert len(tables.labels(train)) == 6 * (len(names) - 1)
@@ -203,15 +215,18 @@ def test_files_that_may_be_splits_are_refused(tmp_path, names):
     tables = read_parquet(tmp_path)
     with pytest.raises(DataError, match=r"give --t\w+_split with"):
         tables.test_name()
-    assert tables.test_name(Wanted(train_split=names[0], test_split="cut")) is None
+    assert tables.test_name(DataChoices(train_split=names[0], test_split="cut")) is None
 
 
 def test_files_that_are_not_read_are_told(tmp_path):
     write_parquet(tmp_path / "Train.PARQUET", IMAGES, LABELS)
     write_parquet(tmp_path / "more" / "test.parquet", IMAGES, LABELS)
     (tmp_path / "._train.parquet").touch()
-    with pytest.warns(DataWarning, match=r"1 hidden .*1 file\(s\) in folders.*more/test.parquet"):
+    (tmp_path / "Test.csv").touch()
+    with pytest.warns(DataWarning) as told:
         assert len(read_parquet(tmp_path).labels("train")) == 6
+    for part in ("1 hidden", "in folders, or compressed ('more/test", "like splits ('Test.csv')"):
+        assert part in str(told[0].message)
 
 
 @pytest.mark.parametrize("keys", [("Train", "Test"), ("training", "EVAL"), ("train", "my_test")])

@@ -9,6 +9,7 @@ from picture_files import in_order, in_turn, noise, table, write_folder, write_p
 from svdistill.common.errors import ArgumentError, DataError
 from svdistill.data import (
     UNLABELLED,
+    DataChoices,
     DataWarning,
     MixedSplit,
     ResidentSplit,
@@ -19,7 +20,6 @@ from svdistill.data.unlabelled import open_unlabelled
 
 IMAGES, LABELS = noise(30), in_turn(30)
 MORE = noise(7, seed=1)
-SHAPE = (3, 8, 8)
 
 
 def write_flat(root, images):
@@ -31,7 +31,7 @@ def write_flat(root, images):
 
 
 def found(spec, image_size=None):
-    part = open_unlabelled(spec, image_size, (3, image_size or 8, image_size or 8))
+    part = open_unlabelled(spec, image_size)
     assert part.labels.dtype == np.int64
     assert part.labels.tolist() == [UNLABELLED] * len(part.rows)
     return part.pictures.read(part.rows).transpose(0, 2, 3, 1)
@@ -136,12 +136,32 @@ def test_the_split_that_was_chosen_to_test_on_is_left_out(tmp_path):
     spec = f"folder:{tmp_path}"
     data = load_images(spec, test_split="heldback", unlabelled=spec)
     assert len(data.train) == 2 * len(IMAGES)
+    splits = DatasetDict(heldback=table(MORE, LABELS[:7]))
+    with pytest.raises(DataError, match="expected a split named 'unlabeled' or 'train'"):
+        open_unlabelled(splits, None, DataChoices(test_split="HeldBack"))
 
 
 def test_images_of_which_a_test_split_is_cut_are_no_other_images(tmp_path):
     spec = f"folder:{write_folder(tmp_path, IMAGES, LABELS)}"
-    with pytest.raises(ArgumentError, match="unlabelled: expected other images than those of data"):
-        load_images(spec, unlabelled=spec)
+    for same in (spec, f"folder:{tmp_path}/../{tmp_path.name}/"):
+        with pytest.raises(ArgumentError, match="unlabelled: expected other images than those of"):
+            load_images(spec, unlabelled=same)
+    path = write_parquet(tmp_path / "b" / "train.parquet", IMAGES, LABELS)
+    with pytest.raises(ArgumentError, match="unlabelled: expected other images than those of"):
+        load_images(f"parquet:{path.parent}", unlabelled=f"parquet:{path}")
+
+
+def test_test_images_are_not_learnt_from_through_a_link(tmp_path):
+    for split in ("train", "test"):
+        write_folder(tmp_path / "a" / split, IMAGES[:6], LABELS[:6])
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "0.png").hardlink_to(tmp_path / "a" / "test" / "ant" / "000.png")
+    options = {"unlabelled": f"folder:{tmp_path / 'more'}"}
+    with pytest.warns(DataWarning, match="1 of 6 test images are in unlabelled too"):
+        load_images(f"folder:{tmp_path / 'a'}", **options)
+    (tmp_path / "link").symlink_to(tmp_path / "a" / "test")
+    with pytest.raises(DataError, match="the same files to test on and in the unlabelled split"):
+        load_images(f"folder:{tmp_path / 'a'}", unlabelled=f"folder:{tmp_path / 'link'}")
 
 
 # As part of a data set
@@ -231,36 +251,38 @@ def test_they_count_in_the_memory_limit(insects, tmp_path):
 def test_an_unknown_scheme(spec, remedy):
     message = f"unlabelled: expected one of folder:PATH, .*rest, got '{spec}'; {remedy}"
     with pytest.raises(ArgumentError, match=message):
-        open_unlabelled(spec, None, SHAPE)
+        open_unlabelled(spec, None)
 
 
 def test_something_else():
     with pytest.raises(
         ArgumentError, match=r"unlabelled: expected a text such as folder:PATH, .* got list"
     ):
-        open_unlabelled([7], None, SHAPE)
+        open_unlabelled([7], None)
 
 
-def test_images_of_another_size(tmp_path):
-    spec = f"folder:{write_flat(tmp_path, noise(2, 10))}"
-    with pytest.raises(DataError, match=r"expected images of 8x8 like the labelled.*10x10; .*size"):
-        open_unlabelled(spec, None, SHAPE)
+def test_images_of_another_size(insects, tmp_path):
+    spec = f"folder:{write_flat(tmp_path / 'more', noise(2, 10))}"
+    message = r"expected unlabelled images of 8x8 like the training images, got 10x10; .*size"
+    with pytest.raises(DataError, match=message):
+        load_images(insects, unlabelled=spec)
+    assert load_images(insects, unlabelled=spec, fallback_size=9).image_shape == (3, 9, 9)
 
 
 def test_no_images(tmp_path):
     with pytest.raises(DataError, match="expected a folder of images, got none with a suffix of"):
-        open_unlabelled(f"folder:{tmp_path}", None, SHAPE)
+        open_unlabelled(f"folder:{tmp_path}", None)
     with pytest.raises(DataError, match="unlabelled: expected at least one image"):
-        open_unlabelled(table(MORE, [0] * 7).select([]), None, SHAPE)
+        open_unlabelled(table(MORE, [0] * 7).select([]), None)
 
 
 def test_no_column_of_images():
     rows = table(MORE, [0] * 7).remove_columns("img")
     with pytest.raises(DataError, match=r"expected an image column \(Image\), got the columns lab"):
-        open_unlabelled(rows, None, SHAPE)
+        open_unlabelled(rows, None)
 
 
 def test_no_split_to_learn_from():
     splits = DatasetDict(a=table(MORE, [0] * 7), b=table(MORE, [0] * 7))
     with pytest.raises(DataError, match="expected a split named 'unlabeled' or 'train', got 'a'"):
-        open_unlabelled(splits, None, SHAPE)
+        open_unlabelled(splits, None)

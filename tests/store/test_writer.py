@@ -76,6 +76,14 @@ def test_a_whole_store_is_left_as_it_is(store):
     assert {file: file.stat().st_mtime_ns for file in store.glob("*.bin")} == before
 
 
+def test_a_store_of_a_teacher_and_images_that_have_moved_goes_on(store):
+    before = snapshot(store)
+    sorted(store.glob("*.bin"))[2].unlink()
+    assert resume(store, teacher="moved/teacher", data="folder:moved") == 1
+    assert snapshot(store) == before
+    refuses(store, "^teacher: expected .* as in", go_on=True, teacher="runs/teacher in bf16")
+
+
 @pytest.mark.parametrize("damage", ["flipped", "cut", "longer", "gone", "swapped"])
 def test_what_is_damaged_is_written_anew(store, damage):
     before = snapshot(store)
@@ -166,11 +174,11 @@ def test_two_writers_at_once(store):
     """Also of a finished store, of which a damaged shard may be written anew."""
     writer = StoreWriter(store, manifest(VIEWS[0]))
     before = snapshot(store)
-    with writer.held(resume=True) as shards:
+    with writer.locked(resume=True) as shards:
         assert shards == []
         with (
             pytest.raises(RunError, match=r"held by process \d+ on .*; wait until that has ended"),
-            StoreWriter(store, manifest(VIEWS[0])).held(resume=True),
+            StoreWriter(store, manifest(VIEWS[0])).locked(resume=True),
         ):
             pytest.fail("it was not refused")
     assert snapshot(store) == before

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from picture_files import in_turn, noise, write_folder
 from svdistill.common.errors import ArgumentError, DataError, RunError
-from svdistill.data import Prepared, StreamedSplit, load_images, opening
+from svdistill.data import NoAugmentation, StreamedSplit, load_images, opening
 from svdistill.runs import load_student
 from svdistill.runs.weights import read_card, save_weights
 from svdistill.training import evaluation as evaluation_images, train
@@ -81,7 +81,7 @@ def test_images_that_are_given(chosen_run):
     assert split is own.test
     card = read_card(chosen_run / "student.safetensors")
     assert augmentation.mean.flatten().tolist() == pytest.approx(card.mean)
-    assert isinstance(load_test_images(chosen_run, replace(own, prepared=True))[1], Prepared)
+    assert isinstance(load_test_images(chosen_run, replace(own, prepared=True))[1], NoAugmentation)
     with pytest.raises(ArgumentError, match=r"network's 4 classes.*got 10"):
         load_test_images(chosen_run, load_images("digits"))
 

@@ -103,16 +103,16 @@ def test_where_sizes_differ_a_librarys_network_says_its_own(monkeypatch):
     asked = []
 
     def load(spec, image_size=None, **options):
-        asked.append(image_size)
-        if image_size is None:
+        asked.append((image_size, options["fallback_size"]))
+        if options["fallback_size"] is None:
             raise DataError("x.png", expected="32x32", got="9x9", remedy="give image_size")
-        return load_images("digits", image_size=image_size, train_size=200)
+        return load_images("digits", image_size=options["fallback_size"], train_size=200)
 
     monkeypatch.setattr("svdistill.training.images.load_images", load)
     size, _, _, said = chosen(train_config("r", network="timm:any"))
-    assert asked == [None, 24]
+    assert asked == [(None, 24)]
     assert size == 24
-    assert said.startswith("images 24x24 (timm:any's own, since the data's differ), mean ")
+    assert said.startswith("images 24x24 (timm:any's own), mean ")
     assert said.endswith("(the data's own)")
     with pytest.raises(DataError, match="give image_size"):
         run_images(train_config("r"), Watching())

@@ -6,8 +6,9 @@ from safetensors.torch import load_file, save_file
 
 from saved_networks import CARD, logits, network
 from svdistill.common.errors import ArgumentError, RunError
+from svdistill.config import DistillConfig
 from svdistill.runs.weights import save_weights
-from svdistill.training.teacher import load_teacher
+from svdistill.training.teacher import _data_options, load_teacher
 
 
 @pytest.fixture
@@ -86,3 +87,20 @@ class TestLoadTeacher:
     def test_from_an_empty_directory(self, tmp_path):
         with pytest.raises(RunError, match=r"student\.safetensors"):
             load_teacher(str(tmp_path), 10)
+
+
+def test_the_hint_to_retrain_repeats_all_options_that_name_the_data():
+    config = DistillConfig(
+        output="r",
+        data="folder:my images",
+        classes_every=2,
+        classes="5@0",
+        label_column="kind",
+        image_column="photo",
+        train_split="fit",
+        test_split="cut",
+    )
+    assert _data_options(config) == (
+        "--data 'folder:my images' --classes_every 2 --classes 5@0 --label_column kind "
+        "--image_column photo --train_split fit --test_split cut"
+    )

@@ -18,7 +18,7 @@ from svdistill.cli import main
 from svdistill.common.errors import MachineError, RunError
 from svdistill.common.files import write_atomically
 from svdistill.config import CacheConfig
-from svdistill.data.streaming import StreamedSplit
+from svdistill.data.splits import StreamedSplit
 from svdistill.runs import directory as run_directory_module, load_student
 from svdistill.runs.checkpoint import Checkpoint, Checkpoints, TrainingPosition, load_checkpoint
 from svdistill.runs.weights import read_card, save_weights

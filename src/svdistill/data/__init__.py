@@ -1,34 +1,50 @@
-"""Images by name or by a loader, in batches on the device, and their augmentation."""
+"""Labelled images, from a name to batches on the device.
 
-from svdistill.data.augmentation import Augmentation
-from svdistill.data.image_data import ImageData, Prepared
-from svdistill.data.loaders import LoaderSplit, images_from_loaders
-from svdistill.data.notes import DataWarning
-from svdistill.data.opening import Opened, open_images
-from svdistill.data.random_views import global_states, seed_global_states, set_global_states
-from svdistill.data.selection import Part, keep_classes, stratified
-from svdistill.data.sources import load_images, stored_split
-from svdistill.data.split_names import ANY, Wanted
-from svdistill.data.splits import UNLABELLED, Batch, ImageSplit, ResidentSplit
-from svdistill.data.streaming import StreamedSplit
+`load_images` goes four steps, each in its own modules:
+
+1. Open (`opening`, with `folders`, `tables`, `columns` and `split_names`): a name such as
+   ``folder:PATH`` becomes rows of encoded images with labels, a training and a test part.
+2. Select (`selection`; `unlabelled` adds images without labels): classes and images, as `Subset`.
+3. Split (`splits`, `image_files`): each subset is decoded in memory (`ResidentSplit`), or by worker
+   processes when needed (`StreamedSplit`). `ImageData` holds the splits.
+4. Batches: `ImageSplit.batches` yields `Batch`; `augmentation` normalises it and draws views.
+
+A user's DataLoaders enter at the third step (`loaders`). What is not used, and what was chosen
+among several, is a `DataWarning` (`data_warnings`).
+"""
+
+from svdistill.data.augmentation import Augmentation, NoAugmentation
+from svdistill.data.data_warnings import DataWarning
+from svdistill.data.image_data import ImageData, load_images, stored_split
+from svdistill.data.loaders import (
+    LoaderSplit,
+    global_states,
+    images_from_loaders,
+    seed_global_states,
+    set_global_states,
+)
+from svdistill.data.opening import OpenedData, open_images
+from svdistill.data.selection import Subset, keep_classes, stratified
+from svdistill.data.split_names import AUTOMATIC, DataChoices
+from svdistill.data.splits import UNLABELLED, Batch, ImageSplit, ResidentSplit, StreamedSplit
 from svdistill.data.unlabelled import MixedSplit
 
 __all__ = [
-    "ANY",
+    "AUTOMATIC",
     "UNLABELLED",
     "Augmentation",
     "Batch",
+    "DataChoices",
     "DataWarning",
     "ImageData",
     "ImageSplit",
     "LoaderSplit",
     "MixedSplit",
-    "Opened",
-    "Part",
-    "Prepared",
+    "NoAugmentation",
+    "OpenedData",
     "ResidentSplit",
     "StreamedSplit",
-    "Wanted",
+    "Subset",
     "global_states",
     "images_from_loaders",
     "keep_classes",

@@ -1,4 +1,12 @@
-"""Random views of a batch of images, drawn where the images are, each reproducible by itself."""
+"""Random views of a batch of images, drawn on their device, each reproducible on its own.
+
+The random numbers of a view are a function of seed, image and view: a batch draws all its numbers
+at once, and an image draws the same ones in any batch and on any device.
+
+Source of the generator: Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators",
+OOPSLA 2014 (SplitMix64); the constants are those of Vigna's
+https://prng.di.unimi.it/splitmix64.c.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +18,29 @@ import torch
 from torch import Tensor, nn
 
 from svdistill.common import ArgumentError, require_choice, require_count
-from svdistill.data.random_views import uniform
 
 AUGMENTATIONS: Final = ("none", "crop_flip", "paper")
 
 ROTATION_DEGREES: Final = 15.0
 
-# Places in an image are counted in 2^-16 of a pixel.
+# Positions in an image are counted in 2^-16 of a pixel.
 FRACTION_BITS: Final = 16
 
-# A place that no image of fewer than 16,384 pixels a side reaches.
+# A position outside of any image of fewer than 16,384 pixels a side.
 NOWHERE: Final = -(1 << 30)
+
+WORD: Final = (1 << 64) - 1
+
+# The golden ratio's fraction, odd: counting in steps of it visits every 64-bit word once.
+STEP: Final = 0x9E3779B97F4A7C15
+
+FIRST_FACTOR: Final = 0xBF58476D1CE4E5B9
+
+SECOND_FACTOR: Final = 0x94D049BB133111EB
 
 
 class ViewDraws(NamedTuple):
-    """What is random in a batch of views.
+    """The random numbers of a batch of views.
 
     Attributes:
         flip: ``[B]``, bool: whether the image is mirrored left to right.
@@ -42,8 +58,7 @@ class Augmentation(nn.Module):
     """Normalise images per channel, then draw one random view of each.
 
     ``view = crop(pad(rotate(flip((images / 255 - mean) / std))))``. Padding comes after
-    normalising, so what it fills in is the mean colour. Crops move whole
-    pixels and never interpolate.
+    normalising, so it fills in the mean colour. Crops move whole pixels and never interpolate.
 
     Args:
         name: ``"none"``; ``"crop_flip"``: horizontal flip, then pad and crop; ``"paper"``:
@@ -81,7 +96,7 @@ class Augmentation(nn.Module):
         require_count("image_size", image_size, 8)
         self.name = name
         self.image_size = image_size
-        # Constants of the data set, not state that was learnt: checkpoints leave them out.
+        # Constants of the data set, not trained: checkpoints leave them out.
         self.register_buffer("mean", _channels("mean", mean, 0.0), persistent=False)
         self.register_buffer("std", _channels("std", std, 1e-6), persistent=False)
 
@@ -109,8 +124,8 @@ class Augmentation(nn.Module):
     def forward(self, images: Tensor, *, seed: int, indices: Tensor, view: int) -> Tensor:
         """Normalise the images and draw one view of each.
 
-        An image's view follows from the seed, the image's number and the view's number alone: not
-        from the rest of the batch, the device or torch's global random state.
+        An image's view depends on the seed, the image's number and the view's number alone, not
+        on the rest of the batch, the device or torch's global random state.
 
         Args:
             images: ``[B, 3, H, W]``, uint8.
@@ -144,7 +159,7 @@ class Augmentation(nn.Module):
         return views.masked_fill_(outside.view(-1, 1, *images.shape[2:]), 0.0)
 
     def draw(self, seed: int, view: int, indices: Tensor) -> ViewDraws:
-        """What `forward` draws for these images."""
+        """The random numbers that `forward` draws for these images."""
         numbers = uniform(seed, view, indices, 4).T
         turn = math.radians(ROTATION_DEGREES) if self.name == "paper" else 0.0
         pad = self.image_size // 8
@@ -163,37 +178,37 @@ class Augmentation(nn.Module):
 
 
 def source_pixels(draws: ViewDraws, size: int) -> tuple[Tensor, Tensor]:
-    """Where each pixel of a view lies in its image: flip, turn, pad and crop as one map.
+    """The position in its image of each pixel of a view: flip, rotate, pad and crop in one map.
 
     Args:
         draws: of B views.
         size: height and width of images and views.
 
     Returns:
-        ``[B, size * size]`` int64, places in the flattened image, 0 where there is none; and bool
-        of the same shape, True there.
+        ``[B, size * size]`` int64, positions in the flattened image, 0 outside of it; and bool of
+        the same shape, True outside.
     """
     centre = (size - 1) / 2
     along = torch.arange(size, device=draws.down.device)
     rows, columns = along + draws.down[:, None], along + draws.right[:, None]  # [B, size]
     cos, sin = draws.radians.cos()[:, None], draws.radians.sin()[:, None]
     mirror = torch.where(draws.flip, -1.0, 1.0).double()[:, None]
-    # A turned place is a sum of what its column and what its row contribute. Whole 2^-16 of a pixel
-    # add up to the same place on every device; another half a pixel makes the floor round.
+    # A rotated position is a sum of a column's and a row's contribution. Integers of 2^-16 of a
+    # pixel add up to the same position on every device; half a pixel more makes the floor round.
     x_of_column = _fixed(mirror * cos * (columns - centre) + centre + 0.5, columns)
     x_of_row = _fixed(mirror * sin * (rows - centre), rows)
     y_of_column = _fixed(-sin * (columns - centre), columns)
     y_of_row = _fixed(cos * (rows - centre) + centre + 0.5, rows)
     x = (x_of_row[:, :, None] + x_of_column[:, None, :]) >> FRACTION_BITS
     y = (y_of_row[:, :, None] + y_of_column[:, None, :]) >> FRACTION_BITS
-    # Negative, as one of the four is, exactly where their highest bits say so.
+    # Negative exactly where one of the four is: the sign bits are combined.
     outside = (x | y | (size - 1 - x) | (size - 1 - y)) < 0
     places = (y * size + x).masked_fill_(outside, 0)
     return places.flatten(1).long(), outside.flatten(1)
 
 
 def _fixed(places: Tensor, pixels: Tensor) -> Tensor:
-    """Places in 2^-16 of a pixel, int32; nowhere for pixels beyond the image: crops of padding."""
+    """Positions in 2^-16 of a pixel, int32; `NOWHERE` for pixels in the padding."""
     size = pixels.shape[1]
     fixed = (places * (1 << FRACTION_BITS)).round().int()
     return fixed.masked_fill_((pixels < 0) | (pixels >= size), NOWHERE)
@@ -208,3 +223,88 @@ def _channels(argument: str, values: Sequence[float], minimum: float) -> Tensor:
             remedy=f"pass ImageData.{argument}, or divide statistics of 0 to 255 by 255",
         )
     return torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1)
+
+
+class NoAugmentation(nn.Module):
+    """An `Augmentation` that returns images unchanged, for images that are prepared already.
+
+    Example:
+        >>> images, identity = torch.rand(2, 3, 8, 8), NoAugmentation()
+        >>> identity.normalise(images) is images
+        True
+        >>> identity(images, seed=0, indices=torch.arange(2), view=5) is images
+        True
+    """
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Return the images ``[B, 3, H, W]``, float32."""
+        return images
+
+    def forward(self, images: Tensor, *, seed: int, indices: Tensor, view: int) -> Tensor:
+        """Return the images ``[B, 3, H, W]``, float32, for any view."""
+        return images
+
+
+def uniform(seed: int, view: int, indices: Tensor, count: int) -> Tensor:
+    """Uniform random numbers for each image of a batch.
+
+    Args:
+        seed: 0 or more.
+        view: 0 or more.
+        indices: ``[B]``, int64: the images' numbers.
+        count: numbers per image.
+
+    Returns:
+        ``[B, count]``, float64 in [0, 1), on the device of the indices; the same on every device.
+
+    Example:
+        >>> first = uniform(0, 3, torch.tensor([7, 8, 9]), 2)
+        >>> torch.equal(first[2], uniform(0, 3, torch.tensor([9]), 2)[0])
+        True
+    """
+    # Seed and view are mixed as Python integers, so that one word goes to the device.
+    key = torch.full((1,), _signed(_mix_word(_mix_word(seed) + view * STEP)), device=indices.device)
+    places = torch.arange(count, device=indices.device)
+    words = stream(stream(key, indices)[:, None], places)
+    return _shift(words, 11).double() * 2.0**-53
+
+
+def stream(states: Tensor, places: Tensor) -> Tensor:
+    """The words of SplitMix64 at these places of its sequence from these states.
+
+    Args:
+        states: int64, read as unsigned words.
+        places: int64, from 0; the two broadcast.
+
+    Returns:
+        int64 words of 64 random bits.
+
+    Example:
+        >>> words = stream(torch.tensor([1234567]), torch.arange(2))
+        >>> [word % 2**64 for word in words.tolist()]
+        [6457827717110365317, 3203168211198807973]
+    """
+    # int64 wraps around where an unsigned word would: the bits are the same.
+    words = states + (places + 1) * _signed(STEP)
+    words = (words ^ _shift(words, 30)) * _signed(FIRST_FACTOR)
+    words = (words ^ _shift(words, 27)) * _signed(SECOND_FACTOR)
+    return words ^ _shift(words, 31)
+
+
+def _shift(words: Tensor, bits: int) -> Tensor:
+    """Shift to the right as unsigned words; int64 would shift in the sign bit."""
+    return (words >> bits) & (WORD >> bits)
+
+
+def _mix_word(word: int) -> int:
+    """`stream` at place 0, for a Python integer."""
+    word = (word + STEP) & WORD
+    word = ((word ^ (word >> 30)) * FIRST_FACTOR) & WORD
+    word = ((word ^ (word >> 27)) * SECOND_FACTOR) & WORD
+    return word ^ (word >> 31)
+
+
+def _signed(word: int) -> int:
+    """The int64 with the same bits."""
+    word &= WORD
+    return word - (1 << 64) if word >> 63 else word

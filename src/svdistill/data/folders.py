@@ -1,139 +1,50 @@
-"""Images in folders: one folder a class, or as Tiny-ImageNet is published."""
+"""Images in folders: one folder per class, or Tiny-ImageNet as published."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
-
-from PIL import Image, features
+from typing import Final
 
 from svdistill.common import ArgumentError, DataError
-from svdistill.data.notes import LeftOut, listed, note
-from svdistill.data.split_names import ANY, CUT, HERE, Wanted, folder_role, split_role, wanted_split
+from svdistill.data.data_warnings import SkippedFiles, listed, warn
+from svdistill.data.image_files import (
+    class_images,
+    count_images,
+    image_suffixes,
+    is_hidden,
+    table_of_files,
+)
+from svdistill.data.split_names import (
+    AUTOMATIC,
+    CUT,
+    WHOLE_FOLDER,
+    DataChoices,
+    chosen_split,
+    folder_role,
+    split_role,
+)
 from svdistill.data.tables import ONLY_NAME, Tables
 
-if TYPE_CHECKING:
-    from datasets import Dataset
+ANNOTATIONS: Final = "val_annotations.txt"
 
 
-# Formats that Pillow knows by name, and decodes not at all or with a program beside it.
-STUBS: Final = ("BUFR", "GRIB", "HDF5", "MPEG", "EPS", "WMF", "PDF")
-
-OPTIONAL: Final = {"AVIF": "avif", "WEBP": "webp", "JPEG2000": "jpg_2000"}
-
-# What macOS packs beside the files of an archive.
-HIDDEN: Final = ("__MACOSX",)
-
-
-def image_suffixes() -> tuple[str, ...]:
-    """The suffixes of files that Pillow reads as it is installed, in lower case.
-
-    Example:
-        >>> {".png", ".jpg", ".jfif", ".pgm", ".bmp"} <= set(image_suffixes())
-        True
-    """
-    known = Image.registered_extensions()
-    formats = {name for name in {*Image.OPEN, "MPO"} if name not in STUBS}  # MPO opens as JPEG
-    missing = {name for name, codec in OPTIONAL.items() if not features.check(codec)}
-    return tuple(sorted(end.lower() for end, kind in known.items() if kind in formats - missing))
-
-
-def is_hidden(path: Path) -> bool:
-    """Whether a file or folder is none of the data: its name begins with a dot, or is macOS's."""
-    return path.name.startswith(".") or path.name in HIDDEN
-
-
-def class_images(folder: Path, left_out: LeftOut) -> list[Path]:
-    """The images of one class, in any depth.
-
-    Raises:
-        DataError: there is none.
-    """
-    images = images_below(folder, left_out)
-    if not images:
-        raise no_images(folder, "images of one class", "add images, or remove the class")
-    return images
-
-
-def images_below(folder: Path, left_out: LeftOut, skipped: Collection[Path] = ()) -> list[Path]:
-    """The images of a folder, in any depth and in the order of their paths.
-
-    Args:
-        folder: where to look.
-        left_out: counts what is there and not read: hidden files and folders, links to folders,
-            folders named like images, and files of other suffixes.
-        skipped: folders that are not gone into, and not counted.
-
-    Raises:
-        DataError: a folder cannot be listed.
-    """
-    suffixes = image_suffixes()
-    images: list[Path] = []
-    for parent, folders, files in os.walk(folder, onerror=_unreadable):
-        kept = []
-        for path in sorted(Path(parent, name) for name in folders):
-            if path in skipped:
-                continue
-            if is_hidden(path):
-                left_out.add("hidden folder(s)", path, count_images(path))
-            elif path.is_symlink():
-                left_out.add("link(s) to folders, not followed", path)
-            elif path.suffix.lower() in suffixes:
-                left_out.add("folder(s) named like images", path, count_images(path))
-            else:
-                kept.append(path.name)
-        folders[:] = kept
-        for file in (Path(parent, name) for name in files):
-            if is_hidden(file):
-                left_out.add("hidden file(s)", file)
-            elif file.suffix.lower() in suffixes:
-                images.append(file)
-            else:
-                left_out.add_suffix(file)
-    return sorted(images)
-
-
-def count_images(folder: Path) -> int:
-    """How many files below a folder have a suffix of an image."""
-    suffixes = image_suffixes()
-    return sum(name.lower().endswith(suffixes) for _, _, names in os.walk(folder) for name in names)
-
-
-def no_images(folder: Path, expected: str, remedy: str) -> DataError:
-    """The error of a folder without images."""
-    got = "none with a suffix of " + ", ".join(image_suffixes())
-    return DataError(str(folder), expected=expected, got=got, remedy=remedy)
-
-
-def _unreadable(error: OSError) -> None:
-    if isinstance(error, FileNotFoundError):
-        return  # a folder that is not there has no images
-    raise DataError(
-        str(error.filename),
-        expected="a folder that can be listed",
-        got=str(error.strerror),
-        remedy="check its permissions and whether it is still there",
-    ) from error
-
-
-def read_folder(path: Path, wanted: Wanted = ANY) -> Tables:
+def read_folder(path: Path, choices: DataChoices = AUTOMATIC) -> Tables:
     """List ``PATH/train/CLASS/*.png`` and ``PATH/test/...`` (or val), or ``PATH/CLASS/*.png``.
 
     Raises:
-        ArgumentError: a wanted split is not there.
-        DataError: no images, or folders of which it is unclear whether they are splits or classes.
+        ArgumentError: a chosen split is not there.
+        DataError: no images, or folders that may be splits as well as classes.
     """
     if not path.is_dir():
         got = "a file" if path.exists() else "nothing there"
         raise DataError(str(path), expected="a folder of images", got=got, remedy="check the path")
-    left_out = LeftOut(path)
-    roots = _split_folders(path, wanted, left_out)
+    skipped = SkippedFiles(path)
+    roots = _split_folders(path, choices, skipped)
     classes = {split: _class_names(root) for split, root in roots.items()}
     for folder in dict.fromkeys([path, *roots.values()]):
-        _count_loose(folder, left_out)
+        _count_loose(folder, skipped)
     names = tuple(sorted({name for found in classes.values() for name in found}))
     numbers = {name: number for number, name in enumerate(names)}
     splits = {}
@@ -142,7 +53,7 @@ def read_folder(path: Path, wanted: Wanted = ANY) -> Tables:
         labels: list[int] = []
         for name in classes[split]:
             _require_no_splits(root / name)
-            images = class_images(root / name, left_out)
+            images = class_images(root / name, skipped)
             files += images
             labels += [numbers[name]] * len(images)
         if not files:
@@ -153,63 +64,49 @@ def read_folder(path: Path, wanted: Wanted = ANY) -> Tables:
                 remedy=f"lay them out as {root}/CLASS/NAME.png",
             )
         splits[split] = table_of_files(files, labels, names)
-    left_out.tell()
+    skipped.warn()
     return Tables(str(path), splits, "image", "label", names)
 
 
-def table_of_files(
-    files: Sequence[Path], labels: Sequence[int | None], class_names: Sequence[str]
-) -> Dataset:
-    """The columns ``image`` and ``label`` of encoded images that stay where they are."""
-    # Imported here: it takes a second, and the digits need none of it.
-    from datasets import ClassLabel, Dataset, Features, Image, Value
-
-    features = Features(
-        image={"bytes": Value("binary"), "path": Value("string")},
-        label=ClassLabel(names=list(class_names)),
-    )
-    cells = [{"bytes": None, "path": str(file.absolute())} for file in files]
-    table = Dataset.from_dict({"image": cells, "label": list(labels)}, features=features)
-    return table.cast_column("image", Image(decode=False))
-
-
-def _split_folders(path: Path, wanted: Wanted, left_out: LeftOut) -> dict[str, Path]:
-    """The folders of the splits by name, or the folder itself where it holds the classes."""
+def _split_folders(path: Path, choices: DataChoices, skipped: SkippedFiles) -> dict[str, Path]:
+    """The folders of the splits by name, or the folder itself if it holds the classes."""
     found = _class_names(path)
-    if wanted.train_split == HERE:
+    if choices.train_split == WHOLE_FOLDER:
         return {ONLY_NAME: path}
-    if wanted.train_split is not None:
-        train = [wanted_split("train_split", wanted.train_split, found)]
+    if choices.train_split is not None:
+        train = [chosen_split("train_split", choices.train_split, found)]
     else:
-        # A folder "train" without folders in it is no split: it may be a class like "car".
+        # A folder "train" without folders in it may be a class, like "car".
         train = [name for name in found if folder_role(name) == "train"]
         train = [name for name in train if _class_names(path / name)]
     if not train:
-        _require_classes(path, found, wanted)
+        _require_classes(path, found, choices)
         return {ONLY_NAME: path}
-    tests = _test_folders(path, found, train, wanted)
+    tests = _test_folders(path, found, train, choices)
     for name in found:
         if name not in train + tests:
             images = count_images(path / name)
-            left_out.add("folder(s) beside the splits", path / name, images)
+            skipped.add("folder(s) beside the splits", path / name, images)
     return {name: path / name for name in train + tests}
 
 
-def _test_folders(path: Path, found: list[str], train: list[str], wanted: Wanted) -> list[str]:
-    """The folders to test on that have classes of the training folders."""
+def _test_folders(
+    path: Path, found: list[str], train: list[str], choices: DataChoices
+) -> list[str]:
+    """The test folders that have classes of the training folders."""
     classes = {child.casefold() for name in train for child in _class_names(path / name)}
     labelled = [
         name
         for name in found
         if classes.intersection(child.casefold() for child in _class_names(path / name))
     ]
-    if wanted.test_split == CUT:
+    if choices.test_split == CUT:
         return []
-    if wanted.test_split is not None:
-        tests = [wanted_split("test_split", wanted.test_split, found)]
+    if choices.test_split is not None:
+        tests = [chosen_split("test_split", choices.test_split, found)]
     else:
         tests = [name for name in found if folder_role(name) == "test" and name not in train]
-    # Unsorted images, or all of them in one folder of another name: a test split without labels.
+    # Unsorted images, or images in one folder of another name, are a test split without labels.
     usable = [name for name in tests if name in labelled]
     if tests and not usable:
         raise DataError(
@@ -231,12 +128,12 @@ def _test_folders(path: Path, found: list[str], train: list[str], wanted: Wanted
     return usable
 
 
-def _require_classes(path: Path, found: list[str], wanted: Wanted) -> None:
-    """Raise `DataError` where folders that would be taken as classes may be splits."""
-    if wanted.test_split not in (None, CUT):
+def _require_classes(path: Path, found: list[str], choices: DataChoices) -> None:
+    """Raise `DataError` if folders that would be taken as classes may be splits."""
+    if choices.test_split not in (None, CUT):
         raise ArgumentError(
             "train_split",
-            expected=f"the folder to train on, beside that to test on, {wanted.test_split!r}",
+            expected=f"the folder to train on, beside that to test on, {choices.test_split!r}",
             got="nothing",
             remedy="give --train_split with one of " + listed(found),
         )
@@ -256,17 +153,17 @@ def _require_classes(path: Path, found: list[str], wanted: Wanted) -> None:
         )
     for name in found:
         if folder_role(name) == "train":
-            note(f"{path}: {name!r} holds no folders and is taken as a class, not as a split")
+            warn(f"{path}: {name!r} holds no folders and is taken as a class, not as a split")
     inside = {tuple(_class_names(path / name)) for name in found}
     if len(found) > 1 and len(inside) == 1 and len(next(iter(inside))) > 1:
-        note(
+        warn(
             f"{path}: {listed(found)} are taken as classes, though each holds the folders "
             f"{listed(inside.pop())}; if they are splits, give --train_split and --test_split"
         )
 
 
 def _require_no_splits(folder: Path) -> None:
-    """Raise `DataError` for splits within a class."""
+    """Raise `DataError` if a class folder holds splits."""
     names = _class_names(folder)
     if {"train", "test"} <= {folder_role(name) for name in names}:
         raise DataError(
@@ -278,21 +175,25 @@ def _require_no_splits(folder: Path) -> None:
         )
 
 
-def _count_loose(folder: Path, left_out: LeftOut) -> None:
-    """Count what lies beside the folders of classes: images, hidden folders, links upwards."""
+def _count_loose(folder: Path, skipped: SkippedFiles) -> None:
+    """Count what is beside the class folders and may have been meant to be read."""
     suffixes = image_suffixes()
     for child in sorted(folder.iterdir()):
         if child.is_dir():
             if is_hidden(child):
-                left_out.add("hidden folder(s)", child, count_images(child))
+                skipped.add("hidden folder(s)", child, count_images(child))
             elif _leads_up(child):
-                left_out.add("link(s) to folders, not followed", child)
+                skipped.add("link(s) to folders, not followed", child)
         elif child.suffix.lower() in suffixes:
-            left_out.add("image(s) outside of the folders of classes", child)
+            skipped.add("image(s) outside of the folders of classes", child)
+        elif child.is_symlink() and not child.exists():
+            skipped.add("broken link(s)", child)
+        elif folder_role(child.stem) is not None:
+            skipped.add("file(s) named like splits", child)
 
 
 def _class_names(path: Path) -> list[str]:
-    """The names of the folders in a folder, if it is one."""
+    """The names of the folders in a folder; none if it is not a folder."""
     if not path.is_dir():
         return []
     children = (child for child in path.iterdir() if child.is_dir())
@@ -300,41 +201,38 @@ def _class_names(path: Path) -> list[str]:
 
 
 def _leads_up(folder: Path) -> bool:
-    """Whether it is a link to a folder that it lies in, whose images would come again."""
+    """Whether it is a link to a folder that contains it, whose images would come again."""
     return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
-
-
-ANNOTATIONS = "val_annotations.txt"
 
 
 def read_tiny_imagenet(path: Path) -> Tables:
     """List ``train/WNID/images/*`` and what ``val/val_annotations.txt`` names in ``val/images``.
 
-    ``val`` is the test split, as in what people report: the published ``test`` has no labels. The
-    classes are those of ``wnids.txt`` in alphabetical order, named by ``words.txt``.
+    ``val`` is the test split, as usual: the published ``test`` has no labels. The classes are those
+    of ``wnids.txt`` in alphabetical order, named by ``words.txt``.
     """
     wnids = sorted(set(_lines(path / "wnids.txt")))
     words = dict(line.split("\t", 1) for line in _lines(path / "words.txt") if "\t" in line)
     names = name_classes(wnids, words)
     numbers = {wnid: number for number, wnid in enumerate(wnids)}
-    left_out = LeftOut(path)
+    skipped = SkippedFiles(path)
     splits = {
-        "train": table_of_files(*_train_images(path / "train", numbers, left_out), names),
-        "val": table_of_files(*_val_images(path / "val", numbers, left_out), names),
+        "train": table_of_files(*_train_images(path / "train", numbers, skipped), names),
+        "val": table_of_files(*_val_images(path / "val", numbers, skipped), names),
     }
-    left_out.tell()
+    skipped.warn()
     return Tables(str(path), splits, "image", "label", names)
 
 
 def name_classes(wnids: Sequence[str], words: Mapping[str, str]) -> tuple[str, ...]:
-    """Name classes by their words, or by their WordNet ID where there are none.
+    """Name classes by their words, or by their WordNet ID without words.
 
     Args:
         wnids: the WordNet IDs of the classes.
-        words: the words of WordNet IDs, of these and of others.
+        words: the words of these WordNet IDs, and of others.
 
     Returns:
-        The names, no two alike: classes of the same words have their IDs behind them.
+        The names, all different: classes of the same words have their IDs appended.
 
     Example:
         >>> words = {"n1": "crane", "n2": "crane", "n3": "goldfish, Carassius auratus"}
@@ -348,13 +246,13 @@ def name_classes(wnids: Sequence[str], words: Mapping[str, str]) -> tuple[str, .
 
 
 def _train_images(
-    folder: Path, numbers: Mapping[str, int], left_out: LeftOut
+    folder: Path, numbers: Mapping[str, int], skipped: SkippedFiles
 ) -> tuple[list[Path], list[int]]:
     """The files of all classes, and their labels."""
     files: list[Path] = []
     labels: list[int] = []
     for wnid, number in numbers.items():
-        images = class_images(folder / wnid / "images", left_out)
+        images = class_images(folder / wnid / "images", skipped)
         files += images
         labels += [number] * len(images)
     unknown = sorted({child.name for child in folder.glob("*") if child.is_dir()} - set(numbers))
@@ -369,7 +267,7 @@ def _train_images(
 
 
 def _val_images(
-    folder: Path, numbers: Mapping[str, int], left_out: LeftOut
+    folder: Path, numbers: Mapping[str, int], skipped: SkippedFiles
 ) -> tuple[list[Path], list[int]]:
     """The files that the annotations name, and their labels."""
     there = {file.name: file for file in (folder / "images").glob("*")}
@@ -388,7 +286,7 @@ def _val_images(
         files.append(there[name])
         labels.append(numbers[wnid])
     for file in sorted({*there.values()} - {*files}):
-        left_out.add(f"file(s) that {ANNOTATIONS} does not name", file)
+        skipped.add(f"file(s) that {ANNOTATIONS} does not name", file)
     return files, labels
 
 

@@ -1,37 +1,99 @@
-"""Images from a DataLoader of the user's own."""
+"""Images from a user's DataLoader, and the global random states that it draws from."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
+import random
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, NoReturn, final
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from svdistill.common import ArgumentError, require_count
 from svdistill.data.image_data import ImageData
-from svdistill.data.random_views import RandomStates
 from svdistill.data.splits import UNLABELLED, Batch, ImageSplit, PartOfBatch
 from svdistill.parallel import ALONE, Share
 
-# What a loader draws from, if it does, where no order is asked for.
+# The seed of a loader's random numbers for the stored order.
 STORED_ORDER_SEED: Final = 0
+
+
+class PrivateRandomStates:
+    """Random states for code that draws from the global ones, which stay as they were.
+
+    Args:
+        seed: 0 or more, below 2^63.
+
+    Example:
+        >>> states, again = PrivateRandomStates(seed=7), PrivateRandomStates(seed=7)
+        >>> with states.installed():
+        ...     first = torch.rand(3)
+        >>> with states.installed():
+        ...     second = torch.rand(3)
+        >>> with again.installed():
+        ...     both = torch.rand(6)
+        >>> torch.equal(torch.cat([first, second]), both)
+        True
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._states = (
+            torch.Generator().manual_seed(seed).get_state(),
+            np.random.RandomState(seed % 2**32).get_state(),
+            random.Random(seed).getstate(),
+        )
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Make these the global states within the block; the next block continues from there."""
+        outside = global_states()
+        set_global_states(self._states)
+        try:
+            yield
+        finally:
+            self._states = global_states()
+            set_global_states(outside)
+
+
+def seed_global_states(seed: int) -> None:
+    """Seed torch on every device, NumPy and Python.
+
+    Args:
+        seed: 0 or more, below 2^63.
+    """
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    random.seed(seed)
+
+
+def global_states() -> tuple:
+    """The states of torch on the CPU, of NumPy and of Python."""
+    return torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
+
+
+def set_global_states(states: tuple) -> None:
+    """Restore the states that `global_states` returned."""
+    torch.set_rng_state(states[0])
+    np.random.set_state(states[1])  # noqa: NPY002
+    random.setstate(states[2])
 
 
 @final
 class LoaderSplit(ImageSplit):
-    """What a DataLoader yields, in its own order and batches.
+    """The batches of a DataLoader, in its own order.
 
     Args:
         loader: yields ``(images, labels)``.
-        num_classes: labels lie below it.
-        least_label: and not below this.
+        num_classes: upper bound of the labels, exclusive.
+        least_label: lower bound of the labels.
 
     Raises:
-        ArgumentError: the loader has no batches, or does not say how many.
+        ArgumentError: the loader has no batches, or no length.
     """
 
     def __init__(self, loader: DataLoader, num_classes: int, *, least_label: int = 0) -> None:
@@ -51,7 +113,7 @@ class LoaderSplit(ImageSplit):
             raise _wrong("at least one batch", "none", "add images, or leave out drop_last")
 
     def __len__(self) -> int:
-        """The length of the loader's data set, whether or not its sampler takes all of it."""
+        """The length of the loader's data set, even if its sampler takes a part."""
         return self._images
 
     @property
@@ -95,36 +157,36 @@ class LoaderSplit(ImageSplit):
         skip: int = 0,
         share: Share = ALONE,
     ) -> Iterator[Batch]:
-        """Go through the loader once.
+        """Read the loader once.
 
         Args:
-            batch_size: not used, the loader has its own.
-            device: where the batches are wanted.
-            order_seed: of the global random states while the loader works. None takes one of its
-                own: what a loader shuffles, it shuffles then too.
-            drop_last: not used either.
-            skip: the loader makes these batches again, so that what it draws is the same.
-            share: what is taken of every batch. All processes that train together go through the
-                whole loader, whose order and transforms are the same in all of them.
+            batch_size: not used: the loader has its own.
+            device: the device of the batches.
+            order_seed: seed of the global random states while the loader works. None takes a fixed
+                seed; a loader that shuffles still shuffles.
+            drop_last: not used.
+            skip: number of batches to leave out; the loader makes them, to draw the same numbers.
+            share: what this process takes of every batch. All processes that train together read
+                the whole loader, whose order and transforms are the same in all of them.
 
         Returns:
             An iterator of `Batch`, whose indices count the images as they come.
 
         Raises:
-            ArgumentError: a batch is something else than images and labels.
+            ArgumentError: a batch is not images and labels.
         """
         seed = STORED_ORDER_SEED if order_seed is None else order_seed
         require_count("order_seed", seed, 0)
-        return self._batches(torch.device(device), RandomStates(seed), skip, share)
+        return self._batches(torch.device(device), PrivateRandomStates(seed), skip, share)
 
     def _batches(
-        self, device: torch.device, states: RandomStates, skip: int, share: Share
+        self, device: torch.device, states: PrivateRandomStates, skip: int, share: Share
     ) -> Iterator[Batch]:
-        with states.lent():
+        with states.installed():
             source = iter(self._loader)
         count, end = 0, object()
         for number in itertools.count():
-            with states.lent():
+            with states.installed():
                 item = next(source, end)
             if item is end:
                 return
@@ -192,32 +254,31 @@ def images_from_loaders(
     mean: Sequence[float] = (0.0, 0.0, 0.0),
     std: Sequence[float] = (1.0, 1.0, 1.0),
 ) -> ImageData:
-    """Train on what two DataLoaders yield, as it comes: nothing is normalised or augmented.
+    """Train on the batches of two DataLoaders: they are neither normalised nor augmented.
 
     Batches are ``(images, labels)``: floats ``[B, 3, H, W]`` and int64 ``[B]``. Their size and
-    order are the loader's own, and so a run's `batch_size`, `augmentation` and `views` have no
-    effect. A label of -1 marks a training image without one; every batch should hold some with one.
+    order are the loader's, so a run's `batch_size`, `augmentation` and `views` have no effect. A
+    label of -1 marks a training image without a label; every batch should hold labelled ones.
 
-    Each pass sets the global random states of torch, NumPy and Python to a seed of its own while
-    the loader works, and sets them back: two equal runs see the same shuffling and the same random
-    transforms, and so does a run that goes on; within an epoch the loader makes the batches before
-    once more. What draws from a generator that the loader was given, or from workers that persist,
-    is the user's to seed.
+    Each pass seeds the global random states of torch, NumPy and Python while the loader works, and
+    restores them afterwards: two equal runs see the same shuffling and random transforms. So does a
+    resumed run; within an epoch the loader makes the earlier batches again. A generator that was
+    given to the loader, and persistent workers, are seeded by the user.
 
-    A knowledge store cannot be made of such images: nothing says which of them is which.
+    A knowledge store cannot be made of such images: they have no fixed indices.
 
     Args:
         train: the images to train on.
         test: the images to report accuracy on.
-        class_names: name of each class; the label is its place.
-        mean: with which the images were normalised, per channel, to be noted beside the weights.
-        std: likewise.
+        class_names: name of each class, by its label.
+        mean: per channel, with which the images were normalised; stored with the weights.
+        std: standard deviation per channel, with which they were normalised.
 
     Returns:
-        The data set. Its fingerprint tells class names, the number of images and their shape.
+        The data set. Its fingerprint covers class names, the number of images and their shape.
 
     Raises:
-        ArgumentError: a loader without a length, or batches that are something else.
+        ArgumentError: a loader without a length, or other batches.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Which classes and images of a data set are kept."""
+"""Which classes and images of a data set are used."""
 
 from __future__ import annotations
 
@@ -11,15 +11,168 @@ from typing import NamedTuple
 import numpy as np
 
 from svdistill.common import ArgumentError, DataError, require_count
-from svdistill.data.notes import SHOWN, note
-from svdistill.data.streaming import Pictures
+from svdistill.data.data_warnings import SHOWN, warn
+from svdistill.data.image_files import Pictures
+
+
+class Subset(NamedTuple):
+    """Some rows of a table of pictures, with their labels.
+
+    Attributes:
+        pictures: where the images are read from.
+        rows: rows of `pictures`, int64 ``[N]``.
+        labels: label of each of these rows, int64 ``[N]``.
+    """
+
+    pictures: Pictures
+    rows: np.ndarray
+    labels: np.ndarray
+
+    def take(self, places: np.ndarray) -> Subset:
+        """Return the images at these places of the subset."""
+        return Subset(self.pictures, self.rows[places], self.labels[places])
+
+
+class ClassDraw(NamedTuple):
+    """The number of classes to draw, and the seed."""
+
+    size: int
+    seed: int
+
+
+def parse_draw(text: str) -> ClassDraw:
+    """Read ``N@SEED``.
+
+    Raises:
+        ArgumentError: it has another form, or N is below 2.
+
+    Example:
+        >>> parse_draw("50@0")
+        ClassDraw(size=50, seed=0)
+    """
+    found = re.fullmatch("([0-9]+)@([0-9]+)", str(text))
+    if found is None or int(found[1]) < 2:
+        raise ArgumentError(
+            "classes",
+            expected="N@SEED, such as 50@0: how many classes, 2 or more, and the seed of the draw",
+            got=repr(text),
+            remedy="write it so, or leave it out to keep all classes",
+        )
+    return ClassDraw(int(found[1]), int(found[2]))
+
+
+def select_classes(names: Sequence[str], every: int, draw: ClassDraw | None) -> np.ndarray:
+    """Choose every n-th class, and draw some of these.
+
+    The drawn classes are those whose ``SEED:NAME``, in UTF-8, has the smallest SHA-256: the draw
+    depends on names and seed alone, on any machine and in any version. ``printf 0:n01440764 |
+    sha256sum`` shows a class's place.
+
+    Args:
+        names: name of each class.
+        every: keep classes 0, n, 2n, ...
+        draw: how many of these to draw, or None for all.
+
+    Returns:
+        The chosen classes, ascending, int64 ``[C]``.
+
+    Raises:
+        ArgumentError: if fewer than 2 classes are left, or fewer than are to be drawn.
+
+    Example:
+        >>> select_classes(["ant", "bee", "cat", "dog"], 1, ClassDraw(2, seed=0)).tolist()
+        [1, 3]
+    """
+    kept = range(0, len(names), every)
+    if len(kept) < 2:
+        raise ArgumentError(
+            "classes_every",
+            expected=f"a step that leaves 2 or more of {len(names)} classes",
+            got=every,
+            remedy="choose a smaller step",
+        )
+    if draw is None:
+        return np.array(kept)
+    if draw.size > len(kept):
+        raise ArgumentError(
+            "classes",
+            expected=f"at most {len(kept)} classes, as many as there are",
+            got=draw.size,
+            remedy="draw fewer",
+        )
+    digests = {place: sha256(f"{draw.seed}:{names[place]}".encode()).digest() for place in kept}
+    return np.array(sorted(sorted(kept, key=digests.__getitem__)[: draw.size]))
+
+
+def keep_classes(subset: Subset, classes: np.ndarray) -> Subset:
+    """Keep the images of these classes, ascending, and number the classes 0, 1, 2, ..."""
+    kept = subset.take(np.flatnonzero(np.isin(subset.labels, classes)))
+    return kept._replace(labels=np.searchsorted(classes, kept.labels))
+
+
+def stratified(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
+    """Choose places at random such that every class keeps its share.
+
+    The share is the same for all classes: a class of n images keeps ``share * n``, rounded to the
+    nearest integer, but at least one image where `size` allows it.
+
+    Args:
+        labels: label of each image, int64 ``[N]``.
+        size: places to choose, 0 to N.
+        seed: of the choice; 0 or more.
+
+    Returns:
+        The places, ascending, int64 ``[size]``.
+
+    Example:
+        >>> labels = np.array([0, 0, 0, 0, 1, 1])
+        >>> labels[stratified(labels, 3, seed=0)].tolist()
+        [0, 0, 1]
+    """
+    random = np.random.default_rng(seed)
+    # Within a class images are in random order; the r-th of n is taken when the share reaches
+    # (r + 1/2) / n, and the first one before all others.
+    thresholds = np.empty(len(labels))
+    for label in np.unique(labels):
+        places = np.flatnonzero(labels == label)
+        ranks = random.permutation(len(places))
+        thresholds[places] = np.where(ranks == 0, 0.0, (ranks + 0.5) / len(places))
+    ties = random.random(len(labels))
+    return np.sort(np.lexsort((ties, thresholds))[:size])
+
+
+def stratified_split(subset: Subset, size: int, seed: int) -> tuple[Subset, Subset]:
+    """Split into a stratified subset of the given size and the rest, both in stored order."""
+    kept = stratified(subset.labels, size, seed)
+    rest = np.setdiff1d(np.arange(len(subset.labels)), kept, assume_unique=True)
+    return subset.take(kept), subset.take(rest)
+
+
+def training_subset(subset: Subset, size: int | None, seed: int) -> tuple[Subset, Subset]:
+    """Split into a stratified subset of the given size, or all for None, and the rest.
+
+    Raises:
+        ArgumentError: if there are fewer images than `size`, or more classes.
+    """
+    if size is None:
+        return subset, subset.take(np.arange(0))
+    require_count("train_size", size)
+    classes = len(np.unique(subset.labels))
+    if not classes <= size <= len(subset.labels):
+        raise ArgumentError(
+            "train_size",
+            expected=f"{classes} (one image per class) to {len(subset.labels)} (all images)",
+            got=size,
+            remedy="choose a size in this range, or None for all",
+        )
+    return stratified_split(subset, size, seed)
 
 
 def check_spelling(source: str, names: Sequence[str], labels: Mapping[str, np.ndarray]) -> None:
-    """Compare names that differ only in case or in their Unicode form.
+    """Compare class names that differ only in case or in their Unicode form.
 
-    Splits that spell a class differently make two of it. Where they agree, as of the letters ``a``
-    and ``A``, a note says so.
+    Splits that spell a class differently make two classes of it, which is an error. Names that
+    all splits have, such as the letters ``a`` and ``A``, give a warning.
 
     Args:
         source: name of the data set, for messages.
@@ -43,20 +196,20 @@ with 1 image(s) in train, 'Bee' with 1 image(s) in test; rename one of them
     for numbers in alike.values():
         if len(numbers) < 2:
             continue
-        there = [set(numbers) & set(np.unique(some).tolist()) for some in labels.values()]
-        counted = [_where(names, number, labels) for number in numbers]
-        if any(not (one <= other or other <= one) for one in there for other in there):
+        present = [set(numbers) & set(np.unique(some).tolist()) for some in labels.values()]
+        counted = [_count_by_split(names[number], number, labels) for number in numbers]
+        if any(not (one <= other or other <= one) for one in present for other in present):
             raise DataError(
                 source,
                 expected="one spelling of each class",
                 got=", ".join(counted),
                 remedy="rename one of them",
             )
-        note(f"{source}: classes that differ only in case or Unicode form: {', '.join(counted)}")
+        warn(f"{source}: classes that differ only in case or Unicode form: {', '.join(counted)}")
 
 
 def check_presence(source: str, names: Sequence[str], train: np.ndarray, test: np.ndarray) -> None:
-    """Say which classes have no training images, no test images, or a single image.
+    """Warn of classes that have no training images, no test images, or a single image.
 
     Args:
         source: name of the data set, for messages.
@@ -85,14 +238,14 @@ def check_presence(source: str, names: Sequence[str], train: np.ndarray, test: n
     )
     for kind, counts, chosen in kinds:
         if chosen.any():
-            note(f"{source}: {kind}: {_counted(names, counts, chosen)}")
+            warn(f"{source}: {kind}: {_counted(names, counts, chosen)}")
 
 
-def _where(names: Sequence[str], number: int, labels: Mapping[str, np.ndarray]) -> str:
+def _count_by_split(name: str, number: int, labels: Mapping[str, np.ndarray]) -> str:
     """``'bee' with 7 image(s) in train``; escaped, since composed letters look like others."""
     counts = {split: int((some == number).sum()) for split, some in labels.items()}
     told = " and ".join(f"{count:,} in {split}" for split, count in counts.items() if count)
-    return f"{names[number]!a} with {told.replace(' in ', ' image(s) in ', 1) or 'no image'}"
+    return f"{name!a} with {told.replace(' in ', ' image(s) in ', 1) or 'no image'}"
 
 
 def _counted(names: Sequence[str], counts: np.ndarray, chosen: np.ndarray) -> str:
@@ -101,166 +254,3 @@ def _counted(names: Sequence[str], counts: np.ndarray, chosen: np.ndarray) -> st
     some = ", ".join(f"{names[number]!r} ({counts[number]:,})" for number in numbers[:SHOWN])
     more = f" and {len(numbers) - SHOWN:,} more" if len(numbers) > SHOWN else ""
     return f"{some}{more}, {len(numbers):,} class(es) with {counts[numbers].sum():,} image(s)"
-
-
-class ClassDraw(NamedTuple):
-    """How many classes to draw, and with which seed."""
-
-    size: int
-    seed: int
-
-
-def parse_draw(text: str) -> ClassDraw:
-    """Read ``N@SEED``.
-
-    Raises:
-        ArgumentError: if it is something else, or fewer than 2 classes.
-
-    Example:
-        >>> parse_draw("50@0")
-        ClassDraw(size=50, seed=0)
-    """
-    found = re.fullmatch("([0-9]+)@([0-9]+)", str(text))
-    if found is None or int(found[1]) < 2:
-        raise ArgumentError(
-            "classes",
-            expected="N@SEED, such as 50@0: how many classes, 2 or more, and the seed of the draw",
-            got=repr(text),
-            remedy="write it so, or leave it out to keep all classes",
-        )
-    return ClassDraw(int(found[1]), int(found[2]))
-
-
-def chosen_classes(names: Sequence[str], every: int, draw: ClassDraw | None) -> np.ndarray:
-    """Choose every n-th class, and of these as many as are drawn.
-
-    Those are drawn whose ``SEED:NAME``, in UTF-8, has the smallest SHA-256: the draw follows from
-    names and seed alone, on any machine and in any version. ``printf 0:n01440764 | sha256sum``
-    shows a class's place in it.
-
-    Args:
-        names: name of each class.
-        every: keep classes 0, n, 2n, ...
-        draw: how many of these to draw, or None for all.
-
-    Returns:
-        The places of the chosen classes, ascending, int64 ``[C]``.
-
-    Raises:
-        ArgumentError: if fewer than 2 classes are left, or fewer than are to be drawn.
-
-    Example:
-        >>> chosen_classes(["ant", "bee", "cat", "dog"], 1, ClassDraw(2, seed=0)).tolist()
-        [1, 3]
-    """
-    kept = range(0, len(names), every)
-    if len(kept) < 2:
-        raise ArgumentError(
-            "classes_every",
-            expected=f"a step that leaves 2 or more of {len(names)} classes",
-            got=every,
-            remedy="choose a smaller step",
-        )
-    if draw is None:
-        return np.array(kept)
-    if draw.size > len(kept):
-        raise ArgumentError(
-            "classes",
-            expected=f"at most {len(kept)} classes, as many as there are",
-            got=draw.size,
-            remedy="draw fewer",
-        )
-    digests = {place: sha256(f"{draw.seed}:{names[place]}".encode()).digest() for place in kept}
-    drawn = sorted(kept, key=digests.__getitem__)[: draw.size]
-    return np.array(sorted(drawn))
-
-
-class Part(NamedTuple):
-    """Some rows of a table of pictures, with their labels.
-
-    Attributes:
-        pictures: where the images are read from.
-        rows: rows of `pictures`, int64 ``[N]``.
-        labels: label of each of these rows, int64 ``[N]``.
-    """
-
-    pictures: Pictures
-    rows: np.ndarray
-    labels: np.ndarray
-
-    def take(self, kept: np.ndarray) -> Part:
-        """Return the part of this part at these places."""
-        return Part(self.pictures, self.rows[kept], self.labels[kept])
-
-
-def split_part(part: Part, size: int, seed: int) -> tuple[Part, Part]:
-    """Split into a stratified part of the given size, and the rest.
-
-    Args:
-        part: what to split.
-        size: images in the first result.
-        seed: decides which images; 0 or more.
-
-    Returns:
-        Two parts without a common row, each in stored order.
-    """
-    kept = stratified(part.labels, size, seed)
-    rest = np.setdiff1d(np.arange(len(part.labels)), kept, assume_unique=True)
-    return part.take(kept), part.take(rest)
-
-
-def stratified(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
-    """Choose places at random such that every class keeps its share.
-
-    One share for all classes, such that a class of n images keeps ``share * n``, rounded to the
-    nearest whole number, but at least one image where `size` allows it.
-
-    Args:
-        labels: label of each image, int64 ``[N]``.
-        size: places to choose, 0 to N.
-        seed: decides which; 0 or more.
-
-    Returns:
-        The places, ascending, int64 ``[size]``.
-
-    Example:
-        >>> labels = np.array([0, 0, 0, 0, 1, 1])
-        >>> labels[stratified(labels, 3, seed=0)].tolist()
-        [0, 0, 1]
-    """
-    random = np.random.default_rng(seed)
-    # Each class in a random order of its own: the r-th of its n images waits until (r + 1/2) / n
-    # of the data set is taken, and the first one goes before all others.
-    waits = np.empty(len(labels))
-    for label in np.unique(labels):
-        places = np.flatnonzero(labels == label)
-        ranks = random.permutation(len(places))
-        waits[places] = np.where(ranks == 0, 0.0, (ranks + 0.5) / len(places))
-    ties = random.random(len(labels))
-    return np.sort(np.lexsort((ties, waits))[:size])
-
-
-def keep_classes(part: Part, classes: np.ndarray) -> Part:
-    """Keep the images of these classes, ascending, and number the classes 0, 1, 2, ..."""
-    kept = part.take(np.flatnonzero(np.isin(part.labels, classes)))
-    return kept._replace(labels=np.searchsorted(classes, kept.labels))
-
-
-def training_part(part: Part, size: int | None, seed: int) -> tuple[Part, Part]:
-    """Split into a stratified part of the given size, or all for None, and the rest.
-
-    Raises:
-        ArgumentError: if there are fewer images than that, or fewer wanted than there are classes.
-    """
-    if size is None:
-        return part, part.take(np.arange(0))
-    require_count("train_size", size)
-    classes = len(np.unique(part.labels))
-    if not classes <= size <= len(part.labels):
-        raise ArgumentError(
-            "train_size",
-            expected=f"{classes} (one image per class) to {len(part.labels)} (all that there are)",
-            got=size,
-            remedy="choose a size in this range, or None for all",
-        )
-    return split_part(part, size, seed)

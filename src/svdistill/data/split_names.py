@@ -1,4 +1,4 @@
-"""Which split a name means, in whatever spelling: to train on, to test on, or without labels."""
+"""Which split a name means, in any spelling: training, test or unlabelled images."""
 
 from __future__ import annotations
 
@@ -10,21 +10,12 @@ from svdistill.common import ArgumentError, nearest
 
 Role = Literal["train", "test", "unlabelled"]
 
-
-# In the order in which they are preferred.
-TRAIN_NAMES: Final = ("train", "training")
-
-TEST_NAMES: Final = (
-    *("test", "testing", "validation", "valid", "val", "dev"),
-    *("eval", "evaluation", "holdout", "heldout"),
-)
-
-UNLABELLED_NAMES: Final = ("unlabeled", "unlabelled", "unsupervised")
-
+# The names of each role, in order of preference.
 ROLES: Final[dict[str, Role]] = {
-    **dict.fromkeys(TRAIN_NAMES, "train"),
-    **dict.fromkeys(TEST_NAMES, "test"),
-    **dict.fromkeys(UNLABELLED_NAMES, "unlabelled"),
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("test", "testing", "validation", "valid", "val", "dev"), "test"),
+    **dict.fromkeys(("eval", "evaluation", "holdout", "heldout"), "test"),
+    **dict.fromkeys(("unlabeled", "unlabelled", "unsupervised"), "unlabelled"),
 }
 
 ORDER: Final = tuple(ROLES)
@@ -37,17 +28,17 @@ FILLERS: Final = (
 
 CUT: Final = "cut"
 
-HERE: Final = "."
+WHOLE_FOLDER: Final = "."
 
 
-class Wanted(NamedTuple):
-    """What a person chose among several; None for the obvious one.
+class DataChoices(NamedTuple):
+    """The user's choices among columns and splits; None chooses by name.
 
     Attributes:
         label_column: of a table.
         image_column: of a table.
-        train_split: name of the split to train on; of a folder, ``.`` for the folder itself.
-        test_split: name of the split to test on; ``cut`` for a part of the training split.
+        train_split: name of the training split; of a folder, ``.`` for the folder itself.
+        test_split: name of the test split; ``cut`` for a part of the training split.
     """
 
     label_column: str | None = None
@@ -56,7 +47,7 @@ class Wanted(NamedTuple):
     test_split: str | None = None
 
 
-ANY: Final = Wanted()
+AUTOMATIC: Final = DataChoices()
 
 
 def split_words(name: str) -> list[str]:
@@ -66,12 +57,11 @@ def split_words(name: str) -> list[str]:
         >>> split_words("My-Train-00000-of-2"), split_words("trainingSet"), split_words("trainee")
         (['train'], ['training'], [])
     """
-    words = (_without_filler(word) for word in _words(name))
-    return [word for word in words if word in ROLES]
+    return [word for word in map(_without_filler, _words(name)) if word in ROLES]
 
 
 def split_role(name: str) -> Role | None:
-    """What a name with a word of a split in it means; None without one or with several.
+    """The role of the split that a name contains; None without a split, or with several roles.
 
     Example:
         >>> split_role("data_train"), split_role("Eval"), split_role("train_val"), split_role("a")
@@ -82,7 +72,7 @@ def split_role(name: str) -> Role | None:
 
 
 def folder_role(name: str) -> Role | None:
-    """What a name means that names a split and nothing else: classes are named by words too.
+    """The role of a name that contains nothing but a split, since folders name classes too.
 
     Example:
         >>> folder_role("Training_Set"), folder_role("val2017"), folder_role("bullet_train")
@@ -92,15 +82,17 @@ def folder_role(name: str) -> Role | None:
     return None if others else split_role(name)
 
 
-def role_for(name: str, wanted: Wanted, usual: Role | None) -> Role | None:
-    """What a split is to a person who named the ones to train and test on; else the usual."""
-    if name in (wanted.train_split, wanted.test_split):
-        return "train" if name == wanted.train_split else "test"
+def role_for(name: str, choices: DataChoices, usual: Role | None) -> Role | None:
+    """The role that the user chose for a split, in any case, else the usual one."""
+    if name.lower() == (choices.train_split or "").lower():
+        return "train"
+    if name.lower() == (choices.test_split or "").lower():
+        return "test"
     return usual
 
 
 def preferred(names: Iterable[str]) -> list[str]:
-    """Sort names of splits by how obvious they are: ``test`` before ``Test`` before ``my_test``."""
+    """Sort names of splits by preference: ``test`` before ``Test`` before ``my_test``."""
 
     def place(name: str) -> tuple[bool, int, bool, str]:
         words = split_words(name)
@@ -110,21 +102,21 @@ def preferred(names: Iterable[str]) -> list[str]:
     return sorted(names, key=place)
 
 
-def wanted_split(option: str, wanted: str, names: Iterable[str]) -> str:
-    """The split that a person named, in any case.
+def chosen_split(option: str, name: str, names: Iterable[str]) -> str:
+    """Find the split that the user named, in any case.
 
     Raises:
         ArgumentError: there is none of that name, or several.
     """
     there = list(names)
-    found = [name for name in there if name == wanted]
-    found = found or [name for name in there if name.lower() == wanted.lower()]
+    found = [other for other in there if other == name]
+    found = found or [other for other in there if other.lower() == name.lower()]
     if len(found) != 1:
         raise ArgumentError(
             option,
             expected="one of " + ", ".join(map(repr, there)) if there else "nothing",
-            got=repr(wanted),
-            remedy=nearest(wanted, there) if there else "leave it out: there is no other split",
+            got=repr(name),
+            remedy=nearest(name, there) if there else "leave it out: there is no other split",
         )
     return found[0]
 
@@ -134,7 +126,7 @@ def _words(name: str) -> list[str]:
 
 
 def _without_filler(word: str) -> str:
-    """``training`` of trainingset, nothing of a word that says no more than that it is a set."""
+    """``training`` for ``trainingset``; empty for a filler alone."""
     if word in FILLERS:
         return ""
     for filler in FILLERS:

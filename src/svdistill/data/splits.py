@@ -1,29 +1,36 @@
-"""One split of a data set, read in batches: what all kinds share, and the kind in memory."""
+"""One split of a data set, read in batches: in memory, or decoded when needed."""
 
 from __future__ import annotations
 
+import math
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple, final
+from typing import Final, NamedTuple, Self, final
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset as TorchDataset
 
-from svdistill.common import ArgumentError, require_count
+from svdistill.common import ArgumentError, DataError, available_cores, require_count
+from svdistill.data.image_files import Pictures
 from svdistill.parallel import ALONE, BatchPart, Share
 
-# The label of an image without one. It counts in no task loss and in no accuracy.
+# The label of an image without one: task losses and accuracies leave it out.
 UNLABELLED: Final = -1
+
+MAX_WORKERS: Final = 8
 
 
 class Batch(NamedTuple):
     """Images with their labels and their places in the split.
 
     Attributes:
-        images: ``[B, 3, H, W]``, uint8; float32 where a loader has prepared them.
+        images: ``[B, 3, H, W]``, uint8; float32 from a user's DataLoader.
         labels: ``[B]``, int64, 0 to number of classes - 1, or `UNLABELLED`.
-        indices: ``[B]``, int64, 0 to length of the split - 1; the order does not change them. On
-            the CPU: whoever looks something up by them need not wait for the device.
+        indices: ``[B]``, int64, 0 to length of the split - 1, whatever the order. On the CPU, so
+            that a look-up by index needs no synchronisation with the device.
     """
 
     images: Tensor
@@ -32,7 +39,7 @@ class Batch(NamedTuple):
 
     @property
     def part(self) -> BatchPart | None:
-        """Of which batch they are a part, where several processes have one; else None."""
+        """The part of the whole batch that this process has; None if it has the whole batch."""
         return None
 
 
@@ -48,7 +55,7 @@ class PartOfBatch(Batch):
 
     @classmethod
     def of(cls, batch: Batch, part: BatchPart | None) -> Batch:
-        """The batch as a part; the batch itself where it is whole."""
+        """The batch as a part; the batch itself if `part` is None."""
         if part is None:
             return batch
         own = cls(*batch)
@@ -66,7 +73,7 @@ class ImageSplit(ABC):
     @property
     @abstractmethod
     def loading_remedy(self) -> str:
-        """What to do where training waits for these images."""
+        """What to do if training waits for these images."""
 
     @property
     def labelled(self) -> ImageSplit:
@@ -75,11 +82,11 @@ class ImageSplit(ABC):
 
     @property
     def repeats(self) -> bool:
-        """Whether an image may come several times while all are gone through once."""
+        """Whether one pass may yield an image several times."""
         return False
 
     def steps(self, batch_size: int) -> int:
-        """How many batches `batches` gives, the last one too."""
+        """The number of batches in one pass, with a smaller last one."""
         return -(-len(self) // batch_size)
 
     def first(self, count: int, device: torch.device | str) -> Batch:
@@ -87,15 +94,15 @@ class ImageSplit(ABC):
         return next(self.part(0, count).batches(count, device=device, order_seed=None))
 
     @abstractmethod
-    def to(self, device: torch.device | str) -> ImageSplit:
-        """Return the split with what it holds in memory moved to the device."""
+    def to(self, device: torch.device | str) -> Self:
+        """Return the split with the tensors that it holds moved to the device."""
 
     @abstractmethod
-    def part(self, start: int, stop: int) -> ImageSplit:
+    def part(self, start: int, stop: int) -> Self:
         """Return the images from `start` to before `stop`, in stored order, as a split.
 
         Raises:
-            ArgumentError: a loader has the images, and they have no stored order.
+            ArgumentError: the images come from a DataLoader and have no stored order.
         """
 
     @abstractmethod
@@ -109,16 +116,16 @@ class ImageSplit(ABC):
         skip: int = 0,
         share: Share = ALONE,
     ) -> Iterator[Batch]:
-        """Go through the split once.
+        """Read the split once.
 
         Args:
             batch_size: images per batch; the last batch may be smaller.
-            device: where the batches are wanted.
-            order_seed: the order of the images; it alone decides, whatever torch's global random
+            device: the device of the batches.
+            order_seed: decides the order of the images, independently of torch's global random
                 state. None gives the stored order.
-            drop_last: leave out a last batch that is smaller.
-            skip: leave out so many batches at the beginning, as a run does that goes on within an
-                epoch; their images are not decoded.
+            drop_last: leave out a smaller last batch.
+            skip: number of batches to leave out at the beginning, for a run that is resumed within
+                an epoch; their images are not decoded.
             share: what this process takes of every batch.
 
         Returns:
@@ -131,7 +138,7 @@ class ImageSplit(ABC):
 
 
 class StoredSplit(ImageSplit):
-    """A split whose images have places: any of them can be read, in any order.
+    """A split with random access: images can be read in any order.
 
     Attributes:
         labels: of all images in stored order, int64 ``[N]``.
@@ -140,20 +147,12 @@ class StoredSplit(ImageSplit):
     labels: Tensor
 
     @abstractmethod
-    def to(self, device: torch.device | str) -> StoredSplit:
-        """See `ImageSplit.to`."""
-
-    @abstractmethod
-    def part(self, start: int, stop: int) -> StoredSplit:
-        """See `ImageSplit.part`."""
-
-    @abstractmethod
     def gather(self, chunks: Sequence[Tensor], device: torch.device | str) -> Iterator[Batch]:
         """Read batches of chosen images.
 
         Args:
-            chunks: the places of each batch's images in the split, int64 ``[B]``, on the CPU.
-            device: where the batches are wanted.
+            chunks: the indices of each batch's images, int64 ``[B]``, on the CPU.
+            device: the device of the batches.
         """
 
     @final
@@ -168,13 +167,14 @@ class StoredSplit(ImageSplit):
         share: Share = ALONE,
     ) -> Iterator[Batch]:
         """See `ImageSplit.batches`."""
-        chunks = in_batches(len(self), batch_size, order_seed, drop_last)[skip:]
-        return shared(self.gather([share.take(chunk) for chunk in chunks], device), chunks, share)
+        chunks = batch_indices(len(self), batch_size, order_seed, drop_last)[skip:]
+        parts = self.gather([share.take(chunk) for chunk in chunks], device)
+        return with_whole(parts, chunks, share)
 
 
 @final
 class ResidentSplit(StoredSplit):
-    """A split that was decoded into memory once.
+    """A split that is decoded in memory.
 
     Args:
         images: ``[N, 3, H, W]``, uint8.
@@ -217,10 +217,10 @@ class ResidentSplit(StoredSplit):
 
     def gather(self, chunks: Sequence[Tensor], device: torch.device | str) -> Iterator[Batch]:
         """See `StoredSplit.gather`."""
-        # One copy for the whole order: one per batch would hold up a device that works ahead.
+        # One copy for the whole order: one per batch would stall a device that works ahead.
         order = torch.cat([*chunks, torch.empty(0, dtype=torch.int64)]).to(self.images.device)
         moved = order.split([len(chunk) for chunk in chunks])
-        # `index_select` copies whole images; `images[rows]` goes pixel by pixel, 15 times slower.
+        # `index_select` copies whole images; `images[rows]` copies single pixels, 15 times slower.
         return (
             Batch(
                 self.images.index_select(0, rows).to(device),
@@ -231,45 +231,132 @@ class ResidentSplit(StoredSplit):
         )
 
 
-def shared(
+@final
+class StreamedSplit(StoredSplit):
+    """A split too large for memory: worker processes decode each batch when it is needed.
+
+    Args:
+        pictures: where the images are read from.
+        rows: the rows of `pictures` that belong to this split, int64 ``[N]``.
+        labels: ``[N]``, int64.
+        workers: processes that decode; 0 decodes in the calling process, None takes one per core,
+            up to 8.
+    """
+
+    def __init__(
+        self, pictures: Pictures, rows: np.ndarray, labels: Tensor, *, workers: int | None = None
+    ) -> None:
+        self._pictures = pictures
+        self._rows = rows
+        self.labels = labels
+        self.workers = min(MAX_WORKERS, available_cores()) if workers is None else workers
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def loading_remedy(self) -> str:
+        """See `ImageSplit.loading_remedy`."""
+        gigabytes = len(self) * math.prod(self._pictures.shape) / 1e9
+        return (
+            f"give more workers ({self.workers} now), a smaller image_size, or a memory_limit_gb "
+            f"above {gigabytes:.1f} that keeps them decoded, if they fit; a knowledge store would "
+            "not help, since the student needs the images too"
+        )
+
+    def to(self, device: torch.device | str) -> StreamedSplit:
+        """Return the split itself: it holds no images."""
+        return self
+
+    def part(self, start: int, stop: int) -> StreamedSplit:
+        """See `ImageSplit.part`."""
+        rows, labels = self._rows[start:stop], self.labels[start:stop]
+        return StreamedSplit(self._pictures, rows, labels, workers=self.workers)
+
+    def gather(self, chunks: Sequence[Tensor], device: torch.device | str) -> Iterator[Batch]:
+        """See `StoredSplit.gather`."""
+        loader = DataLoader(
+            _BatchReader(self._pictures, self._rows),
+            batch_size=None,
+            sampler=[chunk.numpy() for chunk in chunks],
+            num_workers=self.workers,
+            pin_memory=torch.device(device).type == "cuda",
+            worker_init_fn=_ignore_interrupts,
+            # Without a generator the loader draws from the global one.
+            generator=torch.Generator(),
+        )
+        return self._batches_of(loader, chunks, torch.device(device))
+
+    def _batches_of(
+        self, loader: DataLoader, chunks: Sequence[Tensor], device: torch.device
+    ) -> Iterator[Batch]:
+        for chunk, images in zip(chunks, loader, strict=True):
+            if images is None:
+                # A DataLoader would turn the worker's exception into a text with a traceback.
+                # Reading the rows again raises the error itself.
+                images = torch.from_numpy(self._pictures.read(self._rows[chunk.numpy()]))
+            moved = images.to(device, non_blocking=True)
+            yield Batch(moved, self.labels[chunk].to(device), chunk)
+
+
+def _ignore_interrupts(_worker: int) -> None:
+    """Leave Ctrl-C, which reaches every process, to the parent: it saves its step first."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+class _BatchReader(TorchDataset):
+    """Runs in a worker process: the images of one batch, or None if one is damaged."""
+
+    def __init__(self, pictures: Pictures, rows: np.ndarray) -> None:
+        self._pictures = pictures
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, chunk: np.ndarray) -> Tensor | None:
+        try:
+            return torch.from_numpy(self._pictures.read(self._rows[chunk]))
+        except DataError:
+            return None
+
+
+def with_whole(
     batches: Iterator[Batch], chunks: Sequence[Tensor], share: Share, labelled: int | None = None
 ) -> Iterator[Batch]:
-    """A process's parts of batches, each with what it must know of the whole batch.
+    """Attach to each process's parts of batches the counts of the whole batches.
 
     Args:
         batches: the parts.
-        chunks: the places of each whole batch's images.
+        chunks: the indices of each whole batch's images.
         share: what the process takes.
-        labelled: images of a lower place have a label; None where all have.
+        labelled: images of a lower index have a label; None if all have.
     """
     for batch, chunk in zip(batches, chunks, strict=True):
         count = len(chunk) if labelled is None else int((chunk < labelled).sum())
         yield PartOfBatch.of(batch, share.part(len(chunk), count))
 
 
-def in_batches(
+def batch_indices(
     length: int, batch_size: int, order_seed: int | None, drop_last: bool
 ) -> Sequence[Tensor]:
-    """The places of the images of each batch; see `ImageSplit.batches` for the arguments.
+    """The indices of the images of each batch; see `ImageSplit.batches` for the arguments.
 
     Example:
-        >>> [chunk.tolist() for chunk in in_batches(5, 2, None, drop_last=False)]
+        >>> [chunk.tolist() for chunk in batch_indices(5, 2, None, drop_last=False)]
         [[0, 1], [2, 3], [4]]
     """
     require_count("batch_size", batch_size)
-    order = torch.arange(length) if order_seed is None else shuffled(length, order_seed)
+    order = torch.arange(length)
+    if order_seed is not None:
+        # On the CPU, so that the order is the same for every device.
+        order = torch.randperm(length, generator=order_generator(order_seed))
     usable = length - length % batch_size if drop_last else length
     return order[:usable].split(batch_size) if usable else ()
 
 
-def shuffled(length: int, order_seed: int) -> Tensor:
-    """A permutation of 0 to length - 1, int64 ``[length]``."""
-    # On the CPU whatever the device, so that every device sees the same order.
-    return torch.randperm(length, generator=seeded(order_seed))
-
-
-def seeded(order_seed: int) -> torch.Generator:
-    """A generator on the CPU for an order.
+def order_generator(order_seed: int) -> torch.Generator:
+    """A generator on the CPU for an order of images.
 
     Raises:
         ArgumentError: the seed is negative or no integer.

@@ -13,27 +13,27 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from svdistill.common import ArgumentError, DataError, MachineError
-from svdistill.data.columns import class_values, image_column, label_column
-from svdistill.data.notes import LeftOut, listed, note
+from svdistill.data.columns import class_values, find_image_column, find_label_column
+from svdistill.data.data_warnings import SkippedFiles, listed, warn
 from svdistill.data.split_names import (
-    ANY,
+    AUTOMATIC,
     CUT,
-    HERE,
     ROLES,
-    Wanted,
+    WHOLE_FOLDER,
+    DataChoices,
+    chosen_split,
     preferred,
     split_role,
     split_words,
-    wanted_split,
 )
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
 
 
-# `datasets` takes a second to import, and the digits need none of it: imported where used.
+# `datasets` takes a second to import, and the digits do not need it: imported where used.
 
-# `datasets` keeps the name "all" to itself.
+# `datasets` reserves the name "all".
 ONLY_NAME: Final = "images"
 
 
@@ -69,11 +69,11 @@ class Tables(NamedTuple):
             labels = pyarrow.compute.index_in(labels, value_set=known)
         return labels.fill_null(-1).to_numpy().astype(np.int64)
 
-    def train_name(self, wanted: Wanted = ANY) -> str:
-        """Return the split to train on: the wanted one, or the most obvious name."""
-        whole = wanted.train_split == HERE and ONLY_NAME in self.splits
-        if wanted.train_split is not None and not whole:
-            return wanted_split("train_split", wanted.train_split, self.splits)
+    def train_name(self, choices: DataChoices = AUTOMATIC) -> str:
+        """Return the training split: the chosen one, or the most usual name."""
+        whole = choices.train_split == WHOLE_FOLDER and ONLY_NAME in self.splits
+        if choices.train_split is not None and not whole:
+            return chosen_split("train_split", choices.train_split, self.splits)
         names = preferred(name for name in self.splits if split_role(name) == "train")
         if names:
             return names[0]
@@ -87,17 +87,17 @@ class Tables(NamedTuple):
             remedy="give --train_split with the name of the split to train on",
         )
 
-    def test_name(self, wanted: Wanted = ANY) -> str | None:
-        """Return the first split to test on that has labels, or None to have one cut from train."""
-        train = self.train_name(wanted)
+    def test_name(self, choices: DataChoices = AUTOMATIC) -> str | None:
+        """Return the first test split with labels, or None to cut one from the training split."""
+        train = self.train_name(choices)
         others = [name for name in self.splits if name != train]
-        if wanted.test_split == CUT:
+        if choices.test_split == CUT:
             return None
-        if wanted.test_split is not None:
-            names = [wanted_split("test_split", wanted.test_split, others)]
+        if choices.test_split is not None:
+            names = [chosen_split("test_split", choices.test_split, others)]
         else:
             names = preferred(name for name in others if split_role(name) == "test")
-        # Public test splits of competitions often carry -1 for every label.
+        # Public test splits of competitions often have -1 for every label.
         labelled = [name for name in names if (self.labels(name) >= 0).all()]
         if names and not labelled:
             raise DataError(
@@ -118,8 +118,8 @@ class Tables(NamedTuple):
         return labelled[0] if labelled else None
 
 
-def by_split(argument: str, loaded: object) -> Mapping[str, Dataset]:
-    """The tables of a `DatasetDict`, or the one of a `Dataset` as the only split.
+def split_tables(argument: str, loaded: object) -> Mapping[str, Dataset]:
+    """The tables of a `DatasetDict` by split, or a `Dataset` as the only split.
 
     Raises:
         ArgumentError: it is something else.
@@ -150,57 +150,57 @@ def by_split(argument: str, loaded: object) -> Mapping[str, Dataset]:
     return loaded
 
 
-def tables_of(source: str, loaded: Mapping[str, Dataset], wanted: Wanted = ANY) -> Tables:
+def tables_of(
+    source: str, loaded: Mapping[str, Dataset], choices: DataChoices = AUTOMATIC
+) -> Tables:
     """The tables with the columns that hold images and labels.
 
     Raises:
-        ArgumentError: a wanted column is not there.
+        ArgumentError: a chosen column is not there.
         DataError: no column holds images or labels.
     """
     table = next(iter(loaded.values()))
-    image = image_column(source, table, wanted.image_column)
-    label = label_column(source, table, wanted.label_column)
-    splits = {name: encoded(table, image) for name, table in loaded.items()}
+    image = find_image_column(source, table, choices.image_column)
+    label = find_label_column(source, table, choices.label_column)
+    splits = {name: undecoded(table, image) for name, table in loaded.items()}
     values = class_values(source, loaded.values(), label)
     if values is None:
         return Tables(source, splits, image, label, tuple(table.features[label].names))
     return Tables(source, splits, image, label, tuple(map(str, values)), tuple(values))
 
 
-def encoded(table: Dataset, column: str) -> Dataset:
-    """The table with its images as they are stored: plain Python objects, nothing decoded."""
+def undecoded(table: Dataset, column: str) -> Dataset:
+    """The table with its images encoded, as plain Python objects."""
     from datasets import Image
 
     return table.with_format(None).cast_column(column, Image(decode=False))
 
 
-# `datasets` takes a second to import, and the digits need none of it: imported where used.
-
-# What writing a cache fails with; an error of reading a damaged file has no such number.
+# Errors of writing a cache; an error of reading a damaged file has no such number.
 UNWRITABLE: Final = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
     *(errno.ENOTDIR, errno.EEXIST, errno.ENOENT),
 )
 
 
-def read_parquet(path: Path, wanted: Wanted = ANY) -> Tables:
+def read_parquet(path: Path, choices: DataChoices = AUTOMATIC) -> Tables:
     """Read ``train-*.parquet`` and ``test-*.parquet`` (or validation) of a folder, or one file."""
-    return tables_of(str(path), load_parquet(path, wanted), wanted)
+    return tables_of(str(path), load_parquet(path, choices), choices)
 
 
-def read_hub(name: str, wanted: Wanted = ANY) -> Tables:
+def read_hub(name: str, choices: DataChoices = AUTOMATIC) -> Tables:
     """Download a data set from the Hugging Face hub, or take it from the local cache."""
-    return tables_of(f"hub:{name}", load_hub(name), wanted)
+    return tables_of(f"hub:{name}", load_hub(name), choices)
 
 
-def load_parquet(path: Path, wanted: Wanted = ANY) -> Mapping[str, Dataset]:
+def load_parquet(path: Path, choices: DataChoices = AUTOMATIC) -> Mapping[str, Dataset]:
     """Load Parquet files by the names of their splits."""
     import datasets
 
     files = _parquet_files(path) if path.is_dir() else [path]
     _require_alike(files)
-    by_split = _by_split(path, files, wanted) if path.is_dir() else {ONLY_NAME: files}
-    # Under names of its own, since `datasets` refuses names with a hyphen, and "all".
+    by_split = _by_split(path, files, choices) if path.is_dir() else {ONLY_NAME: files}
+    # `datasets` refuses split names with a hyphen, and "all".
     named = {
         f"split{number}": [glob.escape(str(file)) for file in some]
         for number, some in enumerate(by_split.values())
@@ -214,7 +214,7 @@ def load_parquet(path: Path, wanted: Wanted = ANY) -> Mapping[str, Dataset]:
             raise DataError(
                 str(path),
                 expected="Parquet files that hold one table of images",
-                got=_deepest(cause),
+                got=str(_original(cause)),
                 remedy="check that all files have the same columns, and copy damaged ones again",
             ) from cause
     return {name: loaded[inside] for name, inside in zip(by_split, named, strict=True)}
@@ -231,24 +231,26 @@ def load_hub(name: str) -> Mapping[str, Dataset]:
         raise DataError(
             f"hub:{name}",
             expected="a data set on the Hugging Face hub that needs no code of its own",
-            got=_deepest(cause),
+            got=str(_original(cause)),
             remedy="check the name and the connection, or download it and use parquet:PATH",
         ) from cause
 
 
 def _parquet_files(path: Path) -> list[Path]:
-    """The Parquet files of a folder, with a suffix of any case; says what is not read."""
-    left_out = LeftOut(path)
+    """The Parquet files of a folder, with a suffix of any case; warns of what is not read."""
+    skipped = SkippedFiles(path)
     files = []
     for file in sorted(path.rglob("*")):
-        if file.is_dir() or ".parquet" not in file.name.lower():
+        if ".parquet" not in file.name.lower() or file.is_dir():
+            if file.parent == path and file.is_file() and split_role(file.stem):
+                skipped.add("file(s) named like splits", file)
             continue
         if file.parent == path and file.suffix.lower() == ".parquet" and file.name[0] != ".":
             files.append(file)
         else:
             kind = "hidden file(s)" if file.name[0] == "." else "file(s) in folders, or compressed"
-            left_out.add(kind, file)
-    left_out.tell()
+            skipped.add(kind, file)
+    skipped.warn()
     if not files:
         raise DataError(
             str(path),
@@ -266,6 +268,8 @@ def _require_alike(files: Sequence[Path]) -> None:
 
     features: Features | None = None
     for file in files:
+        if file.exists() and not file.is_file():  # opening a pipe waits for its writer
+            raise _no_parquet(file, "a folder" if file.is_dir() else "a pipe or a device")
         try:
             found = datasets.Features.from_arrow_schema(pyarrow.parquet.read_schema(file))
         except PermissionError as cause:
@@ -277,12 +281,7 @@ def _require_alike(files: Sequence[Path]) -> None:
             ) from cause
         # `datasets` builds whatever the file's metadata says, and raises what it stumbles over.
         except Exception as cause:
-            raise DataError(
-                str(file),
-                expected="a whole Parquet file",
-                got=str(cause),
-                remedy="check the path, or copy or download the file again",
-            ) from cause
+            raise _no_parquet(file, str(cause)) from cause
         features = features or found
         if found != features:
             # `datasets` would number the classes of all files like those of the first.
@@ -294,41 +293,66 @@ def _require_alike(files: Sequence[Path]) -> None:
             )
 
 
-def _by_split(path: Path, files: Sequence[Path], wanted: Wanted) -> dict[str, list[Path]]:
-    """The files of each split; of one split where no name tells one."""
+def _no_parquet(file: Path, got: str) -> DataError:
+    return DataError(
+        str(file),
+        expected="a whole Parquet file",
+        got=got,
+        remedy="check the path, or copy or download the file again",
+    )
+
+
+def _by_split(path: Path, files: Sequence[Path], choices: DataChoices) -> dict[str, list[Path]]:
+    """The files of each split; all files as one split if no name contains one."""
     by_split: dict[str, list[Path]] = {}
     guessed = False
     for file in files:
         name = _split_name(file.stem)
         guessed |= name in ROLES and re.match(rf"{name}([-_.]|$)", file.stem) is None
         by_split.setdefault(name, []).append(file)
+    _require_distinct(path, by_split)
     if guessed:
         told = (f"{name!r} in {listed(f.name for f in some)}" for name, some in by_split.items())
-        note(f"{path}: splits by the names of their files: {'; '.join(told)}")
-    chosen = wanted.train_split or wanted.test_split
+        warn(f"{path}: splits by the names of their files: {'; '.join(told)}")
+    chosen = choices.train_split or choices.test_split
     if chosen or any(split_role(name) for name in by_split):
         return by_split
     if len(by_split) > 1:
-        note(
+        warn(
             f"{path}: no file is named like a split, all of {listed(by_split)} are taken as one; "
             "--train_split and --test_split choose"
         )
     return {ONLY_NAME: list(files)}
 
 
+def _require_distinct(path: Path, by_split: Mapping[str, Sequence[Path]]) -> None:
+    """Raise `DataError` if a file is read twice, through a link."""
+    first: dict[tuple[int, int], Path] = {}
+    for file in (file for files in by_split.values() for file in files):
+        status = file.stat()
+        other = first.setdefault((status.st_dev, status.st_ino), file)
+        if other is not file:
+            raise DataError(
+                str(path),
+                expected="different files",
+                got=f"{file.name} and {other.name}, which are links to one file",
+                remedy="remove one of them; --test_split cut cuts a test split from the training "
+                "images",
+            )
+
+
 def _split_name(stem: str) -> str:
-    """``train`` for ``My_Train-00000-of-00002``; without a split's name, all but such numbers."""
+    """``train`` for ``My_Train-00000-of-00002``; without a split, the name without numbers."""
     if split_role(stem) is not None:
         return split_words(stem)[0]
     return re.sub(r"([-_.]?\d+)(-of-\d+)?$", "", stem) or stem
 
 
 def _require_cache(error: BaseException, source: Path | None = None) -> None:
-    """Raise `MachineError` where `datasets` could not write what it had read from the source."""
+    """Raise `MachineError` if `datasets` could not write its cache of the source."""
     import datasets
 
-    while error.__cause__ is not None:
-        error = error.__cause__
+    error = _original(error)
     if not isinstance(error, OSError):
         return
     about = Path(str(error.filename)).absolute() if error.filename else None
@@ -346,7 +370,7 @@ def _require_cache(error: BaseException, source: Path | None = None) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the progress bars of local reading off the terminal."""
+    """Disable the progress bars of local reading."""
     import datasets
 
     shown = datasets.is_progress_bar_enabled()
@@ -358,8 +382,8 @@ def _quiet() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _deepest(error: BaseException) -> str:
-    """Return the message of the error that started it all; `datasets` wraps it several times."""
+def _original(error: BaseException) -> BaseException:
+    """The original error, which `datasets` wraps several times."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return str(error)
+    return error

@@ -14,22 +14,34 @@ import torch
 from torch import Tensor
 
 from svdistill.common import ArgumentError, DataError, nearest, require_count
-from svdistill.data.columns import image_column
-from svdistill.data.folders import count_images, images_below, no_images, table_of_files
-from svdistill.data.notes import LeftOut, listed, note
-from svdistill.data.selection import Part
-from svdistill.data.split_names import ANY, Wanted, folder_role, preferred, role_for, split_role
+from svdistill.data.columns import find_image_column
+from svdistill.data.data_warnings import SkippedFiles, listed, warn
+from svdistill.data.image_files import (
+    EncodedPictures,
+    count_images,
+    images_below,
+    no_images,
+    table_of_files,
+)
+from svdistill.data.selection import Subset
+from svdistill.data.split_names import (
+    AUTOMATIC,
+    DataChoices,
+    folder_role,
+    preferred,
+    role_for,
+    split_role,
+)
 from svdistill.data.splits import (
     UNLABELLED,
     Batch,
     ImageSplit,
     StoredSplit,
-    in_batches,
-    seeded,
-    shared,
+    batch_indices,
+    order_generator,
+    with_whole,
 )
-from svdistill.data.streaming import EncodedPictures
-from svdistill.data.tables import by_split, encoded, load_hub, load_parquet
+from svdistill.data.tables import load_hub, load_parquet, split_tables, undecoded
 from svdistill.parallel import ALONE, Share
 
 if TYPE_CHECKING:
@@ -38,64 +50,53 @@ if TYPE_CHECKING:
 
 REST: Final = "rest"
 
-LEARNT: Final = ("train", "unlabelled")
+USED_ROLES: Final = ("train", "unlabelled")
 
 SCHEMES: Final = ("folder:PATH", "hub:NAME", "parquet:PATH", REST)
 
 
 def open_unlabelled(
-    spec: str | Dataset | DatasetDict,
-    image_size: int | None,
-    shape: tuple[int, ...],
-    wanted: Wanted = ANY,
-) -> Part:
-    """Find the images that a spec names; their labels, if they have any, are not looked at.
+    spec: str | Dataset | DatasetDict, image_size: int | None, choices: DataChoices = AUTOMATIC
+) -> Subset:
+    """Find the images that a spec names; their labels, if they have any, are ignored.
 
     Args:
-        spec: ``folder:PATH``, ``parquet:PATH``, ``hub:NAME``, or tables that are loaded already.
+        spec: ``folder:PATH``, ``parquet:PATH``, ``hub:NAME``, or loaded tables.
         image_size: see `load_images`.
-        shape: ``(3, H, W)`` of the labelled images.
-        wanted: what was chosen of the labelled images: the split to test on is not learnt from,
-            and the image column is taken where a table has it too.
+        choices: for the labelled images: the test split is left out, and the image column is used
+            if these tables have it too.
 
     Raises:
         ArgumentError: an unknown scheme.
-        DataError: no images, or of another shape.
+        DataError: no images.
     """
     source = spec if isinstance(spec, str) else "unlabelled"
-    table, column = _table(spec, wanted)
+    table, column = _find_table(spec, choices)
     if len(table) == 0:
         raise DataError(
             source, expected="at least one image", got="none", remedy="add images, or leave it out"
         )
-    pictures = EncodedPictures(encoded(table, column), column, source, image_size)
-    if pictures.shape != shape:
-        raise DataError(
-            source,
-            expected=f"images of {shape[1]}x{shape[2]} like the labelled ones",
-            got="x".join(map(str, pictures.shape[1:])),
-            remedy="give image_size to resize and crop all images to one square size",
-        )
-    return without_labels(Part(pictures, np.arange(len(table)), np.empty(0)))
+    pictures = EncodedPictures(undecoded(table, column), column, source, image_size)
+    return drop_labels(Subset(pictures, np.arange(len(table)), np.empty(0)))
 
 
-def without_labels(part: Part) -> Part:
-    """The same images, each of them `UNLABELLED`."""
-    return part._replace(labels=np.full(len(part.rows), UNLABELLED, dtype=np.int64))
+def drop_labels(subset: Subset) -> Subset:
+    """The same images, each with the label `UNLABELLED`."""
+    return subset._replace(labels=np.full(len(subset.rows), UNLABELLED, dtype=np.int64))
 
 
-def _table(spec: str | Dataset | DatasetDict, wanted: Wanted) -> tuple[Dataset, str]:
+def _find_table(spec: str | Dataset | DatasetDict, choices: DataChoices) -> tuple[Dataset, str]:
     """The table, and its column of images."""
     if not isinstance(spec, str):
-        return _of_splits("unlabelled", by_split("unlabelled", spec), wanted)
+        return _choose_split("unlabelled", split_tables("unlabelled", spec), choices)
     scheme, _, place = spec.partition(":")
     if place and scheme == "folder":
-        files = _files(Path(place).expanduser(), wanted)
+        files = _find_files(Path(place).expanduser(), choices)
         return table_of_files(files, [None] * len(files), []), "image"
     if place and scheme == "parquet":
-        return _of_splits(spec, load_parquet(Path(place).expanduser(), wanted), wanted)
+        return _choose_split(spec, load_parquet(Path(place).expanduser(), choices), choices)
     if place and scheme == "hub":
-        return _of_splits(spec, load_hub(place), wanted)
+        return _choose_split(spec, load_hub(place), choices)
     raise ArgumentError(
         "unlabelled",
         expected="one of " + ", ".join(SCHEMES),
@@ -104,32 +105,31 @@ def _table(spec: str | Dataset | DatasetDict, wanted: Wanted) -> tuple[Dataset, 
     )
 
 
-def _files(path: Path, wanted: Wanted) -> list[Path]:
-    """All images in a folder; of one with a test part, those of its training part.
+def _find_files(path: Path, choices: DataChoices) -> list[Path]:
+    """All images in a folder; if it has a test split, those of its training split.
 
     Folders named like test splits are left out in any depth.
     """
     children = sorted(child for child in path.glob("*") if child.is_dir())
-    roles = {c: role_for(c.name, wanted, folder_role(c.name)) for c in children}
+    roles = {c: role_for(c.name, choices, folder_role(c.name)) for c in children}
     if "test" not in roles.values():
-        parts = [child.name for child in children if split_role(child.name)]
-        if {"train", "test"} <= {split_role(name) for name in parts}:
+        names = [child.name for child in children if split_role(child.name)]
+        if {"train", "test"} <= {split_role(name) for name in names}:
             raise DataError(
                 str(path),
                 expected="folders named train and test, or a folder without test images",
-                got=listed(parts),
+                got=listed(names),
                 remedy="give the folder to learn from",
             )
-    left_out = LeftOut(path)
-    parts = preferred(child.name for child, role in roles.items() if role in LEARNT)
-    parts.sort(key=lambda name: roles[path / name] != "unlabelled")
-    root = path
-    if parts and "test" in roles.values():
-        root = path / parts[0]
+    usable = preferred(child.name for child, role in roles.items() if role in USED_ROLES)
+    usable.sort(key=lambda name: roles[path / name] != "unlabelled")
+    if usable and "test" in roles.values():
+        root = path / usable[0]
         others = [child for child in children if child != root]
-        if len(parts) > 1:
-            note(f"{path}: learns without labels from {parts[0]!r}, not from {listed(parts[1:])}")
+        if len(usable) > 1:
+            warn(f"{path}: learns without labels from {usable[0]!r}, not from {listed(usable[1:])}")
     else:
+        root = path
         others = [child for child in children if roles[child] == "test"]
     tests = {
         Path(parent, name)
@@ -137,19 +137,22 @@ def _files(path: Path, wanted: Wanted) -> list[Path]:
         for name in folders
         if folder_role(name) == "test"
     }
+    skipped = SkippedFiles(path)
     for folder in sorted({*others, *tests}):
-        left_out.add("folder(s) of other splits", folder, count_images(folder))
-    images = images_below(root, left_out, skipped={*others, *tests})
-    left_out.tell()
+        skipped.add("folder(s) of other splits", folder, count_images(folder))
+    images = images_below(root, skipped, exclude={*others, *tests})
+    skipped.warn()
     if not images:
         raise no_images(root, "a folder of images", "check the path")
     return images
 
 
-def _of_splits(source: str, splits: Mapping[str, Dataset], wanted: Wanted) -> tuple[Dataset, str]:
-    """The split without labels, else the one to train on, else the only one."""
-    roles = {name: role_for(name, wanted, split_role(name)) for name in splits}
-    named = preferred(name for name in splits if roles[name] in LEARNT)
+def _choose_split(
+    source: str, splits: Mapping[str, Dataset], choices: DataChoices
+) -> tuple[Dataset, str]:
+    """The unlabelled split, else the training split, else the only one; and its image column."""
+    roles = {name: role_for(name, choices, split_role(name)) for name in splits}
+    named = preferred(name for name in splits if roles[name] in USED_ROLES)
     named.sort(key=lambda name: roles[name] != "unlabelled")
     if not named and (len(splits) > 1 or "test" in roles.values()):
         raise DataError(
@@ -161,25 +164,25 @@ def _of_splits(source: str, splits: Mapping[str, Dataset], wanted: Wanted) -> tu
     chosen = (named or list(splits))[0]
     others = [name for name in splits if name != chosen]
     if others:
-        note(f"{source}: learns without labels from {chosen!r}, not from {listed(others)}")
+        warn(f"{source}: learns without labels from {chosen!r}, not from {listed(others)}")
     table = splits[chosen]
-    # The option is of the labelled images; these may have other columns.
-    column = wanted.image_column if wanted.image_column in table.features else None
-    return table, image_column(source, table, column)
+    # The choice is for the labelled images; these tables may have other columns.
+    column = choices.image_column if choices.image_column in table.features else None
+    return table, find_image_column(source, table, column)
 
 
 @final
 class MixedSplit(ImageSplit):
-    """Labelled images and others without labels: half of every batch is of either kind.
+    """Labelled and unlabelled images: each batch is half of either kind.
 
-    The labelled half comes first, and has one image more where the batch size is odd. A pass goes
-    once over the kind that fills more batches; the other is shuffled and gone through again until
-    the first is through. The last batch keeps the proportion. In stored order, and in their
-    indices, unlabelled images follow the labelled ones.
+    The labelled half comes first, and has one image more if the batch size is odd. A pass reads
+    the kind that fills more batches once; the other is reshuffled and repeated until the pass
+    ends. The last batch keeps the proportion. In stored order, and in the indices, unlabelled
+    images follow the labelled ones.
 
     Args:
         labelled: the images with labels.
-        unlabelled: the others; whatever labels they have are not looked at.
+        unlabelled: the others; their labels are ignored.
 
     Example:
         >>> from svdistill.data.splits import ResidentSplit
@@ -196,8 +199,7 @@ class MixedSplit(ImageSplit):
     def __init__(self, labelled: StoredSplit, unlabelled: StoredSplit) -> None:
         self._labelled = labelled
         self._unlabelled = unlabelled
-        nothing = torch.full_like(unlabelled.labels, UNLABELLED)
-        self.labels = torch.cat([labelled.labels, nothing])
+        self.labels = torch.cat([labelled.labels, _no_labels(unlabelled.labels)])
 
     def __len__(self) -> int:
         return len(self._labelled) + len(self._unlabelled)
@@ -219,10 +221,10 @@ class MixedSplit(ImageSplit):
 
     def steps(self, batch_size: int) -> int:
         """See `ImageSplit.steps`; of batches in a random order."""
-        return math.ceil(self._filled(_halves(batch_size)))
+        return math.ceil(self._filled_batches(_halves(batch_size)))
 
     def to(self, device: torch.device | str) -> MixedSplit:
-        """Return the split with what it holds in memory on the device."""
+        """See `ImageSplit.to`."""
         return MixedSplit(self._labelled.to(device), self._unlabelled.to(device))
 
     def part(self, start: int, stop: int) -> MixedSplit:
@@ -244,34 +246,29 @@ class MixedSplit(ImageSplit):
         share: Share = ALONE,
     ) -> Iterator[Batch]:
         """See `ImageSplit.batches`."""
-        if order_seed is None:
-            chunks = in_batches(len(self), batch_size, None, drop_last)
-            return self._parts(chunks[skip:], device, share)
-        halves = _halves(batch_size)
-        batches, generator = self._filled(halves), seeded(order_seed)
-        ours, theirs = (
-            _again_and_again(len(split), math.ceil(batches * half), generator).split(half)
-            for split, half in zip((self._labelled, self._unlabelled), halves, strict=True)
-        )
         border = len(self._labelled)
-        chunks = [torch.cat([a, border + b]) for a, b in zip(ours, theirs, strict=True)]
-        if drop_last and len(chunks[-1]) < batch_size:
-            chunks.pop()
-        return self._parts(chunks[skip:], device, share)
+        if order_seed is None:
+            chunks = list(batch_indices(len(self), batch_size, None, drop_last))
+        else:
+            halves = _halves(batch_size)
+            batches, generator = self._filled_batches(halves), order_generator(order_seed)
+            ours, theirs = (
+                _repeated_orders(len(split), math.ceil(batches * half), generator).split(half)
+                for split, half in zip((self._labelled, self._unlabelled), halves, strict=True)
+            )
+            chunks = [torch.cat([a, border + b]) for a, b in zip(ours, theirs, strict=True)]
+            if drop_last and len(chunks[-1]) < batch_size:
+                chunks.pop()
+        chunks = chunks[skip:]
+        parts = self._gather([share.take(chunk) for chunk in chunks], device)
+        return with_whole(parts, chunks, share, labelled=border)
 
-    def _filled(self, halves: tuple[int, int]) -> Fraction:
-        """How many batches the kind fills that fills more, the last one in part."""
+    def _filled_batches(self, halves: tuple[int, int]) -> Fraction:
+        """How many batches the kind fills that fills more; the last one may be filled in part."""
         labelled, unlabelled = halves
         return max(
             Fraction(len(self._labelled), labelled), Fraction(len(self._unlabelled), unlabelled)
         )
-
-    def _parts(
-        self, chunks: Sequence[Tensor], device: torch.device | str, share: Share
-    ) -> Iterator[Batch]:
-        """Read what a process takes of each batch."""
-        parts = self._gather([share.take(chunk) for chunk in chunks], device)
-        return shared(parts, chunks, share, labelled=len(self._labelled))
 
     def _gather(self, chunks: Sequence[Tensor], device: torch.device | str) -> Iterator[Batch]:
         """Read batches of chosen images, in each the labelled ones first."""
@@ -281,14 +278,16 @@ class MixedSplit(ImageSplit):
             [chunk[chunk >= border] - border for chunk in chunks], device
         )
         for first, second, chunk in zip(ours, theirs, chunks, strict=True):
-            nothing = torch.full_like(second.labels, UNLABELLED)
-            yield Batch(
-                torch.cat([first.images, second.images]), torch.cat([first.labels, nothing]), chunk
-            )
+            images = torch.cat([first.images, second.images])
+            yield Batch(images, torch.cat([first.labels, _no_labels(second.labels)]), chunk)
+
+
+def _no_labels(labels: Tensor) -> Tensor:
+    return torch.full_like(labels, UNLABELLED)
 
 
 def _halves(batch_size: int) -> tuple[int, int]:
-    """Labelled and unlabelled images in a batch."""
+    """The numbers of labelled and unlabelled images in a batch."""
     require_count("batch_size", batch_size)
     if batch_size < 2:
         raise ArgumentError(
@@ -300,8 +299,8 @@ def _halves(batch_size: int) -> tuple[int, int]:
     return batch_size - batch_size // 2, batch_size // 2
 
 
-def _again_and_again(length: int, count: int, generator: torch.Generator) -> Tensor:
-    """Go through 0 to length - 1, each time in another order, until so many have come."""
+def _repeated_orders(length: int, count: int, generator: torch.Generator) -> Tensor:
+    """Concatenate random orders of 0 to length - 1, and keep the first `count` numbers."""
     rounds = -(-count // length)
     orders = [torch.randperm(length, generator=generator) for _ in range(rounds)]
     return torch.cat(orders)[:count]

@@ -1,12 +1,17 @@
-"""A teacher's knowledge, computed once, kept on disk, and read instead of running the teacher."""
+"""A teacher's knowledge on disk: computed once, then read instead of running the teacher.
 
-from svdistill.store.manifest import Manifest, read_manifest
+A store is a folder with `manifest.json` (`manifest`) and shards, whose rows hold one image each
+(`structure`). `StoreWriter` writes them (`writer`), `KnowledgeStore` reads them (`reading`).
+"""
+
+from svdistill.store.manifest import IN_BF16, MANIFEST_NAME, Manifest, read_manifest
 from svdistill.store.reading import KnowledgeStore, loss_text, require_fit
 from svdistill.store.structure import DTYPES, describe
-from svdistill.store.writer import MANIFEST_NAME, SHARD_IMAGES, Shard, StoreWriter
+from svdistill.store.writer import SHARD_IMAGES, Shard, StoreWriter
 
 __all__ = [
     "DTYPES",
+    "IN_BF16",
     "MANIFEST_NAME",
     "SHARD_IMAGES",
     "KnowledgeStore",

@@ -1,4 +1,4 @@
-"""What a store holds, and of what: the file `manifest.json`."""
+"""The file `manifest.json` of a knowledge store: what it holds, and its teacher and images."""
 
 from __future__ import annotations
 
@@ -13,41 +13,49 @@ from msgspec import Meta
 from svdistill.common import Finite, RunError, plain_fields, read_json, write_json
 from svdistill.store.structure import Node, from_json
 
+MANIFEST_NAME: Final = "manifest.json"
+
 VERSION: Final = 1
 
 Count = Annotated[int, Meta(ge=1)]
 
-# What stores of earlier versions do not say; it is written where it says something.
+# Fields that stores of earlier versions lack; an empty one is not written.
 LATER: Final = ("tap_shapes",)
 
-# What may differ between a store that is being written and the same one when it is whole.
+# Fields that are known when the store is complete.
 OUTCOME: Final = ("teacher_accuracy", "complete")
+
+# Fields for people. What they name is compared by its digest: it may have moved.
+DESCRIPTIONS: Final = ("teacher", "data")
+
+# The end of `Manifest.teacher` for a teacher that computes in bfloat16.
+IN_BF16: Final = " in bf16"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a store holds, and of what.
+    """What a store holds, and its teacher and images.
 
     Attributes:
         version: of the store's layout.
         svdistill: the version that wrote it.
-        teacher: where its teacher came from, to be read by people.
+        teacher: where the teacher came from, and ``in bf16`` if it computed so.
         teacher_sha256: of the teacher's weights, with their names and shapes.
         teacher_taps: module paths of the teacher's taps.
         tap_shapes: of their outputs, without the batch; empty in stores of earlier versions.
-        teacher_accuracy: per cent of the test images; None until the store is complete.
-        data: where its images came from, to be read by people.
+        teacher_accuracy: percentage of the test images; None until the store is complete.
+        data: where the images came from.
         data_fingerprint: `ImageData.fingerprint`.
-        images: how many training images.
+        images: number of training images.
         class_names: name of each class.
         image_size: side of the images in pixels.
         mean, std: of the channels, in 0 to 1, with which the images were normalised.
-        loss: the loss with its options, as it prints itself, to be read by people.
+        loss: the loss with its options, as `loss_text` prints it.
         augmentation: name of the augmentation.
-        views: how many views of each image.
-        views_seed: what they were drawn from.
-        shard_images: images in a shard, but for the last one of each view.
-        structure: what an image's knowledge is made of.
+        views: number of views of each image.
+        views_seed: seed of the views.
+        shard_images: images per shard; the last one of each view may have fewer.
+        structure: the tensors of one image's knowledge.
         complete: whether all shards have been written.
     """
 
@@ -79,27 +87,33 @@ class Manifest:
         return sum(leaf.bytes for leaf in self.structure.leaves())
 
     def identity(self) -> str:
-        """A digest of all but the outcome: the same for the same knowledge. Shards carry it."""
+        """A digest of all fields but the outcome. Shards contain it."""
         described = {name: value for name, value in _plain(self).items() if name not in OUTCOME}
         return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
     def differences(self, other: Manifest) -> list[str]:
-        """Names of the fields in which two stores differ, without their outcome."""
-        names = [field.name for field in fields(self) if field.name not in OUTCOME]
-        return [name for name in names if getattr(self, name) != getattr(other, name)]
+        """Names of the fields in which the knowledge of two stores differs.
+
+        A teacher or images that have moved are the same if their digests are.
+        """
+        names = [field.name for field in fields(self)]
+        names = [name for name in names if name not in (*OUTCOME, *DESCRIPTIONS)]
+        found = [name for name in names if getattr(self, name) != getattr(other, name)]
+        precision = self.teacher.endswith(IN_BF16) != other.teacher.endswith(IN_BF16)
+        return ["teacher", *found] if precision else found
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Write a manifest, with a digest of its own, atomically."""
+    """Write a manifest with its digest, atomically."""
     content = _plain(manifest)
     write_json(path, {**content, "sha256": _digest(content)})
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read a manifest; nothing it says is taken on trust.
+    """Read and check a manifest.
 
     Raises:
-        RunError: it is missing, damaged, of another version, or says what no store can be.
+        RunError: it is missing, damaged, of another version, or has invalid values.
     """
     content = read_json(path)
     try:
@@ -119,19 +133,19 @@ def read_manifest(path: Path) -> Manifest:
 
 def _checked(content: dict[str, Any]) -> Manifest:
     if set(content) | set(LATER) != {field.name for field in fields(Manifest)}:
-        raise ValueError("fields are missing, or too many")
+        raise ValueError("fields are missing or unknown")
     structure = from_json(content.pop("structure"))
     manifest = Manifest(**plain_fields(Manifest, content), structure=structure)
     if len(manifest.tap_shapes) not in (0, len(manifest.teacher_taps)):
-        raise ValueError("tap_shapes are not one of each tap")
+        raise ValueError("tap_shapes has not one shape per tap")
     return manifest
 
 
 def _plain(manifest: Manifest) -> dict[str, Any]:
-    """The manifest as JSON holds it."""
+    """The manifest as JSON values."""
     content = asdict(manifest)
-    said = {name: value for name, value in content.items() if value or name not in LATER}
-    return json.loads(json.dumps(said))
+    written = {name: value for name, value in content.items() if value or name not in LATER}
+    return json.loads(json.dumps(written))
 
 
 def _digest(content: dict[str, Any]) -> str:

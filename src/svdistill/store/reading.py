@@ -1,4 +1,4 @@
-"""A knowledge store that is read, and whether it fits what a run needs."""
+"""Reading a knowledge store, and whether it fits a run."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from torch import Tensor
 from svdistill.common import ArgumentError, RunError
 from svdistill.data import ImageData
 from svdistill.losses import Knowledge, TransferLoss
-from svdistill.store.manifest import Manifest, read_manifest
+from svdistill.store.manifest import MANIFEST_NAME, Manifest, read_manifest
 from svdistill.store.structure import decode, find_class, rebuild
-from svdistill.store.writer import MANIFEST_NAME, Shard, all_shards, map_rows, require_size
+from svdistill.store.writer import Shard, all_shards, map_rows, require_size
 
 
 class KnowledgeStore:
     """A store that `svdistill cache` wrote.
 
-    Opening it reads the manifest and the sizes of all shards. Each shard is compared with its
-    checksum when it is first read from. Nothing in a store is executed.
+    Opening it reads the manifest and the sizes of all shards. The checksum of a shard is verified
+    when it is first read. No code in a store is executed.
 
     Args:
         path: the store's folder.
 
     Attributes:
-        manifest: what it holds, and of what.
+        manifest: see `Manifest`.
 
     Raises:
         RunError: it is missing, incomplete or damaged, or of a loss whose module is not imported.
@@ -39,7 +39,7 @@ class KnowledgeStore:
                 str(self.path),
                 expected="a complete knowledge store",
                 got="one that is not finished",
-                remedy="run the `svdistill cache` command that began it again with --resume",
+                remedy="repeat the `svdistill cache` command with --resume",
             )
         find_class(self.manifest.structure)
         for shard in all_shards(self.manifest):
@@ -61,16 +61,16 @@ class KnowledgeStore:
         """The knowledge of a batch.
 
         Args:
-            indices: ``[B]``, int64, on the CPU: the images' places in the training split, as in
+            indices: ``[B]``, int64, on the CPU: indices in the training split, as in
                 `Batch.indices`.
             view: 0 to number of views - 1.
-            device: where the knowledge is wanted.
+            device: the device of the knowledge.
 
         Returns:
             What the loss's `extract` returned for these views, float32.
 
         Raises:
-            ArgumentError: an image or a view that the store does not hold.
+            ArgumentError: the store does not hold the image or the view.
             RunError: a shard is damaged.
         """
         self._require_within("view", view, view, self.manifest.views)
@@ -83,7 +83,7 @@ class KnowledgeStore:
         local = indices[order] % self.manifest.shard_images
         parts, counts = part_of.unique_consecutive(return_counts=True)
         pieces = zip(parts.tolist(), local.split(counts.tolist()), strict=True)
-        # `index_select` copies whole rows; assigning to `rows[places]` would go byte by byte.
+        # `index_select` copies whole rows; assigning to `rows[places]` would copy single bytes.
         gathered = [self._map(part).index_select(0, places) for part, places in pieces]
         target = torch.device(device)
         shape = (len(indices), self.bytes_per_image)
@@ -99,10 +99,9 @@ class KnowledgeStore:
             start = part * self.manifest.shard_images
             stop = min(start + self.manifest.shard_images, len(self))
             shard = Shard(self._view, start, stop)
-            verify = shard not in self._verified
-            rows = map_rows(shard, self.manifest, self.path, verify=verify)
+            new = shard not in self._verified
+            rows = self._maps[part] = map_rows(shard, self.manifest, self.path, verify=new)
             self._verified.add(shard)
-            self._maps[part] = rows
         return rows
 
     def _require_within(self, argument: str, least: int, most: int, count: int) -> None:
@@ -116,7 +115,7 @@ class KnowledgeStore:
 
 
 def loss_text(loss: TransferLoss) -> str:
-    """A loss with its options in one line, as stores and runs name it.
+    """A loss with its options in one line, for manifests and messages.
 
     Example:
         >>> from svdistill.losses import FSPLoss, SoftTargetLoss, SumLoss
@@ -127,7 +126,7 @@ def loss_text(loss: TransferLoss) -> str:
 
 
 def require_fit(manifest: Manifest, data: ImageData, loss: TransferLoss, augmentation: str) -> None:
-    """Raise `RunError` unless a store holds the knowledge that a run needs, or more than that.
+    """Raise `RunError` unless a store holds the knowledge that a run needs.
 
     Args:
         manifest: the store's.
@@ -156,7 +155,7 @@ def require_fit(manifest: Manifest, data: ImageData, loss: TransferLoss, augment
 
 
 def _require_enough(manifest: Manifest, loss: TransferLoss) -> None:
-    """Raise unless the loss finds what it reads in what the store holds."""
+    """Raise `RunError` unless the store holds all tensors that the loss reads."""
     leaves = manifest.structure.leaves()
     nothing = (torch.empty(0, *leaf.shape) for leaf in leaves)
     try:

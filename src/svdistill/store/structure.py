@@ -1,4 +1,4 @@
-"""What one image's knowledge is made of, and its bytes in a row of a shard."""
+"""The tensors of one image's knowledge, and its bytes in a row of a shard."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from svdistill.losses import Knowledge
 
 DTYPES: Final = {"float16": torch.float16, "float32": torch.float32}
 
-# Singular values and the logits of few classes: little to save, and much of the loss hangs on them.
+# Singular values and the logits of few classes: small, and the loss is sensitive to them.
 ALWAYS_FLOAT32: Final = 16
 
-# A damaged file may claim anything; no loss comes near these.
+# Limits for damaged files; no loss comes near them.
 MOST_TENSORS: Final = 4096
 
 MOST_NUMBERS: Final = 1 << 28
@@ -33,9 +33,9 @@ class Leaf:
     """One tensor of a knowledge.
 
     Attributes:
-        name: its place, such as ``right_vectors[2]``.
+        name: its field, such as ``right_vectors[2]``.
         shape: for one image.
-        dtype: ``float16`` or ``float32``, on disk.
+        dtype: on disk, ``float16`` or ``float32``.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Node:
-    """A knowledge: the full name of its class, and what its fields hold, in their order."""
+    """A knowledge: the full name of its class, and its fields in their order."""
 
     knowledge: str
     fields: tuple[Branch, ...]
@@ -64,7 +64,7 @@ Branch = Leaf | Node | tuple["Branch", ...]
 
 
 def describe(knowledge: Knowledge, dtype: str) -> Node:
-    """The structure of a knowledge, its tensors to be kept in a dtype.
+    """The structure of a knowledge, with the dtype of its tensors on disk.
 
     Tensors of at most 16 numbers per image are kept in float32 whatever the dtype.
 
@@ -90,7 +90,7 @@ def rebuild(node: Node, tensors: Iterator[Tensor]) -> Knowledge:
 
 
 def find_class(node: Node) -> type[Knowledge]:
-    """The knowledge class of a node, among those that are imported; nothing is imported for it."""
+    """The knowledge class of a node, among the imported ones; no module is imported for it."""
     for kind in _children(Knowledge):
         if _name(kind) == node.knowledge and len(dataclasses.fields(kind)) == len(node.fields):
             return kind
@@ -103,14 +103,14 @@ def find_class(node: Node) -> type[Knowledge]:
 
 
 def from_json(value: Any) -> Node:
-    """The structure of which this is `dataclasses.asdict`, as JSON gives it.
+    """The structure whose `dataclasses.asdict`, read from JSON, this is.
 
     Raises:
-        ValueError: it is of no structure, or of an absurdly large one.
+        ValueError: it is not a structure, or exceeds the limits.
     """
     node = _from_json(value, DEEPEST)
     if not isinstance(node, Node):
-        raise ValueError("the structure is no knowledge")
+        raise ValueError("the structure is not a knowledge")
     leaves = node.leaves()
     numbers = sum(math.prod(leaf.shape) for leaf in leaves)
     if not 0 < len(leaves) <= MOST_TENSORS or numbers > MOST_NUMBERS:
@@ -165,7 +165,7 @@ def _from_json(value: Any, depth: int) -> Branch:
             return Node(value["knowledge"], fields)
     if isinstance(value, dict) and "dtype" in value:
         return from_plain(Leaf, value)
-    raise ValueError(f"no part of a structure: {str(value)[:60]}")
+    raise ValueError(f"not part of a structure: {str(value)[:60]}")
 
 
 def _children(kind: type[Knowledge]) -> Iterator[type[Knowledge]]:
@@ -183,13 +183,13 @@ def encode(knowledge: Knowledge, structure: Node) -> Tensor:
 
     Args:
         knowledge: of B images.
-        structure: what it is made of.
+        structure: of the knowledge.
 
     Returns:
-        ``[B, bytes]``, uint8, on the CPU: the tensors of an image one after the other.
+        ``[B, bytes]``, uint8, on the CPU: the tensors of an image, concatenated.
 
     Raises:
-        RunError: a number is not finite, or too large for the dtype that its tensor is kept in.
+        RunError: a number is not finite, or too large for the dtype on disk.
     """
     leaves, tensors = structure.leaves(), knowledge.tensors()
     columns = [_encode(*pair) for pair in zip(leaves, tensors, strict=True)]
@@ -197,10 +197,10 @@ def encode(knowledge: Knowledge, structure: Node) -> Tensor:
 
 
 def decode(rows: Tensor, structure: Node) -> Knowledge:
-    """The knowledge of a batch from its rows, float32, where the rows are."""
+    """The knowledge of a batch from its rows, float32, on their device."""
     leaves = structure.leaves()
     columns = rows.split([leaf.bytes for leaf in leaves], dim=1)
-    # In memory of its own each column starts where its dtype may start.
+    # Cloned, each column is aligned for its dtype.
     tensors = (
         column.clone(memory_format=torch.contiguous_format)
         .view(DTYPES[leaf.dtype])

@@ -1,8 +1,8 @@
-"""Shards of a knowledge store: their layout, checks and writing.
+"""Shards of a knowledge store: layout, checks and writing.
 
-A shard holds a row of bytes for each image, then a SHA-256 of the manifest's identity, of the
-shard's own place and of the rows. So each shard is whole by itself or not at all, and one of
-another store, view or place is not mistaken for it.
+A shard holds a row of bytes for each image, then a SHA-256 of the manifest's identity, the shard's
+view and images, and the rows. So each shard is checked on its own, and a shard of another store or
+place is recognised.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from svdistill.common import (
     write_atomically,
 )
 from svdistill.losses import Knowledge
-from svdistill.store.manifest import Manifest, read_manifest, write_manifest
+from svdistill.store.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
 from svdistill.store.structure import encode
 
 DIGEST_BYTES: Final = hashlib.sha256().digest_size
 
-MANIFEST_NAME: Final = "manifest.json"
+SHARD_IMAGES: Final = 4096
 
 
 class Shard(NamedTuple):
@@ -44,11 +44,11 @@ class Shard(NamedTuple):
     stop: int
 
     def file(self, store: Path) -> Path:
-        """Its file in a store."""
+        """The file of the shard."""
         return store / f"view-{self.view:04d}-from-{self.start:09d}.bin"
 
     def new_digest(self, manifest: Manifest) -> Any:
-        """A hash that knows the store and the place, and waits for the rows."""
+        """A SHA-256 of the store and the place, to be updated with the rows."""
         place = f"{manifest.identity()} {self.view} {self.start} {self.stop} "
         return hashlib.sha256(place.encode())
 
@@ -61,7 +61,7 @@ def all_shards(manifest: Manifest) -> Iterator[Shard]:
 
 
 def require_size(shard: Shard, manifest: Manifest, store: Path) -> None:
-    """Raise `RunError` unless the shard's file is there and as long as it has to be."""
+    """Raise `RunError` unless the shard's file is there and has the right size."""
     expected = (shard.stop - shard.start) * manifest.bytes_per_image + DIGEST_BYTES
     try:
         got = shard.file(store).stat().st_size
@@ -72,24 +72,24 @@ def require_size(shard: Shard, manifest: Manifest, store: Path) -> None:
 
 
 def map_rows(shard: Shard, manifest: Manifest, store: Path, *, verify: bool) -> Tensor:
-    """The rows of a shard, mapped into memory: they are read from disk when they are used.
+    """Map the rows of a shard into memory; they are read from disk on use.
 
     Args:
-        shard: which.
-        manifest: the store's.
+        shard: the shard.
+        manifest: of the store.
         store: its folder.
-        verify: read everything once and compare with the digest.
+        verify: read all rows and compare their checksum.
 
     Returns:
-        ``[images, bytes]``, uint8; not to be written to.
+        ``[images, bytes]``, uint8; read-only.
 
     Raises:
-        RunError: the file is missing, cut short or damaged, or is another shard's.
+        RunError: the file is missing, truncated, damaged, or another shard.
     """
     require_size(shard, manifest, store)
     images = shard.stop - shard.start
     size = images * manifest.bytes_per_image
-    # Unlike numpy's maps, torch's keep no file open: a store may have many shards.
+    # Unlike numpy, torch keeps no file open for a map: a store may have many shards.
     try:
         mapped = torch.from_file(
             str(shard.file(store)), shared=False, size=size + DIGEST_BYTES, dtype=torch.uint8
@@ -110,20 +110,18 @@ def _unreadable(shard: Shard, store: Path, got: str) -> RunError:
         str(shard.file(store)),
         expected="a whole shard of this knowledge store",
         got=got,
-        remedy="run the `svdistill cache` command that made the store again with --resume: it "
-        "checks every shard and writes those anew that are not whole",
+        remedy="repeat the `svdistill cache` command with --resume: it checks every shard and "
+        "writes those again that are not whole",
     )
 
 
-SHARD_IMAGES: Final = 4096
-
-
 class StoreWriter:
-    """Writes a store: open, write the missing shards in any order, finish.
+    """Writes a store: lock or open it, write the missing shards in any order, finish.
 
     Args:
         path: the store's folder.
-        manifest: of the store to write, not complete.
+        manifest: of the store to write, not complete. A resumed store keeps its own, whose
+            descriptions of teacher and data may differ.
     """
 
     def __init__(self, path: str | Path, manifest: Manifest) -> None:
@@ -131,47 +129,50 @@ class StoreWriter:
         self.manifest = manifest
 
     @contextmanager
-    def held(self, *, resume: bool) -> Iterator[list[Shard]]:
-        """`open` the folder, and let no other process do so while the block lasts.
+    def locked(self, *, resume: bool) -> Iterator[list[Shard]]:
+        """Lock the folder within the block, and `open` it.
 
         Raises:
-            RunError: another process holds it, or see `open`.
+            RunError: another process has locked it, or see `open`.
         """
         require_unlocked(self.path)
-        self._begun(resume)  # before anything is written
+        self._stored(resume)  # raises before the folder is made
         make_directory(self.path)
         with locked(self.path):
             yield self.open(resume=resume)
 
     def open(self, *, resume: bool) -> list[Shard]:
-        """Make the store's folder, or look what is in it already.
+        """Make the store's folder, or check the store in it.
 
         Args:
-            resume: go on with a store that is there. Every shard is compared with its checksum.
+            resume: continue a store that is there. The checksum of every shard is verified.
 
         Returns:
-            The shards that are to be written.
+            The shards to write.
 
         Raises:
-            RunError: the folder holds a store and `resume` is not given, another store, or
-                something else; or it cannot be made.
+            RunError: the folder holds a store and `resume` is False, another store, or other
+                files; or it cannot be made.
         """
-        if self._begun(resume):
+        stored = self._stored(resume)
+        if stored is not None:
+            self.manifest = stored
             sweep(self.path)
-            return [shard for shard in all_shards(self.manifest) if not self._is_whole(shard)]
+            return [shard for shard in all_shards(stored) if not self._is_whole(shard)]
         make_directory(self.path)
         sweep(self.path)
         write_manifest(self.path / MANIFEST_NAME, self.manifest)
         return list(all_shards(self.manifest))
 
-    def _begun(self, resume: bool) -> bool:
-        """Whether the folder holds the store to go on with; raises where it holds another thing."""
+    def _stored(self, resume: bool) -> Manifest | None:
+        """The manifest of the store to resume; None for an empty folder."""
         file = self.path / MANIFEST_NAME
         if file.exists():
-            self._require_same(read_manifest(file), resume)
-            return True
+            stored = read_manifest(file)
+            self._require_same(stored, resume)
+            return stored
         if self.path.exists() and (
-            not self.path.is_dir() or any(map(_is_others, self.path.iterdir()))
+            not self.path.is_dir() or not all(map(_is_ours, self.path.iterdir()))
         ):
             raise RunError(
                 str(self.path),
@@ -179,13 +180,13 @@ class StoreWriter:
                 got="something else",
                 remedy="choose another --output",
             )
-        return False
+        return None
 
     def write(self, shard: Shard, batches: Iterable[Knowledge]) -> None:
         """Write a shard, atomically.
 
         Args:
-            shard: which.
+            shard: the shard.
             batches: the knowledge of its images in stored order, in batches of any size.
 
         Raises:
@@ -217,7 +218,7 @@ class StoreWriter:
                 str(self.path),
                 expected="a new or empty directory",
                 got="a finished store" if stored.complete else "an unfinished store",
-                remedy="choose another --output, or give --resume to check it and to go on",
+                remedy="choose another --output, or give --resume to check and continue it",
             )
         for name in stored.differences(self.manifest):
             raise RunError(
@@ -235,9 +236,9 @@ class StoreWriter:
         return True
 
 
-def _is_others(path: Path) -> bool:
-    """Whether a file is neither a lock nor what a killed process was writing."""
-    return path.name != LOCK_NAME and not is_temporary(path)
+def _is_ours(path: Path) -> bool:
+    """Whether a file is a lock, or was being written by a killed process."""
+    return path.name == LOCK_NAME or is_temporary(path)
 
 
 def _short(manifest: Manifest, name: str) -> str:

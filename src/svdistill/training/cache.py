@@ -16,6 +16,7 @@ from svdistill.losses import Knowledge
 from svdistill.networks import profile_network
 from svdistill.runs import network_digest
 from svdistill.store import (
+    IN_BF16,
     SHARD_IMAGES,
     KnowledgeStore,
     Manifest,
@@ -68,7 +69,7 @@ def cache_knowledge(
     extractor = _KnowledgeExtractor(config, new_teacher(config, data, device), data, device)
     writer = StoreWriter(config.output, extractor.manifest())
     total = len(data.train) * config.views
-    with StopRequests() as stops, writer.held(resume=config.resume) as shards, reporter:
+    with StopRequests() as stops, writer.locked(resume=config.resume) as shards, reporter:
         missing = sum(shard.stop - shard.start for shard in shards)
         reporter.message(f"{writer.manifest.bytes_per_image:,} bytes per image and view")
         reporter.start(writer.path.name, total, total - missing)
@@ -127,7 +128,7 @@ class _KnowledgeExtractor:
         shapes = profile_network(self.teacher, self.images.shape[1:], self.taps).taps
         return Manifest(
             svdistill=version("svdistill"),
-            teacher=config.teacher + (" in bf16" if config.precision == "bf16" else ""),
+            teacher=config.teacher + (IN_BF16 if config.precision == "bf16" else ""),
             teacher_sha256=network_digest(self.teacher),
             teacher_taps=self.taps,
             tap_shapes=tuple(shape for _, shape in shapes),

@@ -14,13 +14,13 @@ from torch import nn
 from svdistill.common import ArgumentError, DataError, RunError, SVDistillError
 from svdistill.config import OBJECT, TrainConfig
 from svdistill.data import (
-    ANY,
+    AUTOMATIC,
     Augmentation,
+    DataChoices,
     ImageData,
-    Opened,
-    Part,
-    Prepared,
-    Wanted,
+    NoAugmentation,
+    OpenedData,
+    Subset,
     keep_classes,
     open_images,
     stored_split,
@@ -103,7 +103,7 @@ def _given(card: WeightsCard, data: ImageData) -> EvaluationImages:
             remedy="choose the classes that the network was trained on",
         )
     normalised = Augmentation("none", data.image_shape[-1], card.mean, card.std)
-    return EvaluationImages(data.test, Prepared() if data.prepared else normalised)
+    return EvaluationImages(data.test, NoAugmentation() if data.prepared else normalised)
 
 
 def _config_of(run: Path) -> TrainConfig | None:
@@ -112,20 +112,20 @@ def _config_of(run: Path) -> TrainConfig | None:
     return read_config(path) if path.exists() else None
 
 
-def _chosen(config: TrainConfig) -> Wanted:
+def _chosen(config: TrainConfig) -> DataChoices:
     """The columns and splits that a configuration chose."""
-    return Wanted(**{name: getattr(config, name) or None for name in Wanted._fields})
+    return DataChoices(**{name: getattr(config, name) or None for name in DataChoices._fields})
 
 
-def _chosen_for(run: Path, data: str) -> Wanted:
+def _chosen_for(run: Path, data: str) -> DataChoices:
     """The columns and splits that a run chose, if it was trained on the same data."""
     with contextlib.suppress(RunError):  # a damaged configuration matters to its own data only
         config = _config_of(run)
-        return _chosen(config) if config is not None and config.data == data else ANY
-    return ANY
+        return _chosen(config) if config is not None and config.data == data else AUTOMATIC
+    return AUTOMATIC
 
 
-def _open_own(run: Path, image_size: int) -> tuple[str, Opened]:
+def _open_own(run: Path, image_size: int) -> tuple[str, OpenedData]:
     """Open the data that a run was trained on."""
     config = _config_of(run)
     if config is None or config.data == OBJECT:
@@ -155,7 +155,7 @@ def _open_own(run: Path, image_size: int) -> tuple[str, Opened]:
         ) from error
 
 
-def _in_classes_of(card: WeightsCard, opened: Opened, source: str) -> Part:
+def _in_classes_of(card: WeightsCard, opened: OpenedData, source: str) -> Subset:
     """The test images of a network's classes, with labels in the order of its logits."""
     names = opened.class_names
     missing = [name for name in card.class_names if name not in names]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Final
 
-from svdistill.common import ArgumentError, DataError
+from svdistill.common import ArgumentError
 from svdistill.config import (
     OBJECT,
     PRETRAINED,
@@ -69,7 +69,7 @@ def run_images(config: DataConfig, reporter: Reporter, given: ImageData | None =
         data = load_data(replace(config, image_size=trained.spec.image_size))
         sized = trained.whose
     else:
-        data, sized = _of_their_own_size(config)
+        data, sized = _own_or_network_size(config)
     side = "x".join(map(str, data.image_shape[1:]))
     reporter.message(f"{config.data}: {_counts(data)}")
     if data.prepared:
@@ -85,11 +85,17 @@ def run_images(config: DataConfig, reporter: Reporter, given: ImageData | None =
     return data
 
 
-def load_data(config: DataConfig) -> ImageData:
-    """The images that a configuration names, of its own `image_size`."""
+def load_data(config: DataConfig, fallback_size: int | None = None) -> ImageData:
+    """The images that a configuration names, whatever its networks know.
+
+    Args:
+        config: which images.
+        fallback_size: see `load_images`.
+    """
     return load_images(
         config.data,
         image_size=config.image_size,
+        fallback_size=fallback_size,
         classes_every=config.classes_every,
         classes=config.classes,
         train_size=config.train_size,
@@ -135,16 +141,14 @@ def _said_of(weights: str, network: str | None) -> _TrainedInputs | None:
     return None if spec is None else _TrainedInputs(spec, f"{network}'s own")
 
 
-def _of_their_own_size(config: DataConfig) -> tuple[ImageData, str]:
-    try:
+def _own_or_network_size(config: DataConfig) -> tuple[ImageData, str]:
+    if not isinstance(config, TrainConfig) or not is_zoo(config.network):
         return load_data(config), OWN
-    except DataError:  # sizes differ; any other error is raised again
-        if not isinstance(config, TrainConfig) or not is_zoo(config.network):
-            raise
-        spec = input_spec(config.network)
-        assert spec is not None  # a library's network has one
-        data = load_data(replace(config, image_size=spec.image_size))
-        return data, f"{config.network}'s own, since the data's differ"
+    spec = input_spec(config.network)
+    assert spec is not None  # a library's network has one
+    data = load_data(config, fallback_size=spec.image_size)
+    own = data.image_shape[-1] != spec.image_size
+    return data, OWN if own else f"{config.network}'s own"
 
 
 def _require_unread(config: DataConfig) -> None:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from svdistill.common import TrainingError, as_logits
-from svdistill.data import UNLABELLED, Augmentation, ImageSplit, Prepared
+from svdistill.data import UNLABELLED, Augmentation, ImageSplit, NoAugmentation
 from svdistill.distillation import GradientNorms
 from svdistill.parallel import ALONE, BatchPart, Share, sum_over
 
@@ -167,7 +167,7 @@ class EvaluationImages(NamedTuple):
     """Images to evaluate on, and the normalisation that the network expects."""
 
     split: ImageSplit
-    augmentation: Augmentation | Prepared
+    augmentation: Augmentation | NoAugmentation
 
 
 @torch.inference_mode()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from svdistill.common import ArgumentError, RunError, require_no_device
 from svdistill.config import PRETRAINED, TeacherConfig
+from svdistill.data import DataChoices
 from svdistill.networks import (
     build_network,
     fill,
@@ -248,8 +249,9 @@ def data_options(config: TeacherConfig) -> str:
     words = ["--data", config.data]
     if config.classes_every != 1:
         words += ["--classes_every", str(config.classes_every)]
-    if config.classes is not None:
-        words += ["--classes", config.classes]
+    for name in ("classes", *DataChoices._fields):
+        if getattr(config, name):
+            words += [f"--{name}", getattr(config, name)]
     return shlex.join(words)
 
 

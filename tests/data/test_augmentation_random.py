@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from svdistill.data.random_views import stream, uniform
+from svdistill.data.augmentation import stream, uniform
 
 WORDS = st.integers(0, 2**64 - 1)
 

@@ -1,3 +1,4 @@
+import shutil
 import socket
 from collections import Counter
 
@@ -11,7 +12,7 @@ from sklearn.datasets import load_digits
 from picture_files import NAMES, in_order, in_turn, noise, table, write_folder, write_parquet
 from svdistill.common.errors import ArgumentError, DataError
 from svdistill.common.machine import available_cores
-from svdistill.data import ResidentSplit, StreamedSplit, load_images
+from svdistill.data import DataWarning, ResidentSplit, StreamedSplit, load_images
 
 IMAGES, LABELS = noise(60), in_turn(60)
 SPLITS = ("train", "dev", "test")
@@ -95,7 +96,7 @@ def test_statistics_are_those_of_the_training_images(insects, memory_limit_gb):
 
 
 def test_statistics_of_many_streamed_images_come_from_some_of_them(insects, monkeypatch):
-    monkeypatch.setattr("svdistill.data.sources.SAMPLED_IMAGES", 20)
+    monkeypatch.setattr("svdistill.data.image_data.SAMPLED_IMAGES", 20)
     data = load_images(insects, memory_limit_gb=0)
     sample = IMAGES[np.linspace(0, 59, 20).astype(int)] / 255
     assert data.mean == pytest.approx(sample.mean(axis=(0, 1, 2)), abs=1e-12)
@@ -140,6 +141,86 @@ def test_the_memory_limit_counts_all_decoded_images(insects):
     assert isinstance(less.test, StreamedSplit)
     assert less.test.workers == min(8, available_cores())
     assert load_images(insects, memory_limit_gb=0, workers=3).train.workers == 3
+
+
+# Sizes
+
+
+def test_test_images_of_another_size(tmp_path):
+    write_folder(tmp_path / "train", IMAGES[:6], LABELS[:6])
+    write_folder(tmp_path / "test", noise(3, 10), in_turn(3))
+    with pytest.raises(DataError, match=r"expected test images of 8x8 .*got 10x10; .*image_size"):
+        load_images(f"folder:{tmp_path}")
+    assert load_images(f"folder:{tmp_path}", image_size=9).image_shape == (3, 9, 9)
+
+
+@pytest.mark.parametrize("odd", [noise(1, 9)[0], noise(1)[0, :6]])
+def test_a_fallback_size_is_used_where_sizes_differ_and_all_is_told_once(tmp_path, odd):
+    write_folder(tmp_path, IMAGES[:30], LABELS[:30])
+    (tmp_path / "ant" / "notes.txt").touch()
+    spec = f"folder:{tmp_path}"
+    assert load_images(spec, fallback_size=10).image_shape == (3, 8, 8)
+    Image.fromarray(odd).save(tmp_path / "bee" / "odd.png")
+    with pytest.warns(DataWarning) as told:
+        data = load_images(spec, fallback_size=10)
+    assert data.fingerprint == load_images(spec, image_size=10).fingerprint
+    assert [str(note.message).partition(": ")[2][:13] for note in told] == [
+        "left out 1 fi",
+        "images differ",
+    ]
+    (tmp_path / "ant" / "000.png").write_text("damaged")
+    with pytest.raises(DataError, match="no image format"):
+        load_images(spec, fallback_size=10)
+
+
+# Links
+
+
+def split_folders(root):
+    for split in ("train", "test"):
+        write_folder(root / split, noise(6, seed=len(split)), in_turn(6))
+    return f"folder:{root}"
+
+
+@pytest.mark.parametrize("link", ["split", "classes", "files", "hard links"])
+def test_a_test_split_of_links_to_the_training_images_is_refused(tmp_path, link):
+    spec = split_folders(tmp_path)
+    train, test = tmp_path / "train", tmp_path / "test"
+    shutil.rmtree(test)
+    if link == "split":
+        test.symlink_to(train)
+    for name in NAMES if link != "split" else ():
+        (test / name).parent.mkdir(exist_ok=True)
+        if link == "classes":
+            (test / name).symlink_to(train / name)
+            continue
+        (test / name).mkdir()
+        for file in (train / name).iterdir():
+            target = test / name / f"other-{file.name}"
+            target.symlink_to(file) if link == "files" else target.hardlink_to(file)
+    with pytest.raises(DataError, match=r"test images other than .*got the same files"):
+        load_images(spec)
+    assert len(load_images(spec, test_split="cut").test) == 1
+
+
+def test_single_links_are_told(tmp_path):
+    spec = split_folders(tmp_path)
+    (tmp_path / "test" / "ant" / "x.png").symlink_to(tmp_path / "train" / "ant" / "000.png")
+    (tmp_path / "train" / "bee" / "x.png").symlink_to(tmp_path / "train" / "ant" / "000.png")
+    with pytest.warns(DataWarning) as told:
+        load_images(spec)
+    messages = [str(note.message).partition(": ")[2] for note in told]
+    assert messages == [
+        "1 image(s) in train are files that are in it already",
+        "1 of 7 test images are in train too",
+    ]
+
+
+def test_a_copy_of_the_training_images_to_test_on_is_told(tmp_path):
+    for split in ("train", "test"):
+        write_folder(tmp_path / split, IMAGES[:6], LABELS[:6])
+    with pytest.warns(DataWarning, match="the test images are the training images"):
+        load_images(f"folder:{tmp_path}")
 
 
 # Parts
@@ -392,6 +473,7 @@ def test_a_dataset_without_labels():
         ({"memory_limit_gb": -1}, "memory_limit_gb: expected a number from 0"),
         ({"memory_limit_gb": float("nan")}, "memory_limit_gb: .*got nan"),
         ({"workers": -1}, "workers: expected an integer of at least 0, got -1"),
+        ({"fallback_size": 7}, "fallback_size: expected an integer of at least 8, got 7"),
     ],
 )
 def test_settings_that_cannot_be(options, message):

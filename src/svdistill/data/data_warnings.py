@@ -1,4 +1,4 @@
-"""What a person is told of a data set: what was left out, and what was chosen among several."""
+"""Warnings about a data set: what is not used, and what was chosen among several."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ class DataWarning(UserWarning):
     """Part of a data set is not used, or one of several readings of it was chosen."""
 
 
-def note(text: str) -> None:
-    """Warn of a data set, at the line outside of svdistill that asked for it."""
+def warn(text: str) -> None:
+    """Issue a `DataWarning` at the line outside of svdistill that asked for the data."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
         frame = frame.f_back
-    # A registry of its own: the second data set of a session is told of like the first.
     place = (frame.f_code.co_filename, frame.f_lineno)
+    # With a new registry the same line warns again for the next data set of a session.
     warnings.warn_explicit(text, DataWarning, *place, registry={})
 
 
 def listed(names: Iterable[object]) -> str:
-    """Some names for a message, quoted, with what ASCII lacks escaped where it is needed.
+    """Quote the first names for a message, and count the others.
 
     Example:
         >>> listed(["ant", "bee"]), listed(range(9))
@@ -40,11 +40,11 @@ def listed(names: Iterable[object]) -> str:
     return ", ".join(texts[:SHOWN]) + more
 
 
-class LeftOut:
-    """What a folder holds that is not read; counted while it is gone through, told once.
+class SkippedFiles:
+    """Counts what a folder holds that is not read, for one warning.
 
     Args:
-        root: the folder that the names are given from.
+        root: the folder; names in the warning are relative to it.
     """
 
     def __init__(self, root: Path) -> None:
@@ -54,27 +54,26 @@ class LeftOut:
         self._suffixes: Counter[str] = Counter()
 
     def add(self, kind: str, path: Path, images: int = 0) -> None:
-        """Leave out a file or a folder, of a kind such as ``hidden``, with so many images in it."""
+        """Count a file or folder of a kind such as ``hidden``, and the images in it."""
         name = str(path.relative_to(self._root)) if path.is_relative_to(self._root) else str(path)
         self._kinds.setdefault(kind, []).append(name)
         self._images[kind] += images
 
     def add_suffix(self, path: Path) -> None:
-        """Leave out a file, since Pillow reads none of its suffix."""
+        """Count a file with a suffix that Pillow does not read."""
         self._suffixes[path.suffix.lower() or "no suffix"] += 1
 
-    def tell(self) -> None:
-        """Say in one line what was left out, if anything was."""
+    def warn(self) -> None:
+        """Issue one warning if anything was counted."""
         parts = []
         for kind, names in self._kinds.items():
             images = f" with {self._images[kind]:,} image(s)" if self._images[kind] else ""
             parts.append(f"{len(names):,} {kind}{images} ({listed(names)})")
         if self._suffixes:
-            counts = ", ".join(
-                f"{count:,} {suffix}" for suffix, count in self._suffixes.most_common(SHOWN)
-            )
+            common = self._suffixes.most_common(SHOWN)
+            counts = ", ".join(f"{count:,} {suffix}" for suffix, count in common)
             more = ", ..." if len(self._suffixes) > SHOWN else ""
             total = self._suffixes.total()
             parts.append(f"{total:,} file(s) that Pillow does not read by suffix ({counts}{more})")
         if parts:
-            note(f"{self._root}: left out " + "; ".join(parts))
+            warn(f"{self._root}: left out " + "; ".join(parts))

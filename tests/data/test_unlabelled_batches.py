@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 from picture_files import noise
 from svdistill.common.errors import ArgumentError
 from svdistill.data import UNLABELLED, MixedSplit, ResidentSplit, StreamedSplit
-from svdistill.data.opening import ArrayPictures
+from svdistill.data.image_files import ArrayPictures
 
 IMAGES = noise(60).transpose(0, 3, 1, 2).copy()  # [N, 3, H, W]
 COUNTS = st.integers(1, 30)

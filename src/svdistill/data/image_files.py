@@ -1,0 +1,351 @@
+"""Image files: finding them below a folder, listing them as a table, decoding them."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Collection, Sequence
+from functools import cached_property
+from pathlib import Path
+from stat import S_ISREG
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps, UnidentifiedImageError, features
+
+from svdistill.common import DataError
+from svdistill.data.data_warnings import SkippedFiles
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+# Formats that Pillow registers without a decoder, or decodes with an external program.
+STUBS: Final = ("BUFR", "GRIB", "HDF5", "MPEG", "EPS", "WMF", "PDF")
+
+OPTIONAL: Final = {"AVIF": "avif", "WEBP": "webp", "JPEG2000": "jpg_2000"}
+
+# Folders that operating systems and programs add: macOS, Synology, Python, Linux.
+HIDDEN: Final = ("__MACOSX", "@eaDir", "__pycache__", "lost+found")
+
+READ_AT_ONCE: Final = 1000
+
+WIDE_GREY: Final = ("I;16", "I;16L", "I;16B", "I;16N")
+
+RESIZE: Final = "give image_size to resize and crop all images to one square size"
+
+
+class ImageSizeError(DataError):
+    """Images are not square, or differ in size: `image_size` makes them equal."""
+
+
+def image_suffixes() -> tuple[str, ...]:
+    """The suffixes of files that the installed Pillow reads, in lower case.
+
+    Example:
+        >>> {".png", ".jpg", ".jfif", ".pgm", ".bmp"} <= set(image_suffixes())
+        True
+    """
+    known = Image.registered_extensions()
+    formats = {name for name in {*Image.OPEN, "MPO"} if name not in STUBS}  # MPO opens as JPEG
+    missing = {name for name, codec in OPTIONAL.items() if not features.check(codec)}
+    return tuple(sorted(end.lower() for end, kind in known.items() if kind in formats - missing))
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether a name begins with a dot, or is of a folder that programs add."""
+    return path.name.startswith(".") or path.name in HIDDEN
+
+
+def images_below(folder: Path, skipped: SkippedFiles, exclude: Collection[Path] = ()) -> list[Path]:
+    """List the images below a folder in any depth, in the order of their paths.
+
+    Args:
+        folder: where to look.
+        skipped: counts hidden files and folders, links to folders, folders named like images,
+            pipes and devices, and files of other suffixes.
+        exclude: folders that are neither entered nor counted.
+
+    Raises:
+        DataError: a folder cannot be listed.
+    """
+    suffixes = image_suffixes()
+    images: list[Path] = []
+    for parent, folders, files in os.walk(folder, onerror=_raise_unlistable):
+        kept = []
+        for path in sorted(Path(parent, name) for name in folders):
+            if path in exclude:
+                continue
+            if is_hidden(path):
+                skipped.add("hidden folder(s)", path, count_images(path))
+            elif path.is_symlink():
+                skipped.add("link(s) to folders, not followed", path)
+            elif path.suffix.lower() in suffixes:
+                skipped.add("folder(s) named like images", path, count_images(path))
+            else:
+                kept.append(path.name)
+        folders[:] = kept
+        for file in (Path(parent, name) for name in files):
+            if is_hidden(file):
+                skipped.add("hidden file(s)", file)
+            elif file.suffix.lower() not in suffixes:
+                skipped.add_suffix(file)
+            elif _is_special(file):
+                skipped.add("pipe(s) or device(s)", file)
+            else:
+                images.append(file)
+    return sorted(images)
+
+
+def class_images(folder: Path, skipped: SkippedFiles) -> list[Path]:
+    """List the images of one class, in any depth.
+
+    Raises:
+        DataError: there is none.
+    """
+    images = images_below(folder, skipped)
+    if not images:
+        raise no_images(folder, "images of one class", "add images, or remove the class")
+    return images
+
+
+def count_images(folder: Path) -> int:
+    """Count the files below a folder that have a suffix of an image."""
+    suffixes = image_suffixes()
+    return sum(name.lower().endswith(suffixes) for _, _, names in os.walk(folder) for name in names)
+
+
+def no_images(folder: Path, expected: str, remedy: str) -> DataError:
+    """The error of a folder without images."""
+    got = "none with a suffix of " + ", ".join(image_suffixes())
+    return DataError(str(folder), expected=expected, got=got, remedy=remedy)
+
+
+def _raise_unlistable(error: OSError) -> None:
+    if isinstance(error, FileNotFoundError):
+        return  # a missing folder has no images
+    raise DataError(
+        str(error.filename),
+        expected="a folder that can be listed",
+        got=str(error.strerror),
+        remedy="check its permissions and whether it is still there",
+    ) from error
+
+
+def _is_special(file: Path) -> bool:
+    """Whether it is there and not a regular file: opening a pipe waits for its writer."""
+    try:
+        return not S_ISREG(file.stat().st_mode)
+    except OSError:  # reported when it is decoded
+        return False
+
+
+def file_identities(paths: Sequence[str]) -> list[tuple[int, int]]:
+    """The device and inode of each file that is there: equal for links to one file."""
+    found = []
+    for path in paths:
+        try:
+            status = Path(path).stat()
+        except OSError:  # reported when it is decoded
+            continue
+        found.append((status.st_dev, status.st_ino))
+    return found
+
+
+def table_of_files(
+    files: Sequence[Path], labels: Sequence[int | None], class_names: Sequence[str]
+) -> Dataset:
+    """A table of image files with the columns ``image`` and ``label``; the images stay on disk."""
+    # `datasets` takes a second to import, and the digits do not need it.
+    from datasets import ClassLabel, Dataset, Features, Image, Value
+
+    features = Features(
+        image={"bytes": Value("binary"), "path": Value("string")},
+        label=ClassLabel(names=list(class_names)),
+    )
+    cells = [{"bytes": None, "path": str(file.absolute())} for file in files]
+    table = Dataset.from_dict({"image": cells, "label": list(labels)}, features=features)
+    return table.cast_column("image", Image(decode=False))
+
+
+class Pictures(Protocol):
+    """Images of one size that are read by their row number."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(3, H, W)``."""
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Return the images of these rows, uint8 ``[n, 3, H, W]``."""
+
+    def resized(self, image_size: int) -> Pictures:
+        """Return the same images, resized to this height and width."""
+
+    def paths(self, rows: np.ndarray) -> list[str]:
+        """Return the files of these rows; none where images have no files of their own."""
+
+
+class ArrayPictures:
+    """Images in memory, uint8 ``[N, 3, H, W]``."""
+
+    def __init__(self, images: np.ndarray) -> None:
+        self._images = images
+        self.shape: tuple[int, ...] = images.shape[1:]
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """See `Pictures.read`."""
+        return self._images[rows]
+
+    def resized(self, image_size: int) -> ArrayPictures:
+        """See `Pictures.resized`."""
+        return ArrayPictures(resize(torch.from_numpy(self._images).float(), image_size).numpy())
+
+    def paths(self, rows: np.ndarray) -> list[str]:
+        """See `Pictures.paths`."""
+        return []
+
+
+def resize(images: torch.Tensor, image_size: int) -> torch.Tensor:
+    """Resize ``[N, C, H, W]``, float32 in 0 to 255, to uint8 (bilinear, antialiased)."""
+    size = (image_size, image_size)
+    images = F.interpolate(images, size=size, mode="bilinear", antialias=True)
+    return images.round().clamp(0, 255).byte()
+
+
+class EncodedPictures:
+    """The image column of a `datasets.Dataset`, decoded row by row.
+
+    Args:
+        table: rows whose images are ``{"bytes", "path"}``, that is, ``Image(decode=False)``.
+        column: the image column.
+        source: name of the data set, for error messages.
+        image_size: crop the middle square and resize it to this (bilinear, antialiased). None
+            keeps the images, which must be square and of one size.
+    """
+
+    def __init__(self, table: Dataset, column: str, source: str, image_size: int | None) -> None:
+        self._column = table.select_columns([column])
+        self._name = column
+        self._source = source
+        self._image_size = image_size
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """``(3, H, W)`` of all images: of the first one without an image size.
+
+        Raises:
+            DataError: if the first image is damaged.
+            ImageSizeError: if it is not square.
+        """
+        if self._image_size is not None:
+            return 3, self._image_size, self._image_size
+        cell = self._column[0][self._name]
+        shape = self._decode(cell, 0).shape
+        if shape[1] != shape[2]:
+            raise ImageSizeError(
+                self._place(cell, 0),
+                expected="square images",
+                got=f"an image of height {shape[1]} and width {shape[2]}",
+                remedy=RESIZE,
+            )
+        return shape
+
+    def resized(self, image_size: int) -> EncodedPictures:
+        """See `Pictures.resized`."""
+        return EncodedPictures(self._column, self._name, self._source, image_size)
+
+    def paths(self, rows: np.ndarray) -> list[str]:
+        """See `Pictures.paths`."""
+        import pyarrow.compute
+
+        first = self._column[0][self._name] if len(rows) else None
+        if first is None or first["bytes"] is not None:
+            return []
+        cells = self._column.with_format("arrow")[:][self._name]
+        paths = pyarrow.compute.struct_field(cells, "path").take(rows)
+        return [path for path in paths.to_pylist() if path]
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Decode some rows.
+
+        Args:
+            rows: row numbers, int64 ``[n]``.
+
+        Returns:
+            The images, uint8 ``[n, 3, H, W]``.
+
+        Raises:
+            DataError: if an image is damaged or holds floats.
+            ImageSizeError: if an image differs in size from the first one.
+        """
+        images = np.empty((len(rows), *self.shape), dtype=np.uint8)
+        for start in range(0, len(rows), READ_AT_ONCE):
+            some = rows[start : start + READ_AT_ONCE]
+            cells = self._column[some][self._name]
+            for place, (row, cell) in enumerate(zip(some, cells, strict=True), start):
+                image = self._decode(cell, int(row))
+                if image.shape != self.shape:
+                    raise ImageSizeError(
+                        self._place(cell, int(row)),
+                        expected=f"an image of {self.shape[1]}x{self.shape[2]} like the first one",
+                        got=f"one of {image.shape[1]}x{image.shape[2]}",
+                        remedy=RESIZE,
+                    )
+                images[place] = image
+        return images
+
+    def _decode(self, cell: dict[str, Any] | None, row: int) -> np.ndarray:
+        try:
+            if cell is None or (cell["bytes"] is None and cell["path"] is None):
+                raise ValueError("an empty cell")
+            encoded = cell["bytes"]
+            if encoded is None and _is_special(Path(cell["path"])):
+                raise ValueError("a pipe or a device")
+            with Image.open(cell["path"] if encoded is None else io.BytesIO(encoded)) as image:
+                return _to_array(image, self._image_size)
+        except OSError as cause:
+            if cause.errno is None:  # raised by Pillow for damaged bytes
+                self._raise_damaged(cell, row, cause)
+            raise DataError(
+                self._place(cell, row),
+                expected="a file that can be read",
+                got=str(cause.strerror),
+                remedy="check that it is still there, its permissions and the disk",
+            ) from cause
+        except MemoryError:
+            raise
+        # Pillow has no error class for damaged bytes: its parsers raise any exception.
+        except Exception as cause:
+            self._raise_damaged(cell, row, cause)
+
+    def _raise_damaged(self, cell: dict[str, Any] | None, row: int, cause: Exception) -> NoReturn:
+        unknown = isinstance(cause, UnidentifiedImageError)
+        raise DataError(
+            self._place(cell, row),
+            expected="a whole image with 8 or 16 bits per channel",
+            got="no image format that Pillow knows" if unknown else str(cause),
+            remedy="replace the image or remove it from the data set",
+        ) from cause
+
+    def _place(self, cell: dict[str, Any] | None, row: int) -> str:
+        path = (cell or {}).get("path")
+        return str(path) if path and Path(path).is_absolute() else f"{self._source}, row {row}"
+
+
+def _to_array(image: Image.Image, image_size: int | None) -> np.ndarray:
+    """Convert an image to uint8 RGB ``[3, H, W]``, cropped and resized to a given size."""
+    if image.mode == "F":
+        finite = np.isfinite(np.asarray(image)).all()
+        raise ValueError(f"a float image{'' if finite else ' with NaN or infinite pixels'}")
+    if image.mode == "I":
+        raise ValueError("an image with 32 bits per pixel")
+    if image.mode in WIDE_GREY:
+        # Pillow clips 16 bits at 255, which turns almost every image white.
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    image = ImageOps.exif_transpose(image).convert("RGB")
+    if image_size is not None:
+        # Pillow's bilinear filter widens with the scale, which antialiases.
+        image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BILINEAR)
+    return np.asarray(image).transpose(2, 0, 1)
