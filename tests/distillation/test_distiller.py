@@ -395,7 +395,7 @@ class TestSilentFailures:
     def test_nothing_of_a_batch_is_kept_after_its_backward_pass(self):
         distiller = make(SVDLoss())
         one_step(distiller)
-        assert distiller._seen is None
+        assert distiller._inputs is None
 
     @pytest.mark.parametrize("clip", ["norm", "none", "amortised"])
     def test_a_gradient_that_is_not_finite_beyond_the_taps(self, clip):

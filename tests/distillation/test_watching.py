@@ -5,9 +5,11 @@ import torch
 from torch import nn
 
 from svdistill.common.errors import TrainingError
+from svdistill.distillation import GradientNorms
 from svdistill.distillation.checks import (
+    LossInputs,
+    TransferCounts,
     UntrainedWatch,
-    ZeroWatch,
     require_finite_clipped,
     require_finite_transfer,
 )
@@ -25,11 +27,11 @@ from svdistill.distillation.checks import (
     ],
 )
 def test_zero_is_a_loss_or_a_gradient_that_was_zero_in_every_step(steps, zero):
-    watch = ZeroWatch()
+    watch = TransferCounts()
     for loss, norm in steps:
-        watch.see(torch.tensor(loss), torch.tensor(norm))
-    assert watch.found() == zero
-    assert not watch.found()  # it has begun anew
+        watch.see(torch.tensor(loss), GradientNorms(*map(torch.tensor, (1.0, norm, norm))))
+    assert watch.end_epoch() == zero
+    assert not watch.end_epoch()  # it has begun anew
 
 
 @pytest.mark.parametrize("student", [False, True])
@@ -54,8 +56,10 @@ def test_a_loss_that_is_not_finite():
 
 
 def test_a_loss_that_is_not_finite_says_where_it_comes_from():
-    with pytest.raises(TrainingError, match=r"got inf, from the student's tap 3; look for"):
-        require_finite_transfer(torch.tensor(torch.inf), lambda: ", from the student's tap 3")
+    loss, feature = torch.tensor(torch.inf), torch.full((1, 2), torch.inf)
+    inputs = LossInputs(loss, [feature], None, None)
+    with pytest.raises(TrainingError, match=r"got inf, from the student's tap 'a': infinity in"):
+        require_finite_transfer(loss, inputs, ["a"])
 
 
 def test_a_clipped_gradient_that_is_not_finite():

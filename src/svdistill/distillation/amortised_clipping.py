@@ -95,7 +95,7 @@ class AmortisedBackward:
         parameters: Iterable[nn.Parameter],
         *,
         progress: float | Tensor = 0.0,
-        weight_decay: float = 0.0,
+        weight_decay: float | Tensor = 0.0,
         measure: bool | None = None,
         held: HeldGradients | None = None,
     ) -> GradientNorms:

@@ -13,6 +13,7 @@ from svdistill.distillation.accumulation import BatchInParts, HeldGradients, Lef
 from svdistill.distillation.adapters import Adapters, adapters_or_needed
 from svdistill.distillation.amortised_clipping import AmortisedBackward
 from svdistill.distillation.checks import (
+    LossInputs,
     TransferWatch,
     require_finite_clipped,
     require_finite_transfer,
@@ -26,7 +27,7 @@ from svdistill.distillation.gradient_clipping import (
 )
 from svdistill.distillation.teacher_forms import require_module
 from svdistill.linalg import may_branch
-from svdistill.losses import Knowledge, SumKnowledge, TransferLoss, source
+from svdistill.losses import Knowledge, SumKnowledge, TransferLoss
 from svdistill.parallel import BatchPart
 from svdistill.taps import FeatureTaps, PairedTaps, TapPairs, require_paired, require_two
 
@@ -40,22 +41,6 @@ class DistillerOutput(NamedTuple):
     logits: Tensor
     transfer_loss: Tensor
     unclipped_loss: Tensor | None = None
-
-
-class _Seen:
-    """What a transfer loss was given, without the graph, until its backward pass."""
-
-    def __init__(
-        self,
-        transfer_loss: Tensor,
-        features: Sequence[Tensor],
-        logits: Tensor | None,
-        knowledge: Knowledge,
-    ) -> None:
-        self.transfer_loss = transfer_loss.detach()
-        self.features = tuple(feature.detach() for feature in features)
-        self.logits = None if logits is None else logits.detach()
-        self.knowledge = knowledge
 
 
 class Distiller(nn.Module):
@@ -157,7 +142,7 @@ class Distiller(nn.Module):
             "none": AmortisedBackward(clip_interval, clip="none"),
         }.get(clip)
         self._watch = TransferWatch()
-        self._seen: _Seen | None = None
+        self._inputs: LossInputs | None = None
         self._batch: BatchInParts | None = None
         self._held = HeldGradients()
         self._left = LeftGradients()
@@ -233,7 +218,7 @@ class Distiller(nn.Module):
             for loss, known in zip(self._losses(), parts, strict=True)
         ]
         if losses[0].requires_grad and may_branch(losses[0].device):
-            self._seen = _Seen(
+            self._inputs = LossInputs(
                 losses[0], features, logits if self.loss.needs_logits else None, parts[0]
             )
         return DistillerOutput(logits, *losses)
@@ -298,7 +283,7 @@ class Distiller(nn.Module):
         output: DistillerOutput,
         *,
         progress: float | Tensor,
-        loss_scale: float = 1.0,
+        loss_scale: float | Tensor = 1.0,
         measure: bool | None = None,
         part: BatchPart | None = None,
     ) -> GradientNorms:
@@ -327,23 +312,21 @@ class Distiller(nn.Module):
             TrainingError: the transfer loss is not finite (it names the tap and the images), or
                 its gradient is not, or it reaches no parameter.
         """
-        seen, self._seen = self._seen, None
+        inputs, self._inputs = self._inputs, None
         if part is None and self._batch is not None:
             part = self._batch.part(len(output.logits))
             task_loss = task_loss * part.of_mean(len(output.logits))
         held = self._held if part is not None and (part.more or self._held.begun) else None
-        may_look = may_branch(output.transfer_loss.device)
-        if may_look and not self._held.begun:
+        if not self._held.begun:
             self._left.require_used()
-        if may_look:
-            require_finite_transfer(output.transfer_loss, lambda: self._source(seen))
+        require_finite_transfer(output.transfer_loss, inputs, self._student_taps.paths)
         if output.unclipped_loss is not None:
             task_loss = task_loss + output.unclipped_loss
         if held is not None:
             held.begun, held.more = True, part is not None and part.more
         losses = task_loss * loss_scale, output.transfer_loss * loss_scale
         parameters = self.trainable_parameters()
-        decay = self.weight_decay * loss_scale
+        decay = self.weight_decay and self.weight_decay * loss_scale
         options: dict[str, Any] = {"progress": progress, "weight_decay": decay, "held": held}
         norms = (
             multitask_backward(*losses, parameters, clip=self.clip, **options)
@@ -356,12 +339,14 @@ class Distiller(nn.Module):
             return norms
         self._held.clear()
         self._batch = None
-        if may_look:
-            self._left.see(parameters)
-        if may_look and loss_scale == 1.0:  # else the scaler looks, and takes a smaller one
+        self._left.see(parameters)
+        scaled = isinstance(loss_scale, Tensor) or loss_scale != 1.0
+        if not scaled:
             require_finite_clipped(norms.clipped)
         norms = GradientNorms(*(norm / loss_scale for norm in norms))
-        self._watch.see(output.transfer_loss, norms.transfer, progress, self.student, self.adapters)
+        self._watch.see(output.transfer_loss, norms, progress, scaled=scaled)
+        if self.adapters is not None:
+            self._watch.untrained.see(self.student, self.adapters)
         return norms
 
     def accumulate(self, images: int) -> None:
@@ -404,12 +389,6 @@ class Distiller(nn.Module):
         if before is not None:
             before.require_new()
         self._batch = BatchInParts(images)
-
-    def _source(self, seen: _Seen | None) -> str:
-        """From which tap a loss that is not finite comes, if it was so in the last forward pass."""
-        if seen is None or bool(seen.transfer_loss.isfinite()):
-            return ""
-        return source(seen.features, seen.logits, seen.knowledge, self._student_taps.paths)
 
     def plan(self, progress: float) -> bool:
         """Which of its kinds the next step is of, if it is recorded: ask once before each.

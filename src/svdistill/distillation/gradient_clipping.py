@@ -57,7 +57,7 @@ def multitask_backward(
     *,
     clip: str = "norm",
     progress: float | Tensor = 0.0,
-    weight_decay: float = 0.0,
+    weight_decay: float | Tensor = 0.0,
     held: HeldGradients | None = None,
 ) -> GradientNorms:
     """Add the task's gradient and the clipped transfer gradient to every parameter's `.grad`.
@@ -139,10 +139,10 @@ def multitask_backward(
 
 
 def _decayed(
-    task: list[Tensor | None], trained: list[nn.Parameter], weight_decay: float
+    task: list[Tensor | None], trained: list[nn.Parameter], weight_decay: float | Tensor
 ) -> list[Tensor | None]:
     """The task's gradients as the optimizer will see them."""
-    if not weight_decay:
+    if not isinstance(weight_decay, Tensor) and weight_decay == 0:
         return task
     return [
         None if g is None else g + weight_decay * parameter.detach()

@@ -12,24 +12,10 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-_rehearsals: list[object] = []
 
-
-@contextmanager
-def rehearsal() -> Iterator[None]:
-    """On CUDA, let the block run the very kernels that a captured step will."""
-    _rehearsals.append(None)
-    try:
-        yield
-    finally:
-        _rehearsals.pop()
-
-
-def is_captured(device: torch.device) -> bool:
-    """Whether a CUDA graph is recording: nothing may wait for the device, not even a status."""
-    if device.type != "cuda":
-        return False
-    return bool(_rehearsals) or torch.cuda.is_current_stream_capturing()
+def is_accelerator(device: torch.device) -> bool:
+    """Whether reading a number would make the host wait for the device: it is not the CPU."""
+    return device.type != "cpu"
 
 
 def is_transformed() -> bool:
@@ -50,11 +36,12 @@ def is_traced() -> bool:
 
 
 def may_branch(device: torch.device) -> bool:
-    """False where a step is traced, transformed or captured: there the kernels must be fixed.
+    """Whether Python may read a number and branch on it: on a CPU, untraced and untransformed.
 
-    Elsewhere a solver may stop when it has converged, and compute again what has not.
+    There a solver may stop when it has converged, and compute again what has not. Elsewhere the
+    operations are fixed: nothing on an accelerator waits for it, recorded in a CUDA graph or not.
     """
-    return not is_traced() and not _in_functorch() and not is_captured(device)
+    return not (is_accelerator(device) or is_traced() or _in_functorch())
 
 
 P = ParamSpec("P")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from svdistill.linalg.convergence import count_decomposed
-from svdistill.linalg.precision import is_captured, may_branch
+from svdistill.linalg.precision import is_accelerator, may_branch
 from svdistill.linalg.subspace import (
     GUARD,
     are_orthonormal,
@@ -58,8 +58,8 @@ def subspace_solver(matrices: Tensor, gram: Tensor, k: int) -> tuple[Tensor, Ten
 
 
 def gram_solver(matrices: Tensor, gram: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """All eigenvectors of the Gram matrix, by `eigh`; in a captured step the leading ones."""
-    if is_captured(gram.device):
+    """All eigenvectors of the Gram matrix, by `eigh`; on an accelerator the leading ones."""
+    if is_accelerator(gram.device):
         values, vectors = _right_vectors(matrices, *leading_of_small(gram, k))
         return values, vectors.mT
     N, D = matrices.shape[-2:]

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from svdistill.linalg import Convergence, rehearsal
+from svdistill.linalg import Convergence
 from svdistill.losses import Knowledge
 from svdistill.parallel import BatchPart
 from svdistill.training.metrics import StepResult
@@ -54,7 +54,7 @@ class CUDARecorder:
         here = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(here)
         # The kernels to be recorded: a library that first wakes up while recording would spoil it.
-        with torch.cuda.stream(self.stream), rehearsal():
+        with torch.cuda.stream(self.stream):
             outputs = work()
         here.wait_stream(self.stream)
         return outputs
