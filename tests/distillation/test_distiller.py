@@ -547,7 +547,8 @@ class TestUnclippedLoss:
 @pytest.mark.parametrize("compiled", ["distiller", "student"])
 def test_compiled_and_eager_agree(compiled, clip):
     def network():
-        return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten())
+        layers = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten()
+        return nn.Sequential(*layers, nn.Linear(8 * 16, 5))
 
     torch.manual_seed(0)
     teacher, student = network(), network()

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from svdistill.common import ArgumentError, require_count
-from svdistill.taps import PairedTaps, TapPairs
 
 
 class Adapters(nn.Module):
@@ -89,33 +88,16 @@ class Adapters(nn.Module):
         return f"student_channels={self.student_channels}, teacher_channels={self.teacher_channels}"
 
 
-def adapters_for(taps: PairedTaps) -> Adapters | None:
-    """The adapters that paired taps need; None where all channels agree."""
-    if not any(row.needs_adapter for row in taps.rows):
-        return None
-    return Adapters(
-        [row.student.channels for row in taps.rows], [row.teacher.channels for row in taps.rows]
-    )
-
-
-def adapters_or_needed(
-    adapters: Adapters | None,
-    taps: PairedTaps | TapPairs | Sequence[str],
-    count: int,
-    *,
-    needed: bool,
-) -> Adapters | None:
-    """The adapters that were given, or those that paired taps need, if any are needed."""
-    if adapters is None and needed and isinstance(taps, PairedTaps):
-        adapters = adapters_for(taps)
-    if adapters is not None and len(adapters.student_channels) != count:
-        raise ArgumentError(
-            "adapters",
-            expected=f"one for each of the {count} taps",
-            got=len(adapters.student_channels),
-            remedy="give Adapters the channels of every tap, also where they agree",
-        )
-    return adapters
+def adapted(adapters: Adapters | None, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The student's features as the losses see them."""
+    if adapters is None:
+        return features
+    projected: tuple[Tensor, ...] = adapters(features)
+    if any(feature.requires_grad for feature in features):
+        return projected
+    # If the student passes no gradient, only the adapters would learn: `Distiller.backward` must
+    # find that the transfer reaches nothing.
+    return tuple(feature.detach() for feature in projected)
 
 
 class _Projection(nn.Module):

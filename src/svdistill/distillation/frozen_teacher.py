@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from svdistill.common import as_logits
+from svdistill.distillation.arguments import require_module
 from svdistill.distillation.teacher_changes import SIMPLE, Attributes, Weights, structure
 from svdistill.distillation.teacher_forms import (
     naming_exports,
     require_eval_export,
-    require_module,
     set_eval,
     trace,
 )
@@ -75,7 +75,6 @@ class FrozenTeacher:
         self,
         model: nn.Module,
         paths: Sequence[str],
-        *,
         needs_logits: bool,
         student: nn.Module | None = None,
     ) -> None:
@@ -83,7 +82,7 @@ class FrozenTeacher:
         require_eval_export(model)
         self._taps = FeatureTaps(model, paths)
         self.model = model
-        self.needs_logits = needs_logits
+        self._needs_logits = needs_logits
         self.student = student
         self._rebuilds = 0
         kept = set() if student is None else set(map(id, student.parameters()))
@@ -92,6 +91,17 @@ class FrozenTeacher:
                 parameter.requires_grad_(False)
         self._forget()
         self.rest()
+
+    @property
+    def needs_logits(self) -> bool:
+        """Whether the model's logits are wanted."""
+        return self._needs_logits
+
+    @needs_logits.setter
+    def needs_logits(self, wanted: bool) -> None:
+        if wanted != self._needs_logits:
+            self._needs_logits = wanted
+            self.refresh()
 
     @property
     def form(self) -> str:

@@ -19,17 +19,6 @@ from svdistill.distillation.teacher_changes import can_watch
 TRAINING_FLAGS: Final = ("training", "train", "is_training")
 
 
-def require_module(argument: str, network: object) -> None:
-    """Raise `ArgumentError` unless this is an `nn.Module`."""
-    if not isinstance(network, nn.Module):
-        raise ArgumentError(
-            argument,
-            expected="an nn.Module",
-            got=type(network).__name__,
-            remedy="of an exported program give .module(); wrap a function in an nn.Module",
-        )
-
-
 def require_eval_export(network: nn.Module) -> None:
     """Raise `ArgumentError` if a part of a network was exported in training mode.
 
