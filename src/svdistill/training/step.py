@@ -22,6 +22,7 @@ from svdistill.distillation import (
     average_gradients,
     require_finite_transfer,
 )
+from svdistill.linalg import is_accelerator
 from svdistill.losses import Knowledge
 from svdistill.parallel import BatchPart, batch_norm_over
 from svdistill.training.metrics import StepResult, of_whole_batch
@@ -286,8 +287,9 @@ def _average(parameters: list[nn.Parameter]) -> None:
         parameter.grad = gradient
 
 
-def _loss_scale(accelerator: Accelerator, device: torch.device) -> float:
+def _loss_scale(accelerator: Accelerator, device: torch.device) -> float | Tensor:
     """fp16's loss scale. Only a scaler that was asked to scale something serves an optimizer."""
     if accelerator.scaler is None:
         return 1.0
-    return float(accelerator.scaler.scale(torch.ones((), device=device)))
+    scale: Tensor = accelerator.scaler.scale(torch.ones((), device=device))
+    return scale if is_accelerator(device) else float(scale)

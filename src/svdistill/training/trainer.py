@@ -21,7 +21,14 @@ from svdistill.linalg import Convergence, watch_convergence
 from svdistill.parallel import is_grouped, own_share, require_alike
 from svdistill.runs import Checkpoint, Place, RunDirectory, WeightsCard, save_weights
 from svdistill.store import KnowledgeStore
-from svdistill.training.epoch import BegunEpoch, Epochs, Evaluations, Views, record_epoch
+from svdistill.training.epoch import (
+    LOOK_EVERY,
+    BegunEpoch,
+    Epochs,
+    Evaluations,
+    Views,
+    record_epoch,
+)
 from svdistill.training.metrics import Evaluation, evaluate_network, require_finite
 from svdistill.training.progress import Reporter, loading_advice
 from svdistill.training.step import Step
@@ -231,9 +238,12 @@ class Loop:
         self, save: Callable[[Place, BegunEpoch], None], place: Place, begun: BegunEpoch, steps: int
     ) -> None:
         """Save if it is time to, and stop if a signal has come."""
+        device = self.accelerator.device
+        if is_grouped() and begun.steps % LOOK_EVERY[device.type]:
+            return  # asking the other processes synchronises with the device
         minutes = (time.monotonic() - self.saved) / 60
         due = 0 < self.config.checkpoint_minutes <= minutes
-        if self.stops.hear(self.accelerator.device, due) or self.stops.requested:
+        if self.stops.hear(device, due) or self.stops.requested:
             begun.meter.require_finite(f"in epoch {place.total + 1}, by step {begun.steps}")
             save(place, begun)
         self.stops.check(f"after step {begun.steps} of {steps} in epoch {place.total + 1}")
