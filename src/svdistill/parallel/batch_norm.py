@@ -95,8 +95,11 @@ class _GlobalBatchNorm(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        in_order = {F.batch_norm: _as_module_calls, torch.batch_norm: _as_torch_calls}.get(func)
-        call = None if in_order is None else in_order(*args, **kwargs)
+        call: tuple[Any, ...] | None = None
+        if func is F.batch_norm:
+            call = _as_module_calls(*args, **kwargs)
+        elif func is torch.batch_norm:
+            call = _as_torch_calls(*args, **kwargs)
         if call is None:
             return func(*args, **kwargs)
         return global_batch_norm(*call, stand_in=self.part.stand_in)
