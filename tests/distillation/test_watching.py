@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from recorded_work import recorded
 from svdistill.common.errors import TrainingError
 from svdistill.distillation import GradientNorms
 from svdistill.distillation.checks import (
@@ -66,3 +67,24 @@ def test_a_clipped_gradient_that_is_not_finite():
     require_finite_clipped(torch.tensor(1e30))
     with pytest.raises(TrainingError, match=r"^transfer gradient: expected a finite norm .* nan"):
         require_finite_clipped(torch.tensor(torch.nan))
+
+
+@pytest.mark.parametrize(
+    ("loss", "clipped", "scaled", "message"),
+    [
+        (torch.nan, 1.0, False, "transfer_loss: expected a finite number"),
+        (torch.inf, 1.0, True, "transfer_loss: expected a finite number"),
+        (1.0, torch.nan, False, "transfer gradient: expected a finite norm"),
+        (1.0, torch.nan, True, None),
+    ],
+)
+def test_on_an_accelerator_the_counts_tell_at_the_end_of_an_epoch(loss, clipped, scaled, message):
+    counts = TransferCounts()
+    for number in (1.0, loss):
+        norms = GradientNorms(*map(torch.tensor, (1.0, 1.0, clipped)))
+        counts.see(torch.tensor(number), norms, scaled=scaled)
+    with recorded():
+        if message is not None:
+            with pytest.raises(TrainingError, match=f"{message}.* in . of 2 steps"):
+                counts.end_epoch()
+        assert not counts.end_epoch()  # told once

@@ -182,6 +182,9 @@ class TransferCounts:
         self.counts += torch.stack([torch.ones_like(taught), taught, *broken])
         self._send()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_copy": None}  # a copy of it would not be pinned
+
     def end_epoch(self) -> bool:
         """Whether no step since the last call has taught, and there was one.
 
@@ -212,6 +215,9 @@ class TransferCounts:
 
     def _require_finite(self, counts: Tensor) -> None:
         steps, _, losses, gradients = counts.cpu().tolist()
+        if losses or gradients:
+            self.counts.zero_()
+            self._copy = None  # copies that are on their way may still write to the old one
         if losses:
             raise TrainingError(
                 "transfer_loss",
