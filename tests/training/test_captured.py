@@ -131,6 +131,7 @@ def test_a_recorded_step_never_waits_for_the_host(accelerator, loss, clip, store
         step(images, labels, progress, knowledge, measure=True)  # as a warm-up does
         with recorded(), Recordable():
             for measure in (True, False):
+                distiller.zero_grad()
                 step(images, labels, progress, knowledge, measure=measure)
 
 
@@ -144,6 +145,7 @@ def test_nor_do_the_steps_of_two_stages(accelerator, kind):
     )
     images, labels = next(batches(1))
     step(images, labels, torch.zeros(()), measure=True)
+    distiller.zero_grad()
     with recorded(), Recordable():
         step(images, labels, torch.zeros(()), measure=True)
 
