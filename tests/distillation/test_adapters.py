@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from svdistill.common.errors import ArgumentError
-from svdistill.distillation.adapters import Adapters, adapters_for
+from svdistill.distillation.adapters import Adapters
+from svdistill.distillation.arguments import adapters_or_needed
 from svdistill.taps import PairedTap, PairedTaps, Stage
 
 CHANNELS = [6, 8, 4], [6, 20, 3]
@@ -108,14 +109,14 @@ class TestForPairedTaps:
         return PairedTaps(tuple(pairs), (), ())
 
     def test_where_channels_differ(self):
-        adapters = adapters_for(
-            self.pair(((6, 4, 4), (6, 8, 8)), ((5, 4, 4), (17, 8)), ((17, 9), (3, 4, 4)))
-        )
+        taps = self.pair(((6, 4, 4), (6, 8, 8)), ((5, 4, 4), (17, 8)), ((17, 9), (3, 4, 4)))
+        adapters = adapters_or_needed(None, taps, 3, needed=True)
         assert adapters.student_channels == (6, 5, 9)
         assert adapters.teacher_channels == (6, 8, 3)
 
     def test_none_where_all_agree(self):
-        assert adapters_for(self.pair(((6, 4, 4), (6, 8, 8)), ((17, 5), (5, 4, 4)))) is None
+        taps = self.pair(((6, 4, 4), (6, 8, 8)), ((17, 5), (5, 4, 4)))
+        assert adapters_or_needed(None, taps, 2, needed=True) is None
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,7 @@ def test_told_its_plan_it_does_what_it_does_by_itself() -> None:
 
 
 def test_the_scale_stays_where_a_recorded_step_reads_it() -> None:
-    model, backward = network(), AmortisedBackward(interval=1)
+    model, backward = network(), AmortisedBackward(interval=2)
     places = set()
     for step in range(3):
         backward(*losses(model, step), model.parameters())

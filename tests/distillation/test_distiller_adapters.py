@@ -197,6 +197,7 @@ class TestTraining:
         distiller = make()
         images, labels = batch()
         one_step(distiller)  # as a warm-up does
+        distiller.zero_grad()
         with recorded(), Recordable():
             output = distiller(images)
             task_loss = F.cross_entropy(output.logits, labels)

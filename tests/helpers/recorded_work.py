@@ -1,4 +1,4 @@
-"""Finds what a CUDA graph cannot hold: work for which the host must see a tensor, or send one."""
+"""Finds what must not happen on an accelerator: the host sees a tensor, or sends one."""
 
 import sys
 from contextlib import contextmanager
@@ -39,20 +39,21 @@ class Recordable(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = function.overloadpacket._qualified_op_name.partition("::")[2]
-        if name in READS | SENDS or self._indexes_by_mask(name, args):
+        if name in READS | SENDS or indexes_by_mask(name, args):
             raise AssertionError(f"{name} in a step that is to be recorded")
         return function(*args, **(kwargs or {}))
 
-    @staticmethod
-    def _indexes_by_mask(name, args):
-        masks = args[1] if name in ("index", "index_put", "index_put_") else ()
-        return any(mask is not None and mask.dtype == torch.bool for mask in masks)
+
+def indexes_by_mask(name, args):
+    """Whether an operation's number of results depends on a mask."""
+    masks = args[1] if name in ("index", "index_put", "index_put_") else ()
+    return any(mask is not None and mask.dtype == torch.bool for mask in masks)
 
 
 @contextmanager
 def recorded():
-    """Let everything of ours believe that its step is being recorded."""
-    answers = {"may_branch": False, "is_captured": True}
+    """Let everything of ours believe that it runs on an accelerator."""
+    answers = {"may_branch": False, "is_accelerator": True}
     with pytest.MonkeyPatch.context() as patch:
         for name, module in list(sys.modules.items()):
             if not name.startswith("svdistill.") or name == "svdistill.linalg.precision":

@@ -22,6 +22,15 @@ def test_agrees_with_eigh(q: int, k: int) -> None:
     assert cosines.min() > 1 - 1e-8
 
 
+@pytest.mark.parametrize(("dtype", "gap"), [(torch.float32, 1e-4), (torch.float64, 1e-9)])
+def test_close_values_are_told_apart(dtype, gap):
+    basis, _ = torch.linalg.qr(positive(6, seed=3))
+    lam = torch.tensor([1.0, 1.0 - gap, 0.5, 0.1, 0.0, 0.0], dtype=torch.float64)
+    _, rows = leading_of_small((basis @ torch.diag(lam) @ basis.mT).to(dtype), 2)
+    cosines = (rows.double() * basis.mT[:, :2]).sum(-1).abs()
+    assert cosines.min() > 1 - 1e-5
+
+
 def test_all_pairs_of_a_float32_matrix() -> None:
     matrices = positive(6, seed=0, dtype=torch.float32)
     values, rows = leading_of_small(matrices, 6)

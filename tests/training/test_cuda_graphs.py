@@ -149,6 +149,7 @@ def test_a_recorded_step_never_waits_for_the_host(precision, loss, clip, stored)
         step(batch, progress, measure=True)  # as a warm-up does
         with recorded(), Recordable():
             for measure in (True, False):
+                distiller.zero_grad()
                 step(batch, progress, measure=measure)
 
 
@@ -162,6 +163,7 @@ def test_nor_do_the_steps_of_two_stages(accelerator, kind):
     )
     batch = TrainingBatch(*next(batches(1)))
     step(batch, torch.zeros(()), measure=True)
+    distiller.zero_grad()
     with recorded(), Recordable():
         step(batch, torch.zeros(()), measure=True)
 

@@ -2,6 +2,7 @@
 
 from svdistill.distillation.adapters import Adapters
 from svdistill.distillation.amortised_clipping import AmortisedBackward
+from svdistill.distillation.arguments import require_module
 from svdistill.distillation.checks import require_finite_transfer
 from svdistill.distillation.distiller import Distiller, DistillerOutput
 from svdistill.distillation.frozen_teacher import FrozenTeacher
@@ -13,7 +14,6 @@ from svdistill.distillation.gradient_clipping import (
     keep_saved_tensors,
     multitask_backward,
 )
-from svdistill.distillation.teacher_forms import require_module
 
 __all__ = [
     "CLIPS",

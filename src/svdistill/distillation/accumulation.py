@@ -1,4 +1,4 @@
-"""Gradients of a batch that comes in parts, as if it had come at once."""
+"""Gradient accumulation: a batch in parts gives the gradients of the whole batch."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from svdistill.taps import write_count
 
 
 class HeldGradients:
-    """Both gradients of a batch, summed over its parts until the last one has come.
+    """Both gradients of a batch, summed over its parts.
 
-    A clip compares the task's gradient of the whole batch with the transfer's, so they cannot be
-    joined part by part.
+    A clip compares the whole batch's gradients, so they cannot be joined part by part.
 
     Attributes:
-        begun: whether a first part has come.
-        more: whether the part at hand is not the last one.
+        begun: whether a part has come.
+        more: whether more parts follow the current one.
         measure: whether both gradients are taken of all parts; None before the first one.
     """
 
@@ -27,13 +26,13 @@ class HeldGradients:
         self.clear()
 
     def clear(self) -> None:
-        """Before the first part of a batch."""
+        """Forget the batch."""
         self.begun = self.more = False
         self.measure: bool | None = None
         self._sums: list[list[Tensor | None]] = []
 
     def add(self, *gradients: list[Tensor | None]) -> list[list[Tensor | None]]:
-        """The sums of several lists of gradients, this part's included; None is none.
+        """Add a part's lists of gradients, and return the sums; None is no gradient.
 
         Example:
             >>> held = HeldGradients()
@@ -54,8 +53,8 @@ def _sum(old: Tensor | None, new: Tensor | None) -> Tensor | None:
     return new if old is None else old if new is None else old + new
 
 
-class BatchInParts:
-    """A batch whose parts a user's loop gives one after the other.
+class AnnouncedBatch:
+    """A batch whose parts a user's loop passes one after the other.
 
     Args:
         images: of all parts together.
@@ -70,10 +69,10 @@ class BatchInParts:
         self.done = 0
 
     def part(self, here: int) -> BatchPart:
-        """The next part, of so many images.
+        """The next part, of `here` images.
 
         Raises:
-            ArgumentError: more than are left.
+            ArgumentError: fewer images are left.
         """
         left = self.images - self.done
         if here > left:
@@ -85,7 +84,7 @@ class BatchInParts:
             )
         return BatchPart(self.images, self.images, processes=1, more=here < left)
 
-    def require_new(self) -> None:
+    def require_complete(self) -> None:
         """Raise `ArgumentError` if some of the parts have come and some have not."""
         if self.done:
             raise ArgumentError(
@@ -94,6 +93,51 @@ class BatchInParts:
                 got=self.done,
                 remedy="call `backward` for every part before the optimizer's step",
             )
+
+
+class Accumulation:
+    """The parts of a batch in a training loop, from one optimizer step to the next."""
+
+    def __init__(self) -> None:
+        self._announced: AnnouncedBatch | None = None
+        self._held = HeldGradients()
+        self._left = LeftGradients()
+
+    def announce(self, images: int) -> None:
+        """Begin a batch in parts; see `Distiller.accumulate`."""
+        before, self._announced = self._announced, None
+        self._held.clear()
+        if before is not None:
+            before.require_complete()
+        self._announced = AnnouncedBatch(images)
+
+    def next_part(self, logits: Tensor) -> BatchPart | None:
+        """The part of an announced batch that has these logits; None if none was announced."""
+        return None if self._announced is None else self._announced.part(len(logits))
+
+    def begin(self, part: BatchPart | None) -> HeldGradients | None:
+        """Before a backward pass: where to hold its gradients; None for a batch in one piece.
+
+        Raises:
+            ArgumentError: gradients of an earlier batch are still in `.grad`.
+        """
+        if not self._held.begun:
+            self._left.require_used()
+        if part is None or not (part.more or self._held.begun):
+            return None
+        self._held.begun, self._held.more = True, part.more
+        return self._held
+
+    def end(self, logits: Tensor, parameters: Sequence[nn.Parameter]) -> bool:
+        """After a backward pass of these logits: whether the batch is complete."""
+        if self._announced is not None:
+            self._announced.done += len(logits)
+        if self._held.more:
+            return False
+        self._held.clear()
+        self._announced = None
+        self._left.see(parameters)
+        return True
 
 
 class LeftGradients:
@@ -105,7 +149,7 @@ class LeftGradients:
         self._writes = 0
 
     def see(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Remember the gradients that a batch has left."""
+        """Remember the gradients of a batch."""
         with_gradient = [parameter for parameter in parameters if parameter.grad is not None]
         self._parameters = [(parameter, write_count(parameter)) for parameter in with_gradient]
         # The smallest stands for all: this one stays in memory until the next batch.
@@ -114,7 +158,7 @@ class LeftGradients:
         self._writes = 0 if self._gradient is None else write_count(self._gradient)
 
     def require_used(self) -> None:
-        """Raise `ArgumentError` if they are there still, and no parameter was written since."""
+        """Raise `ArgumentError` if they are still there, and no parameter was written since."""
         if (
             self._gradient is None
             or self._parameters[0][0].grad is not self._gradient

@@ -9,28 +9,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from svdistill.common import ArgumentError, require_count
-from svdistill.taps import PairedTaps, TapPairs
 
 
 class Adapters(nn.Module):
     """One projection per tap, from the student's channels to the teacher's.
 
-    A tap whose channels agree passes as it is. The others are multiplied by a matrix of their own
-    without a bias, the same at every position, trained with the student and dropped with the
-    teacher: what is exported is the student alone.
+    A tap whose channels agree passes unchanged. The others are multiplied by a matrix without bias,
+    the same at every position. It is trained with the student and not exported with it.
 
-    The matrices start semi-orthogonal: towards more channels, an isometry that leaves the singular
-    values of a map and the angles between its vectors as they are; towards fewer, a projection
-    that stretches nothing. So at first a loss sees the student's own spectrum, not that of a
-    random matrix.
+    The matrices start semi-orthogonal: towards more channels, an isometry that keeps the singular
+    values of a map and the angles between its vectors; towards fewer, a projection. So a loss first
+    sees the student's own spectrum.
 
     Args:
         student_channels: D_S of every tap.
         teacher_channels: D_T of every tap.
 
     Raises:
-        ArgumentError: numbers of taps that differ, channels that are no counts; in use, features of
-            other channels than the student's.
+        ArgumentError: different numbers of taps, or channels that are not positive integers; in
+            use, features with other channels than the student's.
 
     Example:
         >>> adapters = Adapters(student_channels=[8, 16, 32], teacher_channels=[8, 64, 48])
@@ -69,8 +66,8 @@ class Adapters(nn.Module):
                 vectors [B, D_S].
 
         Returns:
-            The same with D_T channels. A half-precision feature comes out in the matrix's dtype;
-            under autocast, in autocast's.
+            Features with D_T channels: in the promoted dtype of feature and matrix; under
+            autocast, in autocast's.
         """
         found = tuple(feature.shape[_axis(feature)] for feature in features)
         if found != self.student_channels:
@@ -89,33 +86,16 @@ class Adapters(nn.Module):
         return f"student_channels={self.student_channels}, teacher_channels={self.teacher_channels}"
 
 
-def adapters_for(taps: PairedTaps) -> Adapters | None:
-    """The adapters that paired taps need; None where all channels agree."""
-    if not any(row.needs_adapter for row in taps.rows):
-        return None
-    return Adapters(
-        [row.student.channels for row in taps.rows], [row.teacher.channels for row in taps.rows]
-    )
-
-
-def adapters_or_needed(
-    adapters: Adapters | None,
-    taps: PairedTaps | TapPairs | Sequence[str],
-    count: int,
-    *,
-    needed: bool,
-) -> Adapters | None:
-    """The adapters that were given, or those that paired taps need, if any are needed."""
-    if adapters is None and needed and isinstance(taps, PairedTaps):
-        adapters = adapters_for(taps)
-    if adapters is not None and len(adapters.student_channels) != count:
-        raise ArgumentError(
-            "adapters",
-            expected=f"one for each of the {count} taps",
-            got=len(adapters.student_channels),
-            remedy="give Adapters the channels of every tap, also where they agree",
-        )
-    return adapters
+def adapted(adapters: Adapters | None, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The student's features as the losses see them."""
+    if adapters is None:
+        return features
+    projected: tuple[Tensor, ...] = adapters(features)
+    if any(feature.requires_grad for feature in features):
+        return projected
+    # If the student passes no gradient, only the adapters would learn: `Distiller.backward` must
+    # find that the transfer reaches nothing.
+    return tuple(feature.detach() for feature in projected)
 
 
 class _Projection(nn.Module):

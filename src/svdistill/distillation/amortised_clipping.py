@@ -1,4 +1,4 @@
-"""The clipped sum of two gradients for little more than the price of one."""
+"""The clipped sum of two gradients at little more than the cost of one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from svdistill.common import require_choice, require_count
 from svdistill.distillation.accumulation import HeldGradients
 from svdistill.distillation.gradient_clipping import (
+    CLIPS,
     GradientNorms,
     average_gradients,
     multitask_backward,
@@ -27,14 +28,14 @@ class AmortisedBackward:
 
         c = min(1, sigmoid(progress) |g| / |h|),   g + c h
 
-    with g the task's gradient and h the transfer's. The steps between carry it, and take the one
-    gradient of ``task + c transfer``. A new epoch, which moves the sigmoid, is measured at once: so
-    nothing but the epoch needs to be known where training is resumed between epochs, and within one
-    `state_dict`. With n = 1 every step is `multitask_backward` with ``clip="global"``.
+    with g the task's gradient and h the transfer's. The steps between use the same c, and take the
+    one gradient of ``task + c transfer``. The first step of an epoch, which changes the sigmoid,
+    measures. With n = 1 every step is `multitask_backward`.
 
     Args:
         interval: n, the steps from one measurement to the next.
         clip: `"global"`, or `"none"` where c is 1 and both gradients are taken for their norms.
+            With n = 1 any clip of `multitask_backward`.
 
     Raises:
         ArgumentError: an interval below 1, or another clip.
@@ -49,27 +50,27 @@ class AmortisedBackward:
         (tensor([1.5000]), tensor(0.5000))
         (tensor([1.5000]), tensor(0.5000))
 
-    Between two measurements c is not bounded by the batch at hand: on the digits in batches of 8,
-    the clipped transfer gradient of a step came to as much as 20 times the task's. `interval=1`
-    keeps the bound in every step.
+    Between two measurements c is not bounded by the current batch: on the digits in batches of 8,
+    the clipped transfer gradient of a step reached 20 times the task's. `interval=1` keeps the
+    bound in every step.
 
     Differs from the paper, which compares both gradients in every step and per parameter tensor.
     """
 
     def __init__(self, interval: int = 10, clip: str = "global") -> None:
         require_count("clip_interval", interval)
-        require_choice("clip", clip, ("global", "none"))
+        require_choice("clip", clip, CLIPS if interval == 1 else ("global", "none"))
         self.interval = interval
         self.clip = clip
         self._epoch: int | None = None
         self._since = 0
-        # The norms, then the scale. Written in place: a recorded step goes on reading this memory.
+        # The norms, then the scale. Written in place: recorded steps read this memory.
         self._measured: Tensor | None = None
 
     def plan(self, progress: float) -> bool:
-        """Whether the next step takes both gradients; it counts as made.
+        """Whether the next step takes both gradients; each call counts as one step.
 
-        The host alone decides. A recorded step is chosen by the answer, which a call is then told.
+        It reads no tensor. A recorded step is chosen by the answer, and called with it.
 
         Args:
             progress: the epoch, from 0.
@@ -81,10 +82,10 @@ class AmortisedBackward:
         return measure
 
     def measure_again(self) -> None:
-        """Take both gradients in the next step, whatever was planned: the last ones were refused.
+        """Take both gradients in the next step, since the optimizer skipped the last one.
 
-        A scaler of fp16 skips the step whose gradients overflowed; a scale from these gradients
-        would spoil the steps that follow.
+        A scaler of fp16 skips a step whose gradients overflowed; the scale measured from them is
+        of no use.
         """
         self._since = self.interval
 
@@ -95,7 +96,7 @@ class AmortisedBackward:
         parameters: Iterable[nn.Parameter],
         *,
         progress: float | Tensor = 0.0,
-        weight_decay: float = 0.0,
+        weight_decay: float | Tensor = 0.0,
         measure: bool | None = None,
         held: HeldGradients | None = None,
     ) -> GradientNorms:
@@ -107,11 +108,11 @@ class AmortisedBackward:
             parameters: those to train.
             progress: the epoch, from 0.
             weight_decay: see `multitask_backward`.
-            measure: what `plan` answered for this step; None to ask it now.
-            held: of a batch in parts, which are one step together.
+            measure: the answer of `plan` for this step; None asks it.
+            held: gradients of a batch in parts, which are one step together.
 
         Returns:
-            The norms that were last measured; of this step only where it took both gradients.
+            The norms of the last measurement.
         """
         if held is not None and held.measure is not None:
             measure = held.measure
@@ -129,7 +130,7 @@ class AmortisedBackward:
                 weight_decay=weight_decay,
                 held=held,
             )
-            if held is not None and held.more:
+            if self.interval == 1 or (held is not None and held.more):
                 return norms
             self._keep(torch.stack([*norms, self._scale(norms)]))
         else:
@@ -140,14 +141,14 @@ class AmortisedBackward:
         return GradientNorms(*self._measured[:3].clone())
 
     def _scale(self, norms: GradientNorms) -> Tensor:
-        """What the steps until the next measurement carry; 0 after a gradient that overflowed."""
+        """The factor c of the steps until the next measurement; 0 if a gradient overflowed."""
         if self.clip == "none":
             return torch.ones_like(norms.transfer)
         scale = norms.clipped / torch.where(norms.transfer > 0, norms.transfer, 1.0)
         return torch.where(scale.isfinite(), scale, 0.0)
 
     def state_dict(self) -> dict[str, Any]:
-        """What is carried from step to step: the epoch, the counter, the norms and the scale."""
+        """The epoch, the counter, the norms and the scale."""
         measured = None if self._measured is None else self._measured.clone()
         return {"epoch": self._epoch, "since": self._since, "measured": measured}
 
@@ -164,8 +165,17 @@ class AmortisedBackward:
             self._measured.copy_(measured)
 
 
+def backward_of_clip(clip: str, interval: int) -> AmortisedBackward:
+    """The backward pass of a Distiller's clip; only two clips do not measure in every step."""
+    require_choice("clip", clip, (*CLIPS, "amortised"))
+    require_count("clip_interval", interval)
+    if clip not in ("amortised", "none"):
+        return AmortisedBackward(1, clip)
+    return AmortisedBackward(interval, "global" if clip == "amortised" else "none")
+
+
 def _add_gradient(loss: Tensor, parameters: list[nn.Parameter]) -> None:
-    """One backward pass; what `.grad` held before is neither averaged nor lost."""
+    """One backward pass, added to `.grad`; only the new gradients are averaged."""
     before = [parameter.grad for parameter in parameters]
     for parameter in parameters:
         parameter.grad = None

@@ -1,36 +1,73 @@
-"""Notices a transfer that teaches nothing: at once what must not go on, else after an epoch."""
+"""Checks of the transfer: not finite, zero for a whole epoch, or not reaching the adapters."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from svdistill.common import TrainingError, TransferWarning
-from svdistill.losses import not_finite
+from svdistill.distillation.gradient_clipping import GradientNorms
+from svdistill.linalg import is_accelerator, may_branch
+from svdistill.losses import Knowledge, not_finite, source
+from svdistill.parallel import is_grouped, sum_over
 from svdistill.taps import write_count
 
 
-def require_finite_transfer(transfer_loss: Tensor, source: Callable[[], str] = str) -> None:
-    """Raise `TrainingError` unless the transfer loss is finite; it says from what it comes."""
-    if not math.isfinite(float(transfer_loss.detach())):
-        raise not_finite("transfer_loss", transfer_loss, source())
+class LossInputs:
+    """The inputs of a transfer loss, without its graph, until its backward pass."""
+
+    def __init__(
+        self,
+        transfer_loss: Tensor,
+        features: Sequence[Tensor],
+        logits: Tensor | None,
+        knowledge: Knowledge,
+    ) -> None:
+        self.transfer_loss = transfer_loss.detach()
+        self.features = tuple(feature.detach() for feature in features)
+        self.logits = None if logits is None else logits.detach()
+        self.knowledge = knowledge
+
+    def source(self, taps: Sequence[str]) -> str:
+        """The tap that a loss that is not finite comes from; empty where this one is finite."""
+        if bool(self.transfer_loss.isfinite()):
+            return ""
+        return source(self.features, self.logits, self.knowledge, taps)
+
+
+def require_finite_transfer(
+    transfer_loss: Tensor, inputs: LossInputs | None = None, taps: Sequence[str] = ()
+) -> None:
+    """Raise `TrainingError` if a transfer loss on the CPU is not finite; name its source.
+
+    On an accelerator `TransferCounts` finds it later.
+    """
+    if may_branch(transfer_loss.device) and not math.isfinite(float(transfer_loss.detach())):
+        raise not_finite("transfer_loss", transfer_loss, inputs.source(taps) if inputs else "")
 
 
 def require_finite_clipped(norm: Tensor) -> None:
-    """Raise `TrainingError` unless the transfer's gradient, after clipping, is finite."""
-    if not math.isfinite(float(norm.detach())):
-        raise TrainingError(
-            "transfer gradient",
-            expected="a finite norm over the student's parameters",
-            got=float(norm.detach()),
-            remedy="the losses' own gradients at the taps are finite: look for layers before the "
-            "taps that divide by zero or overflow, or use another precision",
-        )
+    """Raise `TrainingError` if the norm of the clipped transfer gradient, on a CPU, is not finite.
+
+    On an accelerator `TransferCounts` finds it later.
+    """
+    if may_branch(norm.device) and not math.isfinite(float(norm.detach())):
+        raise _gradient_not_finite(f"{float(norm.detach())}")
+
+
+def _gradient_not_finite(got: str) -> TrainingError:
+    return TrainingError(
+        "transfer gradient",
+        expected="a finite norm over the student's parameters",
+        got=got,
+        remedy="the losses' own gradients at the taps are finite: look for layers before the "
+        "taps that divide by zero or overflow, or use another precision",
+    )
 
 
 class TransferWatch:
@@ -38,33 +75,45 @@ class TransferWatch:
 
     def __init__(self) -> None:
         self.progress: float | Tensor | None = None
-        self.zeros = ZeroWatch()
+        self.counts = TransferCounts()
         self.untrained = UntrainedWatch()
 
     def see(
         self,
         transfer_loss: Tensor,
-        gradient_norm: Tensor,
+        norms: GradientNorms,
         progress: float | Tensor,
-        student: nn.Module,
-        adapters: nn.Module | None,
+        *,
+        scaled: bool = False,
     ) -> None:
-        """Look at a step whose gradients are there and have not been used yet."""
-        # Whoever replays a recorded step says himself when an epoch ends.
+        """Look at a step before the optimizer uses its gradients.
+
+        Args:
+            transfer_loss: scalar.
+            norms: of the step's gradients.
+            progress: the epoch, from 0.
+            scaled: whether a scaler of fp16 looks for gradients that are not finite.
+
+        Raises:
+            TrainingError: a loss or a gradient of an earlier step on an accelerator is not finite.
+        """
+        # A recorded step has its progress as a tensor; its caller calls `end_epoch`.
         before = self.progress
         numbers = not isinstance(before, Tensor) and not isinstance(progress, Tensor)
         if numbers and before is not None and math.floor(before) != math.floor(progress):
             self.end_epoch(stacklevel=4)
         self.progress = progress
-        self.zeros.see(transfer_loss, gradient_norm)
-        if adapters is not None:
-            self.untrained.see(student, adapters)
+        self.counts.see(transfer_loss, norms, scaled=scaled)
 
     def end_epoch(self, stacklevel: int) -> None:
-        """Warn of what the epoch has shown; the stack level is that of the user's line."""
+        """Warn of what the epoch has shown; the stack level is that of the user's line.
+
+        Raises:
+            TrainingError: a loss or a gradient on an accelerator was not finite.
+        """
         if self.progress is None:
             return
-        if self.zeros.found():
+        if self.counts.end_epoch():
             warnings.warn(
                 f"the transfer loss or its gradient was zero in every step of epoch "
                 f"{math.floor(self.progress)}: "
@@ -84,53 +133,113 @@ class TransferWatch:
             self.progress = None
 
     def state_dict(self) -> dict[str, Any]:
-        """What the epoch has shown so far."""
+        """The counts of the epoch so far; reading them synchronises with the device."""
         progress = None if self.progress is None else float(self.progress)
-        counts = {"steps": int(self.zeros.steps), "taught": int(self.zeros.taught)}
-        return {"progress": progress, **counts, "told": self.untrained.told}
+        steps, taught, *_ = self.counts.counts.cpu().tolist()
+        return {
+            "progress": progress,
+            "steps": steps,
+            "taught": taught,
+            "told": self.untrained.told,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
         self.progress = state["progress"]
-        self.zeros.steps.fill_(state["steps"])
-        self.zeros.taught.fill_(state["taught"])
+        self.counts.restore(state["steps"], state["taught"])
         self.untrained.told = state["told"]
 
 
-class ZeroWatch:
-    """Notices an epoch in which the transfer loss, or its gradient, was zero in every step.
+class TransferCounts:
+    """Counts the steps of an epoch: those that taught, and those that were not finite.
 
-    It counts on the device, so that a recorded step counts in every replay, and nothing waits.
+    The counts lie on the device of the losses, so that a recorded step counts in each replay. No
+    step synchronises: on an accelerator, a copy of the counts is on its way to the host while the
+    next steps are enqueued, and the first step that sees a broken one there raises.
     """
 
     ROUNDING = 1e-12
+    PINNED = ("cuda", "xpu")  # devices with asynchronous copies to the host
 
     def __init__(self) -> None:
-        self.steps = torch.zeros((), dtype=torch.int64)
-        self.taught = torch.zeros((), dtype=torch.int64)
+        # Steps; steps that taught; losses, and clipped gradients, that were not finite.
+        self.counts = torch.zeros(4, dtype=torch.int64, device="cpu")
+        self._copy: Tensor | None = None
 
-    def see(self, transfer_loss: Tensor, gradient_norm: Tensor) -> None:
-        """Count one step."""
-        if self.steps.device != transfer_loss.device:
-            self.steps = self.steps.to(transfer_loss.device)
-            self.taught = self.taught.to(transfer_loss.device)
-        self.steps += 1
+    def see(self, transfer_loss: Tensor, norms: GradientNorms, *, scaled: bool = False) -> None:
+        """Count one step; raise `TrainingError` if an earlier one is known to be broken."""
+        device = transfer_loss.device
+        if self.counts.device != device:
+            self.counts = self.counts.to(device)
+            self._copy = None
+        if self._copy is not None:
+            self._require_finite(self._copy)
+        loss = transfer_loss.detach().reshape(())
         # Not "> 0": NaN, as where fp16 overflows, is no zero.
-        self.taught += (transfer_loss.detach() > self.ROUNDING) & (gradient_norm != 0)
+        taught = (loss > self.ROUNDING) & (norms.transfer != 0)
+        clipped = torch.zeros_like(loss) if scaled else norms.clipped
+        broken = ~loss.isfinite(), ~clipped.isfinite()
+        self.counts += torch.stack([torch.ones_like(taught), taught, *broken])
+        self._send()
 
-    def found(self) -> bool:
-        """Whether no step since the last call has taught, and there was one."""
-        zero = int(self.steps) > 0 and int(self.taught) == 0
-        self.steps.zero_()
-        self.taught.zero_()
-        return zero
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_copy": None}  # a copy of it would not be pinned
+
+    def end_epoch(self) -> bool:
+        """Whether no step since the last call has taught, and there was one.
+
+        Raises:
+            TrainingError: a loss or a gradient on an accelerator was not finite.
+        """
+        if is_accelerator(self.counts.device):
+            self._require_finite(sum_over(self.counts.clone()))
+        steps, taught, *_ = self.counts.cpu().tolist()
+        self.counts.zero_()
+        return steps > 0 and taught == 0
+
+    def restore(self, steps: int, taught: int) -> None:
+        """Go on from earlier counts."""
+        for place, count in enumerate((steps, taught, 0, 0)):
+            self.counts[place] = count
+
+    def _send(self) -> None:
+        """Start to copy the counts to pinned memory: the host never waits for them."""
+        device = self.counts.device
+        # In a group all processes must raise in the same step: after the epoch. A recorded copy
+        # would be of no use, since no Python runs in a replay.
+        if device.type not in self.PINNED or is_grouped() or _is_recording(device):
+            return
+        if self._copy is None:
+            self._copy = torch.zeros(4, dtype=torch.int64, device="cpu", pin_memory=True)
+        self._copy.copy_(self.counts, non_blocking=True)
+
+    def _require_finite(self, counts: Tensor) -> None:
+        steps, _, losses, gradients = counts.cpu().tolist()
+        if losses or gradients:
+            self.counts.zero_()
+            self._copy = None  # copies that are on their way may still write to the old one
+        if losses:
+            raise TrainingError(
+                "transfer_loss",
+                expected="a finite number",
+                got=f"NaN or infinity in {losses} of {steps} steps",
+                remedy="a step on a CPU names the tap and the images: look for NaN or inf there; "
+                "lower the learning rate if training diverged",
+            )
+        if gradients:
+            raise _gradient_not_finite(f"NaN or infinity in {gradients} of {steps} steps")
+
+
+def _is_recording(device: torch.device) -> bool:
+    """Whether a CUDA graph is being recorded."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 class UntrainedWatch:
     """Notices an optimizer that was given the student's parameters and not its adapters'.
 
-    It tells by how often each was written to, which torch counts on the host: nothing waits. Until
-    the optimizer has made a first step there is nothing to tell, and after that it is told once.
+    It compares how often each parameter was written to, which torch counts on the host. Before the
+    optimizer's first step there is nothing to compare; afterwards it reports once.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The frozen teacher: chooses the fastest form of a model that agrees with it, and runs that."""
+"""The frozen teacher: runs the fastest form of a model that agrees with it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from svdistill.common import as_logits
+from svdistill.distillation.arguments import require_module
 from svdistill.distillation.teacher_changes import SIMPLE, Attributes, Weights, structure
 from svdistill.distillation.teacher_forms import (
     naming_exports,
     require_eval_export,
-    require_module,
     set_eval,
     trace,
 )
@@ -33,32 +33,32 @@ class Form(NamedTuple):
 
 
 class FrozenTeacher:
-    """A trained model that is only looked at: its taps, and its output if asked for.
+    """A trained model that gives the outputs of its taps, and its logits if needed.
 
-    Three forms, the fastest first. ``"traced"``: `torch.fx` cuts the model behind its last tap, and
+    Three forms, the fastest first. ``"traced"``: `torch.fx` cuts the model after its last tap, and
     on a CPU folds its batch norms and ReLUs, in inference mode. ``"stopped"``: the model itself,
-    left behind its last tap. ``"whole"``: the model. For every shape, dtype and autocast setting of
-    the inputs the first batch goes through the whole model, and a form that does not reproduce what
-    that gives is not used. A teacher whose weights are sharded over processes runs whole, once for
-    each batch: its processes gather the shards together.
+    stopped after its last tap. ``"whole"``: the model. For every shape, dtype and autocast setting
+    of the inputs the first batch runs through the whole model, and forms that do not reproduce its
+    result are dropped. A teacher whose weights are sharded over processes runs whole, once for each
+    batch: its processes gather the shards together.
 
-    A model may change: in every run it is what it is then. Before the traced form runs, the weights
-    of which it has copies are compared bit by bit, and the attributes of the modules, of their
-    classes and of the globals that their methods name, with those that it was made from. A model
-    that changes often, one whose forward pass changes its own attributes, and one that keeps
-    tensors outside of its parameters and buffers are not traced. What cannot be noticed is a value
-    that a forward pass reads from elsewhere, such as the clock: call `refresh` then.
+    A model may change between runs. Before the traced form runs, its copies of weights are compared
+    bit by bit with the model's, and so are the attributes of the modules, of their classes and of
+    the globals that their methods name. A model that changes often, one whose forward pass changes
+    its own attributes, and one that keeps tensors outside of its parameters and buffers are not
+    traced. A value that a forward pass reads from elsewhere, such as the clock, is not noticed:
+    call `refresh` then.
 
-    The features of the traced form are inference tensors. Use them within `inference_mode`, and
-    clone outside it what autograd shall see.
+    The features of the traced form are inference tensors: use them in `inference_mode`, and clone
+    outside it what autograd needs.
 
     Args:
         model: any `nn.Module`, TorchScript and `ExportedProgram.module()` too. Its parameters stop
-            requiring gradients, and it is in eval mode in every run.
+            requiring gradients, and every run is in eval mode.
         paths: module paths, see `FeatureTaps`.
-        needs_logits: whether the model's logits are wanted; else nothing is computed for them.
-        student: a network whose parameters and modules keep what requires gradients and is in
-            training mode, also where the model has the same ones.
+        needs_logits: whether the model's logits are computed.
+        student: a network whose parameters keep `requires_grad`, and whose modules keep their mode,
+            if the model shares them.
 
     Raises:
         ArgumentError: no module; an exported program in training mode; or see `FeatureTaps`.
@@ -75,7 +75,6 @@ class FrozenTeacher:
         self,
         model: nn.Module,
         paths: Sequence[str],
-        *,
         needs_logits: bool,
         student: nn.Module | None = None,
     ) -> None:
@@ -83,7 +82,7 @@ class FrozenTeacher:
         require_eval_export(model)
         self._taps = FeatureTaps(model, paths)
         self.model = model
-        self.needs_logits = needs_logits
+        self._needs_logits = needs_logits
         self.student = student
         self._rebuilds = 0
         kept = set() if student is None else set(map(id, student.parameters()))
@@ -94,16 +93,23 @@ class FrozenTeacher:
         self.rest()
 
     @property
+    def needs_logits(self) -> bool:
+        """Whether the model's logits are wanted."""
+        return self._needs_logits
+
+    @needs_logits.setter
+    def needs_logits(self, wanted: bool) -> None:
+        if wanted != self._needs_logits:
+            self._needs_logits = wanted
+            self.refresh()
+
+    @property
     def form(self) -> str:
         """Name of the form that runs at present: traced, stopped or whole."""
         return self._forms[0].name if self._forms and not self._sharded else "whole"
 
     def run(self, *inputs: Any, **kwargs: Any) -> Recording:
-        """Run the teacher as far as is needed.
-
-        Args:
-            inputs: what the model takes, such as images [B, ...].
-            kwargs: likewise.
+        """Run the teacher on its inputs, such as images [B, ...], as far as needed.
 
         Returns:
             `Recording(output, features)`; the output is the logits, or None if not needed.
@@ -147,7 +153,7 @@ class FrozenTeacher:
         return shared
 
     def refresh(self) -> None:
-        """Forget all forms: the next batch goes through the whole model, which is traced anew."""
+        """Forget all forms: the next batch runs through the whole model, which is traced again."""
         self._rebuilds = 0
         self._forget()
 
@@ -161,9 +167,9 @@ class FrozenTeacher:
         self._weights = Weights(())
 
     def _is_stale(self) -> bool:
-        """Whether the forms are of another model than this one is now; cheap enough for each run.
+        """Whether the model has changed since the forms were made.
 
-        Only what was traced can be out of date in values; the other forms run the model itself.
+        Only the traced form holds values of its own; the others run the model itself.
         """
         if self._structure is None:
             return True
@@ -175,12 +181,12 @@ class FrozenTeacher:
         return True
 
     def _build(self) -> None:
-        """List the forms, fastest first; the last one is the model itself."""
+        """List the forms, fastest first."""
         self._structure = structure(self._modules)
         self._forms.append(Form("whole", self._run_whole))
         if not self.needs_logits:
             self._forms.insert(0, Form("stopped", self._run_stopped))
-        # A traced model would not call the hooks of modules that have no node of their own.
+        # A traced model does not call the hooks of modules that have no node.
         hooked = any(m._forward_hooks or m._forward_pre_hooks for m in self._modules)
         if not hooked and self._rebuilds <= MOST_REBUILDS:
             with suppress(Exception), torch.inference_mode(False), torch.no_grad():
@@ -206,11 +212,11 @@ class FrozenTeacher:
         """Run the whole model, and drop each form that differs from it in this situation."""
         expected = self._run_whole(*inputs, **kwargs)
         if self._attributes is not None and not self._attributes.unchanged():
-            self._drop_fastest()  # its forward pass changes what the next one may read
+            self._drop_fastest()  # the forward pass changes what the next one may read
         while len(self._forms) > 1 and not _reproduces(self._forms[0], inputs, kwargs, expected):
             self._drop_fastest()
         self._verified.add(situation)
-        # Not `expected`: the first batch must come out as it would later, or resuming shows.
+        # Not `expected`: the first batch must give the same bits as later ones, for resuming.
         return self._forms[0].run(*inputs, **kwargs)
 
     def _drop_fastest(self) -> None:
@@ -219,7 +225,7 @@ class FrozenTeacher:
         self._verified.clear()
 
     def _run_whole(self, *inputs: Any, **kwargs: Any) -> Recording:
-        # Not in inference mode: there no tensor tells whether it was overwritten.
+        # Not in inference mode: its tensors do not count writes.
         with torch.inference_mode(False), torch.no_grad(), naming_exports(self.model):
             recording = self._taps.run(*inputs, **kwargs)
         return Recording(self._logits(recording.output), recording.features)
@@ -230,7 +236,7 @@ class FrozenTeacher:
 
     def _run_traced(self, traced: fx.GraphModule, *inputs: Any, **kwargs: Any) -> Recording:
         with torch.inference_mode():
-            # `traced(images)` would print to stderr where it fails, in a form only tried out.
+            # `traced(images)` would print to stderr if it fails.
             output, features = traced.forward(*inputs, **kwargs)
             features = tuple(map(partial(channels_first, self.model), self._taps.paths, features))
             return Recording(self._logits(output), features)
@@ -239,7 +245,7 @@ class FrozenTeacher:
         return as_logits(output) if self.needs_logits else None
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy finds its own forms: those here are tied to this model's tensors.
+        # A copy makes its own forms: these hold this model's tensors.
         built = ("_modules", "_forms", "_verified", "_structure", "_attributes", "_weights")
         return {name: value for name, value in self.__dict__.items() if name not in built}
 
@@ -249,7 +255,7 @@ class FrozenTeacher:
 
 
 def _situation(inputs: object) -> Hashable:
-    """Name all that may make a model take another way through its code; None of unknown objects."""
+    """All that may change a model's way through its code; None for unknown objects."""
     devices: set[str] = set()
     try:
         described = _described(inputs, devices)
@@ -271,7 +277,7 @@ def _described(value: object, devices: set[str]) -> Hashable:
         return type(value), tuple(items)
     if isinstance(value, (tuple, list)):
         return type(value), tuple(_described(item, devices) for item in value)
-    if isinstance(value, float):  # a graph reads it anew, and it may differ in every step
+    if isinstance(value, float):  # a graph reads it in each run
         return float
     if isinstance(value, SIMPLE):
         return type(value), value
@@ -281,13 +287,13 @@ def _described(value: object, devices: set[str]) -> Hashable:
 def _reproduces(
     form: Form, inputs: tuple[Any, ...], kwargs: Mapping[str, Any], expected: Recording
 ) -> bool:
-    """Whether a form runs, and gives what the whole model gave up to rounding."""
+    """Whether a form runs, and gives the whole model's result up to rounding."""
     try:
         found = form.run(*inputs, **kwargs)
         return _equal(found.output, expected.output) and all(
             map(_equal, found.features, expected.features)
         )
-    except Exception:  # whatever a rewritten model may raise, the whole one did not
+    except Exception:  # whatever a rewritten model raises, the whole one did not
         return False
 
 
@@ -296,8 +302,8 @@ def _equal(found: Any, expected: Any) -> bool:
         return found is expected is None
     if found.shape != expected.shape or found.dtype != expected.dtype:
         return False
-    # Half of the digits that the arithmetic has. In TensorFloat-32, which GPUs may use for
-    # float32, it has no more than in float16.
+    # Half of the digits of the arithmetic. In TensorFloat-32, which GPUs may use for float32, these
+    # are float16's.
     coarse = expected.is_cuda and expected.dtype == torch.float32
     tolerance = torch.finfo(torch.float16 if coarse else expected.dtype).eps ** 0.5
     wide = torch.promote_types(expected.dtype, torch.float32)

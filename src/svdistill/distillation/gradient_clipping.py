@@ -16,7 +16,7 @@ from svdistill.parallel import is_grouped, size, sum_over
 def average_gradients(*several: list[Tensor | None]) -> None:
     """Replace gradients by their mean over the processes of a group, in one flat reduction.
 
-    Does nothing outside of torch.distributed. The losses must reach the same parameters everywhere.
+    Does nothing outside of torch.distributed. The losses must reach the same parameters in all.
     """
     if not is_grouped():
         return
@@ -33,14 +33,13 @@ CLIPS = ("norm", "poster", "global", "none")
 
 
 class GradientNorms(NamedTuple):
-    """Norms over all parameters, as scalars on their device: nothing waits for them.
+    """Norms over all parameters, as scalars on their device, of the last measurement.
 
-    They are as of the last measurement. With `clip="amortised"` and `"none"` only every n-th step
-    measures, and the steps between return its norms again: what a batch between two measurements
-    came to is not known. Of a batch in parts, only the last one's are known; before it, NaN.
+    With `clip="amortised"` and `"none"` only every n-th step measures; the steps between return its
+    norms. Of a batch in parts, only the last part returns norms, the others NaN.
 
     Attributes:
-        task: of the task's gradient when last measured.
+        task: of the task's gradient.
         transfer: of the transfer's, before clipping.
         clipped: of the transfer's, after clipping.
     """
@@ -57,7 +56,7 @@ def multitask_backward(
     *,
     clip: str = "norm",
     progress: float | Tensor = 0.0,
-    weight_decay: float = 0.0,
+    weight_decay: float | Tensor = 0.0,
     held: HeldGradients | None = None,
 ) -> GradientNorms:
     """Add the task's gradient and the clipped transfer gradient to every parameter's `.grad`.
@@ -68,27 +67,26 @@ def multitask_backward(
         clip="poster":  g + h sigmoid(|g| / |h| - progress)   where |h| < |g|,  g + h elsewhere
         clip="none":    g + h
 
-    A parameter that only the transfer loss reaches (an adapter's) takes h as it is. And with one
-    scale for all, from the norms over the parameters that the transfer reaches::
+    A parameter that only the transfer loss reaches (an adapter's) receives h. With one scale for
+    all, from the norms over the parameters that the transfer reaches::
 
         clip="global":  g + h min(1, sigmoid(progress) |g|_all / |h|_all)
 
-    In a process group of torch.distributed both gradients are averaged over the processes, in one
-    flat reduction, before they are compared: what `.grad` holds is the same in all of them.
+    In a process group of torch.distributed both gradients are averaged over the processes before
+    they are compared, so that `.grad` is the same in all of them.
 
     Args:
         task_loss: scalar with a graph.
         transfer_loss: scalar with a graph.
-        parameters: those to train; without gradients required they are passed over.
+        parameters: those to train; those that require no gradient are ignored.
         clip: `"norm"` (the paper's authors' code), `"poster"` (the paper's text), `"global"` or
             `"none"`.
-        progress: the epoch, from 0; at 0 `"norm"` lets through half the task's norm. A scalar
-            tensor on the losses' device where a recorded step must not keep one epoch's number.
-        weight_decay: where the optimizer adds ``weight_decay * parameter`` to the gradient, give it
-            here too, so that |g| counts it, as the authors' code does.
-        held: of a batch in parts. Before the last part the gradients are held there, and `.grad`
-            stays; without it, each call clips on its own, and calls before one optimizer step do
-            not equal one call with the whole batch.
+        progress: the epoch, from 0; at 0 `"norm"` lets through half the task's norm. In a recorded
+            step, a scalar tensor on the losses' device.
+        weight_decay: the optimizer's, if it adds ``weight_decay * parameter`` to the gradient: |g|
+            counts it then, as in the authors' code.
+        held: gradients of a batch in parts, which are added to `.grad` with the last part. Without
+            it each call clips on its own.
 
     Returns:
         `GradientNorms(task, transfer, clipped)` over all parameters.
@@ -139,10 +137,10 @@ def multitask_backward(
 
 
 def _decayed(
-    task: list[Tensor | None], trained: list[nn.Parameter], weight_decay: float
+    task: list[Tensor | None], trained: list[nn.Parameter], weight_decay: float | Tensor
 ) -> list[Tensor | None]:
-    """The task's gradients as the optimizer will see them."""
-    if not weight_decay:
+    """The task's gradients with weight decay."""
+    if not isinstance(weight_decay, Tensor) and weight_decay == 0:
         return task
     return [
         None if g is None else g + weight_decay * parameter.detach()
@@ -153,7 +151,7 @@ def _decayed(
 def _scales(
     task: list[Tensor | None], transfer: list[Tensor | None], clip: str, progress: float | Tensor
 ) -> list[Tensor | None]:
-    """The factor on each of the transfer's gradients; None where the task does not reach."""
+    """The factor on each transfer gradient; None if the task does not reach the parameter."""
     both = [
         place
         for place, (g, h) in enumerate(zip(task, transfer, strict=True))
@@ -162,7 +160,7 @@ def _scales(
     scales: list[Tensor | None] = [None] * len(task)
     if not both:
         return scales
-    # All norms in a vector: on a GPU one kernel for all parameters instead of one for each.
+    # All norms in a vector: on a GPU one kernel instead of one for each parameter.
     g_norms = _norms([task[place] for place in both])
     h_norms = _norms([transfer[place] for place in both])
     if clip == "global":
@@ -186,17 +184,16 @@ def require_scalars(task_loss: Tensor, transfer_loss: Tensor) -> None:
 
 
 def keep_saved_tensors() -> None:
-    """Let graphs that torch.compile makes from now on keep what their backward pass reads.
+    """Let compiled graphs keep their saved tensors, since two losses go backward through one.
 
-    Two losses go backward through one graph. By default a compiled one gives the memory of its
-    saved tensors away in the first pass, and refuses a second.
+    By default a compiled graph donates their memory in the first pass, and refuses a second.
     """
     if hasattr(torch._functorch.config, "donated_buffer"):
         torch._functorch.config.donated_buffer = False
 
 
 def require_trainable(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
-    """The parameters that require gradients; raise where there are none."""
+    """The parameters that require gradients; raise `ArgumentError` if there are none."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     if not trained:
         raise ArgumentError(
@@ -211,7 +208,7 @@ def require_trainable(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
 def clip_scale(
     task_norm: Tensor, transfer_norm: Tensor, clip: str, progress: float | Tensor
 ) -> Tensor:
-    """The factor on a transfer gradient, from both norms; finite also where they are 0.
+    """The factor on a transfer gradient, from both norms; finite also if they are 0.
 
     Norms of several gradients as vectors give a vector of factors.
 
@@ -219,12 +216,12 @@ def clip_scale(
         >>> clip_scale(torch.tensor(1.0), torch.tensor(4.0), "norm", progress=0.0)
         tensor(0.1250)
     """
-    # A norm beyond the dtype's range measures nothing: its gradient is clipped away, like a zero.
+    # An infinite norm is treated as zero: its gradient is clipped away.
     positive = (transfer_norm > 0) & transfer_norm.isfinite()
     tau = task_norm / torch.where(positive, transfer_norm, 1.0)
     tau = tau.clamp(max=torch.finfo(tau.dtype).max)  # infinite, it would make a zero sigmoid NaN
     if clip == "norm":
-        # Filled where it lies: a number from the host would have to be copied, and waited for.
+        # Filled on the device: copying a number from the host would synchronise.
         epoch = progress if isinstance(progress, Tensor) else tau.new_full((), progress)
         focus = torch.sigmoid(epoch.to(tau.dtype))
         return torch.where(positive, (focus * tau).clamp(max=1.0), 0.0)
@@ -232,7 +229,7 @@ def clip_scale(
 
 
 def _gradients(loss: Tensor, parameters: list[nn.Parameter]) -> list[Tensor | None]:
-    """Gradients of a loss; None where it does not reach. The graph stays for the other loss."""
+    """Gradients of a loss, None if it does not reach; the graph is kept for the other loss."""
     if not loss.requires_grad:
         return [None] * len(parameters)
     try:
@@ -254,7 +251,7 @@ def _norm(tensor: Tensor) -> Tensor:
 
 
 def _norms(gradients: Sequence[Tensor | None]) -> Tensor:
-    """The norm of every gradient that is there, [number]."""
+    """The norms of the gradients that are not None, as a vector."""
     present = [gradient for gradient in gradients if gradient is not None]
     dtype = torch.promote_types(present[0].dtype, torch.float32)
     return torch.stack(torch._foreach_norm(present, dtype=dtype))

@@ -1,4 +1,4 @@
-"""Notice that a model is no longer the one that a rewritten form was made from."""
+"""Notice that a model has changed since a rewritten form was made from it."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class NotWatchableError(Exception):
 
 
 def structure(modules: Sequence[nn.Module]) -> tuple[int, ...]:
-    """Identify the modules, their hooks, parameters and buffers: the objects, not their values."""
+    """The identities of the modules, their hooks, parameters and buffers."""
     marks: list[int] = []
     for module in modules:
-        if isinstance(module, torch.jit.ScriptModule):  # shows new Python objects at every look
+        if isinstance(module, torch.jit.ScriptModule):  # returns new Python objects each time
             marks.append(id(module))
             continue
         marks += (len(module._forward_hooks), len(module._forward_pre_hooks))
@@ -41,7 +41,7 @@ def structure(modules: Sequence[nn.Module]) -> tuple[int, ...]:
 
 
 def can_watch(*modules: nn.Module) -> bool:
-    """Whether all weights of these modules are such that `Weights` notices every change."""
+    """Whether `Weights` notices every change of the weights of these modules."""
     return all(
         type(tensor) in (Tensor, nn.Parameter)
         and tensor.device.type == "cpu"
@@ -54,17 +54,17 @@ def can_watch(*modules: nn.Module) -> bool:
 class Weights:
     """Copies of tensors on the CPU, to notice any change of their values.
 
-    Versions of tensors do not count writes through `.data`, nor writes in inference mode: the bits
-    are compared. On another device that would wait for it in every step.
+    Versions of tensors count neither writes through `.data` nor writes in inference mode, so the
+    bits are compared. On another device that would synchronise in every step.
     """
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
         self._tensors = tuple({id(tensor): tensor for tensor in tensors}.values())
-        # As `bytearray`: it is compared by memcmp.
+        # `bytearray` is compared by memcmp.
         self._kept = [(t.dtype, t.shape, bytearray(_bits(t))) for t in self._tensors]
 
     def unchanged(self) -> bool:
-        """Whether all tensors are where they were and hold the same bits."""
+        """Whether all tensors are still on the CPU and hold the same bits."""
         return all(
             tensor.device.type == "cpu"
             and tensor.dtype == dtype
@@ -75,7 +75,7 @@ class Weights:
 
 
 def _bits(tensor: Tensor) -> memoryview:
-    """A tensor's bytes in the order in which they lie."""
+    """A tensor's bytes in the order of memory."""
     strides = tensor.stride()
     order = sorted(range(tensor.ndim), key=lambda dim: -strides[dim])
     flat = tensor.detach().permute(order).reshape(-1)
@@ -84,14 +84,14 @@ def _bits(tensor: Tensor) -> memoryview:
 
 
 class Attributes:
-    """The Python values that a forward pass may read: of the modules, their classes, their code.
+    """The Python values that a forward pass may read: of modules, classes and code.
 
     Args:
         modules: of the model.
 
     Raises:
         NotWatchableError: a module holds a tensor or an array that is neither parameter nor buffer,
-            or an object with very many values.
+            or an object with more than `MOST_VALUES` values.
     """
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
@@ -112,13 +112,13 @@ class Attributes:
         return all(namespace.unchanged() for namespace in self._all)
 
     def restore(self) -> None:
-        """Give the modules back the attributes that they had."""
+        """Restore the attributes of the modules."""
         for namespace in self._of_modules:
             namespace.restore()
 
 
 class _Namespace:
-    """Names and values. Those of immutable types are compared by identity first: it is faster."""
+    """Names and values. Comparing identities first is faster."""
 
     def __init__(
         self, mapping: Mapping[str, Any], names: Sequence[str] | None = None, *, strict: bool = True
@@ -141,7 +141,7 @@ class _Namespace:
         keys = tuple(self._mapping) if self._names is None else self._keys
         if self._attempt(keys) != self._frozen:
             return False
-        self._values = values  # equal ones, in other objects
+        self._values = values  # equal values in other objects
         return keys == self._keys
 
     def restore(self) -> None:
@@ -165,7 +165,7 @@ class _Namespace:
         return {key: self._freeze_one(key, self._mapping.get(key)) for key in keys}
 
     def _freeze_one(self, key: str, value: object) -> object:
-        # What a module's own dictionaries hold is looked at by `structure`.
+        # `structure` compares what a module's own dictionaries hold.
         if (key in STANDARD and key != "training") or key.startswith("__"):
             return _Same(value)
         try:
@@ -180,7 +180,7 @@ class _Same:
     """Equal to nothing but itself."""
 
     def __init__(self, value: object) -> None:
-        self.value = value  # held: its id is not given to another
+        self.value = value  # kept alive, so that its id is not reused
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Same) and self.value is other.value
@@ -196,7 +196,7 @@ class _Value(tuple[Any, ...]):
 
 
 class _Budget:
-    """Ends the look into an object that is part of something large."""
+    """Limits the number of values that are read from an object."""
 
     def __init__(self) -> None:
         self.left = MOST_VALUES
@@ -212,7 +212,7 @@ class _Budget:
 
 
 def _frozen(value: object, budget: _Budget) -> object:
-    """An immutable picture of a value, which is equal as long as that does not change."""
+    """An immutable picture of a value, equal as long as the value does not change."""
     if isinstance(value, SIMPLE):
         return _Value((type(value), value))
     if isinstance(value, FIXED):
@@ -232,7 +232,7 @@ def _frozen(value: object, budget: _Budget) -> object:
 
 
 def _parts(value: object) -> Iterable[object] | None:
-    """What a container or an object holds; None of one that does not show it."""
+    """The values that a container or an object holds; None if it does not show them."""
     if isinstance(value, Mapping):
         return [part for item in value.items() for part in item]
     if isinstance(value, (list, tuple, set, frozenset)):

@@ -1,4 +1,4 @@
-"""Other forms of a teacher: traced and folded, scripted, exported; and eval mode in each."""
+"""Forms of a teacher: traced and folded, scripted, exported; and eval mode in each."""
 
 from __future__ import annotations
 
@@ -19,21 +19,10 @@ from svdistill.distillation.teacher_changes import can_watch
 TRAINING_FLAGS: Final = ("training", "train", "is_training")
 
 
-def require_module(argument: str, network: object) -> None:
-    """Raise `ArgumentError` unless this is an `nn.Module`."""
-    if not isinstance(network, nn.Module):
-        raise ArgumentError(
-            argument,
-            expected="an nn.Module",
-            got=type(network).__name__,
-            remedy="of an exported program give .module(); wrap a function in an nn.Module",
-        )
-
-
 def require_eval_export(network: nn.Module) -> None:
     """Raise `ArgumentError` if a part of a network was exported in training mode.
 
-    The mode is fixed in an exported program: its dropout and batch norms would stay in training.
+    An exported program's mode is fixed.
     """
     for path, module in network.named_modules():
         if not _is_exported(module):
@@ -54,7 +43,7 @@ def require_eval_export(network: nn.Module) -> None:
 
 
 def set_eval(network: nn.Module) -> None:
-    """Put a network in eval mode; an exported program, which has but one mode, counts as in it."""
+    """Put a network in eval mode; an exported program has one mode, and only its flag changes."""
     try:
         network.eval()
     except (NotImplementedError, AttributeError):  # exported; frozen TorchScript
@@ -65,7 +54,7 @@ def set_eval(network: nn.Module) -> None:
 
 @contextmanager
 def naming_exports(network: nn.Module) -> Iterator[None]:
-    """Raise `ArgumentError` where an exported program refuses the shapes of its inputs."""
+    """Raise `ArgumentError` if an exported program refuses the shapes of its inputs."""
     try:
         yield
     except (AssertionError, RuntimeError) as error:
@@ -92,29 +81,29 @@ BATCH_NORM_OF = {
 
 
 class Traced(NamedTuple):
-    """The rewritten model, and the original's tensors that it holds in a form of its own."""
+    """The rewritten model, and those of the original's tensors that it holds copies of."""
 
     model: fx.GraphModule
     copied: tuple[Tensor, ...]
 
 
 def trace(model: nn.Module, paths: Sequence[str], *, keep_output: bool) -> Traced:
-    """Trace a model in eval mode into one that does the same work in fewer steps.
+    """Trace a model in eval mode into one that does the same work in fewer operations.
 
-    On a CPU the new model holds folded and re-ordered weights of its own and shares all others.
-    On other devices it shares all: whether a copy is out of date could not be told without waiting.
+    On a CPU the new model holds folded and re-ordered copies of some weights and shares all others.
+    On other devices it shares all, since comparing copies would synchronise.
 
     Args:
-        model: an `nn.Module` in eval mode; it is left as it is.
-        paths: module paths whose outputs are wanted.
-        keep_output: whether the model's own output is wanted too; if not, nothing behind the last
-            of the taps is left.
+        model: an `nn.Module` in eval mode; not changed.
+        paths: module paths whose outputs are returned.
+        keep_output: whether the model's own output is returned too; if not, nothing after the last
+            tap is kept.
 
     Returns:
-        A model that returns `(output or None, features)`, and what it has copied.
+        A model that returns `(output or None, features)`, and the copied tensors.
 
     Raises:
-        Exception: whatever `torch.fx` makes of a model that it cannot trace.
+        Exception: anything that `torch.fx` raises.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten())
@@ -140,9 +129,9 @@ def trace(model: nn.Module, paths: Sequence[str], *, keep_output: bool) -> Trace
 
 
 class _TapTracer(fx.Tracer):
-    """Remembers which node each module, leaf or not, puts out."""
+    """Records the output node of each module, leaf or not."""
 
-    # What is computed from buffers is computed in every run, not once in the trace.
+    # Compute from buffers in every run, not once in the trace.
     proxy_buffer_attributes = True
 
     def __init__(self) -> None:
@@ -163,9 +152,9 @@ class _TapTracer(fx.Tracer):
 
 
 def _cut(graph: fx.Graph, taps: list[fx.Node], keep_output: bool) -> None:
-    """Put out the taps, and erase what runs behind the last one unless the output is wanted.
+    """Return the taps, and erase all nodes after the last one unless the output is wanted.
 
-    Before the last tap nothing is erased, used or not: it may overwrite something in place.
+    Unused nodes before the last tap are kept: they may write in place.
     """
     *body, end = graph.nodes
     end.args = ((end.args[0] if keep_output else None, tuple(taps)),)
@@ -179,9 +168,9 @@ def _cut(graph: fx.Graph, taps: list[fx.Node], keep_output: bool) -> None:
 
 
 def _fold_batch_norms(traced: fx.GraphModule) -> list[nn.Module]:
-    """Multiply batch norms into the convolutions whose outputs nobody else sees, taps included.
+    """Fold batch norms into convolutions whose output has no other user, such as a tap.
 
-    Like the other rewrites on a CPU only, and it returns the modules whose weights it has copied.
+    Like the other rewrites, on a CPU only; returns the modules whose weights are copied.
     """
     copied: list[nn.Module] = []
     for node in list(traced.graph.nodes):
@@ -199,7 +188,7 @@ def _fold_batch_norms(traced: fx.GraphModule) -> list[nn.Module]:
 
 
 def _lay_channels_last(traced: fx.GraphModule) -> list[nn.Module]:
-    """Give 2-D convolutions their weights channels last, and the feature maps follow."""
+    """Lay out the weights of 2-D convolutions channels last; the feature maps follow."""
     copied: list[nn.Module] = []
     for node in traced.graph.nodes:
         conv = _module(traced, node)
@@ -215,7 +204,7 @@ def _lay_channels_last(traced: fx.GraphModule) -> list[nn.Module]:
 
 
 def _fuse_relus(traced: fx.GraphModule) -> list[nn.Module]:
-    """Join ReLUs to the convolutions whose outputs nobody else sees, taps included."""
+    """Fuse ReLUs with convolutions whose output has no other user, such as a tap."""
     copied: list[nn.Module] = []
     for node in list(traced.graph.nodes):
         is_relu = node.target is F.relu or type(_module(traced, node)) is nn.ReLU
@@ -233,12 +222,12 @@ def _fuse_relus(traced: fx.GraphModule) -> list[nn.Module]:
 
 
 class _ConvReLU(nn.Module):
-    """Convolution and ReLU, where possible as one operation of oneDNN, as Inductor does it."""
+    """Convolution and ReLU, if possible as one operation of oneDNN, like Inductor."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.conv = conv
-        self.packed: Tensor | None = None  # the weights as oneDNN likes them for the first images
+        self.packed: Tensor | None = None  # the weights in oneDNN's layout for the first images
 
     def forward(self, maps: Tensor) -> Tensor:
         conv = self.conv
@@ -260,20 +249,20 @@ class _ConvReLU(nn.Module):
 
 
 def _module(traced: fx.GraphModule, node: fx.Node | None) -> Any:
-    """Look up the module that a node calls; None for another node."""
+    """The module that a node calls; None for other nodes."""
     if node is None or node.op != "call_module":
         return None
     return traced.get_submodule(str(node.target))
 
 
 def _sole_input(node: fx.Node) -> fx.Node | None:
-    """Look up the node that this one reads, if it reads only one that nothing else reads."""
+    """The only node that this one reads, if no other reads it."""
     inputs = node.all_input_nodes
     return inputs[0] if len(inputs) == 1 and len(inputs[0].users) == 1 else None
 
 
 def _merge(traced: fx.GraphModule, node: fx.Node, module: nn.Module) -> None:
-    """Erase a node and let the one that it reads call `module`, which does the work of both."""
+    """Replace a node and its sole input by one call of `module`."""
     (before,) = node.all_input_nodes
     node.replace_all_uses_with(before)
     traced.graph.erase_node(node)
@@ -281,6 +270,6 @@ def _merge(traced: fx.GraphModule, node: fx.Node, module: nn.Module) -> None:
 
 
 def _retarget(traced: fx.GraphModule, node: fx.Node, module: nn.Module) -> None:
-    """Let a node call another module, under a new name: the old one may be called elsewhere."""
+    """Let a node call another module, under a new name: other nodes may call the old one."""
     node.target = f"own_{node.name}"
     traced.add_module(node.target, module)

@@ -1,7 +1,7 @@
-"""Constant tensors, made once for each dtype and device, that traced code can ask for, too.
+"""Constant tensors, made once for each dtype and device, also for traced code.
 
-What is kept is always an ordinary tensor. While operations are traced, a constant is the result of
-an operator, `svdistill::constant`, of which a tracer sees the shape only.
+The cache holds ordinary tensors only. In traced code a constant is the result of an operator,
+`svdistill::constant`, so that a tracer sees nothing but its shape.
 """
 
 from __future__ import annotations
@@ -20,36 +20,31 @@ _makers: dict[str, Maker] = {}
 
 
 def register_constant(name: str, maker: Maker) -> None:
-    """Let `constant` make tensors of a kind.
-
-    Args:
-        name: of the kind.
-        maker: gets a shape, returns the constant on the CPU, in float64.
-    """
+    """Register a kind of constant: its maker takes a shape, and returns float64 on the CPU."""
     _makers[name] = maker
 
 
 def constant(name: str, shape: Sequence[int], like: Tensor) -> Tensor:
-    """The constant of a kind and shape, in the dtype and on the device of a tensor.
+    """The constant of a kind and shape, in the dtype and on the device of `like`.
 
-    It is made once, since copying to a GPU waits. Not to be written to.
+    It is made once, since a copy to a GPU synchronises. Do not write to it.
     """
     if is_traced() or type(like) is not Tensor:
         made: Tensor = torch.ops.svdistill.constant(like, name, shape)
         return made
-    if is_transformed():  # what is made there belongs to the transform
+    if is_transformed():  # tensors made there belong to the transform
         return _makers[name](shape).to(like.device, like.dtype)
     return _made(name, tuple(shape), like.dtype, like.device)
 
 
 @cache
 def _made(name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # of which autograd could save nothing
+    with torch.inference_mode(False):  # autograd saves no inference tensors
         return _makers[name](shape).to(device, dtype)
 
 
 def _real(like: Tensor, name: str, shape: Sequence[int]) -> Tensor:
-    # A compiled graph may overwrite what an operator returned.
+    # A compiled graph may overwrite an operator's result.
     return _made(name, tuple(shape), like.dtype, like.device).clone()
 
 

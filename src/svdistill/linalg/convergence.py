@@ -1,4 +1,4 @@
-"""Counts the matrices whose decomposition, or its gradient, was a hard case."""
+"""Counts matrices whose decomposition did not converge, or whose gradient was damped."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from svdistill.parallel import is_grouped, sum_over
 
 @dataclass
 class Convergence:
-    """What solvers and gradients report while a watch lasts.
+    """Counts of solvers and gradients within `watch_convergence`.
+
+    `missed` and `close` are scalars on the device; reading them synchronises with it.
 
     Attributes:
-        decomposed: matrices that subspace iteration was given.
-        missed: those above the residual bound, a scalar on the device: read it after a captured
-            step, never in it. Outside of captured steps they were computed again by `eigh`.
-        differentiated: matrices that a gradient went back to, whatever the solver.
-        close: those of which a kept value was so close to the next kept one, or to zero, that the
-            gradient was damped (`complement.are_close`), likewise on the device.
+        decomposed: matrices that subspace iteration decomposed.
+        missed: those above the residual bound. On a CPU `eigh` decomposed them again.
+        differentiated: matrices that received a gradient, whatever the solver.
+        close: those with a kept value so close to the next kept one, or to zero, that the gradient
+            was damped (`are_close`).
     """
 
     decomposed: int
@@ -31,15 +32,15 @@ class Convergence:
     close: Tensor
 
     def missed_share(self) -> float | None:
-        """Of the matrices that were decomposed; None where there were none."""
+        """The share of `missed` in `decomposed`; None if nothing was decomposed."""
         return int(self.missed) / self.decomposed if self.decomposed else None
 
     def close_share(self) -> float | None:
-        """Of the matrices that were differentiated, likewise."""
+        """The share of `close` in `differentiated`; None if nothing was differentiated."""
         return int(self.close) / self.differentiated if self.differentiated else None
 
     def add_other_processes(self) -> None:
-        """Count what the others that train together with this one have counted, too."""
+        """Add the counts of the other processes of the group."""
         if is_grouped():
             here = self.missed.new_tensor([self.decomposed, self.differentiated])
             counts = sum_over(torch.cat([torch.stack([self.missed, self.close]), here]))
@@ -48,7 +49,7 @@ class Convergence:
             self.decomposed, self.differentiated = counts[2:].tolist()
 
     def state_dict(self) -> dict[str, int]:
-        """All counts; to read them is to wait for the device."""
+        """All counts, as numbers."""
         return {
             "decomposed": self.decomposed,
             "missed": int(self.missed),
@@ -57,14 +58,14 @@ class Convergence:
         }
 
     def add(self, state: Mapping[str, int]) -> None:
-        """Count what `state_dict` returned too, in the same memory."""
+        """Add the counts of a `state_dict`, in place."""
         self.decomposed += state["decomposed"]
         self.differentiated += state["differentiated"]
         self.missed += state["missed"]
         self.close += state["close"]
 
     def reset(self) -> None:
-        """Begin again, in the same memory."""
+        """Set all counts to zero, in place."""
         self.decomposed = self.differentiated = 0
         self.missed.zero_()
         self.close.zero_()
@@ -75,13 +76,9 @@ _watches: list[Convergence] = []
 
 @contextmanager
 def watch_convergence(device: torch.device | str) -> Iterator[Convergence]:
-    """Count while the block lasts.
+    """Count decompositions on a device within the block.
 
-    A step that is replayed as a CUDA graph counts `missed` and `close` in every replay, the other
-    two once.
-
-    Args:
-        device: where the decompositions happen.
+    A recorded step counts `missed` and `close` in every replay, the other two only once.
 
     Example:
         >>> from svdistill.linalg import truncated_svd

@@ -1,10 +1,8 @@
 """Gradients of the leading singular vectors and values: exact, and as the paper prints them.
 
-Shapes: gram G [B, m, m]; kept unit vectors Q as rows [B, k, m], with values lam [B, k]; right-hand
+Shapes: matrices M [B, N, D] with smaller Gram matrix G [B, m, m], values s [B, k] with squares lam,
+vectors V [B, D, k]; a bar marks a gradient. In the linear systems: kept unit vectors Q, right-hand
 sides R and solutions X as rows [B, k, m]. ``G_perp`` is G without the kept vectors.
-
-Shapes: matrices M [B, N, D] with smaller Gram matrix G [B, m, m], values s [B, k], vectors
-V [B, D, k]; a bar marks a gradient.
 """
 
 from __future__ import annotations
@@ -32,7 +30,7 @@ CONJUGATE_RESIDUAL = 32.0  # eps |r|
 
 
 def are_resolved(lam: Tensor) -> Tensor:
-    """Which kept values stand above the rounding error of the Gram matrix."""
+    """Which kept values exceed the rounding error of the Gram matrix."""
     return lam > RESOLVED * torch.finfo(lam.dtype).eps * lam[..., :1]
 
 
@@ -42,7 +40,7 @@ def gap_floor(lam: Tensor) -> Tensor:
 
 
 def are_close(lam: Tensor) -> Tensor:
-    """Which members have a kept value no farther than that from the next kept one, or from zero."""
+    """Which members have a kept value within `gap_floor` of the next kept one, or of zero."""
     following = torch.cat([lam[..., 1:], torch.zeros_like(lam[..., :1])], dim=-1)
     return (lam - following <= gap_floor(lam)).any(-1)
 
@@ -50,14 +48,14 @@ def are_close(lam: Tensor) -> Tensor:
 def solve_complement(gram: Tensor, Q: Tensor, lam: Tensor, R: Tensor) -> Tensor:
     """Solve ``(lam_i I - G_perp) x_i = r_i`` for every kept i; bounded where a gap closes.
 
-    By conjugate gradients where few products with G cost less than k factorisations; members that
-    converge slowly, since a discarded value is near a kept one, are factorised.
+    On a CPU large systems take conjugate gradients; members that converge slowly, since a discarded
+    value is near a kept one, are factorised. An accelerator factorises all.
     """
     resolved = are_resolved(lam)
     pivot = torch.where(resolved, lam, torch.where(lam[:, :1] > 0, lam[:, :1], 1.0))
     R = _project(torch.where(resolved[..., None], R, 0.0), Q)
     small = gram.shape[-1] < CONJUGATE_FROM or gram.dtype == torch.float64
-    # Second derivatives go through the factorisation: what iterations stop at has no derivative.
+    # Second derivatives need the factorisation: a stopped iteration has no derivative.
     if small or torch.is_grad_enabled() or not may_branch(gram.device):
         return _factorised(gram, Q, lam, pivot, R)
     X, converged = _conjugate(gram, Q, pivot, R)
@@ -79,7 +77,7 @@ def _conjugate(gram: Tensor, Q: Tensor, pivot: Tensor, R: Tensor) -> tuple[Tenso
             break
         image = pivot[..., None] * direction - _project(direction @ gram, Q)
         curvature = (direction * image).sum(-1, keepdim=True)
-        # What has converged stays as it is: it must not depend on the rest of its batch.
+        # Converged members stay: they must not depend on the rest of the batch.
         going = going & (curvature > 0)
         step = torch.where(going, squared / torch.where(going, curvature, 1.0), 0.0)
         X = X + step * direction
@@ -110,7 +108,7 @@ def _factorised(gram: Tensor, Q: Tensor, lam: Tensor, pivot: Tensor, R: Tensor) 
 
 
 def _cholesky_solve(factor: Tensor, right: Tensor) -> Tensor:
-    """As `torch.cholesky_solve`, which some CUDA builds cannot capture in a graph."""
+    """Like `torch.cholesky_solve`, which some CUDA builds cannot record in a graph."""
     half = torch.linalg.solve_triangular(factor, right, upper=False)
     return torch.linalg.solve_triangular(factor.mT, half, upper=True)
 
@@ -158,10 +156,10 @@ def exact_gradient(
 def exact_tangent(
     M: Tensor, G: Tensor, s: Tensor, V: Tensor, M_dot: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """How values and vectors move where the matrix does: forward mode.
+    """Forward mode: tangents of values and vectors for a tangent of the matrix.
 
-    With ``g_i = (M_dot^T M + M^T M_dot) v_i`` and ``w_i`` as in `exact_gradient`, of the part of
-    ``g_i`` outside of the kept vectors::
+    With ``g_i = (M_dot^T M + M^T M_dot) v_i``, and ``w_i`` as in `exact_gradient` with the part of
+    ``g_i`` outside of the kept vectors as ``r_i``::
 
         s_dot_i = v_i^T g_i / (2 s_i),   v_dot_i = sum_j v_j (v_j^T g_i) / (lam_i - lam_j) + w_i
     """
@@ -188,7 +186,7 @@ def _wide_complement(
     """
     lam = s.square()
     resolved = are_resolved(lam)
-    X = solve_complement(G, _divide(MV, s).mT, lam, MR.mT)
+    X = solve_complement(G, _quotient(MV, s[:, None, :]).mT, lam, MR.mT)
     W = R + (X @ M).mT
     W = W - V @ (V.mT @ W)
     return torch.where(resolved[:, None, :], W / torch.where(resolved, lam, 1.0)[:, None, :], 0.0)
@@ -218,7 +216,7 @@ def poster_gradient(
     N, D = M.shape[-2:]
     if N > D:
         return US @ _twice_symmetric(K_T * (V.mT @ V_bar)) @ V.mT
-    U, E = _divide(US, s), _divide(V_bar, s)
+    U, E = _quotient(US, s[:, None, :]), _quotient(V_bar, s[:, None, :])
     coupling = _twice_symmetric(K_T.mT * (s[:, :, None] * (V.mT @ E)))
     return _uncoupled(U, E, V) - U @ coupling @ (V * s[:, None, :]).mT
 
@@ -231,20 +229,19 @@ def authors_gradient(
     s_bar: Tensor,  # noqa: ARG001
     V_bar: Tensor,
 ) -> Tensor:
-    """What the paper's authors' code computes: the poster's formula with K all zero.
+    """The gradient of the authors' code, for comparison: the poster's formula with K = 0.
 
-    A guard against the infinite diagonal of K runs before that is masked, and empties K::
+    Its guard against the infinite diagonal of K sets all of K to zero::
 
         M_bar = U E^T - U (E^T V)_diag V^T   where N < D
         M_bar = 0                            where N >= D
-
-    It is here to be compared with.
     """
     N, D = M.shape[-2:]
     if N >= D:
         return torch.zeros_like(M)
     V_bar = torch.where(are_resolved(s.square())[:, None, :], V_bar, 0.0)
-    return _uncoupled(_divide(M @ V, s), _divide(V_bar, s), V)
+    s = s[:, None, :]
+    return _uncoupled(_quotient(M @ V, s), _quotient(V_bar, s), V)
 
 
 def _uncoupled(U: Tensor, E: Tensor, V: Tensor) -> Tensor:
@@ -261,15 +258,10 @@ def _inverse_gap(lam: Tensor) -> Tensor:
     return gap / torch.where((scale > 0) & (gap != 0), scale, 1.0)
 
 
-def _divide(columns: Tensor, s: Tensor) -> Tensor:
-    """Columns over their singular values."""
-    return _quotient(columns, s[:, None, :])
-
-
 def _quotient(numerator: Tensor, s: Tensor) -> Tensor:
-    """Over the singular values, which descend along the last axis: mask, then divide.
+    """The numerator over singular values that descend along the last axis: mask, then divide.
 
-    0 where a value is rounding beside the first: what it would stretch is no smaller than that.
+    0 where a value is below the rounding error of the first.
     """
     above = s > torch.finfo(s.dtype).eps * s[..., :1]
     return torch.where(above, numerator / torch.where(above, s, 1.0), 0.0)

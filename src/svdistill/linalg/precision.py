@@ -1,4 +1,4 @@
-"""Precision of decompositions, and which code may look at numbers."""
+"""Precision of decompositions, and which code may read numbers."""
 
 from __future__ import annotations
 
@@ -12,24 +12,10 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-_rehearsals: list[object] = []
 
-
-@contextmanager
-def rehearsal() -> Iterator[None]:
-    """On CUDA, let the block run the very kernels that a captured step will."""
-    _rehearsals.append(None)
-    try:
-        yield
-    finally:
-        _rehearsals.pop()
-
-
-def is_captured(device: torch.device) -> bool:
-    """Whether a CUDA graph is recording: nothing may wait for the device, not even a status."""
-    if device.type != "cuda":
-        return False
-    return bool(_rehearsals) or torch.cuda.is_current_stream_capturing()
+def is_accelerator(device: torch.device) -> bool:
+    """Whether reading a number would make the host wait for the device: it is not the CPU."""
+    return device.type != "cpu"
 
 
 def is_transformed() -> bool:
@@ -50,11 +36,12 @@ def is_traced() -> bool:
 
 
 def may_branch(device: torch.device) -> bool:
-    """False where a step is traced, transformed or captured: there the kernels must be fixed.
+    """Whether Python may read a number and branch on it: on a CPU, untraced and untransformed.
 
-    Elsewhere a solver may stop when it has converged, and compute again what has not.
+    There a solver may stop when it has converged, and compute again what has not. Elsewhere the
+    operations are fixed: nothing on an accelerator waits for it, recorded in a CUDA graph or not.
     """
-    return not is_traced() and not _in_functorch() and not is_captured(device)
+    return not (is_accelerator(device) or is_traced() or _in_functorch())
 
 
 P = ParamSpec("P")
@@ -75,11 +62,11 @@ def working_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def to_working(features: Tensor) -> Tensor:
-    """The same [B, ...] in the dtype to compute in; gradients come back in their own.
+    """Features [B, ...] in the dtype to compute in; gradients return in the features' dtype.
 
-    A float16 holds no more than 65504, which the gradient of a sample exceeds where its map is tiny
-    or two of its values are close. That sample's gradient is scaled down to a quarter of it, so
-    that a few can be added up, and no other's.
+    The gradient of a sample may exceed float16's maximum of 65504 if its map is tiny or two of its
+    values are close. That sample's gradient is scaled down to a quarter of the maximum, so that a
+    few can be added.
 
     Example:
         >>> features = torch.full((2, 1), 3.0, dtype=torch.float16, requires_grad=True)
@@ -96,7 +83,7 @@ def to_working(features: Tensor) -> Tensor:
 
 
 def is_widened_plainly() -> bool:
-    """Whether float16 is converted as torch does: within `torch.func` there is no other way."""
+    """Whether float16 is converted by torch alone, which `torch.func` requires."""
     return not torch.compiler.is_compiling() and is_transformed()
 
 
@@ -112,10 +99,7 @@ class _Widened(torch.autograd.Function):
 
 
 def fitted(gradient: Tensor, limit: float, factor: Tensor | None = None) -> Tensor:
-    """A gradient [B, ...] times a factor [B], or a smaller one that keeps it below the limit.
-
-    Each member of the batch has its own, so that its direction stays, and no other's changes.
-    """
+    """A gradient [B, ...] times a factor [B], each factor reduced to keep its member in a limit."""
     if gradient.numel() == 0:
         return gradient
     others = (1,) * (gradient.ndim - 1)
@@ -126,7 +110,7 @@ def fitted(gradient: Tensor, limit: float, factor: Tensor | None = None) -> Tens
 
 
 def powers_of_two(largest: Tensor) -> Tensor:
-    """The power of two at or below each positive number; to divide by it rounds nothing.
+    """The power of two at or below each positive number; dividing by it is exact.
 
     Example:
         >>> powers_of_two(torch.tensor([0.3, 1.0, 5.0]))
@@ -141,9 +125,9 @@ def powers_of_two(largest: Tensor) -> Tensor:
 def full_precision(device: torch.device) -> Iterator[None]:
     """Switch autocast off for the block, and TF32 or bf16 inside float32 products.
 
-    A Gram matrix squares the condition number, so ten bits of mantissa leave no second vector.
-    Afterwards the process is as it was, whichever interface had lowered the precision. A traced
-    block keeps no such switch: see `uncompiled_if_lowered`.
+    A Gram matrix squares the condition number, so ten bits of mantissa resolve no second vector.
+    Both of torch's interfaces are restored afterwards. A traced block records no such switch: see
+    `uncompiled_if_lowered`.
     """
     with torch.autocast(device.type, enabled=False):
         if is_traced():
@@ -157,10 +141,9 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 
 def uncompiled_if_lowered(function: Callable[P, R]) -> Callable[P, R]:
-    """Leave a function out of a compiled graph while float32 products on CUDA have lower precision.
+    """Keep a function out of a compiled graph while float32 products on CUDA are lowered.
 
-    A graph has no place for the switch of `full_precision`. Of the function's arguments, the first
-    is a tensor.
+    A graph cannot hold the switch of `full_precision`. The function's first argument is a tensor.
     """
     eager = torch.compiler.disable(function)
 
@@ -182,7 +165,7 @@ def _is_lowered() -> bool:
 
 
 def _raise_precision(device_type: str) -> Callable[[], None]:
-    """Compute float32 products in float32; what is returned undoes that."""
+    """Compute float32 products in float32; returns a function that restores the setting."""
     cuda = torch.backends.cuda.matmul
     if not hasattr(torch._C, "_get_fp32_precision_getter"):  # torch before 2.9
         return _raise_legacy() if device_type == "cuda" and cuda.allow_tf32 else _nothing
@@ -192,7 +175,7 @@ def _raise_precision(device_type: str) -> Callable[[], None]:
         return _nothing
     before = matmul.fp32_precision
     if device_type == "cuda" and (legacy := _legacy_precision()) is not None:
-        # Both interfaces agree so far, and must inside, too: reading one that disagrees raises.
+        # Both interfaces must agree inside too: reading one that disagrees raises.
         beside = mkldnn.matmul.fp32_precision
         cuda.allow_tf32 = False
 
@@ -213,7 +196,7 @@ def _raise_legacy() -> Callable[[], None]:
 
 
 def _legacy_precision() -> str | None:
-    """What the older interface says; None where it has been overruled by the newer one."""
+    """The older interface's setting; None if the newer one disagrees."""
     try:
         return torch.get_float32_matmul_precision()
     except RuntimeError:
@@ -221,11 +204,11 @@ def _legacy_precision() -> str | None:
 
 
 def _restore(matmul: Any, before: str) -> None:
-    """Set what was there; inherited from a wider setting again where that gives the same."""
+    """Restore a setting; if a wider setting gives the same, inherit it."""
     matmul.fp32_precision = "none"
     if matmul.fp32_precision != before:
         matmul.fp32_precision = before
 
 
 def _nothing() -> None:
-    """There is nothing to undo."""
+    """Restore nothing."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from svdistill.linalg.convergence import count_decomposed
-from svdistill.linalg.precision import is_captured, may_branch
+from svdistill.linalg.precision import is_accelerator, may_branch
 from svdistill.linalg.subspace import (
     GUARD,
     are_orthonormal,
@@ -42,7 +42,7 @@ def smaller_gram(matrices: Tensor) -> Tensor:
 
 
 def subspace_solver(matrices: Tensor, gram: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Block subspace iteration on the Gram matrix; `eigh` for members that did not converge."""
+    """Block subspace iteration on the Gram matrix; on a CPU `eigh` for members not converged."""
     if block_rows(k) > gram.shape[-1]:
         return gram_solver(matrices, gram, k)
     lam, rows, converged = leading_eigenpairs(gram, k)
@@ -58,14 +58,14 @@ def subspace_solver(matrices: Tensor, gram: Tensor, k: int) -> tuple[Tensor, Ten
 
 
 def gram_solver(matrices: Tensor, gram: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """All eigenvectors of the Gram matrix, by `eigh`; in a captured step the leading ones."""
-    if is_captured(gram.device):
+    """Eigenvectors of the Gram matrix: by `eigh`, on an accelerator by `leading_of_small`."""
+    if is_accelerator(gram.device):
         values, vectors = _right_vectors(matrices, *leading_of_small(gram, k))
         return values, vectors.mT
     N, D = matrices.shape[-2:]
     leading = eigh(gram)[1][..., -k:].flip(-1)
     if D <= N:
-        # |M v| keeps the digits that the square root of a small eigenvalue has lost.
+        # |M v| has the digits that the square root of a small eigenvalue loses.
         return torch.linalg.vector_norm(matrices @ leading, dim=-2), leading
     # The columns of M^T U are the right vectors times their values. QR normalises them, and
     # completes the basis where a value is zero, without a division.
@@ -84,7 +84,7 @@ def _right_vectors(matrices: Tensor, lam: Tensor, rows: Tensor) -> tuple[Tensor,
 
 
 def svd_solver(matrices: Tensor, gram: Tensor, k: int) -> tuple[Tensor, Tensor]:  # noqa: ARG001
-    """The leading part of `torch.linalg.svd`: slow, and the reference for the others."""
+    """The leading part of `torch.linalg.svd`: slow, synchronises, the reference for the others."""
     _, values, right_T = svd(matrices)
     return values[..., :k], right_T[..., :k, :].mT
 

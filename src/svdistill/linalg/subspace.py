@@ -1,6 +1,6 @@
 """Leading eigenpairs of Gram matrices: by block subspace iteration, of small ones directly.
 
-`torch.linalg.eigh` checks its status on the host, which a CUDA graph cannot do.
+`torch.linalg.eigh` reads its status on the host: code for accelerators uses `leading_of_small`.
 
 Shapes: gram G [B, m, m], symmetric and positive semi-definite; blocks X [B, q, m] hold their
 vectors as rows, which multiply G two to three times as fast as columns do.
@@ -18,14 +18,15 @@ from svdistill.common import ArgumentError
 from svdistill.linalg.constants import constant, register_constant
 from svdistill.linalg.precision import may_branch
 
-SQUARINGS = 20  # to the power 2^20: resolves a relative gap of some 1e-5
+# To the power 2^20 or 2^40: they resolve relative gaps of some 1e-5 and 1e-11.
+SQUARINGS = {torch.float32: 20, torch.float64: 40}
 
 
 def leading_of_small(matrices: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k leading eigenpairs by repeated squaring and deflation.
 
     ``(H / trace H)^(2^20)`` is ``v v^T`` of the leading vector, up to a factor; ``H - lam v v^T``
-    leads to the next. Kernels grow with k, not with the matrices.
+    leads to the next. The number of kernels grows with k, not with the matrices.
 
     Args:
         matrices: [B, q, q], symmetric, positive semi-definite.
@@ -46,10 +47,10 @@ def leading_of_small(matrices: Tensor, k: int) -> tuple[Tensor, Tensor]:
     rest = matrices
     for _ in range(k):
         power = rest
-        for _ in range(SQUARINGS):
+        for _ in range(SQUARINGS[matrices.dtype]):
             power = _unit_trace(power)
             power = power @ power
-        # Where nothing is left, the projector on what has not been found stands in for it.
+        # If nothing is left, the projector on the complement of the found vectors replaces it.
         outside = torch.eye(q, dtype=rest.dtype, device=rest.device) - found.mT @ found
         diagonal = power.diagonal(dim1=-2, dim2=-1)
         empty = ~(diagonal.amax(-1) > 0)
@@ -61,7 +62,7 @@ def leading_of_small(matrices: Tensor, k: int) -> tuple[Tensor, Tensor]:
         value = ((vector @ matrices) * vector).sum((-2, -1))
         found = torch.cat([found, vector], dim=-2)
         values.append(value.clamp_min(0.0))
-        # Projecting from both sides, unlike subtracting, leaves no trace of what was found.
+        # Projecting from both sides, unlike subtracting, leaves nothing of the found vectors.
         outside = outside - vector.mT @ vector
         rest = outside @ matrices @ outside
     return torch.stack(values, dim=-1), found
@@ -86,10 +87,10 @@ def svd(matrices: Tensor) -> Parts:
 
 
 def _robustly(decompose: Callable[[Tensor], Parts], matrices: Tensor) -> Parts:
-    """All at once; where one does not converge each by itself, that one in double precision.
+    """Decompose the batch; if one matrix fails, each alone, and that one in double precision.
 
-    The others come out as they would without it. It happens to finite matrices whose entries
-    span the whole range of the dtype: LAPACK says so, or says nothing and returns NaN.
+    LAPACK fails for some finite matrices whose entries span the whole range of the dtype: it
+    raises, or returns NaN.
     """
     try:
         parts = decompose(matrices)
@@ -107,7 +108,7 @@ def _are_finite(parts: Parts) -> bool:
 
 def _alone(decompose: Callable[[Tensor], Parts], matrix: Tensor) -> Parts:
     wide = matrix.double()
-    # Far below rounding beside the largest entry; without them the iteration has less to do.
+    # Far below the rounding error of the largest entry; without them the iteration is shorter.
     negligible = wide.abs() < 1e-3 * torch.finfo(wide.dtype).eps * wide.abs().amax()
     for attempt in (matrix, wide, wide.masked_fill(negligible, 0.0)):
         with suppress(torch.linalg.LinAlgError):
@@ -124,33 +125,31 @@ def _alone(decompose: Callable[[Tensor], Parts], matrix: Tensor) -> Parts:
 
 GUARD = 6  # vectors carried beyond those wanted; measured fastest at 5 and 6
 
-ROUNDS = 6  # at most, where they can be ended early
+ROUNDS = 6  # on a CPU at most, elsewhere always
 
-FIXED_ROUNDS = 6  # where they cannot
-
-# In eps lam_i. Where the gap in s is 1 %, it bounds an angle's sine to 0.0024 in float32, and a
-# cosine's distance from 1 to 3e-6; four times as much were 2 % faster.
+# In eps lam_i. With a gap of 1 % in s, it bounds an angle's sine to 0.0024 in float32, and a
+# cosine's distance from 1 to 3e-6; a bound four times as large is 2 % faster.
 BOUND = 400.0
 
-RESIDUAL_FLOOR = 32.0  # in eps lam_1: what rounding in G leaves of a residual
+RESIDUAL_FLOOR = 32.0  # in eps lam_1: the residual that rounding in G causes
 
-# How far an entry of V^T V may be from the identity's. Beyond it a member is computed again.
+# Largest distance of an entry of V^T V from the identity's.
 ORTHONORMAL = {torch.float32: 1e-5, torch.float64: 1e-12}
 
 LOWEST_CUT = 1e-4  # of lam_1: bounds how far the filter amplifies the leading vector
 
 
 def block_rows(k: int) -> int:
-    """How many rows a block for k vectors has: k + 6 or more, a multiple of four.
+    """Rows of a block for k vectors: k + 6 or more, a multiple of four.
 
-    So each member of a batch is aligned in memory as the first one is, and a CPU's products give it
-    the same bits at any place: a teacher's knowledge does not depend on the batch it came from.
+    This aligns all members of a batch alike in memory, so that a CPU's products give the same bits
+    at any place in a batch: a teacher's knowledge does not depend on its batch.
     """
     return -4 * (-(k + GUARD) // 4)
 
 
 def leading_eigenpairs(gram: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The k leading eigenpairs, and where they are right.
+    """The k leading eigenpairs, and which members have converged.
 
     From a fixed random block of q rows, k + 6 or a few more, after two multiplications by G, each
     round applies the Chebyshev polynomial that damps everything below the block::
@@ -158,7 +157,7 @@ def leading_eigenpairs(gram: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
         X <- orthonormal(T_2(2 G / lam_q - 1) X),   T_2(y) = 2 y^2 - 1
 
     and takes Ritz vectors. Rounds end when all residuals ``|G x_i - lam_i x_i|`` are below their
-    bound, or after six. In a captured step there are always six, and Ritz vectors at the end only.
+    bound, or after six; on an accelerator after six, with Ritz vectors at the end only.
 
     Args:
         gram: [B, m, m], m at least `block_rows(k)`.
@@ -180,9 +179,9 @@ def leading_eigenpairs(gram: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _adaptive_rounds(gram: Tensor, X: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Rounds until everything has converged; stragglers go on alone.
+    """Rounds until all members have converged; once few are left, they go on alone.
 
-    A member is taken as it is when it first converges, so that it does not depend on its batch.
+    A member's result is that of the round in which it converges, whatever its batch.
     """
     B, _, m = X.shape
     found_values, found_X = gram.new_empty(B, k), gram.new_empty(B, k, m)
@@ -208,8 +207,8 @@ def _adaptive_rounds(gram: Tensor, X: Tensor, k: int) -> tuple[Tensor, Tensor, T
 
 
 def _fixed_rounds(gram: Tensor, X: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """As many rounds for every batch; Ritz vectors at the end only."""
-    for _ in range(FIXED_ROUNDS):
+    """The same rounds for every batch; Ritz vectors at the end only."""
+    for _ in range(ROUNDS):
         image = X @ gram
         lengths = torch.linalg.vector_norm(image, dim=-1)  # in Gram-Schmidt order: near the values
         X = _filtered(gram, X, image, lengths.amax(-1, True), lengths.amin(-1, True))
@@ -225,7 +224,7 @@ def polish(X: Tensor) -> Tensor:
 
 
 def are_orthonormal(X: Tensor) -> Tensor:
-    """Whether the rows [B, k, m] of each member are so, to `ORTHONORMAL`; NaN is not."""
+    """Which members' rows [B, k, m] are orthonormal to `ORTHONORMAL`; those with NaN are not."""
     error = (X @ X.mT - torch.eye(X.shape[-2], dtype=X.dtype, device=X.device)).abs()
     return error.amax(dim=(-2, -1)) <= ORTHONORMAL[X.dtype]
 
@@ -255,7 +254,7 @@ def _converged(values: Tensor, X: Tensor, image: Tensor, k: int) -> Tensor:
 
 
 def _orthonormal(X: Tensor) -> Tensor:
-    """CholeskyQR on rows of unit length; the shift keeps parallel rows from breaking it."""
+    """CholeskyQR on rows of unit length, with a shift for parallel rows."""
     X = X / torch.linalg.vector_norm(X, dim=-1, keepdim=True).clamp_min(torch.finfo(X.dtype).tiny)
     q = X.shape[-2]
     identity = torch.eye(q, dtype=X.dtype, device=X.device)

@@ -1,4 +1,4 @@
-"""The public function and the autograd node that joins a solver with a gradient."""
+"""The public function, and the autograd nodes that join a solver with a gradient."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from svdistill.linalg.precision import (
 )
 from svdistill.linalg.solvers import SOLVERS, smaller_gram
 
-HEADROOM = 2.0**-20  # of the dtype's range: a million gradients that fill it can be added up
+HEADROOM = 2.0**-20  # of the dtype's range: a million gradients of that size can be added
 
-VANISHING = 2.0**100  # divided by it, what is below the normal numbers is zero
+VANISHING = 2.0**100  # divided by it, subnormal numbers become zero
 
 
 class TruncatedSVD(NamedTuple):
@@ -42,16 +42,19 @@ def truncated_svd(
     ``M = U S V^T``; returned are the first k of ``diag(S)`` and of the columns of ``V``. A vector's
     sign is free; here its entry of largest magnitude is positive, so that all solvers agree.
 
-    The values are differentiable wherever they are distinct and positive, each vector wherever its
-    value is separated from every other. Elsewhere a true gradient does not exist, and the one
-    returned is finite: the inverse of a gap in ``s^2`` is bounded by a few ``1 / (64 eps s_1^2)``,
-    and a vector whose ``s^2`` is below ``16 eps s_1^2`` (float32: ``s < 1.4e-3 s_1``) gets none. A
-    matrix with an entry that is not finite gives NaN for itself and leaves the others alone.
+    The values are differentiable if they are distinct and positive, a vector if its value is
+    separated from all others. Elsewhere the returned gradient is finite: the inverse of a gap in
+    ``s^2`` is bounded by a few ``1 / (64 eps s_1^2)``, and a vector with ``s^2`` below
+    ``16 eps s_1^2`` (float32: ``s < 1.4e-3 s_1``) receives none. A matrix with an entry that is not
+    finite gives NaN for itself and does not affect the others.
 
-    Each matrix is computed as if it were alone, over a power of two where its scale needs that. One
-    without a normal number counts as zero; a gradient that the dtype cannot hold, as of a matrix of
-    1e-35, is scaled down to what it can, its direction kept. Vectors are orthonormal to 1e-5, in
-    float64 to 1e-12: what the fast solver leaves farther off is computed again.
+    Each matrix is computed independently, over a power of two if its scale needs one. A matrix
+    without a normal number counts as zero; a gradient too large for the dtype, as of a matrix of
+    1e-35, is scaled down. Vectors are orthonormal to 1e-5, in float64 to 1e-12.
+
+    On a CPU the solvers stop early, and compute again what has not converged. On an accelerator the
+    operations are fixed and do not synchronise (except those of `"svd"`); `watch_convergence`
+    counts what has not converged.
 
     Args:
         matrices: [..., N, D], floating point. Half precision is computed in float32 and returned
@@ -59,13 +62,12 @@ def truncated_svd(
         k: how many to keep, 1 to min(N, D).
         gradient: `"exact"`, from the kept vectors alone; `"poster"`, the paper's formula,
             which is exact only with k = min(N, D) and gives singular values no gradient; or
-            `"authors"`, what its authors' code computes: of that formula what is left without K,
-            and nothing at all where N >= D.
+            `"authors"`, that of its authors' code: the formula without K, and zero if N >= D.
         solver: `"subspace"` (block subspace iteration on the smaller Gram matrix, for the leading
-            vectors alone; members that it leaves above its residual bound are computed by `"gram"`,
-            see `watch_convergence`), `"gram"` (all eigenvectors of that matrix), `"svd"`
-            (`torch.linalg.svd`), or `"auto"`, the faster of the first two. Those two resolve values
-            down to some 1e-3 of the largest in float32.
+            vectors alone), `"gram"` (eigenvectors of that matrix; on a CPU also for members that
+            `"subspace"` leaves above its residual bound), `"svd"` (`torch.linalg.svd`), or
+            `"auto"`, the faster of the first two. Those two resolve values down to some 1e-3 of the
+            largest in float32.
 
     Returns:
         `TruncatedSVD(singular_values [..., k], right_vectors [..., D, k])`.
@@ -74,9 +76,9 @@ def truncated_svd(
         ArgumentError: k out of range, fewer than two dimensions, not floating point, or an
             unknown gradient or solver.
 
-    Derivatives of any order, and `torch.func` (grad, vmap, jvp, jacrev, hessian), are those of the
-    exact gradient. The other two are no function's derivative: to differentiate them again, or
-    forward, raises `ArgumentError`.
+    The exact gradient has derivatives of any order, and `torch.func` (grad, vmap, jvp, jacrev,
+    hessian). The other two are no function's derivative: differentiating them again, or forward,
+    raises `ArgumentError`.
 
     Example:
         >>> svd = truncated_svd(torch.tensor([[3.0, 0.0], [0.0, 1.0], [0.0, 0.0]]), k=1)
@@ -102,15 +104,14 @@ def truncated_svd(
 
 @uncompiled_if_lowered
 def _decompose(matrices: Tensor, k: int, gradient: str, solver: str) -> tuple[Tensor, Tensor]:
-    """Of matrices [B, N, D], by the node that the way of differentiating takes."""
-    traced = is_traced()
-    node = _TransformedSVD if not traced and is_transformed() else _TruncatedSVD
+    """Decompose matrices [B, N, D] by the node for the active kind of differentiation."""
+    node = _TransformedSVD if not is_traced() and is_transformed() else _TruncatedSVD
     decomposed: tuple[Tensor, Tensor] = node.apply(matrices, k, gradient, solver)
     return decomposed
 
 
 def _solved(matrices: Tensor, k: int, solver: str) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    """Gram matrix, scale if there is one, and what was found of the matrices over their scale."""
+    """Gram matrix, scale or None, and values and vectors of the matrices over their scale."""
     with full_precision(matrices.device):
         gram = smaller_gram(matrices)
         scale = None if _is_ordinary(gram) else _scale(matrices)
@@ -123,7 +124,7 @@ def _solved(matrices: Tensor, k: int, solver: str) -> tuple[Tensor, Tensor | Non
 def _unscaled(scale: Tensor | None, s: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
     if scale is None:
         return s.clone(), V.clone()
-    # NaN in, NaN out: a zero matrix was decomposed in the place of a broken one.
+    # NaN in, NaN out: a zero matrix was decomposed instead.
     finite = torch.isfinite(scale)
     return (
         torch.where(finite[:, None], s * scale[:, None], torch.nan),
@@ -159,7 +160,7 @@ class _TruncatedSVD(torch.autograd.Function):
 
 
 class _TransformedSVD(torch.autograd.Function):
-    """The same for `torch.func`, which lets a node save what it takes and returns, nothing else."""
+    """The node for `torch.func`, where a node may save only its inputs and outputs."""
 
     @staticmethod
     def forward(matrices: Tensor, k: int, gradient: str, solver: str) -> tuple[Tensor, Tensor]:  # noqa: ARG004
@@ -183,9 +184,8 @@ class _TransformedSVD(torch.autograd.Function):
             raise _no_function(ctx.gradient)
         matrices, s, V = ctx.saved_tensors
         with full_precision(matrices.device):
-            scale = _scale(matrices.detach())
-            scaled, M_dot = _scaled(matrices, scale), M_dot / scale[:, None, None]
-            s, V = s / scale[:, None], _scaled(V, scale / scale)
+            scale, scaled, s, V = _rescaled(matrices, s, V)
+            M_dot = M_dot / scale[:, None, None]
             s_dot, V_dot = exact_tangent(scaled, smaller_gram(scaled), s, V, M_dot)
             return s_dot * scale[:, None], V_dot
 
@@ -202,11 +202,10 @@ class _TransformedSVD(torch.autograd.Function):
 def _tracked(
     matrices: Tensor, s: Tensor, V: Tensor, s_bar: Tensor, V_bar: Tensor, gradient: str
 ) -> Tensor:
-    """The gradient as a function of what the node took and returned, to differentiate again."""
+    """The gradient as a function of the node's inputs and outputs, to differentiate again."""
     with full_precision(matrices.device):
-        scale = _scale(matrices.detach())
-        scaled = _scaled(matrices, scale)
-        s, s_bar, V = s / scale[:, None], s_bar * scale[:, None], _scaled(V, scale / scale)
+        scale, scaled, s, V = _rescaled(matrices, s, V)
+        s_bar = s_bar * scale[:, None]
         matrices_bar = GRADIENTS[gradient](scaled, smaller_gram(scaled), s, V, s_bar, V_bar)
         limit = torch.finfo(matrices.dtype).max * HEADROOM
         matrices_bar = fitted(matrices_bar, limit, 1.0 / scale)
@@ -248,10 +247,10 @@ def _no_function(gradient: str) -> ArgumentError:
 
 
 def _is_ordinary(gram: Tensor) -> bool:
-    """Whether no entry was NaN or infinite, and no fourth power near the ends of the dtype's range.
+    """Whether all entries are finite, and no fourth power is near the ends of the dtype's range.
 
-    Those are the squares of gaps that the gradient damps. The diagonal alone tells, at no cost;
-    where Python may not look, everything is scaled.
+    The gradient squares gaps of squares. The diagonal suffices. Where Python may not read it, all
+    matrices are scaled.
     """
     if not may_branch(gram.device):
         return False
@@ -261,9 +260,9 @@ def _is_ordinary(gram: Tensor) -> bool:
 
 
 def _scale(matrices: Tensor) -> Tensor:
-    """By what [B] to divide each matrix, so that its Gram matrix neither over- nor underflows.
+    """Divisors [B] of the matrices, so that no Gram matrix overflows or underflows.
 
-    Not finite for a matrix that is not finite. One without a normal number becomes zero.
+    NaN for a matrix that is not finite. A matrix without a normal number becomes zero.
     """
     largest = torch.linalg.vector_norm(matrices, torch.inf, dim=(-2, -1))
     normal = largest >= torch.finfo(matrices.dtype).tiny
@@ -271,8 +270,14 @@ def _scale(matrices: Tensor) -> Tensor:
     return torch.where(torch.isfinite(largest), scale, torch.nan)
 
 
+def _rescaled(matrices: Tensor, s: Tensor, V: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The scale of matrices, and over it the matrices and what a node returned for them."""
+    scale = _scale(matrices.detach())
+    return scale, _scaled(matrices, scale), s / scale[:, None], _scaled(V, scale / scale)
+
+
 def _scaled(matrices: Tensor, scale: Tensor | None) -> Tensor:
-    """The matrices over their scale; zeros in the place of a matrix that is not finite."""
+    """The matrices over their scale; zeros for a matrix that is not finite."""
     if scale is None:
         return matrices
     finite = torch.isfinite(scale)[:, None, None]

@@ -28,7 +28,8 @@ SHOWN = 5  # images named in a message
 def guard(loss: TransferLoss, arguments: Sequence[Any], value: Tensor) -> None:
     """Let the backward pass of a loss that is not finite raise, before any gradient is made.
 
-    A forward hook of every `TransferLoss`. A step that is traced or recorded cannot look.
+    A forward hook of every `TransferLoss`. It does nothing in traced code, nor on an accelerator,
+    where the `Distiller` finds such a loss some steps later.
     """
     if not value.requires_grad or len(arguments) < 3 or not may_branch(value.device):
         return
@@ -190,9 +191,10 @@ def _knowledge_in(value: Any) -> Iterator[Knowledge]:
 class TransferLoss(nn.Module, abc.ABC):
     """A way to teach: what to keep of a teacher, and how far a student is from it.
 
-    A loss that is not finite raises `TrainingError` when its gradient is asked for, and names the
-    tap and the images that it comes from: no gradient of it is ever NaN. What is finite has a
-    finite gradient, however small, large or degenerate the maps are.
+    On a CPU a loss that is not finite raises `TrainingError` in its backward pass, before any
+    gradient is made, and names the tap and the images. On an accelerator no step reads a number:
+    the `Distiller` raises some steps later. A finite loss has a finite gradient, however small,
+    large or degenerate the maps are.
 
     `features` are the tapped maps in the order of the taps, each [B, D, H, W], [B, D, T, H, W],
     [B, T, D] or [B, D]; `logits` are [B, C], or [B, C, ...] of dense predictions. A new method is

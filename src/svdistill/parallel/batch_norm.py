@@ -1,4 +1,4 @@
-"""Batch norm over the images of all processes, whatever module asks for it."""
+"""Batch norm over the images of all processes, for any module that calls torch's batch norm."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from svdistill.parallel.parts import BatchPart
 
 @contextmanager
 def batch_norm_over(part: BatchPart | None) -> Iterator[None]:
-    """Let every batch norm that trains in the block see the whole batch, as one process would.
+    """Let every batch norm in training mode within the block use the whole batch's statistics.
 
-    Any module's: `nn.BatchNorm2d`, or one of a library's own that calls ``F.batch_norm``. They stay
-    as they are, and so do the names of their weights. All processes must run the same ones.
+    It replaces the calls of ``F.batch_norm``; modules and the names of their weights do not change.
+    All processes must run the same batch norms.
 
     Args:
-        part: what this process has of the batch; None where it has all of it. Alone, a process
-            that takes a batch in several parts normalises each by its own statistics.
+        part: this process's part of the batch; None if it has all of it. A single process that
+            takes a batch in several parts normalises each by its own statistics.
     """
     if part is None or part.processes == 1:
         yield
@@ -47,29 +47,28 @@ def global_batch_norm(
 ) -> Tensor:
     """``F.batch_norm(..., training=True)`` with the statistics of all processes' features.
 
-    Each process gives, per channel, the number n of its values, their mean m and the sum M of their
+    From each process, per channel: the number n of its values, their mean m and the sum M of their
     squared deviations. Then::
 
         N = sum n,   mean = sum n m / N,   N var = sum M + sum n (m - mean)^2
 
-    which loses nothing to cancellation. All processes compute it in the same order, and have the
-    same to the bit.
+    without cancellation. All processes compute it in the same order, with the same bits.
 
     Args:
         features: [B, C, ...], this process's.
-        running_mean: [C], is updated; None for none.
-        running_var: likewise.
+        running_mean: [C] or None; updated in place.
+        running_var: [C] or None; updated in place.
         weight: [C] or None.
-        bias: likewise.
+        bias: [C] or None.
         momentum: of the running statistics.
-        eps: is added to the variance.
-        stand_in: whether these features count for nothing.
+        eps: added to the variance.
+        stand_in: whether to leave these features out of the statistics.
 
     Returns:
         The normalised features, in their dtype.
 
     Raises:
-        ValueError: there is one value per channel, as in torch.
+        ValueError: there is one value per channel (on a CPU), as in torch.
     """
     normalised: Tensor
     normalised, mean, var, count = _Normalise.apply(features, weight, bias, eps, stand_in)
@@ -82,7 +81,7 @@ def global_batch_norm(
 
 
 class _GlobalBatchNorm(TorchFunctionMode):
-    """Answers calls of batch norm in training mode."""
+    """Replaces calls of batch norm in training mode."""
 
     def __init__(self, part: BatchPart) -> None:
         super().__init__()
@@ -96,15 +95,14 @@ class _GlobalBatchNorm(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        call: tuple[Any, ...] | None = None
         if func is F.batch_norm:
             call = _as_module_calls(*args, **kwargs)
-            if call is not None:
-                return global_batch_norm(*call, stand_in=self.part.stand_in)
         elif func is torch.batch_norm:
             call = _as_torch_calls(*args, **kwargs)
-            if call is not None:
-                return global_batch_norm(*call, stand_in=self.part.stand_in)
-        return func(*args, **kwargs)
+        if call is None:
+            return func(*args, **kwargs)
+        return global_batch_norm(*call, stand_in=self.part.stand_in)
 
 
 def _as_module_calls(
@@ -117,7 +115,7 @@ def _as_module_calls(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> tuple[Any, ...] | None:
-    """The arguments of ``F.batch_norm``; None where it does not train."""
+    """The arguments of ``F.batch_norm`` in one order; None outside of training mode."""
     return (input, running_mean, running_var, weight, bias, momentum, eps) if training else None
 
 
@@ -132,12 +130,12 @@ def _as_torch_calls(
     eps: float,
     *_: bool,
 ) -> tuple[Any, ...] | None:
-    """The arguments of ``torch.batch_norm``, likewise."""
+    """The arguments of ``torch.batch_norm`` in the same order; None outside of training mode."""
     return (input, running_mean, running_var, weight, bias, momentum, eps) if training else None
 
 
 class _Normalise(torch.autograd.Function):
-    """Normalises, and sends the gradient through the statistics to all processes.
+    """Normalises; the gradient passes through the statistics to all processes.
 
     With ``x`` the normalised features, ``g`` their gradient, ``r = 1/sqrt(var + eps)`` and means
     over all processes::
@@ -157,7 +155,7 @@ class _Normalise(torch.autograd.Function):
         stand_in: bool,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         mean, var, count = _statistics(features, stand_in)
-        # torch's own, told the statistics: one pass, and in the features' dtype.
+        # torch's own with given statistics: one pass, in the features' dtype.
         normalised = F.batch_norm(features, mean, var, weight, bias, training=False, eps=eps)
         ctx.save_for_backward(features, weight, mean, var, count)
         ctx.eps, ctx.stand_in, ctx.has_bias = eps, stand_in, bias is not None
@@ -190,13 +188,13 @@ class _Normalise(torch.autograd.Function):
 def _statistics(features: Tensor, stand_in: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and variance [C] over all processes' features, and the number of values [] of a channel.
 
-    Half precision is added up in float32.
+    Half precision is summed in float32.
     """
     values = features.to(torch.promote_types(features.dtype, torch.float32))
     var, mean = torch.var_mean(values, _axes(values), correction=0)
     here = 0 if stand_in else features.numel() // features.shape[1]
-    told = gather(torch.cat([mean, var, mean.new_full((1,), here)]))
-    means, variances, counts = torch.stack(told).split([len(mean), len(mean), 1], dim=1)
+    gathered = gather(torch.cat([mean, var, mean.new_full((1,), here)]))
+    means, variances, counts = torch.stack(gathered).split([len(mean), len(mean), 1], dim=1)
     count = counts.sum()
     if features.device.type == "cpu" and count <= 1:
         raise ValueError(f"Expected more than 1 value per channel when training, got {int(count)}")
@@ -210,5 +208,5 @@ def _axes(features: Tensor) -> list[int]:
 
 
 def _shape(features: Tensor) -> list[int]:
-    """In which [C] is broadcast over features."""
+    """The shape in which [C] is broadcast over features."""
     return [-1 if axis == 1 else 1 for axis in range(features.ndim)]

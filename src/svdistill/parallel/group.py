@@ -1,7 +1,4 @@
-"""The group of processes that train one network, as launched and as joined.
-
-Asked before torch is imported, and before the processes have met.
-"""
+"""The group of processes that train one network, as launched and as joined."""
 
 from __future__ import annotations
 
@@ -18,24 +15,24 @@ from torch import Tensor
 from svdistill.common import ArgumentError, RunError, SVDistillError
 from svdistill.parallel.parts import ALONE, Share
 
-# Of torchrun and SLURM's wrappers of it, then of MPI's launchers.
+# Set by torchrun and SLURM's wrappers of it, then by MPI's launchers.
 SIZES: Final = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 
 RANKS: Final = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 
 
 def launched_size() -> int:
-    """The number of processes that were started together; 1 where nothing says so."""
+    """The number of processes that were started together; 1 without a launcher."""
     return _number(SIZES, 1)
 
 
 def launched_rank() -> int:
-    """Number of this process among them, from 0."""
+    """The rank of this process as launched, from 0."""
     return _number(RANKS, 0) if launched_size() > 1 else 0
 
 
 def require_launched() -> None:
-    """Raise `ArgumentError` where a launcher was asked for several processes and started one."""
+    """Raise `ArgumentError` if `accelerate launch --cpu` started one process instead of several."""
     on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "yes", "1")
     if on_cpu and "MASTER_ADDR" in os.environ and launched_size() == 1:
         raise ArgumentError(
@@ -47,7 +44,7 @@ def require_launched() -> None:
 
 
 def require_alone(command: str) -> None:
-    """Raise `ArgumentError` where a command was started several times that only one may run."""
+    """Raise `ArgumentError` if a command for one process was started in several."""
     if launched_size() > 1:
         raise ArgumentError(
             "num_processes",
@@ -58,14 +55,13 @@ def require_alone(command: str) -> None:
 
 
 def _number(variables: Sequence[str], default: int) -> int:
-    """What the first of these environment variables says that is there."""
+    """The number in the first of these environment variables that holds one."""
     texts = (os.environ.get(variable, "") for variable in variables)
     return next((int(text) for text in texts if text.isdecimal()), default)
 
 
-# A process that died is noticed at once, by the connection that it closed. One that hangs, or whose
-# machine has gone, is given up after this time; what others wait for takes seconds. (Not ten: that
-# Accelerate takes for a default, and passes on none.)
+# A process that dies closes its connection, which the others notice at once. One that hangs is
+# given up after this time. (Accelerate takes ten minutes for its default, and passes none on.)
 TIMEOUT: Final = timedelta(minutes=15)
 
 
@@ -83,7 +79,7 @@ def size() -> int:
 
 
 def rank() -> int:
-    """Number of this process, from 0; before the group is there, as its launcher says it."""
+    """The rank of this process, from 0; before the group is joined, as launched."""
     if is_grouped():
         return dist.get_rank()
     return launched_rank()
@@ -95,17 +91,17 @@ def is_main() -> bool:
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Whether a tensor is a `DTensor`, of which each process has a piece; nothing is imported."""
+    """Whether a tensor is a `DTensor`, of which each process has a piece; imports nothing."""
     return hasattr(tensor, "device_mesh") and hasattr(tensor, "placements")
 
 
 def own_share() -> Share:
-    """Which part of every batch this process takes."""
+    """The part of every batch that this process takes."""
     return Share(rank(), size()) if is_grouped() else ALONE
 
 
 def sum_over(tensor: Tensor) -> Tensor:
-    """Replace a tensor by its sum over the processes; each has the very same then."""
+    """Replace a tensor by its sum over the processes, equal to the bit in all of them."""
     if is_grouped():
         with _answers():
             dist.all_reduce(tensor)
@@ -113,7 +109,7 @@ def sum_over(tensor: Tensor) -> Tensor:
 
 
 def gather(tensor: Tensor) -> list[Tensor]:
-    """The tensors of all processes, of one shape, in the order of their numbers."""
+    """The tensors of all processes, of one shape, in the order of their ranks."""
     if not is_grouped():
         return [tensor]
     gathered = [torch.empty_like(tensor) for _ in range(size())]
@@ -123,7 +119,7 @@ def gather(tensor: Tensor) -> list[Tensor]:
 
 
 def gather_values(value: Any) -> list[Any]:
-    """The values of all processes, of any type that can be pickled, likewise."""
+    """The values of all processes, of any type that can be pickled, in the order of their ranks."""
     if not is_grouped():
         return [value]
     gathered: list[Any] = [None] * size()
@@ -133,15 +129,15 @@ def gather_values(value: Any) -> list[Any]:
 
 
 def together(work: Callable[[], Result]) -> Result:
-    """Do some work in every process; where it fails in one, it has failed in all.
+    """Do some work in every process; if it fails in one, raise in all.
 
-    Nobody goes on alone, to wait for others that have left.
+    So no process waits for one that has left.
 
     Returns:
-        What the work has in this process.
+        The result of the work in this process.
 
     Raises:
-        SVDistillError: the first process's that failed.
+        SVDistillError: that of the first process that failed.
     """
     if not is_grouped():
         return work()
@@ -164,20 +160,12 @@ def meet() -> None:
 
 
 def in_main(work: Callable[[], object]) -> None:
-    """Do some work in the main process alone, while the others wait; its error is everyone's."""
-
-    def nothing() -> object:
-        return None
-
-    together(work if is_main() else nothing)
+    """Do some work in rank 0 while the others wait; if it fails, raise in all."""
+    together(work if is_main() else lambda: None)
 
 
 def require_alike(facts: Mapping[str, object]) -> None:
-    """Raise `RunError` in every process unless all have the same facts.
-
-    Args:
-        facts: by what they are called; compared as texts.
-    """
+    """Raise `RunError` in every process unless the facts, compared as texts, agree."""
     if not is_grouped():
         return
     texts = {name: str(value) for name, value in facts.items()}
@@ -197,7 +185,7 @@ def require_alike(facts: Mapping[str, object]) -> None:
 
 
 def broadcast(tensors: Iterable[Tensor]) -> None:
-    """Overwrite tensors with the main process's, one after the other."""
+    """Overwrite tensors with those of rank 0, one after the other."""
     if not is_grouped():
         return
     with torch.no_grad(), _answers():
@@ -209,14 +197,14 @@ def broadcast(tensors: Iterable[Tensor]) -> None:
 
 
 def close_group() -> None:
-    """Leave the group, if there is one; it can be made again."""
+    """Leave the group, if there is one."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 
 
 @contextmanager
 def _answers() -> Iterator[None]:
-    """Says what it means when another process is not there."""
+    """Raise `RunError` if another process does not answer."""
     try:
         yield
     except RuntimeError as error:  # gloo's and NCCL's: a connection closed, or too long no answer

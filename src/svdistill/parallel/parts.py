@@ -1,4 +1,4 @@
-"""Which part of a batch a process takes, and how much its part counts for."""
+"""The part of a batch that a process takes, and the weight of its losses."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from torch import Tensor
 
 
 class BatchPart(NamedTuple):
-    """What a process must know of a batch of which it has a part.
+    """A process's part of a batch.
 
-    Gradients are averaged over the processes. So each multiplies its losses such that their mean
-    over the processes is the loss of the whole batch. Where a process takes its images in several
-    parts, one after the other, the losses of these are such that their sum is.
+    Each process scales its losses so that their mean over the processes is the loss of the whole
+    batch. If a process takes its images in several parts, the sum of the parts' losses is.
 
     Attributes:
-        images: in the whole batch.
-        labelled: of these, those with a label.
-        processes: that have parts of it.
-        stand_in: whether there were fewer images than processes, and this one has an image that is
-            another's: it counts for nothing.
+        images: number in the whole batch.
+        labelled: number of these that have a label.
+        processes: number of processes that have parts of it.
+        stand_in: whether this process has another one's image, since there are fewer images than
+            processes: its losses count zero.
         more: whether other parts of this process's images follow before the optimizer's step.
     """
 
@@ -35,10 +34,7 @@ class BatchPart(NamedTuple):
         return 0.0 if self.stand_in else float(self.processes)
 
     def of_mean(self, here: int) -> float:
-        """The factor on a mean over this part's images.
-
-        Args:
-            here: how many they are.
+        """The factor on a mean over this part's `here` images.
 
         Example:
             >>> parts = [BatchPart(images=5, labelled=5, processes=2)] * 2
@@ -49,23 +45,22 @@ class BatchPart(NamedTuple):
         return self.of_sum() * here / self.images
 
     def of_labelled(self) -> float:
-        """The factor on a sum over those of this part's images that have a label."""
+        """The factor on a sum over this part's labelled images."""
         return self.of_sum() / max(self.labelled, 1)
 
 
 @dataclass(frozen=True)
 class Share:
-    """A process's place among those that train together; alone, it takes all of every batch.
+    """A process's rank among `size` processes; it takes every size-th image, from its rank on.
 
-    Of each batch it takes every n-th image, beginning with its own number: the parts of two
-    processes differ by one image at most, and each has its share of labelled images too.
+    The parts of two processes differ by one image at most, also in labelled images.
     """
 
     rank: int = 0
     size: int = 1
 
     def take(self, batch: Tensor) -> Tensor:
-        """What this process has of what lies in a batch's order; never nothing, see `BatchPart`.
+        """The process's entries of a tensor in the order of a batch; at least one.
 
         Example:
             >>> import torch
@@ -80,7 +75,7 @@ class Share:
         return batch[self.rank :: self.size] if self.rank < len(batch) else batch[:1]
 
     def part(self, images: int, labelled: int) -> BatchPart | None:
-        """What there is to know of a batch of so many images; None where this process is alone."""
+        """The process's part of a batch of that many images; None for a single process."""
         if self.size == 1:
             return None
         return BatchPart(images, labelled, self.size, stand_in=self.rank >= images)

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from svdistill.linalg import Convergence, rehearsal
+from svdistill.linalg import Convergence
 from svdistill.training.metrics import StepResult
 from svdistill.training.step import Step, TrainingBatch, WrappedStep
 
@@ -52,7 +52,7 @@ class CUDARecorder:
         here = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(here)
         # A library must not initialise itself during a recording.
-        with torch.cuda.stream(self.stream), rehearsal():
+        with torch.cuda.stream(self.stream):
             outputs = work()
         here.wait_stream(self.stream)
         return outputs

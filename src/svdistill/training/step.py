@@ -22,6 +22,7 @@ from svdistill.distillation import (
     average_gradients,
     require_finite_transfer,
 )
+from svdistill.linalg import is_accelerator
 from svdistill.losses import Knowledge
 from svdistill.parallel import BatchPart, batch_norm_over
 from svdistill.training.metrics import StepResult, of_whole_batch
@@ -304,8 +305,9 @@ def _forward_result(output: DistillerOutput, task_loss: Tensor, batch: TrainingB
     return result
 
 
-def _loss_scale(accelerator: Accelerator, device: torch.device) -> float:
+def _loss_scale(accelerator: Accelerator, device: torch.device) -> float | Tensor:
     """fp16's loss scale; the optimizer's step needs a scaler that has scaled something."""
     if accelerator.scaler is None:
         return 1.0
-    return float(accelerator.scaler.scale(torch.ones((), device=device)))
+    scale: Tensor = accelerator.scaler.scale(torch.ones((), device=device))
+    return scale if is_accelerator(device) else float(scale)

@@ -191,6 +191,8 @@ class Trainer:
 
     def _save_or_stop(self, active: _ActiveStage, epoch: EpochState) -> None:
         """Between steps: save a checkpoint if it is time to, and stop if a signal was received."""
+        if is_grouped() and epoch.steps % CHECK_EVERY[self.device.type]:
+            return  # polling the other processes synchronises with the device
         stops, where = self.context.stops, f"in epoch {self.position.total + 1}"
         minutes = (time.monotonic() - self._saved_at) / 60
         due = 0 < self.context.config.checkpoint_minutes <= minutes
