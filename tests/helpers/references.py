@@ -181,6 +181,19 @@ def average_pooling(grid: tuple[int, int], coarser: tuple[int, int]) -> Array:
     return np.kron(sides[0], sides[1])
 
 
+def on_grid(features: Sequence[Tensor], grid: int) -> list[Tensor]:
+    """Maps `[B, D, H, W]` averaged to at most `grid` positions a side, one image at a time."""
+    pooled = []
+    for feature in features:
+        size = tuple(feature.shape[2:])
+        coarser = (min(size[0], grid), min(size[1], grid))
+        averages = average_pooling((size[0], size[1]), coarser)
+        images = [averages @ matrix for matrix in as_matrices(feature)]
+        made = np.stack(images).transpose(0, 2, 1).reshape(*feature.shape[:2], *coarser)
+        pooled.append(torch.from_numpy(made))
+    return pooled
+
+
 def position_relations(matrix: Array, k: int, pooling: Array | None = None) -> Array:
     """The Gram matrix of one image's positions, cut to rank `k`, pooled, of norm 1 or zero."""
     u, s, _ = np.linalg.svd(matrix, full_matrices=False)

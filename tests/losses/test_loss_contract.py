@@ -55,6 +55,14 @@ LOSSES = {
         lambda s, zs, t, zt: references.position_svd_loss(s, t, k=1) / len(zs),
         relates_positions=True,
     ),
+    "position svd on a grid": Row(
+        lambda: PositionSVDLoss(num_vectors=2, grid=3),
+        lambda s, zs, t, zt: references.position_svd_loss(
+            *(references.on_grid(maps, 3) for maps in (s, t)), k=2
+        ),
+        relates_positions=True,
+        over_images="sum",
+    ),
     "a user's own": Row(AttentionLoss, lambda s, zs, t, zt: references.attention_loss(s, t)),
     "soft target": Row(
         SoftTargetLoss,
@@ -114,8 +122,8 @@ def test_equals_its_formula_for_one_image(row):
 @pytest.mark.parametrize("kind", ["vectors", "tokens"])
 def test_vectors_and_tokens_are_feature_maps_too(row, kind):
     """Tokens [B, T, D] are a map of T positions; vectors [B, D] one of a single position."""
-    positions = 1 if kind == "vectors" else 9
-    shapes = [(6, positions, 1), (5, positions, 1), (20, positions, 1)]
+    side = 1 if kind == "vectors" else 3
+    shapes = [(6, side, side), (5, side, side), (20, side, side)]
     student, teacher = maps(0, shapes=shapes), maps(1, shapes=shapes)
 
     def reshape(feature):

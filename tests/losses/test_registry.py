@@ -173,13 +173,14 @@ class TestOptions:
         documented = " ".join(DistillConfig.__doc__.split())
         options = {name: loss_specs(name)[0].options for name in loss_names()}
         assert options["svd"] == {"num_vectors": 1, "beta": 8.0, "gradient": "exact"}
-        assert options["position_svd"] == {"num_vectors": 4}
+        assert options["position_svd"] == {"num_vectors": 4, "grid": 0}
         assert options["soft_target"] == {"temperature": 4.0}
         for said in (
             "empty for 4 (position_svd) or 1 (svd)",
             "empty for 8 (svd)",
             "empty for `exact` (svd)",
             "empty for 4 (soft_target)",
+            "empty for 0 (position_svd)",
         ):
             assert said in documented
 

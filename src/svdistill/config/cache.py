@@ -50,6 +50,8 @@ class CacheConfig:
         loss: What students are to learn by: any sum of the losses listed below, such as
             `fsp+soft_target`, and of `module:Class` of your own code.
         num_vectors: Singular vectors per tap; empty for 4 (position_svd) or 1 (svd).
+        grid: Maps are average-pooled to at most this many positions a side before their positions
+            are compared; 0 for none; empty for 0 (position_svd).
         beta: Width of the radial basis function; empty for 8 (svd).
         gradient: `exact`, the `poster`'s formula, or what its `authors`' code computes; empty for
             `exact` (svd).
@@ -90,6 +92,7 @@ class CacheConfig:
     beta: float | None = None
     gradient: Literal["exact", "poster", "authors"] | None = None
     temperature: float | None = None
+    grid: int | None = None
     soft_target_weight: float = 1.0
     dtype: Literal["float16", "float32"] = "float16"
     precision: Literal["float32", "bf16"] = "float32"

@@ -202,6 +202,8 @@ class DistillConfig(TrainConfig):
             An added soft target counts as part of the task: it is not clipped. Any sum of the
             losses listed below, such as `fsp+soft_target`, and of `module:Class` of your own code.
         num_vectors: Singular vectors per tap; empty for 4 (position_svd) or 1 (svd).
+        grid: Maps are average-pooled to at most this many positions a side before their positions
+            are compared; 0 for none; empty for 0 (position_svd).
         beta: Width of the radial basis function; empty for 8 (svd).
         gradient: `exact`, the `poster`'s formula, or what its `authors`' code computes; empty for
             `exact` (svd).
@@ -231,6 +233,7 @@ class DistillConfig(TrainConfig):
     beta: float | None = None
     gradient: Literal["exact", "poster", "authors"] | None = None
     temperature: float | None = None
+    grid: int | None = None
     clip: Literal["norm", "poster", "global", "none", "amortised"] = "amortised"
     clip_interval: int = 10
     task_weight: float = 1.0

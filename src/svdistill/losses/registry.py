@@ -69,7 +69,13 @@ _SPECS: Final[dict[str, LossSpec]] = {
             compact=True,
         ),
         LossSpec("fsp", FSPLoss, "FSP", stages=2),
-        LossSpec("position_svd", PositionSVDLoss, "position SVD", {"num_vectors": 4}, compact=True),
+        LossSpec(
+            "position_svd",
+            PositionSVDLoss,
+            "position SVD",
+            {"num_vectors": 4, "grid": 0},
+            compact=True,
+        ),
         LossSpec(
             "soft_target",
             SoftTargetLoss,
@@ -84,7 +90,7 @@ _SPECS: Final[dict[str, LossSpec]] = {
 
 # The options that a configuration has; what it says where its loss does not read them.
 OPTIONS: Final[Mapping[str, Any]] = MappingProxyType(
-    {**_SPECS["svd"].options, **_SPECS["soft_target"].options}
+    {**_SPECS["svd"].options, **_SPECS["soft_target"].options, "grid": 0}
 )
 
 DEFAULT_LOSS: Final = "position_svd+soft_target"
