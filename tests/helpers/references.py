@@ -219,6 +219,48 @@ def position_svd_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], k: i
     return float(total)
 
 
+def position_gram_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> float:
+    """The Gram loss of taps `[B, D, H, W]` on one grid, one entry of a matrix at a time."""
+    total = 0.0
+    for s, t in zip(student, teacher, strict=True):
+        for matrices in zip(as_matrices(s), as_matrices(t), strict=True):
+            grams = [np.einsum("ic,jc->ij", matrix, matrix) for matrix in matrices]
+            first, second = (gram / np.sqrt((gram**2).sum()) for gram in grams)
+            total += ((first - second) ** 2).sum()
+    return float(total)
+
+
+def cosine_affinity_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> float:
+    """Liu et al.'s pair-wise loss, weighted 10, of taps `[B, D, H, W]` on one grid."""
+    total = 0.0
+    for s, t in zip(student, teacher, strict=True):
+        for first, second in zip(as_matrices(s), as_matrices(t), strict=True):
+            positions = len(first)
+            for i in range(positions):
+                for j in range(positions):
+                    difference = cosine(first[i], first[j]) - cosine(second[i], second[j])
+                    total += 10 * difference**2 / positions**2 / len(s)
+    return float(total)
+
+
+def cosine(first: Array, second: Array) -> float:
+    """The cosine between two vectors."""
+    return float(first @ second / np.linalg.norm(first) / np.linalg.norm(second))
+
+
+def similarity_preserving_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> float:
+    """Tung and Mori's loss, weighted 3000, of taps `[B, ...]`, summed over them."""
+    total = 0.0
+    for s, t in zip(student, teacher, strict=True):
+        rows = []
+        for feature in (s, t):
+            flat = feature.detach().double().numpy().reshape(len(feature), -1)
+            similar = np.array([[float(a @ b) for b in flat] for a in flat])
+            rows.append(np.array([row / np.linalg.norm(row) for row in similar]))
+        total += 3000 * np.linalg.norm(rows[0] - rows[1]) ** 2 / len(s) ** 2
+    return float(total)
+
+
 def attention_map(feature: Array) -> Array:
     """The mean square over the channels of `[D, H, W]`, with norm 1 over the positions."""
     attention = (feature**2).mean(axis=0).ravel()

@@ -12,9 +12,13 @@ import references
 from feature_maps import SMALL_SHAPES, logits, maps
 from svdistill.common.errors import ArgumentError
 from svdistill.losses import (
+    AttentionTransferLoss,
+    CosineAffinityLoss,
     FSPLoss,
     Knowledge,
+    PositionGramLoss,
     PositionSVDLoss,
+    SimilarityPreservingLoss,
     SoftTargetLoss,
     SumKnowledge,
     SumLoss,
@@ -62,6 +66,36 @@ LOSSES = {
         ),
         relates_positions=True,
         over_images="sum",
+    ),
+    "gram of positions": Row(
+        lambda: PositionGramLoss(grid=3),
+        lambda s, zs, t, zt: references.position_gram_loss(
+            *(references.on_grid(maps, 3) for maps in (s, t))
+        ),
+        relates_positions=True,
+        over_images="sum",
+    ),
+    "whole gram of positions": Row(
+        lambda: PositionGramLoss(grid=None, reduction="mean"),
+        lambda s, zs, t, zt: references.position_svd_loss(s, t, k=48) / len(zs),
+        relates_positions=True,
+    ),
+    "cosines of positions": Row(
+        lambda: CosineAffinityLoss(grid=4),
+        lambda s, zs, t, zt: references.cosine_affinity_loss(
+            *(references.on_grid(maps, 4) for maps in (s, t))
+        ),
+        relates_positions=True,
+    ),
+    "attention transfer": Row(
+        AttentionTransferLoss,
+        lambda s, zs, t, zt: 1000 * references.attention_loss(s, t),
+        relates_positions=True,
+    ),
+    "similarity preserving": Row(
+        SimilarityPreservingLoss,
+        lambda s, zs, t, zt: references.similarity_preserving_loss(s, t),
+        over_images="halved in two",
     ),
     "a user's own": Row(AttentionLoss, lambda s, zs, t, zt: references.attention_loss(s, t)),
     "soft target": Row(
@@ -259,7 +293,7 @@ def test_sum_or_mean_over_images(row):
         [torch.cat([feature, feature]) for feature in teacher],
         torch.cat([teacher_logits, teacher_logits]),
     )
-    factor = 2.0 if row.over_images == "sum" else 1.0
+    factor = {"sum": 2.0, "mean": 1.0, "halved in two": 0.5}[row.over_images]
     torch.testing.assert_close(
         doubled, factor * value(loss, student, student_logits, teacher, teacher_logits)
     )

@@ -180,7 +180,7 @@ class TestOptions:
             "empty for 8 (svd)",
             "empty for `exact` (svd)",
             "empty for 4 (soft_target)",
-            "empty for 0 (position_svd)",
+            "empty for 8 (position_gram, cosine) or 0 (position_svd)",
         ):
             assert said in documented
 

@@ -203,7 +203,7 @@ class DistillConfig(TrainConfig):
             losses listed below, such as `fsp+soft_target`, and of `module:Class` of your own code.
         num_vectors: Singular vectors per tap; empty for 4 (position_svd) or 1 (svd).
         grid: Maps are average-pooled to at most this many positions a side before their positions
-            are compared; 0 for none; empty for 0 (position_svd).
+            are compared; 0 for none; empty for 8 (position_gram, cosine) or 0 (position_svd).
         beta: Width of the radial basis function; empty for 8 (svd).
         gradient: `exact`, the `poster`'s formula, or what its `authors`' code computes; empty for
             `exact` (svd).

@@ -1,7 +1,13 @@
 """Transfer losses, one method per file. A loss never sees a teacher: it sees its knowledge."""
 
+from svdistill.losses.attention_transfer import AttentionKnowledge, AttentionTransferLoss
 from svdistill.losses.dfv import dfv, dfv_distance
 from svdistill.losses.fsp import FSPKnowledge, FSPLoss
+from svdistill.losses.position_gram import (
+    CosineAffinityLoss,
+    PositionGramKnowledge,
+    PositionGramLoss,
+)
 from svdistill.losses.position_svd import PositionSVDKnowledge, PositionSVDLoss
 from svdistill.losses.registry import (
     DEFAULT_LOSS,
@@ -23,6 +29,7 @@ from svdistill.losses.registry import (
     require_read,
     titles,
 )
+from svdistill.losses.similarity_preserving import SimilarityKnowledge, SimilarityPreservingLoss
 from svdistill.losses.soft_target import SoftTargetKnowledge, SoftTargetLoss
 from svdistill.losses.sum import SumKnowledge, SumLoss
 from svdistill.losses.svd import SVDKnowledge, SVDLoss, align
@@ -31,15 +38,22 @@ from svdistill.losses.transfer import Knowledge, TransferLoss, as_matrices, not_
 __all__ = [
     "DEFAULT_LOSS",
     "OPTIONS",
+    "AttentionKnowledge",
+    "AttentionTransferLoss",
+    "CosineAffinityLoss",
     "FSPKnowledge",
     "FSPLoss",
     "Knowledge",
     "LossOptions",
     "LossSpec",
+    "PositionGramKnowledge",
+    "PositionGramLoss",
     "PositionSVDKnowledge",
     "PositionSVDLoss",
     "SVDKnowledge",
     "SVDLoss",
+    "SimilarityKnowledge",
+    "SimilarityPreservingLoss",
     "SoftTargetKnowledge",
     "SoftTargetLoss",
     "SumKnowledge",

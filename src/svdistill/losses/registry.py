@@ -10,8 +10,11 @@ from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 from svdistill.common import ArgumentError, SVDistillError, import_attribute, nearest
+from svdistill.losses.attention_transfer import AttentionTransferLoss
 from svdistill.losses.fsp import FSPLoss
+from svdistill.losses.position_gram import CosineAffinityLoss, PositionGramLoss
 from svdistill.losses.position_svd import PositionSVDLoss
+from svdistill.losses.similarity_preserving import SimilarityPreservingLoss
 from svdistill.losses.soft_target import SoftTargetLoss
 from svdistill.losses.svd import SVDLoss
 from svdistill.losses.transfer import TransferLoss
@@ -85,6 +88,10 @@ _SPECS: Final[dict[str, LossSpec]] = {
             weight="soft_target_weight",
             compact=True,
         ),
+        LossSpec("position_gram", PositionGramLoss, "Gram of positions", {"grid": 8}),
+        LossSpec("cosine", CosineAffinityLoss, "cosines of positions", {"grid": 8}),
+        LossSpec("at", AttentionTransferLoss, "attention transfer"),
+        LossSpec("sp", SimilarityPreservingLoss, "similarity of images"),
     )
 }
 

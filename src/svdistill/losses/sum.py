@@ -66,6 +66,7 @@ class SumLoss(TransferLoss):
         self.needs_logits = any(loss.needs_logits for loss in losses)
         self.needs_labels = any(loss.needs_labels for loss in losses)
         self.compares_channels = any(loss.compares_channels for loss in losses)
+        self.relates_images = any(loss.relates_images for loss in losses)
 
     def extract(self, features: Sequence[Tensor], logits: Tensor | None) -> SumKnowledge:
         """The knowledge of every part."""

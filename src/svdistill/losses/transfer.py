@@ -204,6 +204,8 @@ class TransferLoss(nn.Module, abc.ABC):
             run to its last tap only, and `extract` is given None for them.
         needs_labels: whether `forward` reads the labels. Where it does not, it is not given them.
         compares_channels: whether a student's tap must have its teacher's number of channels.
+        relates_images: whether the loss of an image depends on the others of its batch. Such a loss
+            refuses a part of a batch.
         knowledge_type: what `extract` returns, by which `select` finds it in a sum.
         reduction: over images, `"mean"` or `"sum"`: by it the parts of a batch are put together
             that several processes have.
@@ -216,6 +218,7 @@ class TransferLoss(nn.Module, abc.ABC):
     needs_logits: bool = True
     needs_labels: bool = False
     compares_channels: bool = True
+    relates_images: bool = False
     knowledge_type: type[Knowledge] = Knowledge
     reduction: str = "mean"
 
@@ -257,8 +260,7 @@ class TransferLoss(nn.Module, abc.ABC):
     ) -> Tensor:
         """The loss of this process's part of a batch.
 
-        Its mean over the processes is the loss of the whole batch, as long as the loss relates no
-        image to another.
+        Its mean over the processes is the loss of the whole batch.
 
         Args:
             features: as `forward` takes them, of this part.
@@ -268,8 +270,16 @@ class TransferLoss(nn.Module, abc.ABC):
             labels: [B], int64, of this part; a negative one is of an image without a label.
 
         Raises:
-            ArgumentError: no labels for a loss that reads them.
+            ArgumentError: no labels for a loss that reads them, or only a part of the batch for
+                one that relates images.
         """
+        if self.relates_images and part is not None and part.images != len(logits):
+            raise ArgumentError(
+                type(self).__name__,
+                expected=f"all {part.images} images of a batch at once, since it relates them",
+                got=f"{len(logits)} of them",
+                remedy="train in one process and without accumulate, or choose another loss",
+            )
         if not self.needs_labels:
             loss: Tensor = self(features, logits, knowledge)
         elif labels is None:
@@ -335,6 +345,46 @@ def as_matrices(feature_map: Tensor) -> Tensor:
         got=f"shape {tuple(feature_map.shape)}",
         remedy="tap a module with such an output",
     )
+
+
+def scaled(tensor: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """A tensor over its largest magnitude along some dimensions, as if that were a constant.
+
+    For what does not depend on the scale: its squares then stay in the dtype's range. Magnitudes
+    that are all below `smallest_magnitude` stay as they are.
+
+    Example:
+        >>> scaled(torch.tensor([[3e30, -6e30], [0.0, 0.0]]), (1,))
+        tensor([[ 0.5000, -1.0000],
+                [ 0.0000,  0.0000]])
+    """
+    largest = tensor.detach().abs().amax(dim=dims, keepdim=True)
+    return tensor / torch.where(largest > smallest_magnitude(tensor.dtype), largest, 1.0)
+
+
+def smallest_magnitude(dtype: torch.dtype) -> float:
+    """The magnitude up to which a vector counts as zero, since its gradient could overflow.
+
+    Example:
+        >>> smallest_magnitude(torch.float32) < 1e-29
+        True
+    """
+    return float(torch.finfo(dtype).tiny ** 0.8)
+
+
+def unit_vectors(tensor: Tensor, dims: int | tuple[int, ...]) -> Tensor:
+    """A tensor over its 2-norm along some dimensions; zeros stay zero, and no gradient is NaN.
+
+    Example:
+        >>> unit_vectors(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), 1)
+        tensor([[0.6000, 0.8000],
+                [0.0000, 0.0000]])
+    """
+    dims = (dims,) if isinstance(dims, int) else dims
+    tensor = scaled(tensor, dims)
+    norm = torch.linalg.vector_norm(tensor, dim=dims, keepdim=True)
+    # Scaled, every norm is 1 or more.
+    return tensor / torch.where(norm > 0.5, norm, 1.0)
 
 
 def require_taps(features: Sequence[Tensor], at_least: int = 2) -> None:
