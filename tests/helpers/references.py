@@ -288,6 +288,45 @@ def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0)
     return float(temperature**2 * total / len(student))
 
 
+def decoupled_loss(
+    student: Tensor, teacher: Tensor, labels: Sequence[int], alpha: float = 1.0, beta: float = 8.0
+) -> float:
+    """Zhao et al.'s loss at T = 4 of logits `[B, C]`, from probabilities of each class."""
+    total = 0.0
+    for student_row, teacher_row, label in zip(student, teacher, labels, strict=True):
+        rows = [row.detach().double().numpy() / 4 for row in (teacher_row, student_row)]
+        p, q = (softmax(row) for row in rows)
+        others = [c for c in range(len(p)) if c != label]
+        target = p[label] * np.log(p[label] / q[label])
+        target += (1 - p[label]) * np.log((1 - p[label]) / (1 - q[label]))
+        among = [one[others] / one[others].sum() for one in (p, q)]
+        nontarget = (among[0] * np.log(among[0] / among[1])).sum()
+        total += 16 * (alpha * target + beta * nontarget) / len(student)
+    return float(total)
+
+
+def dist_loss(student: Tensor, teacher: Tensor) -> float:
+    """Huang et al.'s loss at T = 4, both weights 2, by numpy's correlation coefficients."""
+    p, q = (
+        np.array([softmax(row.detach().double().numpy() / 4) for row in rows])
+        for rows in (student, teacher)
+    )
+    total = 0.0
+    for first, second in ((p, q), (p.T, q.T)):
+        if first.shape[1] > 1:
+            pairs = zip(first, second, strict=True)
+            total += 32 * np.mean([1 - np.corrcoef(one, other)[0, 1] for one, other in pairs])
+    return float(total)
+
+
+def standardised(logits: Tensor) -> Tensor:
+    """Each row's logits with mean 0 and a sample's standard deviation of 1."""
+    rows = logits.detach().double().numpy()
+    return torch.from_numpy(
+        (rows - rows.mean(1, keepdims=True)) / rows.std(1, ddof=1, keepdims=True)
+    )
+
+
 def softmax(logits: Array) -> Array:
     """The softmax of one row of logits."""
     powers = np.exp(logits - logits.max())

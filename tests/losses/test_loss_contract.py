@@ -14,8 +14,11 @@ from svdistill.common.errors import ArgumentError
 from svdistill.losses import (
     AttentionTransferLoss,
     CosineAffinityLoss,
+    DISTLoss,
+    DKDLoss,
     FSPLoss,
     Knowledge,
+    LogitStandardizationLoss,
     PositionGramLoss,
     PositionSVDLoss,
     SimilarityPreservingLoss,
@@ -25,6 +28,8 @@ from svdistill.losses import (
     SVDLoss,
     TransferLoss,
 )
+
+LABEL = 2  # of every image, for losses that read labels
 
 
 class Row(NamedTuple):
@@ -104,6 +109,26 @@ LOSSES = {
         reads_features=False,
         reads_logits=True,
     ),
+    "logit standardization": Row(
+        LogitStandardizationLoss,
+        lambda s, zs, t, zt: (
+            9 * references.soft_target_loss(*map(references.standardised, (zs, zt)), 2.0)
+        ),
+        reads_features=False,
+        reads_logits=True,
+    ),
+    "dkd": Row(
+        DKDLoss,
+        lambda s, zs, t, zt: references.decoupled_loss(zs, zt, [LABEL] * len(zs)),
+        reads_features=False,
+        reads_logits=True,
+    ),
+    "dist": Row(
+        DISTLoss,
+        lambda s, zs, t, zt: references.dist_loss(zs, zt),
+        reads_features=False,
+        reads_logits=True,
+    ),
     "sum": Row(
         lambda: SumLoss(
             [SVDLoss(reduction="mean"), FSPLoss(), SoftTargetLoss(2.0)], [2.0, 3.0, 0.5]
@@ -130,8 +155,14 @@ def networks(dtype=torch.float64, batch=3):
     )
 
 
+def call(loss, features, logits, knowledge, module=None):
+    """The loss, or its compiled form, with labels where it reads them."""
+    labels = {"labels": torch.full((len(logits),), LABEL)} if loss.needs_labels else {}
+    return (loss if module is None else module)(features, logits, knowledge, **labels)
+
+
 def value(loss, student, student_logits, teacher, teacher_logits):
-    return loss(student, student_logits, loss.extract(teacher, teacher_logits))
+    return call(loss, student, student_logits, loss.extract(teacher, teacher_logits))
 
 
 @every_loss
@@ -181,7 +212,7 @@ def test_gradcheck(row):
     student = [*maps(0, 2, SMALL_SHAPES), logits(0, 2)]
     inputs = [tensor.requires_grad_() for tensor in student]
     assert torch.autograd.gradcheck(
-        lambda *tensors: loss(tensors[:-1], tensors[-1], knowledge), inputs, fast_mode=False
+        lambda *tensors: call(loss, tensors[:-1], tensors[-1], knowledge), inputs, fast_mode=False
     )
 
 
@@ -205,7 +236,7 @@ def test_never_negative(row, dtype):
     for size in (1.0, 1e-2, 1e-4):
         moved = [s + size * m for s, m in zip(student, maps(2, dtype=dtype), strict=True)]
         moved_logits = student_logits + size * logits(2, dtype=dtype)
-        assert float(loss(moved, moved_logits, knowledge)) >= -10 * rounding
+        assert float(call(loss, moved, moved_logits, knowledge)) >= -10 * rounding
 
 
 @every_loss
@@ -217,7 +248,7 @@ def test_gradient_reaches_the_student_and_never_the_teacher(row):
     loss = row.make()
     knowledge = loss.extract(inputs[2], inputs[3])
     assert not any(tensor.requires_grad for tensor in knowledge.tensors())
-    loss(inputs[0], inputs[1], knowledge).backward()
+    call(loss, inputs[0], inputs[1], knowledge).backward()
     if row.reads_features:
         for feature in inputs[0]:
             per_image = feature.grad.flatten(1).norm(dim=1)
@@ -258,9 +289,9 @@ def test_compiled_and_eager_agree(row):
     loss = row.make()
     knowledge = loss.extract(teacher, logits(1))
     gradients = []
-    for call in (loss, torch.compile(loss, backend="aot_eager")):
+    for module in (None, torch.compile(loss, backend="aot_eager")):
         inputs = [tensor.clone().requires_grad_() for tensor in (*student, student_logits)]
-        out = call(inputs[:-1], inputs[-1], knowledge)
+        out = call(loss, inputs[:-1], inputs[-1], knowledge, module)
         gradients.append([out.detach(), *torch.autograd.grad(out, inputs, allow_unused=True)])
     torch.testing.assert_close(gradients[1], gradients[0])
 
@@ -311,8 +342,8 @@ def test_knowledge_is_batch_first_and_maps(row):
     mapped = knowledge.map(lambda tensor: tensor.half().float())
     assert type(mapped) is type(knowledge)
     assert [t.shape for t in mapped.tensors()] == [t.shape for t in knowledge.tensors()]
-    exact = float(loss(student, student_logits, knowledge))
-    assert float(loss(student, student_logits, mapped)) == pytest.approx(exact, rel=0.02)
+    exact = float(call(loss, student, student_logits, knowledge))
+    assert float(call(loss, student, student_logits, mapped)) == pytest.approx(exact, rel=0.02)
     # One image's knowledge, taken out of a batch, is that image's own.
     first = knowledge.map(lambda tensor: tensor[:1])
     alone = loss.extract([feature[:1] for feature in teacher[0]], teacher[1][:1])
@@ -344,7 +375,7 @@ def test_pickles_and_copies(row):
         assert torch.equal(value(other, *inputs), expected)
     knowledge = loss.extract(*inputs[2:])
     for other in (pickle.loads(pickle.dumps(knowledge)), copy.deepcopy(knowledge)):
-        assert torch.equal(loss(*inputs[:2], other), expected)
+        assert torch.equal(call(loss, *inputs[:2], other), expected)
 
 
 @every_loss
@@ -358,7 +389,7 @@ def test_batches_that_differ_are_refused(row):
     loss = row.make()
     knowledge = loss.extract(maps(1, batch=2), logits(1, batch=2))
     with pytest.raises(ValueError, match="expected"):
-        loss(maps(0, batch=3), logits(0, batch=3), knowledge)
+        call(loss, maps(0, batch=3), logits(0, batch=3), knowledge)
 
 
 @every_loss
@@ -386,7 +417,7 @@ def test_second_derivatives(row):
 
     def of_scale(scale, step):
         moved = [scale * tensor + step * tensor.cos() for tensor in inputs]
-        return loss(moved[:-1], moved[-1], knowledge)
+        return call(loss, moved[:-1], moved[-1], knowledge)
 
     at = torch.tensor(1.1, dtype=torch.float64), torch.tensor(0.3, dtype=torch.float64)
     assert torch.autograd.gradgradcheck(of_scale, [one.requires_grad_() for one in at])

@@ -11,7 +11,7 @@ from feature_maps import maps
 from recorded_work import Recordable, recorded
 from svdistill.common.errors import ArgumentError
 from svdistill.losses import PositionSVDLoss, SVDLoss
-from svdistill.losses.positions import pool_by_products
+from svdistill.losses.position_loss import pool_by_products
 
 WIDE, NARROW = [(9, 8, 6), (7, 4, 3)], [(4, 8, 6), (5, 4, 3)]
 

@@ -145,10 +145,17 @@ class TestOptions:
         [
             ("fsp", "beta", 3.0, "svd reads it"),
             ("fsp", "num_vectors", 3, "svd or position_svd reads it"),
+            ("svd", "grid", 4, "position_svd or position_gram or cosine reads it"),
+            ("soft_target", "nontarget_weight", 2.0, "dkd reads it"),
             ("position_svd", "gradient", "poster", "svd reads it"),
-            ("svd", "temperature", 2.0, "soft_target reads it"),
-            ("svd", "soft_target_weight", 0.5, "soft_target beside another reads it"),
-            ("soft_target", "soft_target_weight", 0.5, "soft_target beside another reads it"),
+            ("svd", "temperature", 3.0, "soft_target or dkd or dist or lskd reads it"),
+            ("svd", "soft_target_weight", 0.5, "soft_target or dkd.* beside another reads it"),
+            (
+                "soft_target",
+                "soft_target_weight",
+                0.5,
+                "soft_target or dkd.* beside another reads it",
+            ),
             ("own_losses:Own", "beta", 3.0, "svd reads it"),
         ],
     )
@@ -179,7 +186,8 @@ class TestOptions:
             "empty for 4 (position_svd) or 1 (svd)",
             "empty for 8 (svd)",
             "empty for `exact` (svd)",
-            "empty for 4 (soft_target)",
+            "empty for 4 (soft_target, dkd, dist) or 2 (lskd)",
+            "empty for 8 (dkd)",
             "empty for 8 (position_gram, cosine) or 0 (position_svd)",
         ):
             assert said in documented

@@ -55,8 +55,11 @@ class CacheConfig:
         beta: Width of the radial basis function; empty for 8 (svd).
         gradient: `exact`, the `poster`'s formula, or what its `authors`' code computes; empty for
             `exact` (svd).
-        temperature: Softening of the predictions; empty for 4 (soft_target).
-        soft_target_weight: Factor on the soft target where it is added to another loss.
+        temperature: Softening of the predictions; empty for 4 (soft_target, dkd, dist) or 2 (lskd).
+        nontarget_weight: Factor on the part of decoupled distillation that compares the classes
+            other than the label's; empty for 8 (dkd).
+        soft_target_weight: Factor on a loss on logits (soft_target, dkd, dist, lskd) where it is
+            added to another loss.
         dtype: Of the numbers on disk, `float16` or `float32`; at most 16 of them stay float32.
         precision: Of the teacher's computations, `float32` or `bf16`. Decompositions are computed
             in float32 either way.
@@ -93,6 +96,7 @@ class CacheConfig:
     gradient: Literal["exact", "poster", "authors"] | None = None
     temperature: float | None = None
     grid: int | None = None
+    nontarget_weight: float | None = None
     soft_target_weight: float = 1.0
     dtype: Literal["float16", "float32"] = "float16"
     precision: Literal["float32", "bf16"] = "float32"

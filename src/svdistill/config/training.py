@@ -207,7 +207,9 @@ class DistillConfig(TrainConfig):
         beta: Width of the radial basis function; empty for 8 (svd).
         gradient: `exact`, the `poster`'s formula, or what its `authors`' code computes; empty for
             `exact` (svd).
-        temperature: Softening of the predictions; empty for 4 (soft_target).
+        temperature: Softening of the predictions; empty for 4 (soft_target, dkd, dist) or 2 (lskd).
+        nontarget_weight: Factor on the part of decoupled distillation that compares the classes
+            other than the label's; empty for 8 (dkd).
         clip: Bound on the transfer gradient against the task's: `amortised` with one scale for all,
             measured in some steps only, for little more than the price of one gradient; `global`,
             which measures it in every step; per tensor `norm` (the paper's authors' code) or
@@ -216,7 +218,8 @@ class DistillConfig(TrainConfig):
             gradients to the next.
         task_weight: Factor on the cross-entropy.
         transfer_weight: Factor on the transfer loss.
-        soft_target_weight: Factor on the soft target where it is added to another loss.
+        soft_target_weight: Factor on a loss on logits (soft_target, dkd, dist, lskd) where it is
+            added to another loss.
         transfer_epochs: In 2-stage training, epochs of transfer alone before `epochs` of the task
             alone, an added soft target with it. 0 for 1-stage training: both at once.
     """
@@ -234,6 +237,7 @@ class DistillConfig(TrainConfig):
     gradient: Literal["exact", "poster", "authors"] | None = None
     temperature: float | None = None
     grid: int | None = None
+    nontarget_weight: float | None = None
     clip: Literal["norm", "poster", "global", "none", "amortised"] = "amortised"
     clip_interval: int = 10
     task_weight: float = 1.0

@@ -2,7 +2,10 @@
 
 from svdistill.losses.attention_transfer import AttentionKnowledge, AttentionTransferLoss
 from svdistill.losses.dfv import dfv, dfv_distance
+from svdistill.losses.dist import DISTLoss
+from svdistill.losses.dkd import DKDLoss
 from svdistill.losses.fsp import FSPKnowledge, FSPLoss
+from svdistill.losses.logit_loss import SoftTargetKnowledge
 from svdistill.losses.position_gram import (
     CosineAffinityLoss,
     PositionGramKnowledge,
@@ -30,7 +33,7 @@ from svdistill.losses.registry import (
     titles,
 )
 from svdistill.losses.similarity_preserving import SimilarityKnowledge, SimilarityPreservingLoss
-from svdistill.losses.soft_target import SoftTargetKnowledge, SoftTargetLoss
+from svdistill.losses.soft_target import LogitStandardizationLoss, SoftTargetLoss
 from svdistill.losses.sum import SumKnowledge, SumLoss
 from svdistill.losses.svd import SVDKnowledge, SVDLoss, align
 from svdistill.losses.transfer import Knowledge, TransferLoss, as_matrices, not_finite, source
@@ -41,9 +44,12 @@ __all__ = [
     "AttentionKnowledge",
     "AttentionTransferLoss",
     "CosineAffinityLoss",
+    "DISTLoss",
+    "DKDLoss",
     "FSPKnowledge",
     "FSPLoss",
     "Knowledge",
+    "LogitStandardizationLoss",
     "LossOptions",
     "LossSpec",
     "PositionGramKnowledge",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from svdistill.common import require_positive
-from svdistill.losses.positions import PositionLoss
+from svdistill.losses.position_loss import PositionLoss
 from svdistill.losses.transfer import Knowledge, scaled, unit_vectors
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from svdistill.common import require_positive
 from svdistill.linalg import full_precision, uncompiled_if_lowered
-from svdistill.losses.positions import PositionLoss, on_one_grid
+from svdistill.losses.position_loss import PositionLoss, on_one_grid
 from svdistill.losses.transfer import Knowledge, scaled, unit_vectors
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from svdistill.common import require_count
 from svdistill.linalg import full_precision, truncated_svd, uncompiled_if_lowered
-from svdistill.losses.positions import PositionLoss
+from svdistill.losses.position_loss import PositionLoss
 from svdistill.losses.transfer import Knowledge, require_match
 
 

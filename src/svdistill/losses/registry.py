@@ -11,11 +11,13 @@ from typing import Any, Final, Protocol
 
 from svdistill.common import ArgumentError, SVDistillError, import_attribute, nearest
 from svdistill.losses.attention_transfer import AttentionTransferLoss
+from svdistill.losses.dist import DISTLoss
+from svdistill.losses.dkd import DKDLoss
 from svdistill.losses.fsp import FSPLoss
 from svdistill.losses.position_gram import CosineAffinityLoss, PositionGramLoss
 from svdistill.losses.position_svd import PositionSVDLoss
 from svdistill.losses.similarity_preserving import SimilarityPreservingLoss
-from svdistill.losses.soft_target import SoftTargetLoss
+from svdistill.losses.soft_target import LogitStandardizationLoss, SoftTargetLoss
 from svdistill.losses.svd import SVDLoss
 from svdistill.losses.transfer import TransferLoss
 
@@ -91,13 +93,29 @@ _SPECS: Final[dict[str, LossSpec]] = {
         LossSpec("position_gram", PositionGramLoss, "Gram of positions", {"grid": 8}),
         LossSpec("cosine", CosineAffinityLoss, "cosines of positions", {"grid": 8}),
         LossSpec("at", AttentionTransferLoss, "attention transfer"),
+        *(
+            LossSpec(
+                name,
+                build,
+                title,
+                options,
+                clipped=False,
+                weight="soft_target_weight",
+                compact=True,
+            )
+            for name, build, title, options in (
+                ("dkd", DKDLoss, "DKD", {"temperature": 4.0, "nontarget_weight": 8.0}),
+                ("dist", DISTLoss, "DIST", {"temperature": 4.0}),
+                ("lskd", LogitStandardizationLoss, "logit standardization", {"temperature": 2.0}),
+            )
+        ),
         LossSpec("sp", SimilarityPreservingLoss, "similarity of images"),
     )
 }
 
 # The options that a configuration has; what it says where its loss does not read them.
 OPTIONS: Final[Mapping[str, Any]] = MappingProxyType(
-    {**_SPECS["svd"].options, **_SPECS["soft_target"].options, "grid": 0}
+    {**_SPECS["svd"].options, **_SPECS["soft_target"].options, "grid": 0, "nontarget_weight": 8.0}
 )
 
 DEFAULT_LOSS: Final = "position_svd+soft_target"
@@ -261,15 +279,14 @@ def require_read(config: LossOptions) -> None:
         value = getattr(config, option)
         if option in read or value in usual:
             continue
-        readers = [
-            *(spec.name for spec in _SPECS.values() if option in spec.options),
-            *(f"{spec.name} beside another" for spec in _SPECS.values() if option == spec.weight),
-        ]
+        readers = [spec.name for spec in _SPECS.values() if option in spec.options]
+        added = [spec.name for spec in _SPECS.values() if option == spec.weight]
+        named = " or ".join(readers or added) + (" beside another" if added else "")
         raise ArgumentError(
             option,
             expected=f"nothing beside --loss {config.loss}, which does not read it",
             got=repr(value),
-            remedy=f"leave it out, or choose a loss that does: {' or '.join(readers)} reads it",
+            remedy=f"leave it out, or choose a loss that does: {named} reads it",
         )
 
 

@@ -36,6 +36,7 @@ OPTION_TEXTS: Final[Mapping[str, Callable[[Any], str]]] = {
     "gradient": lambda gradient: GRADIENTS[gradient],
     "temperature": "T = {:g}".format,
     "grid": "grid {}".format,
+    "nontarget_weight": "DKD beta = {:g}".format,
 }
 
 CLIPS: Final = {
