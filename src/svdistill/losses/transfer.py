@@ -128,8 +128,9 @@ def require_magnitude(tap: int, features: Tensor, limit: float) -> None:
     """
     if not may_branch(features.device) or features.numel() == 0:
         return
-    # Several times as fast as a norm is, where the map lies as it was made.
-    smallest, largest = map(float, torch.aminmax(features.detach()))
+    # In the order of memory: of another layout torch would make a copy first.
+    in_order = sorted(range(features.ndim), key=features.stride, reverse=True)
+    smallest, largest = map(float, torch.aminmax(features.detach().permute(in_order)))
     largest = max(-smallest, largest)
     if limit < largest < math.inf:
         raise TrainingError(
