@@ -36,6 +36,7 @@ from svdistill.losses.similarity_preserving import SimilarityKnowledge, Similari
 from svdistill.losses.soft_target import LogitStandardizationLoss, SoftTargetLoss
 from svdistill.losses.sum import SumKnowledge, SumLoss
 from svdistill.losses.svd import SVDKnowledge, SVDLoss, align
+from svdistill.losses.torchdistill_adapter import TorchdistillKnowledge, TorchdistillLoss
 from svdistill.losses.transfer import Knowledge, TransferLoss, as_matrices, not_finite, source
 
 __all__ = [
@@ -64,6 +65,8 @@ __all__ = [
     "SoftTargetLoss",
     "SumKnowledge",
     "SumLoss",
+    "TorchdistillKnowledge",
+    "TorchdistillLoss",
     "TransferLoss",
     "added_to_task",
     "align",

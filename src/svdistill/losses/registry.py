@@ -6,6 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
@@ -19,6 +20,7 @@ from svdistill.losses.position_svd import PositionSVDLoss
 from svdistill.losses.similarity_preserving import SimilarityPreservingLoss
 from svdistill.losses.soft_target import LogitStandardizationLoss, SoftTargetLoss
 from svdistill.losses.svd import SVDLoss
+from svdistill.losses.torchdistill_adapter import PREFIX as TORCHDISTILL, TorchdistillLoss
 from svdistill.losses.transfer import TransferLoss
 
 # What a configuration says of a loss that was given as a Python object, before its class's name.
@@ -372,6 +374,8 @@ def _spec_of_code(name: str) -> LossSpec:
     """The entry of a class, or of a function that builds a loss, of the user's own code."""
     if name.startswith(OBJECT_PREFIX):
         return LossSpec(name, _not_given, name.removeprefix(OBJECT_PREFIX))
+    if name.startswith(TORCHDISTILL):
+        return _spec_of_torchdistill(name.removeprefix(TORCHDISTILL))
     found = import_attribute(name, "loss")
     if not callable(found) or isinstance(found, TransferLoss):
         raise ArgumentError(
@@ -403,6 +407,18 @@ def _spec_of_code(name: str) -> LossSpec:
         return loss
 
     return LossSpec(name, build, name.rpartition(":")[2], _options_of(found))
+
+
+def _spec_of_torchdistill(name: str) -> LossSpec:
+    loss = TorchdistillLoss(name)
+    weight = "soft_target_weight" if loss.needs_logits else ""
+    return LossSpec(
+        TORCHDISTILL + name,
+        partial(TorchdistillLoss, name),
+        f"torchdistill's {name}",
+        clipped=loss.needs_taps,
+        weight=weight,
+    )
 
 
 def _options_of(build: Callable[..., Any]) -> dict[str, Any]:
