@@ -16,9 +16,9 @@ from fences import DOCS, ROOT, Block, blocks_of
 FILE = "src/svdistill/losses/hint.py"
 REGISTRY = "src/svdistill/losses/registry.py"
 CONTRACT = "tests/losses/test_loss_contract.py"
-FORMULAS = "tests/references.py"
+FORMULAS = "tests/helpers/references.py"
 IMPORT = "from svdistill.losses.hint import HintLoss\n"
-COPIED = ("src", "tests/losses", "tests/data", "examples", "pyproject.toml", FORMULAS)
+COPIED = ("src", "tests/losses", "tests/helpers", "tests/data", "examples", "pyproject.toml")
 
 
 @pytest.fixture(scope="module")

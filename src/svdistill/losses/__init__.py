@@ -16,7 +16,6 @@ from svdistill.losses.registry import (
     DEFAULT_LOSS,
     OPTIONS,
     LossOptions,
-    LossSpec,
     added_to_task,
     build_loss,
     is_imported,
@@ -34,6 +33,7 @@ from svdistill.losses.registry import (
 )
 from svdistill.losses.similarity_preserving import SimilarityKnowledge, SimilarityPreservingLoss
 from svdistill.losses.soft_target import LogitStandardizationLoss, SoftTargetLoss
+from svdistill.losses.spec import LossSpec
 from svdistill.losses.sum import SumKnowledge, SumLoss
 from svdistill.losses.svd import SVDKnowledge, SVDLoss, align
 from svdistill.losses.torchdistill_adapter import TorchdistillKnowledge, TorchdistillLoss
