@@ -174,6 +174,17 @@ class TestOptions:
         dataclasses.replace(config("position_svd"), loss=loss).check()
         config(loss, **registry.OPTIONS, soft_target_weight=1.0).check()
 
+    @pytest.mark.parametrize("loss", ["sp", "fsp+dist", "torchdistill:SPKDLoss"])
+    def test_a_batch_in_parts_is_refused_for_a_loss_that_relates_images(self, monkeypatch, loss):
+        config(loss).check()
+        with pytest.raises(ArgumentError, match=r"relate no images") as raised:
+            config(loss, accumulate=2).check()
+        assert raised.value.argument == "loss"
+        config("svd+dkd", accumulate=2).check()
+        monkeypatch.setattr(registry, "launched_size", lambda: 2)
+        with pytest.raises(ArgumentError, match=r"one process"):
+            config(loss).check()
+
     def test_the_help_tells_the_defaults(self):
         text = registry.losses_text()
         assert all(spec.title in text for spec in loss_specs("svd+fsp+position_svd+soft_target"))

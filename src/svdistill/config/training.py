@@ -6,7 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from svdistill.common import ArgumentError, require_choice, require_count, require_positive
-from svdistill.losses import DEFAULT_LOSS, OPTIONS, LossOptions, option_defaults, require_read
+from svdistill.losses import (
+    DEFAULT_LOSS,
+    OPTIONS,
+    LossOptions,
+    option_defaults,
+    require_read,
+    require_whole_batches,
+)
 from svdistill.networks import is_zoo, require_network, require_width
 
 # What a configuration says of a network or of data that was given as a Python object.
@@ -269,6 +276,7 @@ class DistillConfig(TrainConfig):
         for name in ("task_weight", "transfer_weight", "soft_target_weight", "teacher_width"):
             require_positive(name, getattr(self, name))
         require_read(self)
+        require_whole_batches(self)
 
     def _check_with_knowledge(self) -> None:
         """The store says which teacher, taps and views its knowledge is of."""

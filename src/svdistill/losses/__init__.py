@@ -29,6 +29,7 @@ from svdistill.losses.registry import (
     register,
     registered_specs,
     require_read,
+    require_whole_batches,
     titles,
 )
 from svdistill.losses.similarity_preserving import SimilarityKnowledge, SimilarityPreservingLoss
@@ -86,6 +87,7 @@ __all__ = [
     "register",
     "registered_specs",
     "require_read",
+    "require_whole_batches",
     "source",
     "titles",
 ]

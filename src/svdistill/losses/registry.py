@@ -19,6 +19,7 @@ from svdistill.losses.soft_target import LogitStandardizationLoss, SoftTargetLos
 from svdistill.losses.spec import OBJECT_PREFIX, LossSpec, logit_spec, spec_of_code
 from svdistill.losses.svd import SVDLoss
 from svdistill.losses.transfer import TransferLoss
+from svdistill.parallel import launched_size
 
 # The options that a configuration has, with its values where the loss does not read them.
 OPTIONS: Final[Mapping[str, Any]] = MappingProxyType(
@@ -213,6 +214,20 @@ def require_read(config: LossOptions) -> None:
             got=repr(value),
             remedy=f"leave it out, or choose a loss that does: {named} reads it",
         )
+
+
+def require_whole_batches(config: LossOptions) -> None:
+    """Raise `ArgumentError` for a loss that relates images beside batches that come in parts."""
+    if getattr(config, "accumulate", 1) == 1 and launched_size() == 1:
+        return
+    for spec in loss_specs(config.loss):
+        if build_loss(spec, config).relates_images:
+            raise ArgumentError(
+                "loss",
+                expected="losses that relate no images, beside accumulate or several processes",
+                got=repr(spec.name),
+                remedy="train in one process and without accumulate, or choose another loss",
+            )
 
 
 def added_to_task(specs: tuple[LossSpec, ...]) -> tuple[LossSpec, ...]:
