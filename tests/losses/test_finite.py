@@ -21,7 +21,7 @@ from svdistill.losses import (
     SumLoss,
     SVDLoss,
 )
-from svdistill.losses.transfer import require_magnitude, source
+from svdistill.losses.finite import require_magnitude, source
 
 LOSSES = {
     "svd": SVDLoss,

@@ -174,7 +174,7 @@ class TestOptions:
         dataclasses.replace(config("position_svd"), loss=loss).check()
         config(loss, **registry.OPTIONS, soft_target_weight=1.0).check()
 
-    @pytest.mark.parametrize("loss", ["sp", "fsp+dist", "torchdistill:SPKDLoss"])
+    @pytest.mark.parametrize("loss", ["sp", "fsp+dist"])
     def test_a_batch_in_parts_is_refused_for_a_loss_that_relates_images(self, monkeypatch, loss):
         config(loss).check()
         with pytest.raises(ArgumentError, match=r"relate no images") as raised:

@@ -374,8 +374,8 @@ class Distiller(nn.Module):
         measures holds both sums, two gradients more than otherwise.
 
         What sees more than one image of a batch differs from the whole batch: batch norm's
-        statistics in training mode, a loss of your own that relates images (none of svdistill's
-        does), and random numbers such as dropout's.
+        statistics in training mode, and random numbers such as dropout's. A loss that relates
+        images (`relates_images`) is refused.
 
         Args:
             images: of all parts together, in this process.

@@ -4,6 +4,7 @@ from svdistill.losses.attention_transfer import AttentionKnowledge, AttentionTra
 from svdistill.losses.dfv import dfv, dfv_distance
 from svdistill.losses.dist import DISTLoss
 from svdistill.losses.dkd import DKDLoss
+from svdistill.losses.finite import not_finite, source
 from svdistill.losses.fsp import FSPKnowledge, FSPLoss
 from svdistill.losses.logit_loss import SoftTargetKnowledge
 from svdistill.losses.position_gram import (
@@ -38,7 +39,7 @@ from svdistill.losses.spec import LossSpec
 from svdistill.losses.sum import SumKnowledge, SumLoss
 from svdistill.losses.svd import SVDKnowledge, SVDLoss, align
 from svdistill.losses.torchdistill_adapter import TorchdistillKnowledge, TorchdistillLoss
-from svdistill.losses.transfer import Knowledge, TransferLoss, as_matrices, not_finite, source
+from svdistill.losses.transfer import Knowledge, TransferLoss, as_matrices
 
 __all__ = [
     "DEFAULT_LOSS",

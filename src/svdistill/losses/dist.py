@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from svdistill.common import ArgumentError
-from svdistill.losses.logit_loss import LogitLoss
+from svdistill.losses.logit_loss import LogitLoss, require_weights
 from svdistill.losses.transfer import unit_vectors
 
 
@@ -51,10 +50,7 @@ class DISTLoss(LogitLoss):
         class_dim: int | None = None,
     ) -> None:
         super().__init__(temperature, class_dim)
-        for name, weight in (("inter_weight", inter_weight), ("intra_weight", intra_weight)):
-            if not 0 <= weight < float("inf"):
-                remedy = "give 0 to leave the part out"
-                raise ArgumentError(name, expected="0 or more", got=weight, remedy=remedy)
+        require_weights(inter_weight=inter_weight, intra_weight=intra_weight)
         self.inter_weight = inter_weight
         self.intra_weight = intra_weight
 

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from svdistill.common import ArgumentError
-from svdistill.losses.logit_loss import LogitLoss, SoftTargetKnowledge
+from svdistill.losses.logit_loss import LogitLoss, SoftTargetKnowledge, require_weights
 from svdistill.losses.transfer import require_match
 from svdistill.parallel import BatchPart
 
@@ -53,13 +52,7 @@ class DKDLoss(LogitLoss):
         self, temperature: float = 4.0, target_weight: float = 1.0, nontarget_weight: float = 8.0
     ) -> None:
         super().__init__(temperature, None)
-        for name, weight in (
-            ("target_weight", target_weight),
-            ("nontarget_weight", nontarget_weight),
-        ):
-            if not 0 <= weight < float("inf"):
-                remedy = "give 0 to leave the part out"
-                raise ArgumentError(name, expected="0 or more", got=weight, remedy=remedy)
+        require_weights(target_weight=target_weight, nontarget_weight=nontarget_weight)
         self.target_weight = target_weight
         self.nontarget_weight = nontarget_weight
 

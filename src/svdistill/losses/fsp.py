@@ -13,12 +13,12 @@ from torch import Tensor
 
 from svdistill.common import ArgumentError
 from svdistill.linalg import full_precision, to_working, uncompiled_if_lowered
+from svdistill.losses.finite import require_magnitude
 from svdistill.losses.transfer import (
     Knowledge,
     TransferLoss,
     as_matrices,
     require_channels,
-    require_magnitude,
     require_match,
     require_taps,
 )

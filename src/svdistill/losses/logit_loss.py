@@ -105,3 +105,11 @@ class LogitLoss(TransferLoss, abc.ABC):
         """The options, for ``print(loss)``."""
         declared = "" if self.class_dim is None else f", class_dim={self.class_dim}"
         return f"temperature={self.temperature}{declared}"
+
+
+def require_weights(**weights: float) -> None:
+    """Raise `ArgumentError` for a weight that is negative or not finite."""
+    for name, weight in weights.items():
+        if not 0 <= weight < float("inf"):
+            remedy = "give 0 to leave the part out"
+            raise ArgumentError(name, expected="0 or more", got=weight, remedy=remedy)

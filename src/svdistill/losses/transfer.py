@@ -1,145 +1,20 @@
-"""The two halves of every transfer loss, and the checks that losses share."""
+"""The two halves of every transfer loss, and what losses share: checks and scaling."""
 
 from __future__ import annotations
 
 import abc
 import dataclasses
 import inspect
-import math
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
 from typing import Any, Final, Self
 
 import torch
 from torch import Tensor, nn
 
-from svdistill.common import ArgumentError, TrainingError
+from svdistill.common import ArgumentError
 from svdistill.linalg import may_branch
+from svdistill.losses.finite import not_finite, source
 from svdistill.parallel import BatchPart
-
-REMEDY = (
-    "look for NaN or inf in the images and in the tapped features; "
-    "lower the learning rate if training diverged"
-)
-
-SHOWN = 5  # images named in a message
-
-
-def guard(loss: TransferLoss, arguments: Sequence[Any], value: Tensor) -> None:
-    """Let the backward pass of a loss that is not finite raise, before any gradient is made.
-
-    A forward hook of every `TransferLoss`. A step that is traced or recorded cannot look.
-    """
-    if not value.requires_grad or len(arguments) < 3 or not may_branch(value.device):
-        return
-    features, logits, knowledge = arguments[:3]
-    # Not the graph's own tensors: their hook would keep them, and the graph, alive for good.
-    logits = logits.detach() if loss.needs_logits else None
-    seen: list[Any] = [[feature.detach() for feature in features], logits, knowledge]
-    finite = value.detach()
-
-    def look(_gradient: Tensor) -> None:
-        if not may_branch(finite.device) or bool(finite.isfinite().all()):
-            seen.clear()
-            return
-        raise not_finite(type(loss).__name__, finite, source(*seen) if seen else "")
-
-    value.register_hook(look)
-
-
-def not_finite(name: str, value: Tensor, source: str = "") -> TrainingError:
-    """The error of a loss, and where it comes from."""
-    return TrainingError(
-        name,
-        expected="a finite number",
-        got=f"{float(value.detach())}{source}",
-        remedy=REMEDY,
-    )
-
-
-def source(
-    features: Sequence[Tensor],
-    logits: Tensor | None,
-    knowledge: Knowledge | None,
-    taps: Sequence[str] | None = None,
-) -> str:
-    """Which of a loss's inputs is not finite, as the end of a phrase; else which is the largest.
-
-    Args:
-        features: the student's, by tap.
-        logits: the student's, or None where no loss reads them.
-        knowledge: the teacher's.
-        taps: paths of the features; their numbers, if None.
-
-    Example:
-        >>> source([torch.ones(2, 3), torch.tensor([[1.0], [float("nan")]])], None, None)
-        ", from the student's tap 1: NaN in image 1 of 2"
-    """
-    names = [f"tap {tap}" for tap in range(len(features))]
-    if taps is not None:
-        names = [f"tap {path!r}" for path in taps]
-    inputs = [(f"the student's {name}", tap) for name, tap in zip(names, features, strict=True)]
-    if logits is not None:
-        inputs.append(("the student's logits", logits))
-    inputs += [(f"the teacher's {name}", tensor) for name, tensor in _named(knowledge, names)]
-    for name, tensor in inputs:
-        broken = _broken_images(tensor)
-        if broken:
-            return f", from {name}: {broken}"
-    largest = {name: float(tensor.abs().amax()) for name, tensor in inputs if tensor.numel()}
-    if not largest:
-        return ""
-    name = max(largest, key=lambda one: largest[one])
-    return f", from finite numbers up to {largest[name]:.1e} at {name}, too large for this loss"
-
-
-def _broken_images(tensor: Tensor) -> str:
-    """In which images of [B, ...] there is NaN or infinity, or nothing."""
-    images = (~tensor.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
-    if not images:
-        return ""
-    what = "NaN" if bool(tensor.isnan().any()) else "infinity"
-    shown = ", ".join(map(str, images[:SHOWN])) + (", ..." if len(images) > SHOWN else "")
-    return f"{what} in image{'s' if len(images) > 1 else ''} {shown} of {len(tensor)}"
-
-
-def _named(
-    value: Any, taps: Sequence[str], name: str = "knowledge"
-) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of a knowledge with its field's name, and its tap's where each has one."""
-    if isinstance(value, Tensor):
-        yield name, value
-    elif isinstance(value, tuple):
-        places = {
-            len(taps): [f" at {tap}" for tap in taps],
-            len(taps) - 1: [f" at {front} and {back}" for front, back in pairwise(taps)],
-        }.get(len(value), [""] * len(value))
-        for place, item in zip(places, value, strict=True):
-            yield from _named(item, taps, name + place if isinstance(item, Tensor) else name)
-    elif dataclasses.is_dataclass(value):
-        for field in dataclasses.fields(value):
-            yield from _named(getattr(value, field.name), taps, field.name.replace("_", " "))
-
-
-def require_magnitude(tap: int, features: Tensor, limit: float) -> None:
-    """Raise `TrainingError` if a finite map has entries that its loss cannot multiply.
-
-    One that is not finite makes a loss that is not, which says so itself.
-    """
-    if not may_branch(features.device) or features.numel() == 0:
-        return
-    # In the order of memory: of another layout torch would make a copy first.
-    in_order = sorted(range(features.ndim), key=features.stride, reverse=True)
-    smallest, largest = map(float, torch.aminmax(features.detach().permute(in_order)))
-    largest = max(-smallest, largest)
-    if limit < largest < math.inf:
-        raise TrainingError(
-            f"features at tap {tap}",
-            expected=f"magnitudes of at most {limit:.0e}, whose products the dtype holds",
-            got=f"{largest:.1e}",
-            remedy=REMEDY,
-        )
-
 
 REDUCTIONS: Final = ("sum", "mean")
 
@@ -191,9 +66,9 @@ def _knowledge_in(value: Any) -> Iterator[Knowledge]:
 class TransferLoss(nn.Module, abc.ABC):
     """A way to teach: what to keep of a teacher, and how far a student is from it.
 
-    A loss that is not finite raises `TrainingError` when its gradient is asked for, and names the
-    tap and the images that it comes from: no gradient of it is ever NaN. What is finite has a
-    finite gradient, however small, large or degenerate the maps are.
+    A loss that is not finite raises `TrainingError` in its backward pass, naming the tap and the
+    images that it comes from: its gradient is never NaN. A finite loss has a finite gradient,
+    however small, large or degenerate the maps are.
 
     `features` are the tapped maps in the order of the taps, each [B, D, H, W], [B, D, T, H, W],
     [B, T, D] or [B, D]; `logits` are [B, C], or [B, C, ...] of dense predictions. A new method is
@@ -201,15 +76,15 @@ class TransferLoss(nn.Module, abc.ABC):
 
     Attributes:
         needs_taps: whether the features are read at all.
-        needs_logits: whether `extract` reads the teacher's logits. Where it does not, a teacher is
-            run to its last tap only, and `extract` is given None for them.
-        needs_labels: whether `forward` reads the labels. Where it does not, it is not given them.
+        needs_logits: whether `extract` reads the teacher's logits. Otherwise a teacher is run to
+            its last tap only, and `extract` is given None for them.
+        needs_labels: whether `forward` reads the labels. Otherwise it is not given them.
         compares_channels: whether a student's tap must have its teacher's number of channels.
         relates_images: whether the loss of an image depends on the others of its batch. Such a loss
             refuses a part of a batch.
         knowledge_type: what `extract` returns, by which `select` finds it in a sum.
-        reduction: over images, `"mean"` or `"sum"`: by it the parts of a batch are put together
-            that several processes have.
+        reduction: over images, `"mean"` or `"sum"`; determines how the losses of a batch's parts
+            are combined.
 
     Raises:
         ArgumentError: `needs_labels`, and a `forward` that takes none.
@@ -265,8 +140,8 @@ class TransferLoss(nn.Module, abc.ABC):
 
         Args:
             features: as `forward` takes them, of this part.
-            logits: likewise.
-            knowledge: likewise.
+            logits: the same.
+            knowledge: the same.
             part: None where the process has the whole batch.
             labels: [B], int64, of this part; a negative one is of an image without a label.
 
@@ -315,6 +190,28 @@ class TransferLoss(nn.Module, abc.ABC):
             got=knowledge,
             remedy="extract it with this loss, or with one that needs more",
         )
+
+
+def guard(loss: TransferLoss, arguments: Sequence[Any], value: Tensor) -> None:
+    """Let the backward pass of a loss that is not finite raise, before any gradient is made.
+
+    A forward hook of every `TransferLoss`. In a traced or recorded step it does nothing.
+    """
+    if not value.requires_grad or len(arguments) < 3 or not may_branch(value.device):
+        return
+    features, logits, knowledge = arguments[:3]
+    # Not the graph's own tensors: their hook would keep them, and the graph, alive for good.
+    logits = logits.detach() if loss.needs_logits else None
+    seen: list[Any] = [[feature.detach() for feature in features], logits, knowledge]
+    finite = value.detach()
+
+    def look(_gradient: Tensor) -> None:
+        if not may_branch(finite.device) or bool(finite.isfinite().all()):
+            seen.clear()
+            return
+        raise not_finite(type(loss).__name__, finite, source(*seen) if seen else "")
+
+    value.register_hook(look)
 
 
 def _takes_labels(forward: Callable[..., Tensor]) -> bool:
