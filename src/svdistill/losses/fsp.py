@@ -101,7 +101,7 @@ def _gram_matrices(features: Sequence[Tensor]) -> tuple[Tensor, ...]:
             require_magnitude(tap, pooled[0], limit)
         require_magnitude(tap + 1, pooled[1], limit)
         looked_at = back if pooled[1] is back else None
-        grams.append(_gram_matrix(*map(as_matrices, pooled), tap=tap))
+        grams.append(_gram_matrix(as_matrices(pooled[0]), as_matrices(pooled[1]), tap))
     return tuple(grams)
 
 

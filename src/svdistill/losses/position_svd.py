@@ -38,7 +38,7 @@ class PositionSVDLoss(PositionLoss):
     ``A`` [N, N] is the Gram matrix ``M M^T``, cut to rank k and normalised. So a term is
     ``2 - 2 sum_ij w_T,i w_S,j (u_T,i . u_S,j)^2`` with ``w = sigma^2 / ||sigma^2||_2``: between 0
     and 2, whatever the channels are, their number, order and scale, and the vectors' signs. A zero
-    map's ``A`` is 0. One position relates to nothing, so a tap that has no more adds nothing.
+    map's ``A`` is 0. A tap with a single position adds nothing.
 
     Where the grids differ, the finer one is average-pooled to the coarser one: the student's map
     before it is decomposed, the teacher's vectors after, since ``(P U) diag(sigma^2) (P U)^T`` is
@@ -47,12 +47,12 @@ class PositionSVDLoss(PositionLoss):
     `grid`, both networks' maps are first average-pooled to at most grid x grid positions, which
     costs less and lets a store keep fewer numbers.
 
-    Unlike `SVDLoss` it relates no tap to the next: that follows where each tap's ``A`` agrees.
+    Unlike `SVDLoss` it does not relate a tap to the next.
 
     Args:
-        num_vectors: singular vectors k per tap. One says where a map is active, in one pattern for
-            all channels; the next few, which of its parts are told apart. Of trained networks' maps
-            four leave little of ``M M^T`` out, for about what `SVDLoss` with as many costs.
+        num_vectors: singular vectors k per tap. The first says where a map is active, in one
+            pattern for all channels; the next few distinguish its parts. In trained networks four
+            hold most of ``M M^T``, at about the cost of `SVDLoss` with as many.
         reduction: over images, `"sum"` as in `SVDLoss` or `"mean"`.
         grid: most positions a side (of tokens: of their square grid); None or 0 for all. Knowledge
             on a coarser grid is compared on that one; on a finer grid it is refused.
