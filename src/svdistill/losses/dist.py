@@ -31,6 +31,7 @@ class DISTLoss(LogitLoss):
         ArgumentError: a negative weight; in use, a part of a batch, or see `LogitLoss`.
 
     Example:
+        >>> import torch
         >>> loss = DISTLoss()
         >>> logits = torch.rand(4, 10)
         >>> float(loss([], logits, loss.extract([], logits)))

@@ -84,7 +84,7 @@ class PositionGramLoss(GramOfPositions):
         >>> loss = PositionGramLoss(grid=4)
         >>> knowledge = loss.extract([torch.rand(2, 8, 6, 6), torch.rand(2, 17, 32)], None)
         >>> [tuple(gram.shape) for gram in knowledge.gram_matrices]
-        [(2, 4, 4, 16), (2, 16, 16)]
+        [(2, 4, 4, 16), (2, 4, 4, 16)]
         >>> student = [torch.rand(2, 5, 6, 6), torch.rand(2, 7, 3, 3)]
         >>> 0 < float(loss(student, torch.rand(2, 10), knowledge)) < 2 * 2 * 2
         True

@@ -28,6 +28,7 @@ class SoftTargetLoss(LogitLoss):
         ArgumentError: see `LogitLoss`.
 
     Example:
+        >>> import torch
         >>> loss = SoftTargetLoss(temperature=4.0)
         >>> logits = torch.rand(4, 10)
         >>> float(loss([], logits, loss.extract([], logits)))
@@ -67,6 +68,7 @@ class LogitStandardizationLoss(SoftTargetLoss):
         ArgumentError: weight not positive; else see `LogitLoss`.
 
     Example:
+        >>> import torch
         >>> loss = LogitStandardizationLoss()
         >>> logits = torch.rand(4, 10)
         >>> float(loss([], 3 * logits + 1, loss.extract([], logits))) < 1e-6
