@@ -181,6 +181,19 @@ def average_pooling(grid: tuple[int, int], coarser: tuple[int, int]) -> Array:
     return np.kron(sides[0], sides[1])
 
 
+def on_grid(features: Sequence[Tensor], grid: int) -> list[Tensor]:
+    """Maps `[B, D, H, W]` averaged to at most `grid` positions a side, one image at a time."""
+    pooled = []
+    for feature in features:
+        size = tuple(feature.shape[2:])
+        coarser = (min(size[0], grid), min(size[1], grid))
+        averages = average_pooling((size[0], size[1]), coarser)
+        images = [averages @ matrix for matrix in as_matrices(feature)]
+        made = np.stack(images).transpose(0, 2, 1).reshape(*feature.shape[:2], *coarser)
+        pooled.append(torch.from_numpy(made))
+    return pooled
+
+
 def position_relations(matrix: Array, k: int, pooling: Array | None = None) -> Array:
     """The Gram matrix of one image's positions, cut to rank `k`, pooled, of norm 1 or zero."""
     u, s, _ = np.linalg.svd(matrix, full_matrices=False)
@@ -203,6 +216,48 @@ def position_svd_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], k: i
             first = matrix_s if pool_s is None else pool_s @ matrix_s
             difference = position_relations(first, k) - position_relations(matrix_t, k, pool_t)
             total += (difference**2).sum()
+    return float(total)
+
+
+def position_gram_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> float:
+    """The Gram loss of taps `[B, D, H, W]` on one grid, one entry of a matrix at a time."""
+    total = 0.0
+    for s, t in zip(student, teacher, strict=True):
+        for matrices in zip(as_matrices(s), as_matrices(t), strict=True):
+            grams = [np.einsum("ic,jc->ij", matrix, matrix) for matrix in matrices]
+            first, second = (gram / np.sqrt((gram**2).sum()) for gram in grams)
+            total += ((first - second) ** 2).sum()
+    return float(total)
+
+
+def cosine_affinity_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> float:
+    """Liu et al.'s pair-wise loss, weighted 10, of taps `[B, D, H, W]` on one grid."""
+    total = 0.0
+    for s, t in zip(student, teacher, strict=True):
+        for first, second in zip(as_matrices(s), as_matrices(t), strict=True):
+            positions = len(first)
+            for i in range(positions):
+                for j in range(positions):
+                    difference = cosine(first[i], first[j]) - cosine(second[i], second[j])
+                    total += 10 * difference**2 / positions**2 / len(s)
+    return float(total)
+
+
+def cosine(first: Array, second: Array) -> float:
+    """The cosine between two vectors."""
+    return float(first @ second / np.linalg.norm(first) / np.linalg.norm(second))
+
+
+def similarity_preserving_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> float:
+    """Tung and Mori's loss, weighted 3000, of taps `[B, ...]`, summed over them."""
+    total = 0.0
+    for s, t in zip(student, teacher, strict=True):
+        rows = []
+        for feature in (s, t):
+            flat = feature.detach().double().numpy().reshape(len(feature), -1)
+            similar = np.array([[float(a @ b) for b in flat] for a in flat])
+            rows.append(np.array([row / np.linalg.norm(row) for row in similar]))
+        total += 3000 * np.linalg.norm(rows[0] - rows[1]) ** 2 / len(s) ** 2
     return float(total)
 
 
@@ -231,6 +286,45 @@ def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0)
         q = softmax(student_row.detach().double().numpy() / temperature)
         total += (p * (np.log(p) - np.log(q))).sum()
     return float(temperature**2 * total / len(student))
+
+
+def decoupled_loss(
+    student: Tensor, teacher: Tensor, labels: Sequence[int], alpha: float = 1.0, beta: float = 8.0
+) -> float:
+    """Zhao et al.'s loss at T = 4 of logits `[B, C]`, from probabilities of each class."""
+    total = 0.0
+    for student_row, teacher_row, label in zip(student, teacher, labels, strict=True):
+        rows = [row.detach().double().numpy() / 4 for row in (teacher_row, student_row)]
+        p, q = (softmax(row) for row in rows)
+        others = [c for c in range(len(p)) if c != label]
+        target = p[label] * np.log(p[label] / q[label])
+        target += (1 - p[label]) * np.log((1 - p[label]) / (1 - q[label]))
+        among = [one[others] / one[others].sum() for one in (p, q)]
+        nontarget = (among[0] * np.log(among[0] / among[1])).sum()
+        total += 16 * (alpha * target + beta * nontarget) / len(student)
+    return float(total)
+
+
+def dist_loss(student: Tensor, teacher: Tensor) -> float:
+    """Huang et al.'s loss at T = 4, both weights 2, by numpy's correlation coefficients."""
+    p, q = (
+        np.array([softmax(row.detach().double().numpy() / 4) for row in rows])
+        for rows in (student, teacher)
+    )
+    total = 0.0
+    for first, second in ((p, q), (p.T, q.T)):
+        if first.shape[1] > 1:
+            pairs = zip(first, second, strict=True)
+            total += 32 * np.mean([1 - np.corrcoef(one, other)[0, 1] for one, other in pairs])
+    return float(total)
+
+
+def standardised(logits: Tensor) -> Tensor:
+    """Each row's logits with mean 0 and a sample's standard deviation of 1."""
+    rows = logits.detach().double().numpy()
+    return torch.from_numpy(
+        (rows - rows.mean(1, keepdims=True)) / rows.std(1, ddof=1, keepdims=True)
+    )
 
 
 def softmax(logits: Array) -> Array:

@@ -10,13 +10,26 @@ from custom_loss import AttentionLoss
 from feature_maps import logits, maps
 from recorded_work import recorded
 from svdistill.common.errors import TrainingError
-from svdistill.losses import FSPLoss, PositionSVDLoss, SoftTargetLoss, SumLoss, SVDLoss
-from svdistill.losses.transfer import require_magnitude, source
+from svdistill.losses import (
+    AttentionTransferLoss,
+    CosineAffinityLoss,
+    FSPLoss,
+    PositionGramLoss,
+    PositionSVDLoss,
+    SimilarityPreservingLoss,
+    SoftTargetLoss,
+    SumLoss,
+    SVDLoss,
+)
+from svdistill.losses.finite import require_magnitude, source
 
 LOSSES = {
     "svd": SVDLoss,
     "fsp": FSPLoss,
     "position svd": PositionSVDLoss,
+    "gram of positions": lambda: PositionGramLoss(grid=3),
+    "cosines of positions": CosineAffinityLoss,
+    "attention transfer": AttentionTransferLoss,
     "sum": lambda: SumLoss([SVDLoss(), SoftTargetLoss()], [1.0, 1.0]),
     "a user's own": AttentionLoss,
 }
@@ -108,6 +121,23 @@ def test_magnitudes_of_nothing_and_of_what_is_recorded_are_not_looked_at():
     require_magnitude(0, torch.ones(0, 3), 1.0)
     with recorded():
         require_magnitude(0, torch.full((2, 3), 1e30), 1.0)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [PositionGramLoss, CosineAffinityLoss, AttentionTransferLoss, SimilarityPreservingLoss],
+)
+@pytest.mark.parametrize("size", [1e30, 1e-15, 1e-25, 1e-36, 1e-42])
+def test_maps_of_any_size_have_finite_gradients(make, size):
+    """Up to 1e-29 a map counts as zero; above it, the size changes nothing."""
+    loss, (student, _, teacher) = make(), networks()
+    usual = loss(student, logits(0), loss.extract(teacher, None))
+    student = [(size * feature.detach()).requires_grad_() for feature in student]
+    out = loss(student, logits(0), loss.extract([size * feature for feature in teacher], None))
+    out.backward()
+    assert all(feature.grad.isfinite().all() for feature in student)
+    if size > 1e-26:
+        torch.testing.assert_close(out, usual)
 
 
 @every_loss

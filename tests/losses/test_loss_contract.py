@@ -12,15 +12,24 @@ import references
 from feature_maps import SMALL_SHAPES, logits, maps
 from svdistill.common.errors import ArgumentError
 from svdistill.losses import (
+    AttentionTransferLoss,
+    CosineAffinityLoss,
+    DISTLoss,
+    DKDLoss,
     FSPLoss,
     Knowledge,
+    LogitStandardizationLoss,
+    PositionGramLoss,
     PositionSVDLoss,
+    SimilarityPreservingLoss,
     SoftTargetLoss,
     SumKnowledge,
     SumLoss,
     SVDLoss,
     TransferLoss,
 )
+
+LABEL = 2  # of every image, for losses that read labels
 
 
 class Row(NamedTuple):
@@ -55,10 +64,68 @@ LOSSES = {
         lambda s, zs, t, zt: references.position_svd_loss(s, t, k=1) / len(zs),
         relates_positions=True,
     ),
+    "position svd on a grid": Row(
+        lambda: PositionSVDLoss(num_vectors=2, grid=3),
+        lambda s, zs, t, zt: references.position_svd_loss(
+            *(references.on_grid(maps, 3) for maps in (s, t)), k=2
+        ),
+        relates_positions=True,
+        over_images="sum",
+    ),
+    "gram of positions": Row(
+        lambda: PositionGramLoss(grid=3),
+        lambda s, zs, t, zt: references.position_gram_loss(
+            *(references.on_grid(maps, 3) for maps in (s, t))
+        ),
+        relates_positions=True,
+        over_images="sum",
+    ),
+    "whole gram of positions": Row(
+        lambda: PositionGramLoss(grid=None, reduction="mean"),
+        lambda s, zs, t, zt: references.position_svd_loss(s, t, k=48) / len(zs),
+        relates_positions=True,
+    ),
+    "cosines of positions": Row(
+        lambda: CosineAffinityLoss(grid=4),
+        lambda s, zs, t, zt: references.cosine_affinity_loss(
+            *(references.on_grid(maps, 4) for maps in (s, t))
+        ),
+        relates_positions=True,
+    ),
+    "attention transfer": Row(
+        AttentionTransferLoss,
+        lambda s, zs, t, zt: 1000 * references.attention_loss(s, t),
+        relates_positions=True,
+    ),
+    "similarity preserving": Row(
+        SimilarityPreservingLoss,
+        lambda s, zs, t, zt: references.similarity_preserving_loss(s, t),
+        over_images="halved in two",
+    ),
     "a user's own": Row(AttentionLoss, lambda s, zs, t, zt: references.attention_loss(s, t)),
     "soft target": Row(
         SoftTargetLoss,
         lambda s, zs, t, zt: references.soft_target_loss(zs, zt),
+        reads_features=False,
+        reads_logits=True,
+    ),
+    "logit standardization": Row(
+        LogitStandardizationLoss,
+        lambda s, zs, t, zt: (
+            9 * references.soft_target_loss(*map(references.standardised, (zs, zt)), 2.0)
+        ),
+        reads_features=False,
+        reads_logits=True,
+    ),
+    "dkd": Row(
+        DKDLoss,
+        lambda s, zs, t, zt: references.decoupled_loss(zs, zt, [LABEL] * len(zs)),
+        reads_features=False,
+        reads_logits=True,
+    ),
+    "dist": Row(
+        DISTLoss,
+        lambda s, zs, t, zt: references.dist_loss(zs, zt),
         reads_features=False,
         reads_logits=True,
     ),
@@ -88,8 +155,14 @@ def networks(dtype=torch.float64, batch=3):
     )
 
 
+def call(loss, features, logits, knowledge, module=None):
+    """The loss, or its compiled form, with labels where it reads them."""
+    labels = {"labels": torch.full((len(logits),), LABEL)} if loss.needs_labels else {}
+    return (loss if module is None else module)(features, logits, knowledge, **labels)
+
+
 def value(loss, student, student_logits, teacher, teacher_logits):
-    return loss(student, student_logits, loss.extract(teacher, teacher_logits))
+    return call(loss, student, student_logits, loss.extract(teacher, teacher_logits))
 
 
 @every_loss
@@ -114,8 +187,8 @@ def test_equals_its_formula_for_one_image(row):
 @pytest.mark.parametrize("kind", ["vectors", "tokens"])
 def test_vectors_and_tokens_are_feature_maps_too(row, kind):
     """Tokens [B, T, D] are a map of T positions; vectors [B, D] one of a single position."""
-    positions = 1 if kind == "vectors" else 9
-    shapes = [(6, positions, 1), (5, positions, 1), (20, positions, 1)]
+    side = 1 if kind == "vectors" else 3
+    shapes = [(6, side, side), (5, side, side), (20, side, side)]
     student, teacher = maps(0, shapes=shapes), maps(1, shapes=shapes)
 
     def reshape(feature):
@@ -139,7 +212,7 @@ def test_gradcheck(row):
     student = [*maps(0, 2, SMALL_SHAPES), logits(0, 2)]
     inputs = [tensor.requires_grad_() for tensor in student]
     assert torch.autograd.gradcheck(
-        lambda *tensors: loss(tensors[:-1], tensors[-1], knowledge), inputs, fast_mode=False
+        lambda *tensors: call(loss, tensors[:-1], tensors[-1], knowledge), inputs, fast_mode=False
     )
 
 
@@ -163,7 +236,7 @@ def test_never_negative(row, dtype):
     for size in (1.0, 1e-2, 1e-4):
         moved = [s + size * m for s, m in zip(student, maps(2, dtype=dtype), strict=True)]
         moved_logits = student_logits + size * logits(2, dtype=dtype)
-        assert float(loss(moved, moved_logits, knowledge)) >= -10 * rounding
+        assert float(call(loss, moved, moved_logits, knowledge)) >= -10 * rounding
 
 
 @every_loss
@@ -175,7 +248,7 @@ def test_gradient_reaches_the_student_and_never_the_teacher(row):
     loss = row.make()
     knowledge = loss.extract(inputs[2], inputs[3])
     assert not any(tensor.requires_grad for tensor in knowledge.tensors())
-    loss(inputs[0], inputs[1], knowledge).backward()
+    call(loss, inputs[0], inputs[1], knowledge).backward()
     if row.reads_features:
         for feature in inputs[0]:
             per_image = feature.grad.flatten(1).norm(dim=1)
@@ -216,9 +289,9 @@ def test_compiled_and_eager_agree(row):
     loss = row.make()
     knowledge = loss.extract(teacher, logits(1))
     gradients = []
-    for call in (loss, torch.compile(loss, backend="aot_eager")):
+    for module in (None, torch.compile(loss, backend="aot_eager")):
         inputs = [tensor.clone().requires_grad_() for tensor in (*student, student_logits)]
-        out = call(inputs[:-1], inputs[-1], knowledge)
+        out = call(loss, inputs[:-1], inputs[-1], knowledge, module)
         gradients.append([out.detach(), *torch.autograd.grad(out, inputs, allow_unused=True)])
     torch.testing.assert_close(gradients[1], gradients[0])
 
@@ -251,7 +324,7 @@ def test_sum_or_mean_over_images(row):
         [torch.cat([feature, feature]) for feature in teacher],
         torch.cat([teacher_logits, teacher_logits]),
     )
-    factor = 2.0 if row.over_images == "sum" else 1.0
+    factor = {"sum": 2.0, "mean": 1.0, "halved in two": 0.5}[row.over_images]
     torch.testing.assert_close(
         doubled, factor * value(loss, student, student_logits, teacher, teacher_logits)
     )
@@ -269,8 +342,8 @@ def test_knowledge_is_batch_first_and_maps(row):
     mapped = knowledge.map(lambda tensor: tensor.half().float())
     assert type(mapped) is type(knowledge)
     assert [t.shape for t in mapped.tensors()] == [t.shape for t in knowledge.tensors()]
-    exact = float(loss(student, student_logits, knowledge))
-    assert float(loss(student, student_logits, mapped)) == pytest.approx(exact, rel=0.02)
+    exact = float(call(loss, student, student_logits, knowledge))
+    assert float(call(loss, student, student_logits, mapped)) == pytest.approx(exact, rel=0.02)
     # One image's knowledge, taken out of a batch, is that image's own.
     first = knowledge.map(lambda tensor: tensor[:1])
     alone = loss.extract([feature[:1] for feature in teacher[0]], teacher[1][:1])
@@ -302,7 +375,7 @@ def test_pickles_and_copies(row):
         assert torch.equal(value(other, *inputs), expected)
     knowledge = loss.extract(*inputs[2:])
     for other in (pickle.loads(pickle.dumps(knowledge)), copy.deepcopy(knowledge)):
-        assert torch.equal(loss(*inputs[:2], other), expected)
+        assert torch.equal(call(loss, *inputs[:2], other), expected)
 
 
 @every_loss
@@ -316,7 +389,7 @@ def test_batches_that_differ_are_refused(row):
     loss = row.make()
     knowledge = loss.extract(maps(1, batch=2), logits(1, batch=2))
     with pytest.raises(ValueError, match="expected"):
-        loss(maps(0, batch=3), logits(0, batch=3), knowledge)
+        call(loss, maps(0, batch=3), logits(0, batch=3), knowledge)
 
 
 @every_loss
@@ -344,7 +417,7 @@ def test_second_derivatives(row):
 
     def of_scale(scale, step):
         moved = [scale * tensor + step * tensor.cos() for tensor in inputs]
-        return loss(moved[:-1], moved[-1], knowledge)
+        return call(loss, moved[:-1], moved[-1], knowledge)
 
     at = torch.tensor(1.1, dtype=torch.float64), torch.tensor(0.3, dtype=torch.float64)
     assert torch.autograd.gradgradcheck(of_scale, [one.requires_grad_() for one in at])

@@ -11,7 +11,7 @@ from feature_maps import maps
 from recorded_work import Recordable, recorded
 from svdistill.common.errors import ArgumentError
 from svdistill.losses import PositionSVDLoss, SVDLoss
-from svdistill.losses.position_svd import pool_by_products
+from svdistill.losses.position_loss import pool_by_products
 
 WIDE, NARROW = [(9, 8, 6), (7, 4, 3)], [(4, 8, 6), (5, 4, 3)]
 
@@ -349,3 +349,39 @@ def test_pooling_by_products_is_average_pooling(size):
     positions = torch.rand(2, 7, 7, 3, dtype=torch.float64)
     pooled = torch.nn.functional.adaptive_avg_pool2d(positions.permute(0, 3, 1, 2), size)
     torch.testing.assert_close(pool_by_products(positions, size), pooled.permute(0, 2, 3, 1))
+
+
+class TestGrid:
+    """`grid` averages maps to at most that many positions a side before anything else."""
+
+    def test_is_as_of_maps_that_were_averaged_before(self):
+        student, teacher = maps(0, shapes=[(6, 8, 6), (5, 4, 3)]), maps(1, shapes=WIDE)
+        pooled = [references.on_grid(features, 3) for features in (student, teacher)]
+        actual = value(PositionSVDLoss(2, grid=3), student, teacher)
+        assert float(actual) == pytest.approx(references.position_svd_loss(*pooled, k=2), rel=1e-10)
+
+    def test_none_and_a_large_one_change_no_bit(self):
+        student, teacher = maps(0, shapes=WIDE), maps(1, shapes=NARROW)
+        usual = value(PositionSVDLoss(2), student, teacher)
+        for grid in (None, 0, 8, 1000):
+            assert torch.equal(value(PositionSVDLoss(2, grid=grid), student, teacher), usual)
+
+    def test_tokens_behind_a_class_token_are_pooled_as_a_square(self):
+        (student,), (teacher,) = maps(0, shapes=[(6, 4, 4)]), maps(1, shapes=[(5, 6, 6)])
+        loss = PositionSVDLoss(2, grid=3)
+        expected = value(loss, [student], [teacher])
+        actual = value(loss, [as_tokens(student, prefix=1)], [as_tokens(teacher, prefix=2)])
+        torch.testing.assert_close(actual, expected)
+
+    def test_keeps_few_numbers_and_refuses_knowledge_on_a_finer_grid(self):
+        loss = PositionSVDLoss(2, grid=3)
+        knowledge = loss.extract(maps(1, shapes=WIDE), None)
+        assert [tuple(U.shape) for U in knowledge.left_vectors] == [(3, 3, 3, 2), (3, 3, 3, 2)]
+        assert loss.select(knowledge).left_vectors[0].shape == (3, 3, 3, 2)
+        with pytest.raises(ArgumentError, match=r"^knowledge: expected .*grid=3"):
+            loss.select(PositionSVDLoss(2).extract(maps(1, shapes=WIDE), None))
+
+    @pytest.mark.parametrize("grid", [-1, 2.5, "8"])
+    def test_refuses_what_is_no_count(self, grid):
+        with pytest.raises(ArgumentError, match=r"^grid: "):
+            PositionSVDLoss(grid=grid)

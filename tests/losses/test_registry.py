@@ -145,10 +145,17 @@ class TestOptions:
         [
             ("fsp", "beta", 3.0, "svd reads it"),
             ("fsp", "num_vectors", 3, "svd or position_svd reads it"),
+            ("svd", "grid", 4, "position_svd or position_gram or cosine reads it"),
+            ("soft_target", "nontarget_weight", 2.0, "dkd reads it"),
             ("position_svd", "gradient", "poster", "svd reads it"),
-            ("svd", "temperature", 2.0, "soft_target reads it"),
-            ("svd", "soft_target_weight", 0.5, "soft_target beside another reads it"),
-            ("soft_target", "soft_target_weight", 0.5, "soft_target beside another reads it"),
+            ("svd", "temperature", 3.0, "soft_target or dkd or dist or lskd reads it"),
+            ("svd", "soft_target_weight", 0.5, "dkd.* beside another reads it"),
+            (
+                "soft_target",
+                "soft_target_weight",
+                0.5,
+                "dkd.* beside another reads it",
+            ),
             ("own_losses:Own", "beta", 3.0, "svd reads it"),
         ],
     )
@@ -167,19 +174,32 @@ class TestOptions:
         dataclasses.replace(config("position_svd"), loss=loss).check()
         config(loss, **registry.OPTIONS, soft_target_weight=1.0).check()
 
+    @pytest.mark.parametrize("loss", ["sp", "fsp+dist"])
+    def test_a_batch_in_parts_is_refused_for_a_loss_that_relates_images(self, monkeypatch, loss):
+        config(loss).check()
+        with pytest.raises(ArgumentError, match=r"relate no images") as raised:
+            config(loss, accumulate=2).check()
+        assert raised.value.argument == "loss"
+        config("svd+dkd", accumulate=2).check()
+        monkeypatch.setattr(registry, "launched_size", lambda: 2)
+        with pytest.raises(ArgumentError, match=r"one process"):
+            config(loss).check()
+
     def test_the_help_tells_the_defaults(self):
         text = registry.losses_text()
         assert all(spec.title in text for spec in loss_specs("svd+fsp+position_svd+soft_target"))
         documented = " ".join(DistillConfig.__doc__.split())
         options = {name: loss_specs(name)[0].options for name in loss_names()}
         assert options["svd"] == {"num_vectors": 1, "beta": 8.0, "gradient": "exact"}
-        assert options["position_svd"] == {"num_vectors": 4}
+        assert options["position_svd"] == {"num_vectors": 4, "grid": 0}
         assert options["soft_target"] == {"temperature": 4.0}
         for said in (
             "empty for 4 (position_svd) or 1 (svd)",
             "empty for 8 (svd)",
             "empty for `exact` (svd)",
-            "empty for 4 (soft_target)",
+            "empty for 4 (soft_target, dkd, dist) or 2 (lskd)",
+            "empty for 8 (dkd)",
+            "empty for 8 (position_gram, cosine) or 0 (position_svd)",
         ):
             assert said in documented
 

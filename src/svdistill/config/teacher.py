@@ -28,11 +28,16 @@ class TeacherConfig(DataConfig):
             An added soft target counts as part of the task: it is not clipped. Any sum of the
             losses listed below, such as `fsp+soft_target`, and of `module:Class` of your own code.
         num_vectors: Singular vectors per tap; empty for 4 (position_svd) or 1 (svd).
+        grid: Maps are average-pooled to at most this many positions a side before their positions
+            are compared; 0 for none; empty for 8 (position_gram, cosine) or 0 (position_svd).
         beta: Width of the radial basis function; empty for 8 (svd).
         gradient: `exact`, the `poster`'s formula, or what its `authors`' code computes; empty for
             `exact` (svd).
-        temperature: Softening of the predictions; empty for 4 (soft_target).
-        soft_target_weight: Factor on the soft target where it is added to another loss.
+        temperature: Softening of the predictions; empty for 4 (soft_target, dkd, dist) or 2 (lskd).
+        nontarget_weight: Factor on the part of decoupled distillation that compares the classes
+            other than the label's; empty for 8 (dkd).
+        soft_target_weight: Factor on a loss on logits (soft_target, dkd, dist, lskd) where it is
+            added to another loss.
     """
 
     teacher: str = ""
@@ -45,6 +50,8 @@ class TeacherConfig(DataConfig):
     beta: float | None = None
     gradient: Literal["exact", "poster", "authors"] | None = None
     temperature: float | None = None
+    grid: int | None = None
+    nontarget_weight: float | None = None
     soft_target_weight: float = 1.0
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 from svdistill.common import ArgumentError, require_count, require_positive
 from svdistill.config.data import OBJECT, DataConfig
 from svdistill.config.teacher import TeacherConfig
+from svdistill.losses import require_whole_batches
 from svdistill.networks import is_zoo, require_network, require_width
 
 # Stands for a library's published weights, instead of a file.
@@ -172,6 +173,7 @@ class DistillConfig(TeacherConfig, TrainConfig):
         require_count("clip_interval", self.clip_interval)
         for name in ("task_weight", "transfer_weight"):
             require_positive(name, getattr(self, name))
+        require_whole_batches(self)
 
     def _check_knowledge(self) -> None:
         """Raise where an option contradicts the store, which determines teacher, taps and views."""

@@ -299,8 +299,8 @@ class Distiller(nn.Module):
         gradients in a step that measures. `.grad` is complete after the last part's `backward`;
         until then it may be empty, and the norms are NaN.
 
-        Batch norm in training mode, random numbers such as dropout's, and a loss of your own that
-        relates images see a part instead of the whole batch.
+        Batch norm's statistics in training mode and random numbers such as dropout's see a part
+        instead of the whole batch. A loss that relates images (`relates_images`) is refused.
 
         Args:
             images: of all parts together, in this process.

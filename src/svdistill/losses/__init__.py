@@ -1,13 +1,22 @@
 """Transfer losses, one method per file. A loss never sees a teacher: it sees its knowledge."""
 
+from svdistill.losses.attention_transfer import AttentionKnowledge, AttentionTransferLoss
 from svdistill.losses.dfv import dfv, dfv_distance
+from svdistill.losses.dist import DISTLoss
+from svdistill.losses.dkd import DKDLoss
+from svdistill.losses.finite import not_finite, source
 from svdistill.losses.fsp import FSPKnowledge, FSPLoss
+from svdistill.losses.logit_loss import SoftTargetKnowledge
+from svdistill.losses.position_gram import (
+    CosineAffinityLoss,
+    PositionGramKnowledge,
+    PositionGramLoss,
+)
 from svdistill.losses.position_svd import PositionSVDKnowledge, PositionSVDLoss
 from svdistill.losses.registry import (
     DEFAULT_LOSS,
     OPTIONS,
     LossOptions,
-    LossSpec,
     added_to_task,
     build_loss,
     is_imported,
@@ -21,29 +30,45 @@ from svdistill.losses.registry import (
     register,
     registered_specs,
     require_read,
+    require_whole_batches,
     titles,
 )
-from svdistill.losses.soft_target import SoftTargetKnowledge, SoftTargetLoss
+from svdistill.losses.similarity_preserving import SimilarityKnowledge, SimilarityPreservingLoss
+from svdistill.losses.soft_target import LogitStandardizationLoss, SoftTargetLoss
+from svdistill.losses.spec import LossSpec
 from svdistill.losses.sum import SumKnowledge, SumLoss
 from svdistill.losses.svd import SVDKnowledge, SVDLoss, align
-from svdistill.losses.transfer import Knowledge, TransferLoss, as_matrices, not_finite, source
+from svdistill.losses.torchdistill_adapter import TorchdistillKnowledge, TorchdistillLoss
+from svdistill.losses.transfer import Knowledge, TransferLoss, as_matrices
 
 __all__ = [
     "DEFAULT_LOSS",
     "OPTIONS",
+    "AttentionKnowledge",
+    "AttentionTransferLoss",
+    "CosineAffinityLoss",
+    "DISTLoss",
+    "DKDLoss",
     "FSPKnowledge",
     "FSPLoss",
     "Knowledge",
+    "LogitStandardizationLoss",
     "LossOptions",
     "LossSpec",
+    "PositionGramKnowledge",
+    "PositionGramLoss",
     "PositionSVDKnowledge",
     "PositionSVDLoss",
     "SVDKnowledge",
     "SVDLoss",
+    "SimilarityKnowledge",
+    "SimilarityPreservingLoss",
     "SoftTargetKnowledge",
     "SoftTargetLoss",
     "SumKnowledge",
     "SumLoss",
+    "TorchdistillKnowledge",
+    "TorchdistillLoss",
     "TransferLoss",
     "added_to_task",
     "align",
@@ -63,6 +88,7 @@ __all__ = [
     "register",
     "registered_specs",
     "require_read",
+    "require_whole_batches",
     "source",
     "titles",
 ]

@@ -71,16 +71,16 @@ def dfv_distance(
         f_p(a) = (1 + u) sqrt((2/beta)^p / p!) a^p
 
     so the difference of two DFVs is a product ``A B^T`` of some 16 columns, and its squared norm
-    the sum of ``(A^T A) o (B^T B)``. Every column of a student stands minus its teacher's once, so
-    the distance of equals is 0, not a rounding error. The number of terms follows from beta;
-    where more than 32 were needed (beta under about 0.2) the definition is evaluated in chunks.
-    Autocast and TF32 are off inside; half precision is computed in float32.
+    is the sum of ``(A^T A) o (B^T B)``. The columns are written as differences of student and
+    teacher, so the distance of equals is 0, not a rounding error. The number of terms follows from
+    beta; where it exceeds 32 (beta under about 0.2) the definition is evaluated in chunks. Autocast
+    and TF32 are off inside; half precision is computed in float32.
 
     Args:
         student_front: [B, D_F, k], entries in [-1, 1]; beyond, the series is too short.
-        student_back: [B, D_B, k], likewise.
-        teacher_front: [B, D_F, k], likewise.
-        teacher_back: [B, D_B, k], likewise.
+        student_back: [B, D_B, k], entries in the same range.
+        teacher_front: [B, D_F, k], the same.
+        teacher_back: [B, D_B, k], the same.
         beta: width of the radial basis function, positive.
 
     Returns:
@@ -118,12 +118,12 @@ def dfv_distance(
     if terms > MAX_TERMS:
         distance = _distance_in_chunks(S_F, S_B, T_F, T_B, beta)
     else:
-        distance = _distance_by_series(S_F, S_B, T_F, T_B, beta, terms)
+        distance = _distance_by_series(S_F, S_B, T_F, T_B, beta=beta, terms=terms)
     return distance.to(student_front.dtype)
 
 
 def series_terms(beta: float, tolerance: float) -> int:
-    """How many terms leave ``exp(x)``, ``|x| <= 2/beta``, short by at most the tolerance.
+    """The number of terms whose sum differs from ``exp(x)``, ``|x| <= 2/beta``, by the tolerance.
 
     Example:
         >>> series_terms(8.0, 2e-8)
@@ -140,17 +140,10 @@ def series_terms(beta: float, tolerance: float) -> int:
 
 
 @uncompiled_if_lowered
-def _distance_by_series(
-    student_front: Tensor,
-    student_back: Tensor,
-    teacher_front: Tensor,
-    teacher_back: Tensor,
-    beta: float,
-    terms: int,
-) -> Tensor:
-    sides = (student_front, student_back, teacher_front, teacher_back)
-    if not is_traced() and is_transformed():  # which derive plain operations to any order
-        with full_precision(student_front.device):
+def _distance_by_series(first: Tensor, *others: Tensor, beta: float, terms: int) -> Tensor:
+    sides = (first, *others)
+    if not is_traced() and is_transformed():  # transforms derive plain operations to any order
+        with full_precision(first.device):
             _, _, G_A, G_B = _products(sides, beta, terms)
             return (G_A * G_B).sum()
     distance: Tensor = _DistanceBySeries.apply(*sides, beta, terms)
@@ -183,17 +176,9 @@ class _DistanceBySeries(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        student_front: Tensor,
-        student_back: Tensor,
-        teacher_front: Tensor,
-        teacher_back: Tensor,
-        beta: float,
-        terms: int,
-    ) -> Tensor:
-        with full_precision(student_front.device):
-            sides = (student_front, student_back, teacher_front, teacher_back)
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        *sides, beta, terms = arguments
+        with full_precision(sides[0].device):
             A, B, G_A, G_B = _products(sides, beta, terms)
             ctx.save_for_backward(*sides, A, B, G_A, _weight(terms, A) * G_B)
         ctx.beta, ctx.terms = beta, terms
@@ -201,36 +186,28 @@ class _DistanceBySeries(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        student_front, student_back, teacher_front, teacher_back, A, B, G_A, G_B = ctx.saved_tensors
+        *sides, A, B, G_A, G_B = ctx.saved_tensors
         if torch.is_grad_enabled():  # what was saved beside the sides has no graph
             with full_precision(A.device):
-                A, B, G_A, G_B = _products(ctx.saved_tensors[:4], ctx.beta, ctx.terms)
+                A, B, G_A, G_B = _products(sides, ctx.beta, ctx.terms)
                 G_B = _weight(ctx.terms, A) * G_B
         half = A.shape[-2] // 2
-        students, teachers = slice(0, half), slice(half, None)
-        gradients: list[Tensor | None] = [None] * 6
+        A_S, A_T = A[..., :half, :], A[..., half:, :]
+        B_S, B_T = B[..., :half, :], B[..., half:, :]
+        G_A_S, G_A_T = G_A[..., :half, :], G_A[..., half:, :]
+        G_B_S, G_B_T = G_B[..., :half, :], G_B[..., half:, :]
+
+        def gradient(place: int, rows: Tensor, gram: Tensor, factor: Tensor) -> Tensor | None:
+            if not ctx.needs_input_grad[place]:
+                return None
+            return 2 * upstream * _rows_gradient(sides[place], rows, gram @ factor, ctx.beta)
+
         with full_precision(A.device):
-            if ctx.needs_input_grad[0]:
-                rows, rows_bar = (
-                    A[..., students, :] + A[..., teachers, :],
-                    G_B[..., students, :] @ A,
-                )
-                gradients[0] = _rows_gradient(student_front, rows, rows_bar, ctx.beta)
-            if ctx.needs_input_grad[1]:
-                rows_bar = (G_A[..., students, :] + G_A[..., teachers, :]) @ B
-                gradients[1] = _rows_gradient(student_back, B[..., students, :], rows_bar, ctx.beta)
-            if ctx.needs_input_grad[2]:
-                rows_bar = (G_B[..., teachers, :] - G_B[..., students, :]) @ A
-                gradients[2] = _rows_gradient(
-                    teacher_front, A[..., teachers, :], rows_bar, ctx.beta
-                )
-            if ctx.needs_input_grad[3]:
-                rows, rows_bar = (
-                    B[..., students, :] - B[..., teachers, :],
-                    -G_A[..., teachers, :] @ B,
-                )
-                gradients[3] = _rows_gradient(teacher_back, rows, rows_bar, ctx.beta)
-            return tuple(None if g is None else 2 * upstream * g for g in gradients)
+            students = gradient(0, A_S + A_T, G_B_S, A), gradient(1, B_S, G_A_S + G_A_T, B)
+            if not any(ctx.needs_input_grad[2:]):
+                return (*students, None, None, None, None)
+            teachers = gradient(2, A_T, G_B_T - G_B_S, A), gradient(3, B_S - B_T, -G_A_T, B)
+            return (*students, *teachers, None, None)
 
 
 def _rows(a: Tensor, beta: float, terms: int) -> Tensor:
@@ -285,14 +262,14 @@ def _distance_in_chunks(
         difference = dfv(student, student_back, beta) - dfv(teacher, teacher_back, beta)
         return difference.square().sum()
 
-    if not is_traced() and is_transformed():  # where nothing can be recomputed
+    if not is_traced() and is_transformed():  # nothing can be recomputed there
         return distance(student_front, teacher_front)
     rows = max(1, CHUNK_ELEMENTS // max(1, student_back.numel()))
     total = student_front.new_zeros(())
     for student, teacher in zip(
         student_front.split(rows, dim=1), teacher_front.split(rows, dim=1), strict=True
     ):
-        # Nothing in it is random; reading a GPU's random state would wait for it.
+        # Nothing in it is random; reading a GPU's random state synchronises with it.
         total = total + checkpoint(
             distance, student, teacher, use_reentrant=False, preserve_rng_state=False
         )

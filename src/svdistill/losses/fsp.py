@@ -13,12 +13,12 @@ from torch import Tensor
 
 from svdistill.common import ArgumentError
 from svdistill.linalg import full_precision, to_working, uncompiled_if_lowered
+from svdistill.losses.finite import require_magnitude
 from svdistill.losses.transfer import (
     Knowledge,
     TransferLoss,
     as_matrices,
     require_channels,
-    require_magnitude,
     require_match,
     require_taps,
 )
@@ -72,41 +72,41 @@ class FSPLoss(TransferLoss):
         students = _gram_matrices(features)
         teachers = knowledge.gram_matrices
         require_match("number of taps", len(students) + 1, len(teachers) + 1, "tap the same stages")
-        elements = 0
-        total = students[0].new_zeros(())
+        distances, elements = [], 0
         for pair, (student, teacher) in enumerate(zip(students, teachers, strict=True)):
-            require_match(
-                f"images at tap {pair}",
-                student.shape[0],
-                teacher.shape[0],
-                "use one batch for both",
-            )
+            images = f"images at tap {pair}"
+            require_match(images, len(student), len(teacher), "use one batch for both")
             require_channels(
                 f"taps {pair} and {pair + 1}", tuple(student.shape[1:]), tuple(teacher.shape[1:])
             )
-            difference = student - teacher.to(student.dtype)
-            total = total + difference.square().sum() / (2 * student.shape[0])
+            # One pass over the matrices in each direction; they are larger than the maps.
+            distances.append(F.mse_loss(student, teacher.to(student.dtype), reduction="sum"))
             elements += student.shape[1] * student.shape[2]
-        return total / elements
+        return torch.stack(distances).sum() / (2 * len(students[0]) * elements)
 
 
 def _gram_matrices(features: Sequence[Tensor]) -> tuple[Tensor, ...]:
     require_taps(features)
     features = [to_working(feature) for feature in features]  # once: most are in two pairs
-    return tuple(
-        _gram_matrix(tap, front, back) for tap, (front, back) in enumerate(pairwise(features))
-    )
-
-
-def _gram_matrix(tap: int, front: Tensor, back: Tensor) -> Tensor:
-    if front.ndim == back.ndim and front.ndim in (4, 5):
-        size = tuple(map(min, zip(front.shape[2:], back.shape[2:], strict=True)))
-        front, back = (_pool(feature_map, size) for feature_map in (front, back))
     # The loss is of fourth order in the maps, and so is what its gradient is made of.
-    largest = torch.finfo(front.dtype).max ** 0.25
-    require_magnitude(tap, front, largest)
-    require_magnitude(tap + 1, back, largest)
-    front, back = as_matrices(front), as_matrices(back)
+    limit = torch.finfo(features[0].dtype).max ** 0.25
+    grams, looked_at = [], None
+    for tap, (front, back) in enumerate(pairwise(features)):
+        if front.ndim == back.ndim and front.ndim in (4, 5):
+            size = tuple(map(min, zip(front.shape[2:], back.shape[2:], strict=True)))
+            pooled = _pool(front, size), _pool(back, size)
+        else:
+            pooled = front, back
+        if looked_at is not front:  # else every entry of the front was looked at as a back
+            require_magnitude(tap, pooled[0], limit)
+        require_magnitude(tap + 1, pooled[1], limit)
+        looked_at = back if pooled[1] is back else None
+        grams.append(_gram_matrix(as_matrices(pooled[0]), as_matrices(pooled[1]), tap))
+    return tuple(grams)
+
+
+@uncompiled_if_lowered
+def _gram_matrix(front: Tensor, back: Tensor, tap: int) -> Tensor:
     if front.shape[1] != back.shape[1]:
         raise ArgumentError(
             f"positions at taps {tap} and {tap + 1}",
@@ -114,13 +114,9 @@ def _gram_matrix(tap: int, front: Tensor, back: Tensor) -> Tensor:
             got=f"{front.shape[1]} and {back.shape[1]}",
             remedy="tap blocks of one sequence length",
         )
-    return _product(front, back)
-
-
-@uncompiled_if_lowered
-def _product(front: Tensor, back: Tensor) -> Tensor:
     with full_precision(front.device):
-        return front.mT @ back / front.shape[1]
+        # The mean over positions, of the map: it has fewer entries than the product.
+        return (front / front.shape[1]).mT @ back
 
 
 def _pool(feature_map: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -132,7 +128,7 @@ def _pool(feature_map: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 def pool_by_gather(feature_map: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Maximum by its place: CUDA's pooling has no backward pass that repeats its bits."""
+    """Maximum by its place: CUDA's pooling has no deterministic backward pass."""
     _, places = _max_pool(size)(feature_map.detach(), size, return_indices=True)
     return feature_map.flatten(2).gather(2, places.flatten(2)).unflatten(2, size)
 

@@ -1,134 +1,18 @@
-"""Relations of positions: left singular vectors, which need no equal channels."""
+"""Relations of positions: left singular vectors, for any number of channels."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from svdistill.common import ArgumentError, require_choice, require_count
-from svdistill.linalg import full_precision, to_working, truncated_svd, uncompiled_if_lowered
-from svdistill.losses.transfer import (
-    REDUCTIONS,
-    Knowledge,
-    TransferLoss,
-    as_matrices,
-    require_match,
-    require_taps,
-)
-
-# Class token, distillation token, registers. More of them, and the sequence is no square grid.
-MOST_PREFIX_TOKENS: Final = 16
-
-
-def by_position(feature: Tensor) -> Tensor:
-    """A map [B, D, ...] as [B, ..., D], tokens [B, T, D] or vectors [B, 1, D]; to compute in."""
-    positions = feature.movedim(1, -1) if feature.ndim in (4, 5) else as_matrices(feature)
-    return to_working(positions)
-
-
-def require_positions(features: Sequence[Tensor]) -> None:
-    """Raise `ArgumentError` if there is only one position in all of the features."""
-    if all(as_matrices(feature).shape[1] == 1 for feature in features):
-        raise ArgumentError(
-            "positions",
-            expected="2 or more in one of the taps, which are related to each other",
-            got=f"one, in features of shapes {[list(feature.shape) for feature in features]}",
-            remedy="tap modules before the pooling",
-        )
-
-
-def on_one_grid(tap: int, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Bring two features to the same positions: the finer grid is averaged to the coarser one.
-
-    Args:
-        tap: its number, for messages.
-        student: [B, H, W, C], [B, T, H, W, C] or tokens [B, T, C].
-        teacher: likewise, with channels of its own.
-
-    Returns:
-        Both as [B, N, C]. As many tokens as the other has positions stay as they are; else they are
-        a square grid, and those before it are left out.
-
-    Raises:
-        ArgumentError: tokens that are no square grid where one is needed; a grid of three
-            dimensions beside another of two.
-
-    Example:
-        >>> import torch
-        >>> student, teacher = on_one_grid(0, torch.rand(2, 7, 7, 5), torch.rand(2, 197, 3))
-        >>> student.shape, teacher.shape
-        (torch.Size([2, 49, 5]), torch.Size([2, 49, 3]))
-    """
-    grids = student.shape[1:-1], teacher.shape[1:-1]
-    a_sequence = min(map(len, grids)) == 1
-    if grids[0] != grids[1] and not (a_sequence and math.prod(grids[0]) == math.prod(grids[1])):
-        tokens, grid = min(grids, key=len), max(grids, key=len)
-        # A line of positions, as of a 1-D convolution, is no square grid of tokens.
-        on_a_line = tokens != (1,) and len(grid) == 2 and min(grid) == 1 < max(grid)
-        student, teacher = (_as_grid(tap, positions) for positions in (student, teacher))
-        if student.ndim != teacher.ndim or (a_sequence and on_a_line):
-            raise ArgumentError(
-                f"positions at tap {tap}",
-                expected="two grids of as many dimensions, or as many positions in both",
-                got=f"{list(grids[0])} and {list(grids[1])}",
-                remedy="tap modules of equal layout in both networks",
-            )
-        size = tuple(map(min, zip(student.shape[1:-1], teacher.shape[1:-1], strict=True)))
-        student, teacher = (_pool(positions, size) for positions in (student, teacher))
-    return student.flatten(1, -2), teacher.flatten(1, -2)
-
-
-def _as_grid(tap: int, positions: Tensor) -> Tensor:
-    """Tokens [B, T, C] behind their prefix as a square grid [B, H, W, C], which stays."""
-    if positions.ndim > 3:
-        return positions
-    length = positions.shape[1]
-    side = math.isqrt(length)
-    prefix = length - side**2
-    if prefix > MOST_PREFIX_TOKENS:
-        raise ArgumentError(
-            f"positions at tap {tap}",
-            expected="a square grid of tokens, to be compared with another grid, behind at most "
-            f"{MOST_PREFIX_TOKENS} prefix tokens",
-            got=f"{length} tokens",
-            remedy="tap maps [B, D, H, W], or as many tokens in both networks",
-        )
-    return positions[:, prefix:].unflatten(1, (side, side))
-
-
-def _pool(positions: Tensor, size: tuple[int, ...]) -> Tensor:
-    """[B, ..., C] of two or three dimensions average-pooled to a size."""
-    if len(size) == 3:
-        maps = F.adaptive_avg_pool3d(positions.movedim(-1, 1), (size[0], size[1], size[2]))
-        return maps.movedim(1, -1)
-    if positions.device.type == "cuda" and torch.are_deterministic_algorithms_enabled():
-        return pool_by_products(positions, (size[0], size[1]))
-    maps = F.adaptive_avg_pool2d(positions.movedim(-1, 1), (size[0], size[1]))
-    return maps.movedim(1, -1)
-
-
-def pool_by_products(positions: Tensor, size: tuple[int, int]) -> Tensor:
-    """The same by matrix products: CUDA's pooling has no backward pass that repeats its bits."""
-    rows, columns = (
-        _averaging(finer, coarser, positions)
-        for finer, coarser in zip(positions.shape[1:3], size, strict=True)
-    )
-    with full_precision(positions.device):
-        return torch.einsum("ih,bhwc,jw->bijc", rows, positions, columns)
-
-
-def _averaging(finer: int, coarser: int, like: Tensor) -> Tensor:
-    """[coarser, finer]: row i averages the places from floor(i f/c) to ceil((i + 1) f/c)."""
-    row = torch.arange(coarser, device=like.device)[:, None]
-    start, end = row * finer // coarser, ((row + 1) * finer + coarser - 1) // coarser
-    place = torch.arange(finer, device=like.device)
-    return ((place >= start) & (place < end)).to(like.dtype) / (end - start)
+from svdistill.common import require_count
+from svdistill.linalg import full_precision, truncated_svd, uncompiled_if_lowered
+from svdistill.losses.position_loss import PositionLoss
+from svdistill.losses.transfer import Knowledge, require_match
 
 
 @dataclass(frozen=True)
@@ -143,7 +27,7 @@ class PositionSVDKnowledge(Knowledge):
     left_vectors: tuple[Tensor, ...]
 
 
-class PositionSVDLoss(TransferLoss):
+class PositionSVDLoss(PositionLoss):
     """Distance of a student's relations between positions from its teacher's.
 
     Each tapped map is a matrix ``M`` of N positions by channels, with left singular vectors ``u_i``
@@ -154,20 +38,24 @@ class PositionSVDLoss(TransferLoss):
     ``A`` [N, N] is the Gram matrix ``M M^T``, cut to rank k and normalised. So a term is
     ``2 - 2 sum_ij w_T,i w_S,j (u_T,i . u_S,j)^2`` with ``w = sigma^2 / ||sigma^2||_2``: between 0
     and 2, whatever the channels are, their number, order and scale, and the vectors' signs. A zero
-    map's ``A`` is 0. One position relates to nothing, so a tap that has no more adds nothing.
+    map's ``A`` is 0. A tap with a single position adds nothing.
 
     Where the grids differ, the finer one is average-pooled to the coarser one: the student's map
     before it is decomposed, the teacher's vectors after, since ``(P U) diag(sigma^2) (P U)^T`` is
     the Gram matrix of the pooled map. Tokens [B, T, D] are then a square grid behind their
-    ``T - floor(sqrt T)^2`` prefix tokens (a class token, registers), which are left out.
+    ``T - floor(sqrt T)^2`` prefix tokens (a class token, registers), which are left out. With
+    `grid`, both networks' maps are first average-pooled to at most grid x grid positions, which
+    costs less and lets a store keep fewer numbers.
 
-    Unlike `SVDLoss` it relates no tap to the next: that follows where each tap's ``A`` agrees.
+    Unlike `SVDLoss` it does not relate a tap to the next.
 
     Args:
-        num_vectors: singular vectors k per tap. One says where a map is active, in one pattern for
-            all channels; the next few, which of its parts are told apart. Of trained networks' maps
-            four leave little of ``M M^T`` out, for about what `SVDLoss` with as many costs.
+        num_vectors: singular vectors k per tap. The first says where a map is active, in one
+            pattern for all channels; the next few distinguish its parts. In trained networks four
+            hold most of ``M M^T``, at about the cost of `SVDLoss` with as many.
         reduction: over images, `"sum"` as in `SVDLoss` or `"mean"`.
+        grid: most positions a side (of tokens: of their square grid); None or 0 for all. Knowledge
+            on a coarser grid is compared on that one; on a finer grid it is refused.
 
     Raises:
         ArgumentError: at construction for a wrong option; in use for taps of one position each, or
@@ -190,34 +78,31 @@ class PositionSVDLoss(TransferLoss):
     no image depends on the others, and what is kept of a teacher grows with N k, not N^2 or N D.
     """
 
-    needs_logits = False
-    compares_channels = False
     knowledge_type = PositionSVDKnowledge
 
-    def __init__(self, num_vectors: int = 4, reduction: str = "sum") -> None:
-        super().__init__()
+    def __init__(
+        self, num_vectors: int = 4, reduction: str = "sum", grid: int | None = None
+    ) -> None:
         require_count("num_vectors", num_vectors)
-        require_choice("reduction", reduction, REDUCTIONS)
+        super().__init__(grid, reduction)
         self.num_vectors = num_vectors
-        self.reduction = reduction
 
     @torch.no_grad()
     def extract(self, features: Sequence[Tensor], logits: Tensor | None) -> PositionSVDKnowledge:
         """Singular values and left vectors of every tap."""
-        require_taps(features, at_least=1)
-        require_positions(features)
         values, vectors = [], []
-        for feature in features:
-            positions = by_position(feature)
+        for positions in self.positions(features):
             sigma, U = _left_svd(positions.flatten(1, -2), self.num_vectors)
             values.append(F.pad(sigma, (0, self.num_vectors - sigma.shape[1])))
             vectors.append(U.unflatten(1, positions.shape[1:-1]))
         return PositionSVDKnowledge(tuple(values), tuple(vectors))
 
     def can_read(self, knowledge: Knowledge) -> bool:
-        """Whether it holds k singular values or more at each tap."""
-        return isinstance(knowledge, PositionSVDKnowledge) and all(
-            values.shape[-1] >= self.num_vectors for values in knowledge.singular_values
+        """Whether it holds k singular values or more at each tap, on grids that are not finer."""
+        return (
+            isinstance(knowledge, PositionSVDKnowledge)
+            and all(values.shape[-1] >= self.num_vectors for values in knowledge.singular_values)
+            and self.on_grid(knowledge.left_vectors)
         )
 
     def select(self, knowledge: Knowledge) -> PositionSVDKnowledge:
@@ -225,53 +110,17 @@ class PositionSVDLoss(TransferLoss):
         known: PositionSVDKnowledge = super().select(knowledge)
         return known.map(lambda tensor: tensor[..., : self.num_vectors])
 
-    def forward(
-        self,
-        features: Sequence[Tensor],
-        logits: Tensor,
-        knowledge: PositionSVDKnowledge,
-        labels: Tensor | None = None,
-    ) -> Tensor:
-        """The loss of a student's features against a teacher's knowledge."""
-        require_taps(features, at_least=1)
-        require_positions(features)
-        require_match(
-            "number of taps", len(features), len(knowledge.left_vectors), "tap the same stages"
-        )
-        distances = [
-            self._distance(tap, feature, sigma_T, U_T)
-            for tap, (feature, sigma_T, U_T) in enumerate(
-                zip(features, knowledge.singular_values, knowledge.left_vectors, strict=True)
-            )
-        ]
-        if all(distance is None for distance in distances):
-            raise ArgumentError(
-                "positions",
-                expected="2 or more that student and teacher share in one of the taps",
-                got=f"one, in taps {list(range(len(distances)))}",
-                remedy="tap modules before the pooling, of height and width that are alike",
-            )
-        total = torch.stack([distance for distance in distances if distance is not None]).sum()
-        return total if self.reduction == "sum" else total / features[0].shape[0]
-
-    def _distance(self, tap: int, feature: Tensor, sigma_T: Tensor, U_T: Tensor) -> Tensor | None:
-        """The distances [B] of one tap; None of a single position."""
+    def distance(self, student: Tensor, *teacher: Tensor) -> Tensor:
+        """The distances [B] of one tap, from the teacher's values and vectors."""
+        sigma_T, U_T = teacher
         k = self.num_vectors
         require_match("num_vectors", k, sigma_T.shape[1], "`select` cuts richer knowledge")
-        require_match(
-            f"images at tap {tap}", feature.shape[0], U_T.shape[0], "use one batch for both"
-        )
-        positions = by_position(feature)
-        M, U_T = on_one_grid(tap, positions, U_T.to(positions.dtype))
-        if M.shape[1] == 1:
-            return None
-        sigma_S, U_S = _left_svd(M, k)
-        sigma_T = sigma_T[:, : U_T.shape[2]].to(M.dtype)
-        return _relation_distance(U_T, sigma_T, U_S, sigma_S)
+        sigma_S, U_S = _left_svd(student, k)
+        return _relation_distance(U_T, sigma_T[:, : U_T.shape[2]], U_S, sigma_S)
 
     def extra_repr(self) -> str:
         """The options, for ``print(loss)``."""
-        return f"num_vectors={self.num_vectors}, reduction={self.reduction!r}"
+        return f"num_vectors={self.num_vectors}, {super().extra_repr()}"
 
 
 def _left_svd(matrices: Tensor, k: int) -> tuple[Tensor, Tensor]:

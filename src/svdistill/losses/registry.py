@@ -2,90 +2,57 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
-from svdistill.common import ArgumentError, SVDistillError, import_attribute, nearest
+from svdistill.common import ArgumentError, nearest
+from svdistill.losses.attention_transfer import AttentionTransferLoss
+from svdistill.losses.dist import DISTLoss
+from svdistill.losses.dkd import DKDLoss
 from svdistill.losses.fsp import FSPLoss
+from svdistill.losses.position_gram import CosineAffinityLoss, PositionGramLoss
 from svdistill.losses.position_svd import PositionSVDLoss
-from svdistill.losses.soft_target import SoftTargetLoss
+from svdistill.losses.similarity_preserving import SimilarityPreservingLoss
+from svdistill.losses.soft_target import LogitStandardizationLoss, SoftTargetLoss
+from svdistill.losses.spec import OBJECT_PREFIX, LossSpec, logit_spec, spec_of_code
 from svdistill.losses.svd import SVDLoss
 from svdistill.losses.transfer import TransferLoss
+from svdistill.parallel import launched_size
 
-# What a configuration says of a loss that was given as a Python object, before its class's name.
-OBJECT_PREFIX: Final = "object:"
+# The options that a configuration has, with its values where the loss does not read them.
+OPTIONS: Final[Mapping[str, Any]] = MappingProxyType(
+    {
+        "num_vectors": 1,
+        "beta": 8.0,
+        "gradient": "exact",
+        "temperature": 4.0,
+        "grid": 0,
+        "nontarget_weight": 8.0,
+    }
+)
 
-_NONE: Final[Mapping[str, Any]] = MappingProxyType({})
+_OF_SVD: Final = {name: OPTIONS[name] for name in ("num_vectors", "beta", "gradient")}
 
-
-@dataclass(frozen=True)
-class LossSpec:
-    """One way to teach, as the command line, configurations, stores and reports know it.
-
-    Attributes:
-        name: as `--loss` takes it.
-        build: makes the loss from its options, given by keyword.
-        title: as tables call it.
-        options: options of a configuration that it reads, and what they are by default.
-        clipped: whether its gradient is bounded where it is added to another loss. Where it is
-            not, it counts as part of the task, as a further loss on logits does.
-        weight: option of a configuration that multiplies it where it counts as part of the task.
-        stages: stages of training in its paper; tables say so where a run has one instead of two.
-        compact: whether its knowledge of an image is small enough to keep that of all on disk.
-
-    Example:
-        >>> loss_specs("svd")[0].title
-        'SVD'
-    """
-
-    name: str
-    build: Callable[..., TransferLoss]
-    title: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    clipped: bool = True
-    weight: str = ""
-    stages: int = 1
-    compact: bool = False
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """What it reads, of `taps`, `logits` and `labels`."""
-        loss, kinds = self.build(**self.options), ("taps", "logits", "labels")
-        return frozenset(kind for kind in kinds if getattr(loss, f"needs_{kind}"))
-
+_OF_POSITIONS: Final = {"num_vectors": 4, "grid": 0}
 
 _SPECS: Final[dict[str, LossSpec]] = {
     spec.name: spec
     for spec in (
-        LossSpec(
-            "svd",
-            SVDLoss,
-            "SVD",
-            {"num_vectors": 1, "beta": 8.0, "gradient": "exact"},
-            compact=True,
-        ),
+        LossSpec("svd", SVDLoss, "SVD", _OF_SVD, compact=True),
         LossSpec("fsp", FSPLoss, "FSP", stages=2),
-        LossSpec("position_svd", PositionSVDLoss, "position SVD", {"num_vectors": 4}, compact=True),
-        LossSpec(
-            "soft_target",
-            SoftTargetLoss,
-            "soft target",
-            {"temperature": 4.0},
-            clipped=False,
-            weight="soft_target_weight",
-            compact=True,
-        ),
+        LossSpec("position_svd", PositionSVDLoss, "position SVD", _OF_POSITIONS, compact=True),
+        logit_spec("soft_target", SoftTargetLoss, "soft target", {"temperature": 4.0}),
+        LossSpec("position_gram", PositionGramLoss, "Gram of positions", {"grid": 8}),
+        LossSpec("cosine", CosineAffinityLoss, "cosines of positions", {"grid": 8}),
+        LossSpec("at", AttentionTransferLoss, "attention transfer"),
+        LossSpec("sp", SimilarityPreservingLoss, "similarity of images"),
+        logit_spec("dkd", DKDLoss, "DKD", {"temperature": 4.0, "nontarget_weight": 8.0}),
+        logit_spec("dist", DISTLoss, "DIST", {"temperature": 4.0}),
+        logit_spec("lskd", LogitStandardizationLoss, "standardised logits", {"temperature": 2.0}),
     )
 }
-
-# The options that a configuration has; what it says where its loss does not read them.
-OPTIONS: Final[Mapping[str, Any]] = MappingProxyType(
-    {**_SPECS["svd"].options, **_SPECS["soft_target"].options}
-)
 
 DEFAULT_LOSS: Final = "position_svd+soft_target"
 
@@ -110,28 +77,19 @@ def register(spec: LossSpec) -> None:
         svdistill.common.errors.ArgumentError: name: expected a loss's name that is not taken, \
 got 'svd'; choose another
     """
-    if not spec.name.isidentifier():
+    allowed = "letters, digits and underscores"
+    if spec.name.isidentifier():
+        allowed = "a loss's name that is not taken"
+    if not spec.name.isidentifier() or _SPECS.get(spec.name, spec) != spec:
+        got = repr(spec.name)
+        raise ArgumentError("name", expected=allowed, got=got, remedy="choose another")
+    if unknown := [option for option in spec.options if option not in OPTIONS]:
         raise ArgumentError(
-            "name",
-            expected="letters, digits and underscores",
-            got=repr(spec.name),
-            remedy="choose such a name",
+            f"options of {spec.name}",
+            expected=f"some of {', '.join(OPTIONS)}, which a configuration has",
+            got=repr(unknown[0]),
+            remedy="let build set it",
         )
-    if _SPECS.get(spec.name, spec) != spec:
-        raise ArgumentError(
-            "name",
-            expected="a loss's name that is not taken",
-            got=repr(spec.name),
-            remedy="choose another",
-        )
-    for option in spec.options:
-        if option not in OPTIONS:
-            raise ArgumentError(
-                f"options of {spec.name}",
-                expected=f"some of {', '.join(OPTIONS)}, which a configuration has",
-                got=repr(option),
-                remedy="let build set it",
-            )
     if not spec.clipped and "taps" in spec.needs:
         raise ArgumentError(
             f"clipped of {spec.name}",
@@ -156,9 +114,7 @@ def loss_specs(loss: str) -> tuple[LossSpec, ...]:
     """The entries of a loss or of a sum of losses; the user's own code is imported.
 
     Args:
-        loss: names of registered losses and `module:Class`, joined by `+`. A class of the user's
-            own is built without arguments; a parameter of it that is named like an option of a
-            configuration gets that option.
+        loss: names of registered losses, `module:Class` and `torchdistill:NAME`, joined by `+`.
 
     Raises:
         ArgumentError: a name that is not known, code that cannot be imported or is no
@@ -170,12 +126,13 @@ def loss_specs(loss: str) -> tuple[LossSpec, ...]:
     """
     names = _names(loss)
     return tuple(
-        _spec_of_code(name) if is_own(name) else _registered(name, whole=loss) for name in names
+        spec_of_code(name, OPTIONS) if is_own(name) else _registered(name, whole=loss)
+        for name in names
     )
 
 
 def titles(loss: str) -> tuple[str, ...]:
-    """What tables call the losses of a sum; nothing is imported, and any text has a title.
+    """What tables call the losses of a sum; nothing is imported, and any text is accepted.
 
     Example:
         >>> titles("svd+soft_target"), titles("my_package.losses:HintLoss")
@@ -203,7 +160,7 @@ def reads(loss: str, option: str) -> bool:
 
 
 def may_read(loss: str, option: str) -> bool:
-    """The same, but that a loss of the user's own code, which is not imported, may read any.
+    """Whether a loss reads an option, where one of the user's own code may read any.
 
     Example:
         >>> may_read("my_package.losses:HintLoss", "beta"), may_read("fsp", "beta")
@@ -224,7 +181,7 @@ def is_own(loss: str) -> bool:
 
 
 def is_imported(loss: str) -> bool:
-    """Whether no code need be run to build a loss, since this process has imported it."""
+    """Whether this process has imported the code of a loss, so that building it runs no more."""
     return all(not is_own(name) or name.partition(":")[0] in sys.modules for name in _split(loss))
 
 
@@ -248,20 +205,33 @@ def require_read(config: LossOptions) -> None:
         value = getattr(config, option)
         if option in read or value in usual:
             continue
-        readers = [
-            *(spec.name for spec in _SPECS.values() if option in spec.options),
-            *(f"{spec.name} beside another" for spec in _SPECS.values() if option == spec.weight),
-        ]
+        readers = [spec.name for spec in _SPECS.values() if option in spec.options]
+        added = [spec.name for spec in _SPECS.values() if option == spec.weight]
+        named = " or ".join(readers or added) + (" beside another" if added else "")
         raise ArgumentError(
             option,
             expected=f"nothing beside --loss {config.loss}, which does not read it",
             got=repr(value),
-            remedy=f"leave it out, or choose a loss that does: {' or '.join(readers)} reads it",
+            remedy=f"leave it out, or choose a loss that does: {named} reads it",
         )
 
 
+def require_whole_batches(config: LossOptions) -> None:
+    """Raise `ArgumentError` for a loss that relates images beside batches that come in parts."""
+    if getattr(config, "accumulate", 1) == 1 and launched_size() == 1:
+        return
+    for spec in loss_specs(config.loss):
+        if build_loss(spec, config).relates_images:
+            raise ArgumentError(
+                "loss",
+                expected="losses that relate no images, beside accumulate or several processes",
+                got=repr(spec.name),
+                remedy="train in one process and without accumulate, or choose another loss",
+            )
+
+
 def added_to_task(specs: tuple[LossSpec, ...]) -> tuple[LossSpec, ...]:
-    """Those of a sum's entries that count as part of the task: not clipped, beside one that is."""
+    """The entries of a sum that count as part of the task: those not clipped, beside others."""
     if not any(spec.clipped for spec in specs):
         return ()
     return tuple(spec for spec in specs if not spec.clipped)
@@ -282,7 +252,7 @@ def losses_text() -> str:
 
 
 def object_name(loss: TransferLoss) -> str:
-    """What a configuration says of a loss that was given as an object.
+    """The name in a configuration of a loss that was given as an object.
 
     Raises:
         ArgumentError: it is no `TransferLoss`.
@@ -298,7 +268,7 @@ def object_name(loss: TransferLoss) -> str:
 
 
 def _usual_values() -> dict[str, list[Any]]:
-    """Of every option: what it is by default with any loss. Such a value may be left over."""
+    """Of every option, its defaults with any loss; such a value may be left from another loss."""
     usual: dict[str, list[Any]] = {option: [value] for option, value in OPTIONS.items()}
     for spec in _SPECS.values():
         for option, value in spec.options.items():
@@ -331,69 +301,8 @@ def _registered(name: str, whole: str) -> LossSpec:
     close = nearest(name.lower(), _SPECS)
     raise ArgumentError(
         "loss",
-        expected=f"one of {', '.join(map(repr, _SPECS))}, module:Class of your own code, or "
-        "several, joined by '+'",
+        expected=f"one of {', '.join(map(repr, _SPECS))}, torchdistill:NAME, module:Class of "
+        "your own code, or several, joined by '+'",
         got=repr(name) if name == whole else f"{name!r} in {whole!r}",
         remedy=close if close.startswith("did") else "choose one of these",
-    )
-
-
-def _spec_of_code(name: str) -> LossSpec:
-    """The entry of a class, or of a function that builds a loss, of the user's own code."""
-    if name.startswith(OBJECT_PREFIX):
-        return LossSpec(name, _not_given, name.removeprefix(OBJECT_PREFIX))
-    found = import_attribute(name, "loss")
-    if not callable(found) or isinstance(found, TransferLoss):
-        raise ArgumentError(
-            "loss",
-            expected="a class that is a TransferLoss, or a function that returns one",
-            got=type(found).__name__,
-            remedy=f"let {name} be one, or give the object to svdistill.distill as loss=",
-        )
-
-    def build(**options: Any) -> TransferLoss:
-        try:
-            loss = found(**options)
-        except SVDistillError:
-            raise
-        except Exception as error:  # the user's class may fail in any way
-            raise ArgumentError(
-                "loss",
-                expected=f"{name} to be built from {' and '.join(options) or 'nothing'}",
-                got=f"{type(error).__name__}: {error}",
-                remedy=f"of its parameters, only {', '.join(OPTIONS)} are given",
-            ) from error
-        if not isinstance(loss, TransferLoss):
-            raise ArgumentError(
-                "loss",
-                expected="a class that is a TransferLoss, or a function that returns one",
-                got=f"{name}, which makes {type(loss).__name__}",
-                remedy="derive it from svdistill.TransferLoss",
-            )
-        return loss
-
-    return LossSpec(name, build, name.rpartition(":")[2], _options_of(found))
-
-
-def _options_of(build: Callable[..., Any]) -> dict[str, Any]:
-    """The parameters that are named like options, with their own defaults where they have any."""
-    try:
-        parameters = inspect.signature(build).parameters
-    except ValueError:  # some of C have none
-        return {}
-    return {
-        name: usual
-        if parameters[name].default is inspect.Parameter.empty
-        else parameters[name].default
-        for name, usual in OPTIONS.items()
-        if name in parameters
-    }
-
-
-def _not_given() -> TransferLoss:
-    raise ArgumentError(
-        "loss",
-        expected="the object itself, since the configuration was made with one",
-        got="nothing",
-        remedy="give it to svdistill.distill as loss=, or name it module:Class",
     )

@@ -30,7 +30,7 @@ class SumLoss(TransferLoss):
         weights: one finite number for each.
 
     Raises:
-        ArgumentError: no losses, as many weights as there are not losses, or one not finite.
+        ArgumentError: no losses, another number of weights than losses, or one not finite.
 
     Example:
         >>> from svdistill.losses.fsp import FSPLoss
@@ -66,13 +66,14 @@ class SumLoss(TransferLoss):
         self.needs_logits = any(loss.needs_logits for loss in losses)
         self.needs_labels = any(loss.needs_labels for loss in losses)
         self.compares_channels = any(loss.compares_channels for loss in losses)
+        self.relates_images = any(loss.relates_images for loss in losses)
 
     def extract(self, features: Sequence[Tensor], logits: Tensor | None) -> SumKnowledge:
         """The knowledge of every part."""
         return SumKnowledge(tuple(loss.extract(features, logits) for loss in self._parts()))
 
     def select(self, knowledge: Knowledge) -> SumKnowledge:
-        """What each part reads, from wherever it is found."""
+        """What each part reads, found anywhere in the knowledge."""
         return SumKnowledge(tuple(loss.select(knowledge) for loss in self._parts()))
 
     def forward(
@@ -93,7 +94,7 @@ class SumLoss(TransferLoss):
         part: BatchPart | None,
         labels: Tensor | None = None,
     ) -> Tensor:
-        """See `TransferLoss.of_part`; each loss has a reduction of its own."""
+        """See `TransferLoss.of_part`; each loss has its own reduction."""
         # Once for all parts, so that their gradients are added up before they are narrowed.
         features = [to_working(feature) for feature in features]
         logits = to_working(logits) if self.needs_logits else logits

@@ -1,4 +1,4 @@
-"""The paper's loss: a student relates its singular vectors as its teacher relates its own."""
+"""The paper's loss: distances of distillation feature vectors between consecutive taps."""
 
 from __future__ import annotations
 

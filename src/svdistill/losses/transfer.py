@@ -1,145 +1,20 @@
-"""The two halves of every transfer loss, and the checks that losses share."""
+"""The two halves of every transfer loss, and what losses share: checks and scaling."""
 
 from __future__ import annotations
 
 import abc
 import dataclasses
 import inspect
-import math
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
 from typing import Any, Final, Self
 
 import torch
 from torch import Tensor, nn
 
-from svdistill.common import ArgumentError, TrainingError
+from svdistill.common import ArgumentError
 from svdistill.linalg import may_branch
+from svdistill.losses.finite import not_finite, source
 from svdistill.parallel import BatchPart
-
-REMEDY = (
-    "look for NaN or inf in the images and in the tapped features; "
-    "lower the learning rate if training diverged"
-)
-
-SHOWN = 5  # images named in a message
-
-
-def guard(loss: TransferLoss, arguments: Sequence[Any], value: Tensor) -> None:
-    """Let the backward pass of a loss that is not finite raise, before any gradient is made.
-
-    A forward hook of every `TransferLoss`. It does nothing in traced code, nor on an accelerator,
-    where the `Distiller` finds such a loss some steps later.
-    """
-    if not value.requires_grad or len(arguments) < 3 or not may_branch(value.device):
-        return
-    features, logits, knowledge = arguments[:3]
-    # Not the graph's own tensors: their hook would keep them, and the graph, alive for good.
-    logits = logits.detach() if loss.needs_logits else None
-    seen: list[Any] = [[feature.detach() for feature in features], logits, knowledge]
-    finite = value.detach()
-
-    def look(_gradient: Tensor) -> None:
-        if not may_branch(finite.device) or bool(finite.isfinite().all()):
-            seen.clear()
-            return
-        raise not_finite(type(loss).__name__, finite, source(*seen) if seen else "")
-
-    value.register_hook(look)
-
-
-def not_finite(name: str, value: Tensor, source: str = "") -> TrainingError:
-    """The error of a loss, and where it comes from."""
-    return TrainingError(
-        name,
-        expected="a finite number",
-        got=f"{float(value.detach())}{source}",
-        remedy=REMEDY,
-    )
-
-
-def source(
-    features: Sequence[Tensor],
-    logits: Tensor | None,
-    knowledge: Knowledge | None,
-    taps: Sequence[str] | None = None,
-) -> str:
-    """Which of a loss's inputs is not finite, as the end of a phrase; else which is the largest.
-
-    Args:
-        features: the student's, by tap.
-        logits: the student's, or None where no loss reads them.
-        knowledge: the teacher's.
-        taps: paths of the features; their numbers, if None.
-
-    Example:
-        >>> source([torch.ones(2, 3), torch.tensor([[1.0], [float("nan")]])], None, None)
-        ", from the student's tap 1: NaN in image 1 of 2"
-    """
-    names = [f"tap {tap}" for tap in range(len(features))]
-    if taps is not None:
-        names = [f"tap {path!r}" for path in taps]
-    inputs = [(f"the student's {name}", tap) for name, tap in zip(names, features, strict=True)]
-    if logits is not None:
-        inputs.append(("the student's logits", logits))
-    inputs += [(f"the teacher's {name}", tensor) for name, tensor in _named(knowledge, names)]
-    for name, tensor in inputs:
-        broken = _broken_images(tensor)
-        if broken:
-            return f", from {name}: {broken}"
-    largest = {name: float(tensor.abs().amax()) for name, tensor in inputs if tensor.numel()}
-    if not largest:
-        return ""
-    name = max(largest, key=lambda one: largest[one])
-    return f", from finite numbers up to {largest[name]:.1e} at {name}, too large for this loss"
-
-
-def _broken_images(tensor: Tensor) -> str:
-    """In which images of [B, ...] there is NaN or infinity, or nothing."""
-    images = (~tensor.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
-    if not images:
-        return ""
-    what = "NaN" if bool(tensor.isnan().any()) else "infinity"
-    shown = ", ".join(map(str, images[:SHOWN])) + (", ..." if len(images) > SHOWN else "")
-    return f"{what} in image{'s' if len(images) > 1 else ''} {shown} of {len(tensor)}"
-
-
-def _named(
-    value: Any, taps: Sequence[str], name: str = "knowledge"
-) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of a knowledge with its field's name, and its tap's where each has one."""
-    if isinstance(value, Tensor):
-        yield name, value
-    elif isinstance(value, tuple):
-        places = {
-            len(taps): [f" at {tap}" for tap in taps],
-            len(taps) - 1: [f" at {front} and {back}" for front, back in pairwise(taps)],
-        }.get(len(value), [""] * len(value))
-        for place, item in zip(places, value, strict=True):
-            yield from _named(item, taps, name + place if isinstance(item, Tensor) else name)
-    elif dataclasses.is_dataclass(value):
-        for field in dataclasses.fields(value):
-            yield from _named(getattr(value, field.name), taps, field.name.replace("_", " "))
-
-
-def require_magnitude(tap: int, features: Tensor, limit: float) -> None:
-    """Raise `TrainingError` if a finite map has entries that its loss cannot multiply.
-
-    One that is not finite makes a loss that is not, which says so itself.
-    """
-    if not may_branch(features.device) or features.numel() == 0:
-        return
-    # Several times as fast as a norm is, where the map lies as it was made.
-    smallest, largest = map(float, torch.aminmax(features.detach()))
-    largest = max(-smallest, largest)
-    if limit < largest < math.inf:
-        raise TrainingError(
-            f"features at tap {tap}",
-            expected=f"magnitudes of at most {limit:.0e}, whose products the dtype holds",
-            got=f"{largest:.1e}",
-            remedy=REMEDY,
-        )
-
 
 REDUCTIONS: Final = ("sum", "mean")
 
@@ -202,13 +77,15 @@ class TransferLoss(nn.Module, abc.ABC):
 
     Attributes:
         needs_taps: whether the features are read at all.
-        needs_logits: whether `extract` reads the teacher's logits. Where it does not, a teacher is
-            run to its last tap only, and `extract` is given None for them.
-        needs_labels: whether `forward` reads the labels. Where it does not, it is not given them.
+        needs_logits: whether `extract` reads the teacher's logits. Otherwise a teacher is run to
+            its last tap only, and `extract` is given None for them.
+        needs_labels: whether `forward` reads the labels. Otherwise it is not given them.
         compares_channels: whether a student's tap must have its teacher's number of channels.
+        relates_images: whether the loss of an image depends on the others of its batch. Such a loss
+            refuses a part of a batch.
         knowledge_type: what `extract` returns, by which `select` finds it in a sum.
-        reduction: over images, `"mean"` or `"sum"`: by it the parts of a batch are put together
-            that several processes have.
+        reduction: over images, `"mean"` or `"sum"`; determines how the losses of a batch's parts
+            are combined.
 
     Raises:
         ArgumentError: `needs_labels`, and a `forward` that takes none.
@@ -218,6 +95,7 @@ class TransferLoss(nn.Module, abc.ABC):
     needs_logits: bool = True
     needs_labels: bool = False
     compares_channels: bool = True
+    relates_images: bool = False
     knowledge_type: type[Knowledge] = Knowledge
     reduction: str = "mean"
 
@@ -259,19 +137,26 @@ class TransferLoss(nn.Module, abc.ABC):
     ) -> Tensor:
         """The loss of this process's part of a batch.
 
-        Its mean over the processes is the loss of the whole batch, as long as the loss relates no
-        image to another.
+        Its mean over the processes is the loss of the whole batch.
 
         Args:
             features: as `forward` takes them, of this part.
-            logits: likewise.
-            knowledge: likewise.
+            logits: the same.
+            knowledge: the same.
             part: None where the process has the whole batch.
             labels: [B], int64, of this part; a negative one is of an image without a label.
 
         Raises:
-            ArgumentError: no labels for a loss that reads them.
+            ArgumentError: no labels for a loss that reads them, or only a part of the batch for
+                one that relates images.
         """
+        if self.relates_images and part is not None and part.images != len(logits):
+            raise ArgumentError(
+                type(self).__name__,
+                expected=f"all {part.images} images of a batch at once, since it relates them",
+                got=f"{len(logits)} of them",
+                remedy="train in one process and without accumulate, or choose another loss",
+            )
         if not self.needs_labels:
             loss: Tensor = self(features, logits, knowledge)
         elif labels is None:
@@ -308,6 +193,29 @@ class TransferLoss(nn.Module, abc.ABC):
         )
 
 
+def guard(loss: TransferLoss, arguments: Sequence[Any], value: Tensor) -> None:
+    """Let the backward pass of a loss that is not finite raise, before any gradient is made.
+
+    A forward hook of every `TransferLoss`. It does nothing in traced code, nor on an accelerator,
+    where the `Distiller` finds such a loss some steps later.
+    """
+    if not value.requires_grad or len(arguments) < 3 or not may_branch(value.device):
+        return
+    features, logits, knowledge = arguments[:3]
+    # Not the graph's own tensors: their hook would keep them, and the graph, alive for good.
+    logits = logits.detach() if loss.needs_logits else None
+    seen: list[Any] = [[feature.detach() for feature in features], logits, knowledge]
+    finite = value.detach()
+
+    def look(_gradient: Tensor) -> None:
+        if not may_branch(finite.device) or bool(finite.isfinite().all()):
+            seen.clear()
+            return
+        raise not_finite(type(loss).__name__, finite, source(*seen) if seen else "")
+
+    value.register_hook(look)
+
+
 def _takes_labels(forward: Callable[..., Tensor]) -> bool:
     parameters = inspect.signature(forward).parameters.values()
     return any(one.name == "labels" or one.kind is one.VAR_KEYWORD for one in parameters)
@@ -337,6 +245,46 @@ def as_matrices(feature_map: Tensor) -> Tensor:
         got=f"shape {tuple(feature_map.shape)}",
         remedy="tap a module with such an output",
     )
+
+
+def scaled(tensor: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """A tensor over its largest magnitude along some dimensions, as if that were a constant.
+
+    For what does not depend on the scale: its squares then stay in the dtype's range. Magnitudes
+    that are all below `smallest_magnitude` stay as they are.
+
+    Example:
+        >>> scaled(torch.tensor([[3e30, -6e30], [0.0, 0.0]]), (1,))
+        tensor([[ 0.5000, -1.0000],
+                [ 0.0000,  0.0000]])
+    """
+    largest = tensor.detach().abs().amax(dim=dims, keepdim=True)
+    return tensor / torch.where(largest > smallest_magnitude(tensor.dtype), largest, 1.0)
+
+
+def smallest_magnitude(dtype: torch.dtype) -> float:
+    """The magnitude up to which a vector counts as zero, since its gradient could overflow.
+
+    Example:
+        >>> smallest_magnitude(torch.float32) < 1e-29
+        True
+    """
+    return float(torch.finfo(dtype).tiny ** 0.8)
+
+
+def unit_vectors(tensor: Tensor, dims: int | tuple[int, ...]) -> Tensor:
+    """A tensor over its 2-norm along some dimensions; zeros stay zero, and no gradient is NaN.
+
+    Example:
+        >>> unit_vectors(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), 1)
+        tensor([[0.6000, 0.8000],
+                [0.0000, 0.0000]])
+    """
+    dims = (dims,) if isinstance(dims, int) else dims
+    tensor = scaled(tensor, dims)
+    norm = torch.linalg.vector_norm(tensor, dim=dims, keepdim=True)
+    # Scaled, every norm is 1 or more.
+    return tensor / torch.where(norm > 0.5, norm, 1.0)
 
 
 def require_taps(features: Sequence[Tensor], at_least: int = 2) -> None:

@@ -35,6 +35,8 @@ OPTION_TEXTS: Final[Mapping[str, Callable[[Any], str]]] = {
     "beta": "beta = {:g}".format,
     "gradient": lambda gradient: GRADIENTS[gradient],
     "temperature": "T = {:g}".format,
+    "grid": "grid {}".format,
+    "nontarget_weight": "DKD beta = {:g}".format,
 }
 
 CLIPS: Final = {

@@ -1,0 +1,85 @@
+"""DIST and standardised logits: the peers' values, parts of a batch, degenerate logits."""
+
+import importlib
+
+import pytest
+import torch
+
+from feature_maps import logits
+from svdistill.common.errors import ArgumentError
+from svdistill.losses import DISTLoss, LogitStandardizationLoss, SoftTargetLoss
+from svdistill.parallel import BatchPart
+
+pytest.importorskip("torchdistill", reason="the extra `peers` is not installed")
+
+PATHS = ("logits", "output", "logits", "output")
+
+
+def peer(name, student, teacher, **options):
+    loss = getattr(importlib.import_module("torchdistill.losses.mid_level"), name)
+    return loss(*PATHS, **options)(*({"logits": {"output": side}} for side in (student, teacher)))
+
+
+def value(loss, student, teacher):
+    return loss([], student, loss.extract([], teacher))
+
+
+@pytest.mark.parametrize("weights", [(4.0, 2.0, 2.0), (1.0, 0.0, 3.0)])
+def test_dist_equals_torchdistills(weights):
+    student, teacher = logits(0, 5), logits(1, 5)
+    tau, beta, gamma = weights
+    expected = peer("DISTLoss", student, teacher, tau=tau, beta=beta, gamma=gamma)
+    torch.testing.assert_close(value(DISTLoss(*weights), student, teacher), expected)
+
+
+def test_standardised_logits_equal_torchdistills():
+    """Given alpha and beta; without a hard loss it leaves out the factor T^2."""
+    student, teacher = logits(0, 5), logits(1, 5)
+    options = {"temperature": 2.0, "alpha": 0.0, "beta": 1.0}
+    expected = 9 * 4 * peer("LogitStdKDLoss", student, teacher, **options)
+    actual = value(LogitStandardizationLoss(), student, teacher)
+    torch.testing.assert_close(actual, expected, rtol=1e-6, atol=0)
+
+
+def test_standardised_logits_have_no_scale_nor_mean():
+    student, teacher = logits(0, 5), logits(1, 5)
+    loss = LogitStandardizationLoss()
+    expected = value(loss, student, teacher)
+    torch.testing.assert_close(value(loss, 3 * student - 7, 0.1 * teacher + 1), expected)
+    pixels = student[:, :, None, None].expand(5, -1, 2, 3)
+    taught = teacher[:, :, None, None].expand(5, -1, 2, 3)
+    torch.testing.assert_close(value(loss, pixels, taught), expected)
+
+
+@pytest.mark.parametrize("loss", [DISTLoss(), LogitStandardizationLoss()], ids=["dist", "lskd"])
+@pytest.mark.parametrize("size", [0.0, 1e-20, 1e20])
+def test_constant_and_extreme_logits_stay_finite(loss, size):
+    student = (size * logits(0, 5, torch.float32)).requires_grad_()
+    out = value(loss, student, logits(1, 5, torch.float32))
+    out.backward()
+    assert out.isfinite()
+    assert student.grad.isfinite().all()
+
+
+def test_one_image_has_no_relation_within_a_class():
+    student, teacher = logits(0, 1), logits(1, 1)
+    inter, both = (value(DISTLoss(4.0, 2.0, gamma), student, teacher) for gamma in (0.0, 2.0))
+    assert torch.equal(inter, both)
+
+
+def test_dist_refuses_a_part_of_a_batch_and_negative_weights():
+    loss = DISTLoss()
+    part = BatchPart(images=8, labelled=8, processes=1)
+    with pytest.raises(ArgumentError, match=r"^DISTLoss: expected all 8 images"):
+        loss.of_part([], logits(0, 4), loss.extract([], logits(1, 4)), part)
+    with pytest.raises(ArgumentError, match=r"^inter_weight: "):
+        DISTLoss(inter_weight=-1.0)
+    with pytest.raises(ArgumentError, match=r"^weight: "):
+        LogitStandardizationLoss(weight=0.0)
+
+
+def test_they_read_the_knowledge_of_soft_targets():
+    knowledge = SoftTargetLoss().extract([], logits(1))
+    for loss in (DISTLoss(), LogitStandardizationLoss()):
+        expected = value(loss, logits(0), logits(1))
+        assert torch.equal(loss([], logits(0), loss.select(knowledge)), expected)
