@@ -21,7 +21,7 @@ fcntl = pytest.importorskip("fcntl")
 HOLDER = """
 import sys, time
 from pathlib import Path
-from svdistill.locking import locked
+from svdistill.common.locking import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

@@ -109,8 +109,8 @@ def test_a_run_of_other_options_or_images_is_refused(tmp_path: Path) -> None:
 SCRIPT = """
 import sys
 from dataclasses import replace
-from svdistill.experiments.running import run_all
-from svdistill.training import TrainConfig
+from svdistill.paper.running import run_all
+from svdistill.config import TrainConfig
 
 if __name__ == "__main__":
     run = TrainConfig(output=sys.argv[1], data="digits", network="mobilenet_student", width=0.125,

@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from svdistill.common import available_cores, keep_freed_memory, require_count
+from svdistill.common import available_cores, keep_memory, require_count
 from svdistill.config import DistillConfig, TrainConfig
 from svdistill.paper.presets import SOFT_TARGET
 from svdistill.report import MethodRow, method_rows, plot_curves, run_table, write_report
@@ -128,7 +128,7 @@ def fresh_folder(wanted: Path) -> Path:
 
 def _one_thread() -> None:
     torch.set_num_threads(1)
-    keep_freed_memory()
+    keep_memory()
     warnings.simplefilter("ignore", category=FutureWarning)
 
 

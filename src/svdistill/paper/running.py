@@ -14,7 +14,7 @@ from typing import Final
 
 import torch
 
-from svdistill.common import Stopped, SVDistillError, keep_freed_memory
+from svdistill.common import Stopped, SVDistillError, keep_memory
 from svdistill.config import CacheConfig, DistillConfig
 from svdistill.paper.plan import Task, needs
 from svdistill.training import cache_knowledge, distill, train
@@ -120,7 +120,7 @@ def _work(task: Task, threads: int, answer: connection.Connection) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     warnings.simplefilter("ignore", category=FutureWarning)
     torch.set_num_threads(threads)
-    keep_freed_memory()
+    keep_memory()
     try:
         task.resume = True
         run_task(task)

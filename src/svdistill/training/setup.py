@@ -12,13 +12,19 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from svdistill.common import ArgumentError, TrainingError, as_logits, require_choice
+from svdistill.common import (
+    ArgumentError,
+    TrainingError,
+    as_logits,
+    launched_size,
+    require_choice,
+)
 from svdistill.config import PRETRAINED, CacheConfig, DistillConfig, TrainConfig
 from svdistill.data import Batch, ImageData
 from svdistill.distillation import Distiller
 from svdistill.losses import Knowledge, SumLoss, TransferLoss, added_to_task, build_loss, loss_specs
 from svdistill.networks import build_network, pretrained_classes
-from svdistill.parallel import TIMEOUT, launched_size, require_launched
+from svdistill.parallel import TIMEOUT, require_launched
 from svdistill.training.progress import Reporter
 from svdistill.training.teacher import fill_network
 
