@@ -17,7 +17,7 @@ PAGES = [*DOCS.glob("*.md"), ROOT / "README.md"]
 OPTION = re.compile(r"(?<![\w-])(--[a-z][\w-]+)")
 SETTING = re.compile(r"`(\w+): [\w.+]+`")
 NAME = re.compile(r"\bsd\.(\w+)")
-OTHERS = {"--logdir", "--no-deps", "--shm-size"}  # of tensorboard, pip and docker
+OTHERS = {"--logdir", "--no-deps", "--shm-size", "--small"}  # of tensorboard, pip, docker, gpu.py
 # Of Accelerate's launcher, of torchrun, and of SLURM.
 OTHERS |= {
     *("--multi_gpu", "--num_processes", "--cpu"),
