@@ -65,7 +65,7 @@ class AttentionLoss(sd.TransferLoss):
 
 
 def attention_map(feature_map: Tensor) -> Tensor:
-    """Convert maps [B, D, H, W], tokens [B, T, D] or vectors [B, D] to [B, N], in float32 at least."""
+    """Convert maps [B, D, H, W], tokens [B, T, D] or vectors [B, D] to [B, N], at least float32."""
     matrices = as_matrices(feature_map)
     matrices = matrices.to(torch.promote_types(matrices.dtype, torch.float32))
     return F.normalize(matrices.square().mean(dim=2), dim=1)
