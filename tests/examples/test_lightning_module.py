@@ -62,7 +62,7 @@ def test_ends_with_the_weights_of_a_plain_loop(example, precision):
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
                 out = plain(batch)
                 task_loss = F.cross_entropy(out.logits, batch_labels)
-            plain.backward(task_loss, out, progress=epoch)
+                plain.backward(task_loss, out, progress=epoch)  # as in Lightning's training step
             optimizer.step()
             optimizer.zero_grad()
 
