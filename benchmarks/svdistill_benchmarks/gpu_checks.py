@@ -146,7 +146,7 @@ def _state(work: Work) -> dict[str, Any]:
         "random": torch.get_rng_state(),
         "cuda_random": torch.cuda.get_rng_state(work.device) if cuda else None,
     }
-    return _copy(state)  # type: ignore[no-any-return]
+    return _copy(state)
 
 
 def _copy(value: Any) -> Any:

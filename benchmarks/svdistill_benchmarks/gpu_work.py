@@ -102,9 +102,9 @@ class Work:
         self.labels = torch.randint(CLASSES, (count,), device=self.device)
         self.distiller = self._distiller(METHODS[method], teacher.eval().requires_grad_(False))
         self.step: Step = (
-            TaskStep(self.student, self.precision)  # type: ignore[arg-type]
+            TaskStep(self.student, self.precision)
             if self.distiller is None
-            else DistillStep(self.distiller, self.precision, 1.0, 1.0)  # type: ignore[arg-type]
+            else DistillStep(self.distiller, self.precision, 1.0, 1.0)
         )
         self.step.train_mode()
         self.optimizer = torch.optim.SGD(
