@@ -1,11 +1,11 @@
-"""A transfer loss of your own: attention transfer, in one class with two methods.
+"""Your own transfer loss: attention transfer, in one class with two methods.
 
 python examples/custom_loss.py
 
-`extract` keeps what is needed of the teacher, `forward` says how far the student is from it. Such a
-loss works in a Distiller, in a SumLoss beside others, and with a KnowledgeStore, which keeps
-whatever tensors its knowledge has. Here they are one attention map per tap, so that the two
-networks may have as many channels as they like.
+`extract` computes the teacher's knowledge, `forward` the student's distance from it. Such a loss
+works in a Distiller, in a SumLoss beside others, and with a KnowledgeStore, which keeps the tensors
+of its knowledge. Here these are one attention map per tap, so the channels of the two networks may
+differ.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from svdistill.losses.transfer import as_matrices, require_match
 
 @dataclass(frozen=True)
 class AttentionKnowledge(sd.Knowledge):
-    """Per tap: where the teacher looks, [B, N] over the N positions, each image's of norm 1."""
+    """One attention map [B, N] per tap over the N positions, each image's of norm 1."""
 
     maps: tuple[Tensor, ...]
 
@@ -31,7 +31,7 @@ class AttentionKnowledge(sd.Knowledge):
 class AttentionLoss(sd.TransferLoss):
     """Distance of a student's attention maps from its teacher's.
 
-    A position's attention is the mean square of its channels. Over taps, of the normalised maps::
+    A position's attention is the mean square over its channels. With normalised maps::
 
         loss = sum_taps mean_{images, positions} (a_S - a_T)^2
 
@@ -44,7 +44,7 @@ class AttentionLoss(sd.TransferLoss):
 
     @torch.no_grad()
     def extract(self, features: Sequence[Tensor], logits: Tensor | None) -> AttentionKnowledge:
-        """The teacher's half."""
+        """Compute the teacher's attention maps."""
         return AttentionKnowledge(tuple(map(attention_map, features)))
 
     def forward(
@@ -54,7 +54,7 @@ class AttentionLoss(sd.TransferLoss):
         knowledge: AttentionKnowledge,
         labels: Tensor | None = None,
     ) -> Tensor:
-        """The student's half."""
+        """Compute the distance of the student's attention maps."""
         students, teachers = [attention_map(feature) for feature in features], knowledge.maps
         require_match("number of taps", len(students), len(teachers), "tap the same stages")
         for student, teacher in zip(students, teachers, strict=True):
@@ -65,14 +65,14 @@ class AttentionLoss(sd.TransferLoss):
 
 
 def attention_map(feature_map: Tensor) -> Tensor:
-    """[B, D, H, W] maps, [B, T, D] tokens or [B, D] vectors to [B, N], at least in float32."""
+    """Convert maps [B, D, H, W], tokens [B, T, D] or vectors [B, D] to [B, N], at least float32."""
     matrices = as_matrices(feature_map)
     matrices = matrices.to(torch.promote_types(matrices.dtype, torch.float32))
     return F.normalize(matrices.square().mean(dim=2), dim=1)
 
 
 def train_teacher(loader: DataLoader) -> nn.Module:
-    """Yours would come from a file."""
+    """Train a teacher for three epochs; yours would come from a file."""
     teacher = sd.build_network("mobilenet_teacher", num_classes=10, width=0.25)
     optimizer = torch.optim.AdamW(teacher.parameters(), lr=1e-2)
     for _ in range(3):
@@ -84,7 +84,7 @@ def train_teacher(loader: DataLoader) -> nn.Module:
 
 
 def main() -> None:
-    """Train a teacher for a moment, then its student."""
+    """Train a teacher, then its student."""
     torch.manual_seed(0)
     digits = load_digits()
     images = torch.tensor(digits.images / 16, dtype=torch.float32)[:, None].repeat(1, 3, 1, 1)
@@ -108,8 +108,8 @@ def main() -> None:
 
     student.eval()
     with torch.no_grad():
-        right = student(images[1400:]).argmax(dim=1) == labels[1400:]
-    print(f"test accuracy {100 * right.float().mean():.1f} %")
+        correct = student(images[1400:]).argmax(dim=1) == labels[1400:]
+    print(f"test accuracy {100 * correct.float().mean():.1f} %")
 
 
 if __name__ == "__main__":

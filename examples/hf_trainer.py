@@ -3,9 +3,9 @@
     pip install 'svdistill[zoo]'
     python examples/hf_trainer.py
 
-The Trainer holds the student alone: that is what it evaluates, saves and moves to its device.
-Schedules, callbacks, gradient accumulation and the bound on the gradient's norm are the Trainer's
-as ever. For one device, in float32 or bf16.
+The Trainer's model is the student, which it evaluates, saves and moves to its device. Schedules,
+callbacks, gradient accumulation and clipping of the gradient's norm work as usual. For one device,
+in float32 or bf16.
 """
 
 import tempfile
@@ -31,8 +31,8 @@ class DistillationTrainer(Trainer):
     """A Trainer whose model also learns from a teacher.
 
     Args:
-        distiller: with the same student as `model`.
-        arguments: as for the Trainer.
+        distiller: its student is the Trainer's model.
+        arguments: of the Trainer.
     """
 
     def __init__(self, *, distiller: sd.Distiller, **arguments: Any) -> None:
@@ -40,14 +40,14 @@ class DistillationTrainer(Trainer):
         self.distiller = distiller.to(self.args.device)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Of all that is trained: adapters too, which are no part of the student."""
+        """Optimise the student, and the adapters, which are not part of it."""
         optimizer = super().create_optimizer(self.distiller)
-        # The Trainer would clear the gradients of its model alone.
+        # The Trainer clears only the gradients of its model.
         optimizer.register_step_post_hook(lambda optimizer, *_: optimizer.zero_grad())
         return optimizer
 
     def get_batch_samples(self, *arguments: Any) -> tuple[list[Any], Any]:
-        """The batches of one optimizer's step, whose gradients are those of one large batch."""
+        """Announce the batches of one optimizer step, whose gradients are those of one batch."""
         batches, items = super().get_batch_samples(*arguments)
         if batches:
             self.step_images = sum(len(batch["labels"]) for batch in batches)
@@ -57,18 +57,18 @@ class DistillationTrainer(Trainer):
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> Tensor:
-        """Both gradients of one batch, added to `.grad`; the Trainer makes the optimizer's step."""
+        """Add the gradients of one batch to `.grad`; the Trainer makes the optimizer's step."""
         self.distiller.train()
         inputs = self._prepare_inputs(inputs)
         out = self.distiller(inputs["pixel_values"])
         task_loss = F.cross_entropy(out.logits, inputs["labels"])
-        # Undivided: the Distiller knows each batch's share of the step.
+        # Not divided: the Distiller applies each batch's share of the step.
         self.distiller.backward(task_loss, out, progress=self.state.epoch or 0)
         return task_loss.detach() * len(inputs["labels"]) / self.step_images
 
 
 class Digits(torch.utils.data.Dataset):
-    """What the Trainer's collator makes a batch of: dictionaries of tensors."""
+    """Digits as dictionaries of tensors, as the Trainer's collator expects."""
 
     def __init__(self, chosen: slice) -> None:
         digits = load_digits()
@@ -83,7 +83,7 @@ class Digits(torch.utils.data.Dataset):
 
 
 def vision_transformer(layers: int, channels: int) -> ViTForImageClassification:
-    """A small one for digits: 16 patches of 2 x 2 pixels."""
+    """Build a small network for digits: 16 patches of 2 x 2 pixels."""
     config = ViTConfig(
         image_size=8,
         patch_size=2,
@@ -99,13 +99,13 @@ def vision_transformer(layers: int, channels: int) -> ViTForImageClassification:
 
 
 def accuracy(prediction: EvalPrediction) -> dict[str, float]:
-    """The share that is right."""
-    right = np.argmax(prediction.predictions, axis=1) == prediction.label_ids
-    return {"accuracy": float(right.mean())}
+    """Compute the share of correct predictions."""
+    correct = np.argmax(prediction.predictions, axis=1) == prediction.label_ids
+    return {"accuracy": float(correct.mean())}
 
 
 def main() -> None:
-    """Train a teacher for a moment, then its student."""
+    """Train a teacher, then its student."""
     torch.manual_seed(0)
     train, test = Digits(slice(1400)), Digits(slice(1400, None))
     teacher = vision_transformer(layers=3, channels=48)
@@ -126,7 +126,14 @@ def main() -> None:
 
         taps = sd.pair_taps(teacher, student, train.images[:2])
         print(taps)
-        distiller = sd.Distiller(teacher, student, sd.SVDLoss(num_vectors=1), taps=taps)
+        distiller = sd.Distiller(
+            teacher,
+            student,
+            sd.PositionSVDLoss(),
+            taps=taps,
+            clip="amortised",
+            unclipped=sd.SoftTargetLoss(),
+        )
         trainer = DistillationTrainer(
             distiller=distiller,
             args=arguments,

@@ -3,10 +3,10 @@
     pip install 'svdistill[examples]'
     python examples/lightning_module.py
 
-Manual optimisation, since the backward pass of one loss cannot clip one gradient against another.
-Callbacks, checkpoints, loggers and validation are Lightning's as ever. For one device, in float32
-or bf16. To accumulate gradients, split the batch in `training_step` after
-`self.distiller.accumulate(len(images))`: Lightning has no `accumulate_grad_batches` here.
+It uses manual optimisation, since clipping one gradient against another needs two backward passes.
+Callbacks, checkpoints, loggers and validation work as usual. For one device, in float32 or bf16. To
+accumulate gradients, split the batch in `training_step` after
+`self.distiller.accumulate(len(images))`: manual optimisation has no `accumulate_grad_batches`.
 """
 
 from typing import Any
@@ -24,17 +24,24 @@ Batch = list[Tensor]  # images [B, 3, H, W] and labels [B]
 
 
 class Distillation(L.LightningModule):
-    """A student learns from labels and from its teacher."""
+    """Train a student on labels and on its teacher's knowledge."""
 
     def __init__(self, teacher: nn.Module, student: nn.Module, taps: sd.PairedTaps) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.distiller = sd.Distiller(teacher, student, sd.SVDLoss(num_vectors=1), taps=taps)
+        self.distiller = sd.Distiller(
+            teacher,
+            student,
+            sd.PositionSVDLoss(),
+            taps=taps,
+            clip="amortised",
+            unclipped=sd.SoftTargetLoss(),
+        )
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """One whole step."""
+        """Make one whole step."""
         images, labels = batch
-        optimizer: Any = self.optimizers()  # one, not a list: there is one below
+        optimizer: Any = self.optimizers()  # a single one, as returned below
         out = self.distiller(images)
         task_loss = F.cross_entropy(out.logits, labels)
         self.distiller.backward(task_loss, out, progress=self.current_epoch)
@@ -43,18 +50,18 @@ class Distillation(L.LightningModule):
         self.log_dict({"task_loss": task_loss, "transfer_loss": out.transfer_loss}, prog_bar=True)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """The student alone."""
+        """Measure the student's accuracy."""
         images, labels = batch
-        right = self.distiller.student(images).argmax(dim=1) == labels
-        self.log("accuracy", right.float().mean(), batch_size=len(images), prog_bar=True)
+        correct = self.distiller.student(images).argmax(dim=1) == labels
+        self.log("accuracy", correct.float().mean(), batch_size=len(images), prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Of all that is trained: the student, and adapters if there are any."""
+        """Optimise the student, and adapters if the channels differ."""
         return torch.optim.AdamW(self.distiller.trainable_parameters(), lr=1e-2)
 
 
 def train_teacher(loader: DataLoader) -> nn.Module:
-    """Yours would come from a file."""
+    """Train a teacher for three epochs; yours would come from a file."""
     teacher = sd.build_network("mobilenet_teacher", num_classes=10, width=0.25)
     optimizer = torch.optim.AdamW(teacher.parameters(), lr=1e-2)
     for _ in range(3):
@@ -66,7 +73,7 @@ def train_teacher(loader: DataLoader) -> nn.Module:
 
 
 def main() -> None:
-    """Train a teacher for a moment, then its student."""
+    """Train a teacher, then its student."""
     torch.manual_seed(0)
     digits = load_digits()
     images = torch.tensor(digits.images / 16, dtype=torch.float32)[:, None].repeat(1, 3, 1, 1)

@@ -4,7 +4,7 @@
     python examples/torchdistill_registry.py
 
 For torchdistill's own scripts, import this file under `dependencies` in the YAML. torchdistill adds
-losses up with fixed weights, so that the transfer gradient is not clipped against the task's.
+losses with fixed weights, so the transfer gradient is not clipped against the task's.
 """
 
 from pathlib import Path
@@ -26,10 +26,10 @@ CONFIG = Path(__file__).with_name("torchdistill_svd.yaml")
 
 @register_mid_level_loss(key="SVDLoss")
 class RegisteredSVDLoss(nn.Module):
-    """svdistill's loss on what torchdistill's forward hooks gathered.
+    """svdistill's loss on the feature maps that torchdistill's forward hooks recorded.
 
     Args:
-        taps: in order from the input on, each `{teacher: {io, path}, student: {io, path}}`.
+        taps: in order from the input, each `{teacher: {io, path}, student: {io, path}}`.
         options: of `svdistill.SVDLoss`.
     """
 
@@ -44,7 +44,7 @@ class RegisteredSVDLoss(nn.Module):
         teacher_io_dict: dict[str, dict[str, Tensor]],
         *_: Any,
     ) -> Tensor:
-        """The loss of one batch; labels are not looked at."""
+        """Compute the loss of one batch; labels are not used."""
         student = [_recorded(student_io_dict, tap["student"]) for tap in self.taps]
         teacher = [_recorded(teacher_io_dict, tap["teacher"]) for tap in self.taps]
         return self.loss(student, None, self.loss.extract(teacher, None))
@@ -55,7 +55,7 @@ def _recorded(io_dict: dict[str, dict[str, Tensor]], tap: dict[str, str]) -> Ten
 
 
 def train_teacher(teacher: nn.Module, loader: DataLoader) -> None:
-    """Yours would come from a file."""
+    """Train the teacher for three epochs; yours would come from a file."""
     optimizer = torch.optim.AdamW(teacher.parameters(), lr=1e-2)
     for _ in range(3):
         for images, labels in loader:
@@ -66,7 +66,7 @@ def train_teacher(teacher: nn.Module, loader: DataLoader) -> None:
 
 
 def train_student(box: DistillationBox) -> None:
-    """The loop of torchdistill's scripts."""
+    """Train the student by the loop of torchdistill's scripts."""
     for epoch in range(box.num_epochs):
         box.pre_epoch_process(epoch=epoch)
         total = 0.0
@@ -80,7 +80,7 @@ def train_student(box: DistillationBox) -> None:
 
 
 def main() -> None:
-    """Train a teacher for a moment, then its student."""
+    """Train a teacher, then its student."""
     torch.manual_seed(0)
     digits = load_digits()
     images = torch.tensor(digits.images / 16, dtype=torch.float32)[:, None].repeat(1, 3, 1, 1)
@@ -99,8 +99,8 @@ def main() -> None:
     train_student(box)
     student.eval()
     with torch.no_grad():
-        right = student(images[1400:]).argmax(dim=1) == labels[1400:]
-    print(f"test accuracy {100 * right.float().mean():.1f} %")
+        correct = student(images[1400:]).argmax(dim=1) == labels[1400:]
+    print(f"test accuracy {100 * correct.float().mean():.1f} %")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from typing import Any, Final
 import torch
 
 from svdistill.config import CacheConfig, DistillConfig, TrainConfig
-from svdistill.paper.running import run_task
+from svdistill.paper.jobs import run_job
 from svdistill.runs.checkpoint import Checkpoint, Checkpoints
 from svdistill.runs.records import environment, read_records, read_summary
 
@@ -92,7 +92,7 @@ def run(config: Config, write: int | None) -> None:
     os.dup2(said, 2)
     if write is not None:
         _kill_at(write)
-    run_task(config)
+    run_job(config)
 
 
 def _kill_at(write: int) -> None:

@@ -1,4 +1,4 @@
-"""The rows of the step's table: ways to teach, each as one whole training step."""
+"""The rows of the step's table: methods, each as one whole training step."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import torch
 import torch.nn.functional as F
 
 from svdistill.common import Case
+from svdistill.config import DistillConfig
 from svdistill.distillation import Distiller
 from svdistill.linalg import truncated_svd
 from svdistill.losses import FSPLoss, SoftTargetLoss, SVDLoss, TransferLoss, dfv_distance
 from svdistill.taps import FeatureTaps
+from svdistill.training import build_losses
 from svdistill_benchmarks.peers import Peer, torchdistill_peers
 from svdistill_benchmarks.step_parts import (
     NetworkParts,
@@ -33,22 +35,24 @@ AMORTISED_STEPS = 20  # two intervals of clip="amortised": two steps in twenty t
 
 DOUBLE_SHARE = 0.1
 
+# The default of `svdistill distill`: position SVD, clipped, beside soft targets.
+DEFAULT = DistillConfig(output="")
 
 Shares = tuple[tuple[Part, float], ...]
 
 
 class Row(NamedTuple):
-    """A row: how to time it, and how often a step of it does which part."""
+    """A row: what is timed, and how often a step of it runs each part."""
 
     case: Case
     parts: Shares
 
 
 def floor(workload: Workload) -> Case:
-    """What no way to teach with two gradients can do without.
+    """The least that a method with two gradients needs.
 
-    The teacher's forward pass, the student's, and two backward passes through the student; no loss
-    but the cross-entropy, no update.
+    The teacher's forward pass, the student's, and two backward passes through the student, of the
+    cross-entropy; no other loss and no update.
     """
     student = workload.new_student()
     parameters = list(student.parameters())
@@ -77,30 +81,39 @@ def step_rows(workload: Workload, networks: NetworkParts) -> list[Row]:
     spectral = tuple((part, 1.0) for part in ours)
     sometimes_both = (*plain, (networks.transfer_backward, DOUBLE_SHARE), *spectral)
 
-    svd = SVDLoss()
+    svd, default = SVDLoss(), build_losses(DEFAULT)
     return [
         Row(Case("plain student", _plain_step(workload)), plain),
+        Row(Case("soft target, by hand", _soft_target_step(workload)), taught),
         *(
             Row(Case(peer.name, _peer_step(workload, peer)), taught)
             for peer in torchdistill_peers(len(workload.taps.teacher))
         ),
         Row(
-            Case("soft target", _step(workload, SoftTargetLoss(), "none")),
+            Case("soft target", _step(workload, SoftTargetLoss())),
             ((networks.teacher_to_logits, 1.0), *plain),
         ),
-        Row(Case("FSP", _step(workload, FSPLoss(), "none")), (to_taps, *plain)),
+        Row(Case("FSP", _step(workload, FSPLoss())), (to_taps, *plain)),
         Row(
             Case("SVD, straightforward", _straightforward_step(workload)),
             ((networks.teacher_forward, 1.0), *both_gradients, *((part, 1.0) for part in slow)),
         ),
-        Row(Case("SVD", _step(workload, svd, "norm")), (to_taps, *both_gradients, *spectral)),
+        Row(Case("SVD", _step(workload, svd, clip="norm")), (to_taps, *both_gradients, *spectral)),
         Row(
-            Case("SVD, amortised", _step(workload, svd, "amortised"), AMORTISED_STEPS),
+            Case("SVD, amortised", _step(workload, svd, clip="amortised"), AMORTISED_STEPS),
             (to_taps, *sometimes_both),
         ),
         Row(
             Case("SVD, amortised, from store", _stored_step(workload, svd), AMORTISED_STEPS),
             tuple((part, times) for part, times in sometimes_both if part is not ours.teacher_svd),
+        ),
+        Row(
+            Case("default", _step(workload, *default, clip=DEFAULT.clip), AMORTISED_STEPS),
+            ((networks.teacher_to_logits, 1.0), *plain, (networks.transfer_backward, DOUBLE_SHARE)),
+        ),
+        Row(
+            Case("default, from store", _stored_step(workload, *default), AMORTISED_STEPS),
+            (*plain, (networks.transfer_backward, DOUBLE_SHARE)),
         ),
     ]
 
@@ -112,6 +125,30 @@ def _plain_step(workload: Workload) -> Callable[[], None]:
 
     def run() -> None:
         F.cross_entropy(student(workload.images), workload.labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return run
+
+
+def _soft_target_step(workload: Workload) -> Callable[[], None]:
+    """Soft targets in plain PyTorch: cross-entropy and KL divergence at temperature 4."""
+    student = workload.new_student()
+    optimizer = new_optimizer(student)
+    temperature = 4.0
+
+    def run() -> None:
+        with torch.no_grad():
+            teacher_logits = workload.teacher(workload.images)
+        logits = student(workload.images)
+        soft_target = F.kl_div(
+            F.log_softmax(logits / temperature, dim=1),
+            F.log_softmax(teacher_logits / temperature, dim=1),
+            reduction="batchmean",
+            log_target=True,
+        )
+        task_loss = F.cross_entropy(logits, workload.labels)
+        (0.1 * task_loss + 0.9 * temperature**2 * soft_target).backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -136,7 +173,7 @@ def _peer_step(workload: Workload, peer: Peer) -> Callable[[], None]:
 
 
 def _straightforward_step(workload: Workload) -> Callable[[], None]:
-    """The paper's method as one would first write it."""
+    """The paper's method in the straightforward way."""
     student = workload.new_student()
     optimizer = new_optimizer(student)
     parameters = list(student.parameters())
@@ -156,11 +193,18 @@ def _straightforward_step(workload: Workload) -> Callable[[], None]:
     return run
 
 
-def _step(workload: Workload, loss: TransferLoss, clip: str) -> Callable[[], None]:
-    """A loss of ours, with a live teacher."""
+def _step(
+    workload: Workload,
+    loss: TransferLoss,
+    unclipped: TransferLoss | None = None,
+    clip: str = "none",
+) -> Callable[[], None]:
+    """Losses of svdistill, with a live teacher."""
     student = workload.new_student()
     optimizer = new_optimizer(student)
-    distiller = Distiller(workload.teacher, student, loss, taps=workload.taps, clip=clip)
+    distiller = Distiller(
+        workload.teacher, student, loss, taps=workload.taps, clip=clip, unclipped=unclipped
+    )
 
     def run() -> None:
         output = distiller(workload.images)
@@ -172,14 +216,17 @@ def _step(workload: Workload, loss: TransferLoss, clip: str) -> Callable[[], Non
     return run
 
 
-def _stored_step(workload: Workload, loss: TransferLoss) -> Callable[[], None]:
-    """A loss of ours that reads the teacher's knowledge from a table in memory."""
+def _stored_step(
+    workload: Workload, loss: TransferLoss, unclipped: TransferLoss | None = None
+) -> Callable[[], None]:
+    """Losses of svdistill that read the teacher's knowledge from a table in memory."""
     student = workload.new_student()
     optimizer = new_optimizer(student)
-    distiller = Distiller(None, student, loss, taps=workload.taps, clip="amortised")
-    with torch.no_grad():
-        teacher = FeatureTaps(workload.teacher, workload.taps.teacher).run(workload.images)
-    table = loss.extract(teacher.features, teacher.output)
+    taps = workload.taps
+    table = Distiller(workload.teacher, student, loss, taps=taps, unclipped=unclipped).teach(
+        workload.images
+    )
+    distiller = Distiller(None, student, loss, taps=taps, clip="amortised", unclipped=unclipped)
     images_read = torch.arange(len(workload.images), device=workload.images.device)
 
     def run() -> None:

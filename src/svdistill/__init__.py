@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # what type checkers and editors see
         SVDistillError as SVDistillError,
         TrainingError as TrainingError,
         TransferWarning as TransferWarning,
+        keep_memory as keep_memory,
     )
     from svdistill.config import (
         CacheConfig as CacheConfig,
@@ -84,6 +85,7 @@ _NAMES = {
         "SVDistillError",
         "TrainingError",
         "TransferWarning",
+        "keep_memory",
     ),
     "parallel": (),
     "linalg": ("TruncatedSVD", "truncated_svd"),

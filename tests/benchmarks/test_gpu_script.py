@@ -1,76 +1,113 @@
 """The script for a GPU machine runs on a CPU too, on tiny networks."""
 
-import importlib.util
+from __future__ import annotations
+
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import pytest
+import torch
 
-ROOT = Path(__file__).resolve().parents[2]
+from svdistill.losses import DEFAULT_LOSS, SoftTargetLoss, loss_names
+from svdistill_benchmarks import gpu
+from svdistill_benchmarks.gpu_checks import check_loss
+from svdistill_benchmarks.gpu_work import Setting, available_pairs
+
+SMALL = Setting(torch.device("cpu"), small=True)
+
+# One of each kind; the whole list takes minutes.
+RUN = (
+    *(f"check: {loss} against float64" for loss in (*loss_names(), DEFAULT_LOSS)),
+    "check: recorded against eager: vgg, default",
+    "check: no synchronisation: vgg, SVD",
+    "check: dropout across replays",
+    "check: resume of recorded training",
+    "step: mobilenet, plain student, float32, eager",
+    "step: mobilenet, default, float32, eager",
+    "step: vgg, default, bf16, recorded",
+    "step: vgg, default, float32, compiled",
+    "epoch: vgg, default, float32",
+)
 
 
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gpu", ROOT / "benchmarks/gpu.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "gpu", module)
-    spec.loader.exec_module(module)
-    return module
-
-
-def run(script: ModuleType, path: Path, *options: str) -> dict:
-    script.main(["--device", "cpu", "--quick", "--output", str(path), *options])
-    return json.loads(path.read_text())
+def run(path: Path, *options: str) -> tuple[int, dict[str, Any]]:
+    status = gpu.main(["--device", "cpu", "--small", "--output", str(path), *options])
+    return status, json.loads(path.read_text())
 
 
 @pytest.mark.slow
-def test_every_case_is_checked_or_measured(
-    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_cases_of_each_kind_pass_or_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    results = run(script, tmp_path / "new" / "gpu.json")
-    names = [name for name, _ in script.cases()]
-    assert set(results) == {"machine", *names}
+    named = [(name, case) for name, case in gpu.cases(SMALL) if name in RUN]
+    assert {name for name, _ in named} == set(RUN)
+    monkeypatch.setattr(gpu, "cases", lambda setting: iter(named))
+    status, results = run(tmp_path / "new" / "gpu.json")
+    printed = capsys.readouterr().out
+    assert status == 0, printed
+    assert set(results) == {"machine", *RUN}
+    for name, found in results.items():
+        if name.startswith("check: "):
+            assert found["passed"], name
+        elif name != "machine":
+            assert found["images_per_second"] > 0
+    assert " plain students" in printed
+
+
+def test_names_are_unique_and_every_pair_is_timed() -> None:
+    names = [name for name, _ in gpu.cases(SMALL)]
     assert len(set(names)) == len(names)
-    for name in names:
-        found = results[name]
-        assert "error" not in found, f"{name}: {found}"
-        assert found.get("passed", True), f"{name}: {found}"
-        assert name.startswith("check: ") or found["images_per_second"] > 0
-    shown = capsys.readouterr().out
-    assert "step: floor, float32, recorded: " in shown
-    assert "1.000 floors" in shown
+    for pair in available_pairs():
+        assert f"step: {pair}, default, float32, recorded" in names
 
 
-def test_a_second_call_measures_what_is_left(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_wrong_loss_fails_its_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = SoftTargetLoss.forward
+
+    def wrong(self: SoftTargetLoss, features: Any, logits: Any, *rest: Any) -> Any:
+        loss = forward(self, features, logits, *rest)
+        return loss * 1.01 if logits.dtype == torch.float32 else loss
+
+    monkeypatch.setattr(SoftTargetLoss, "forward", wrong)
+    assert not check_loss("soft_target", SMALL)["passed"]
+
+
+def test_a_second_call_runs_what_is_left_and_what_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
 
-    def case(name: str, *_: object) -> dict[str, float]:
+    def case(name: str) -> dict[str, Any]:
         calls.append(name)
         if name == "b" and calls.count("b") == 1:
             raise RuntimeError("not this time")
         return {"seconds": 1.0}
 
-    named = [(name, lambda *_, name=name: case(name)) for name in "abc"]
-    monkeypatch.setattr(script, "cases", lambda: iter(named))
+    named = [(name, lambda name=name: case(name)) for name in "abc"]
+    monkeypatch.setattr(gpu, "cases", lambda setting: iter(named))
     path = tmp_path / "gpu.json"
-    assert run(script, path)["b"] == {"error": "RuntimeError: not this time"}
-    results = run(script, path)
-    run(script, path)
+    status, results = run(path)
+    assert (status, results["b"]) == (1, {"error": "RuntimeError: not this time"})
+    status, results = run(path)
+    run(path)
     assert calls == ["a", "b", "c", "b"]
-    assert results["b"] == {"seconds": 1.0}
+    assert (status, results["b"]) == (0, {"seconds": 1.0})
+
+
+def test_no_case_begins_after_the_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status = gpu.main(
+        ["--device", "cpu", "--small", "--output", str(tmp_path / "a.json"), "--max_seconds", "-1"]
+    )
+    assert status == 0
+    assert "out of time" in capsys.readouterr().out
 
 
 def test_without_a_gpu_it_says_so(
-    script: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(script.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit) as ended:
-        script.main([])
+        gpu.main([])
     assert ended.value.code == 2
     assert "no GPU" in capsys.readouterr().err

@@ -10,12 +10,15 @@ from svdistill_benchmarks.step_parts import KINDS, REST
 
 OURS = [
     "plain student",
+    "soft target, by hand",
     "soft target",
     "FSP",
     "SVD, straightforward",
     "SVD",
     "SVD, amortised",
     "SVD, amortised, from store",
+    "default",
+    "default, from store",
 ]
 
 
@@ -56,6 +59,7 @@ def test_only_what_a_row_does_is_among_its_parts(result: StepResult) -> None:
     assert "SVD of the teacher's maps" not in kinds["SVD, amortised, from store"]
     assert "SVD of the teacher's maps" in kinds["SVD"]
     assert not any("SVD" in kind for kind in kinds["FSP"])
+    assert "teacher forward" in kinds["default"] - kinds["default, from store"]
 
 
 def test_what_is_left_out_is_said(result: StepResult) -> None:

@@ -233,11 +233,14 @@ def test_what_does_not_fit_the_teacher_stops_before_a_run(
     ("command", "keeps"),
     [("train", True), ("distill", True), ("cache", True), ("evaluate", False), ("info", False)],
 )
-def test_commands_that_train_keep_freed_memory(command, keeps, monkeypatch, capsys):
+def test_commands_that_train_keep_memory(command, keeps, monkeypatch, capsys):
     calls = []
-    monkeypatch.setattr("svdistill.common.keep_freed_memory", lambda: calls.append(command))
+    # The package's attribute `main` is the function, not the module.
+    monkeypatch.setattr(sys.modules[main.__module__], "keep_memory", lambda: calls.append(command))
     for words in (["-o", "x", "--data", "nothing"], ["nothing"]):
         main([command, *words])
+    assert calls == ([command] if keeps else [])
+    main([command, "-o", "x", "--data", "nothing", "--keep-memory", "false"])
     assert calls == ([command] if keeps else [])
 
 

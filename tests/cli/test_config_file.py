@@ -42,4 +42,4 @@ def test_a_nul_in_a_configuration(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yaml").write_text('output: "a\\0b"\n')
     assert main(["train", "--config", "config.yaml"]) == 2
-    assert "output is no text" in capsys.readouterr().err
+    assert "output: expected text" in capsys.readouterr().err

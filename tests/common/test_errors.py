@@ -12,7 +12,6 @@ from svdistill.common.errors import (
     nearest,
     require_choice,
     require_count,
-    require_package,
     require_positive,
 )
 
@@ -80,26 +79,3 @@ def test_require_choice_names_the_nearest():
         require_choice("clip", "posted", ["norm", "poster"])
     with pytest.raises(ArgumentError, match="got None"):
         require_choice("clip", None, ["norm"])
-
-
-@pytest.mark.parametrize("module", ["no_such_package", "no_such_package.part"])
-def test_require_package_says_how_to_install_it(module):
-    with pytest.raises(ArgumentError) as caught:
-        require_package(module, extra="zoo")
-    assert str(caught.value) == (
-        "no_such_package: expected an installed package, got none; run pip install 'svdistill[zoo]'"
-    )
-
-
-def test_require_package_says_why_an_installed_one_cannot_be_imported(tmp_path, monkeypatch):
-    (tmp_path / "broken_package.py").write_text("import another_that_is_absent")
-    (tmp_path / "raising_package.py").write_text("raise RuntimeError('operator does not exist')")
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ArgumentError, match=r"^broken_package: .*another_that_is_absent.*pip"):
-        require_package("broken_package", extra="zoo")
-    with pytest.raises(ArgumentError, match=r"^raising_package: .*RuntimeError: operator"):
-        require_package("raising_package", extra="zoo")
-
-
-def test_require_package_gives_the_module():
-    assert require_package("json.decoder", extra="zoo").JSONDecoder is not None

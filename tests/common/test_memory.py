@@ -6,20 +6,20 @@ import sys
 import pytest
 
 from svdistill.common import machine as memory
-from svdistill.common.machine import ENVIRONMENT, keep_freed_memory
+from svdistill.common.machine import ALLOCATORS, ENVIRONMENT, keep_memory
 from svdistill.training import train
 from tiny_runs import train_config
 
 # A block of 64 MB, cleared: its 16,384 pages are got from the kernel, or are still there.
 FAULTS = """
 import resource
-from svdistill.common.machine import keep_freed_memory
+from svdistill import keep_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(4):
         bytearray(2**26)[::4096] = bytes(range(256)) * 64
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-before, is_set, _, after = faults(), keep_freed_memory(), faults(), faults()
+before, is_set, _, after = faults(), keep_memory(), faults(), faults()
 print(before, is_set, after)
 """
 on_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
@@ -28,7 +28,7 @@ on_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs g
 @pytest.fixture
 def silent(monkeypatch):
     """An environment that says nothing about memory."""
-    for name in ENVIRONMENT:
+    for name in (*ENVIRONMENT, "LD_PRELOAD"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -54,7 +54,7 @@ def test_a_block_that_was_freed_is_used_again():
 @pytest.mark.parametrize("library", [("", ""), ("musl", "1.2")])
 def test_another_c_library_is_left_alone(monkeypatch, library):
     monkeypatch.setattr(memory.platform, "libc_ver", lambda: library)
-    assert not keep_freed_memory()
+    assert not keep_memory()
 
 
 @pytest.mark.usefixtures("silent", "unset")
@@ -62,7 +62,15 @@ def test_another_c_library_is_left_alone(monkeypatch, library):
 def test_what_the_environment_says_stays(monkeypatch, name):
     monkeypatch.setattr(memory.platform, "libc_ver", lambda: ("glibc", "2.36"))
     monkeypatch.setenv(name, "1")
-    assert not keep_freed_memory()
+    assert not keep_memory()
+
+
+@pytest.mark.usefixtures("silent", "unset")
+@pytest.mark.parametrize("name", ALLOCATORS)
+def test_another_allocator_is_left_alone(monkeypatch, name):
+    monkeypatch.setattr(memory.platform, "libc_ver", lambda: ("glibc", "2.36"))
+    monkeypatch.setenv("LD_PRELOAD", f"/usr/lib/lib{name}.so.2")
+    assert not keep_memory()
 
 
 @pytest.mark.usefixtures("silent")
@@ -75,21 +83,20 @@ def test_what_the_environment_says_stays(monkeypatch, name):
         (0, [2**31 - 1, 2**30, 2**25]),
     ],
 )
-def test_asks_for_the_largest_threshold_first(monkeypatch, most, asked):
-    thresholds = []
+def test_asks_for_the_largest_threshold_and_else_maps_nothing(monkeypatch, most, asked):
+    calls = []
 
     class Library:
         @staticmethod
-        def mallopt(parameter, size):
-            if parameter != memory.M_MMAP_THRESHOLD:
-                return 1
-            thresholds.append(size)
-            return int(size <= most)
+        def mallopt(parameter, value):
+            calls.append((parameter, value))
+            return int(parameter != memory.M_MMAP_THRESHOLD or value <= most)
 
     monkeypatch.setattr(memory.platform, "libc_ver", lambda: ("glibc", "2.36"))
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: Library)
-    assert keep_freed_memory() == (most > 0)
-    assert thresholds == asked
+    assert keep_memory()
+    assert [value for name, value in calls if name == memory.M_MMAP_THRESHOLD] == asked
+    assert ((memory.M_MMAP_MAX, 0) in calls) == (most < 2**31 - 1)
 
 
 @pytest.mark.usefixtures("silent", "unset")

@@ -10,13 +10,14 @@ import pytest
 from fences import DOCS, ROOT
 
 import svdistill as sd
-from svdistill.cli.parsers import COMMAND_PARSERS, spell
+from svdistill.cli.parsers import COMMAND_PARSERS
+from svdistill.cli.spelling import spell
 
 PAGES = [*DOCS.glob("*.md"), ROOT / "README.md"]
 OPTION = re.compile(r"(?<![\w-])(--[a-z][\w-]+)")
 SETTING = re.compile(r"`(\w+): [\w.+]+`")
 NAME = re.compile(r"\bsd\.(\w+)")
-OTHERS = {"--logdir", "--no-deps", "--shm-size"}  # of tensorboard, pip and docker
+OTHERS = {"--logdir", "--no-deps", "--shm-size", "--small"}  # of tensorboard, pip, docker, gpu.py
 # Of Accelerate's launcher, of torchrun, and of SLURM.
 OTHERS |= {
     *("--multi_gpu", "--num_processes", "--cpu"),

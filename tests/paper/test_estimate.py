@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from svdistill.config import TrainConfig
+from svdistill.config import CacheConfig, DistillConfig, TrainConfig
 from svdistill.data import load_images
 from svdistill.paper.estimate import Estimator
 from svdistill.paper.plan import plan
@@ -17,25 +17,39 @@ SMOKE = replace(PRESETS["smoke"], seeds=2)
 
 
 def test_every_kind_of_run_gets_a_time_and_longer_ones_more(tmp_path: Path) -> None:
-    tasks = plan([(PAIRS[1], METHODS)], SMOKE, tmp_path)
+    jobs = plan([(PAIRS[1], METHODS)], SMOKE, tmp_path)
     data = load_images("digits", train_size=200)
-    estimator = Estimator(tasks, data)
-    seconds = {Path(task.output).name: estimator.seconds(task) for task in tasks}
+    estimator = Estimator(jobs, data)
+    seconds = {Path(job.output).name: estimator.seconds(job) for job in jobs}
     assert all(0 < time < 600 for time in seconds.values())
     assert seconds["svd-0"] == seconds["svd-1"]
-    alone = next(task for task in tasks if task.output.endswith("student-0"))
+    alone = next(job for job in jobs if job.output.endswith("student-0"))
     assert isinstance(alone, TrainConfig)
     tenfold = replace(alone, epochs=10 * alone.epochs, output=str(tmp_path / "longer"))
     # Timed anew, on a machine that does other things: anything near ten will do.
-    assert 3 < Estimator(tasks, data).seconds(tenfold) / seconds["student-0"] < 30
+    assert 3 < Estimator(jobs, data).seconds(tenfold) / seconds["student-0"] < 30
 
 
 def test_a_finished_run_of_another_seed_tells(tmp_path: Path) -> None:
-    tasks = plan([(PAIRS[1], METHODS[:1])], SMOKE, tmp_path)
-    first, second = tasks
+    jobs = plan([(PAIRS[1], METHODS[:1])], SMOKE, tmp_path)
+    first, second = jobs
     assert isinstance(first, TrainConfig)
     train(replace(first, epochs=1))
     summary = Path(first.output) / "summary.json"
     summary.write_text(json.dumps({**json.loads(summary.read_text()), "seconds": 1234.5}))
-    estimator = Estimator(tasks, load_images("digits", train_size=200))
+    estimator = Estimator(jobs, load_images("digits", train_size=200))
     assert estimator.seconds(second) == pytest.approx(1234.5)
+
+
+def test_evaluations_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = plan([(PAIRS[1], METHODS)], SMOKE, tmp_path)
+    data = load_images("digits", train_size=200)
+    for name in ("_time_teaching", "_time_transfer"):
+        monkeypatch.setattr(Estimator, name, lambda *_: 0.0)
+    monkeypatch.setattr(Estimator, "_times_alone", lambda *_: (0.0, 1.0))
+    estimator = Estimator(jobs, data)
+    for job in jobs:
+        evaluations = 1 if isinstance(job, CacheConfig) else job.epochs
+        if isinstance(job, DistillConfig):  # before training the student, and a live teacher
+            evaluations += job.transfer_epochs + 1 + bool(job.teacher)
+        assert estimator.seconds(job) == evaluations * len(data.test), job.output

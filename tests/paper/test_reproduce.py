@@ -66,12 +66,15 @@ def test_a_dry_run_lists_the_runs_with_times_and_makes_nothing(
     words = [
         *("reproduce", "multitask", "--preset", "smoke", "--network", "vgg_stride"),
         *("--method", "fsp,svd-2-stage", "--output", str(tmp_path / "runs"), "--dry-run"),
+        *("--classes", "3@1"),
     ]
     assert main(words) == 0
     printed = capsys.readouterr().out
     for name in ("vgg-teacher", "stores/vgg-teacher", "fsp-0", "svd-2-stage-0", "1 + 2"):
         assert name in printed
     assert printed.startswith("4 runs, 4 to do, in ")
+    assert re.search(r"^digits: 200 training images, \d+ test images, 3x\d+x\d+$", printed, re.M)
+    assert re.search(r"^3 classes: \d, \d, \d$", printed, re.M)
     assert re.search(r"\d+ (s|min) of computing, \d at a time: about \d+ (s|min)$", printed.strip())
     assert not (tmp_path / "runs").exists()
 
@@ -133,6 +136,12 @@ def test_large_folders_are_imagenet_of_fifty_classes() -> None:
     preset = customised("large", config)
     for run in (preset.teacher, preset.student):
         assert (run.classes, run.image_size, run.classes_every) == ("50@0", 64, 1)
+
+
+def test_classes_replace_those_of_the_preset() -> None:
+    preset = customised("networks", ReproduceConfig(preset="mini", classes="10@3"))
+    for run in (preset.teacher, preset.student):
+        assert (run.classes, run.classes_every) == ("10@3", 1)
 
 
 def test_large_images_have_no_default(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,8 +11,8 @@ import torch
 
 from svdistill.common.errors import RunError
 from svdistill.config import DistillConfig, TrainConfig
-from svdistill.paper.plan import Task, is_finished, require_images, unfinished
-from svdistill.paper.running import Outcome, run_all
+from svdistill.paper.jobs import Job, is_finished, require_images, unfinished
+from svdistill.paper.running import JobProcesses, JobResult, run_jobs
 from svdistill.runs.checkpoint import Checkpoints
 from svdistill.runs.records import read_records
 from svdistill.training import train
@@ -30,16 +30,12 @@ TINY = TrainConfig(
 )
 
 
-def make(tasks: list[Task], **options: float | None) -> tuple[list[Task], list[Outcome]]:
-    outcomes: list[Outcome] = []
-    left = run_all(
-        tasks,
-        jobs=2,
-        threads=1,
-        max_seconds=options.get("max_seconds"),
-        ended=outcomes.append,
-    )
-    return left, outcomes
+def make(
+    jobs: list[Job], max_seconds: float | None = None, at_a_time: int = 2
+) -> tuple[list[Job], list[JobResult]]:
+    results: list[JobResult] = []
+    left = run_jobs(jobs, JobProcesses(at_a_time), ended=results.append, max_seconds=max_seconds)
+    return left, results
 
 
 @pytest.mark.slow
@@ -48,10 +44,10 @@ def test_a_student_waits_for_its_teacher_whatever_the_order(tmp_path: Path) -> N
     student = DistillConfig(
         **{**vars(TINY), "output": str(tmp_path / "student")}, teacher=teacher.output
     )
-    left, outcomes = make([student, teacher])
+    left, results = make([student, teacher])
     assert left == []
-    assert [Path(outcome.task.output).name for outcome in outcomes] == ["teacher", "student"]
-    assert all(outcome.failure is None for outcome in outcomes)
+    assert [Path(result.job.output).name for result in results] == ["teacher", "student"]
+    assert all(result.failure is None for result in results)
     assert is_finished(student)
     assert is_finished(teacher)
     assert unfinished([student, teacher]) == []
@@ -64,9 +60,9 @@ def test_a_failure_is_told_and_what_needs_it_is_left(tmp_path: Path) -> None:
     student = DistillConfig(
         **{**vars(TINY), "output": str(tmp_path / "student")}, teacher=broken.output
     )
-    left, outcomes = make([broken, student, fine])
+    left, results = make([broken, student, fine])
     assert left == [student]
-    failures = {Path(outcome.task.output).name: outcome.failure for outcome in outcomes}
+    failures = {Path(result.job.output).name: result.failure for result in results}
     assert failures["fine"] is None
     assert "expected a finite number" in str(failures["broken"])
 
@@ -77,9 +73,9 @@ def test_what_runs_when_the_time_is_up_is_stopped_and_goes_on_later(tmp_path: Pa
     before = (0, 0)
     for seconds in (8.0, 16.0, 32.0, 64.0):  # a busy machine may need longer to begin
         began = time.monotonic()
-        left, outcomes = make([long], max_seconds=seconds)
+        left, results = make([long], max_seconds=seconds)
         assert time.monotonic() - began < seconds + 60
-        assert (left, outcomes) == ([long], [])
+        assert (left, results) == ([long], [])
         kept = Checkpoints(Path(long.output)).load(torch.device("cpu"))
         if kept is not None:
             if kept.position.total:
@@ -90,6 +86,20 @@ def test_what_runs_when_the_time_is_up_is_stopped_and_goes_on_later(tmp_path: Pa
                 return
             before = after
     pytest.fail("nothing was trained, or nothing was added, in two minutes")
+
+
+def test_a_process_that_dies_fails_its_job_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "network_that_exits.py").write_text("import os; os._exit(7)")
+    monkeypatch.chdir(tmp_path)
+    dying = replace(
+        TINY, output=str(tmp_path / "dying"), network="network_that_exits:network", width=1.0
+    )
+    fine = replace(TINY, output=str(tmp_path / "fine"))
+    left, results = make([dying, fine], at_a_time=1)
+    assert left == []
+    assert [result.failure for result in results] == ["its process ended with status 7", None]
 
 
 def test_no_time_makes_nothing(tmp_path: Path) -> None:
@@ -112,13 +122,13 @@ def test_a_run_of_other_options_or_images_is_refused(tmp_path: Path) -> None:
 SCRIPT = """
 import sys
 from dataclasses import replace
-from svdistill.paper.running import run_all
-from svdistill.training import TrainConfig
+from svdistill.paper.running import JobProcesses, run_jobs
+from svdistill.config import TrainConfig
 
 if __name__ == "__main__":
     run = TrainConfig(output=sys.argv[1], data="digits", network="mobilenet_student", width=0.125,
                       train_size=100, epochs=10_000, batch_size=50, device="cpu")
-    run_all([run], jobs=1, threads=1, max_seconds=None, ended=print)
+    run_jobs([run], JobProcesses(1), ended=print)
 """
 
 

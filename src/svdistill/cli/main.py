@@ -1,4 +1,4 @@
-"""The command line: thin, each command calls one function that is public in Python too."""
+"""The commands: each calls one public function and prints its result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from svdistill.cli.parsers import build_parser, explain, require_usable, spell
+from svdistill.cli.parsers import build_parser, require_usable
 from svdistill.cli.processes import (
     TOGETHER,
     finished_run,
@@ -25,12 +25,12 @@ from svdistill.cli.processes import (
     terminable,
     text_logs,
 )
-from svdistill.common import SVDistillError, TextConsole, shown
-from svdistill.parallel import require_alone
+from svdistill.cli.spelling import explain, spell
+from svdistill.common import SVDistillError, TextConsole, keep_memory, launched_size, shown
 
-RESULTS = ("evaluate", "info")  # commands whose result is what they print
+RESULTS = ("evaluate", "info")  # commands whose printed text is the result
 
-UNREAD = 141  # as a shell says of a command that SIGPIPE ended
+UNREAD = 141  # the status that a shell gives a command ended by SIGPIPE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,7 +70,9 @@ def _run(words: list[str]) -> int:
         return 0
     try:
         options = parser.parse_args(words)
-        if options.command not in TOGETHER:
+        if launched_size() > 1 and options.command not in TOGETHER:
+            from svdistill.parallel import require_alone
+
             require_alone(options.command)
         for name, value in _fields(options[options.command]).items():
             require_usable(name, value)
@@ -89,7 +91,7 @@ def _run(words: list[str]) -> int:
 
 
 class _Commands:
-    """One method a command: imports what it needs, calls one function, prints what came."""
+    """One method per command; each imports what it needs."""
 
     @staticmethod
     def demo(options: Namespace) -> None:
@@ -99,21 +101,17 @@ class _Commands:
 
     @staticmethod
     def train(options: Namespace) -> None:
-        from svdistill.common import keep_freed_memory
         from svdistill.config import TrainConfig
         from svdistill.training import BarReporter, train
 
-        keep_freed_memory()
-        _print_summary(train(TrainConfig(**_fields(options)), BarReporter()))
+        _print_summary(train(TrainConfig(**_training_fields(options)), BarReporter()))
 
     @staticmethod
     def distill(options: Namespace) -> None:
-        from svdistill.common import keep_freed_memory
         from svdistill.config import DistillConfig
         from svdistill.training import BarReporter, distill
 
-        keep_freed_memory()
-        summary = distill(DistillConfig(**_fields(options)), BarReporter())
+        summary = distill(DistillConfig(**_training_fields(options)), BarReporter())
         with finished_run():
             _print_summary(summary)
             if is_speaker():
@@ -121,12 +119,10 @@ class _Commands:
 
     @staticmethod
     def cache(options: Namespace) -> None:
-        from svdistill.common import keep_freed_memory
         from svdistill.config import CacheConfig
         from svdistill.training import BarReporter, cache_knowledge
 
-        keep_freed_memory()
-        _print_store(cache_knowledge(CacheConfig(**_fields(options)), BarReporter()))
+        _print_store(cache_knowledge(CacheConfig(**_training_fields(options)), BarReporter()))
 
     @staticmethod
     def evaluate(options: Namespace) -> None:
@@ -198,7 +194,6 @@ class _Commands:
 
 
 def _show(*lines: object) -> None:
-    """Print lines as text."""
     print(*(shown(str(line)) for line in lines), sep="\n")
 
 
@@ -214,7 +209,7 @@ def _print_summary(summary: Any) -> None:
 
 
 def _show_gain(run: str) -> None:
-    """The student beside its teacher, in a table and on a page; the run is finished without."""
+    """Print the student beside its teacher, and write a page; the run is finished already."""
     from svdistill.report import before_after_table, write_report
     from svdistill.training import read_before_after
 
@@ -237,7 +232,7 @@ def _print_store(store: Any) -> None:
 
 
 def _trouble(error: Exception) -> str | None:
-    """What the machine lacks, or which file cannot be used, if that is what an error says."""
+    """Explain an error of the machine or of a file; None for any other error."""
     from svdistill.training import as_machine_error
 
     trouble = as_machine_error(error)
@@ -250,12 +245,20 @@ def _fields(options: Namespace) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name != "config"}
 
 
+def _training_fields(options: Namespace) -> dict[str, Any]:
+    """The fields of a configuration; sets the allocator, which is no part of it."""
+    fields = _fields(options)
+    if fields.pop("keep_memory"):
+        keep_memory()
+    return fields
+
+
 def _fail(message: str, error: BaseException, status: int = 2) -> int:
-    say(f"svdistill: {' '.join(message.split())}", error)  # one line, whatever it quotes
+    say(f"svdistill: {' '.join(message.split())}", error)  # on one line
     return status
 
 
 def _show_warning(message: Warning | str, *_where: object, **_more: object) -> None:
-    """Warnings as one line, without the place in the code."""
+    """Print a warning on one line, without its place in the code."""
     if is_speaker():
         print(shown(f"svdistill: warning: {message}"), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The manual pages' texts."""
+"""Texts of the manual pages."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ COMMANDS = {
 }
 
 MANUAL = """\
-Knowledge distillation by singular value decomposition: a small network learns from a big one by
-relating its own feature maps as the big one relates its own.
+Knowledge distillation by singular value decomposition: a small network learns the relations within
+a large network's feature maps, and its predictions.
 
 A first look, on digits, in under three minutes:
   svdistill demo
 
-The usual way:
+Teacher, student, evaluation:
   svdistill train   --network vgg_teacher --data parquet:cifar100 --output runs/teacher
   svdistill distill --student vgg_student --data parquet:cifar100 --teacher runs/teacher \\
                     --output runs/student
   svdistill evaluate runs/student
 
-With other networks, on images in folders of their classes:
+Other networks, and images in one folder per class:
   svdistill train   --network timm:resnet50 --weights pretrained --data folder:flowers \\
                     --output runs/teacher
   svdistill distill --student timm:mobilenetv3_small_100 --weights pretrained \\
@@ -39,35 +39,35 @@ RUN_FILES = """\
 files in the run directory:
   config.yaml               the options, to run again with --config
   environment.json          machine and versions
-  metrics.jsonl             one line an epoch
+  metrics.jsonl             one line per epoch
   student.safetensors       weights after the last epoch
   student-best.safetensors  weights after the best epoch, by the dev split if there is one
-  checkpoint.pt             to --resume from, with the one before it, checkpoint-previous.pt; both
-                            are removed when the run is finished
+  checkpoint.pt             to --resume from, and checkpoint-previous.pt, the one before it; both
+                            are removed when the run finishes
   tensorboard/              for `tensorboard --logdir`
   before_after.json         teacher, student before and student after (distill)
-  report.html               all of it on one page (distill)
-  summary.json              what came out; its presence marks a finished run
+  report.html               the run on one page (distill)
+  summary.json              the results; its presence marks a finished run
 """
 
 EXIT_STATUS = """\
 exit status:
-  0 done   2 bad input, or a run that cannot go on: one line says what to do
-  130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP: the step was finished and saved, the line
-      says how to go on
-  141 evaluate, info: the result could not be printed; commands that leave files go on without
+  0 success   2 bad input, or a run that cannot continue; one line says what to do
+  130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP; the step was finished and saved, and one
+      line says how to continue
+  141 evaluate, info: the result could not be printed; other commands continue without output
 """
 
 TRAIN_MANUAL = """\
-Train a network on labelled images, and leave a run directory. The result is a teacher for
-`svdistill distill`, or the student alone to compare with.
+Train a network on labelled images, and write a run directory. The result is a teacher for
+`svdistill distill`, or a student trained alone for comparison.
 
 A network is one of `svdistill info`, timm:NAME, torchvision:NAME, hf:NAME_OR_FOLDER (an image
 classifier of transformers), or module:attr of your own code. With --weights pretrained it starts
-from its published weights, sees images as these were trained on, and gets a new head where they
-are of other classes.
+from its published weights, uses their image size and normalisation, and gets a new head if the
+classes differ.
 
-Options come from flags, from a YAML file (--config), or both; the later one counts.
+Options come from flags, from a YAML file (--config), or both; the last one given counts.
 """
 
 TRAIN_EXAMPLES = """\
@@ -83,19 +83,19 @@ examples:
 """
 
 DISTILL_MANUAL = """\
-Train a student on labelled images and on its teacher's knowledge, and leave a run directory.
+Train a student on labelled images and on its teacher's knowledge, and write a run directory.
 
 The teacher is a run directory, a .safetensors file, `module:attr` of your own code, or timm:NAME,
-torchvision:NAME, hf:NAME_OR_FOLDER with published weights for the very classes of the data. The
+torchvision:NAME, hf:NAME_OR_FOLDER with published weights for the classes of the data. The
 student, --student or --network, is as for `svdistill train`.
 
-Both networks' stages are decomposed; which ones, is shown. Of each the student learns which
-positions go together, as its teacher has it, and beside this the teacher's predictions: --loss
-position_svd+soft_target, which takes channels as they are. With --loss svd it learns to relate the
-leading singular vectors of its channels, as in the paper; where channels differ, an adapter
-projects the student's, which is no part of the trained student.
+The stages of both networks are paired, and the pairs are printed. By default (--loss
+position_svd+soft_target) the student learns from each the relations between positions, whatever
+the channels, and the teacher's predictions. With --loss svd it learns the relations between the
+leading singular vectors of its channels, as in the paper; if the channels differ, an adapter
+projects the student's, and is not part of the trained student.
 
-Options come from flags, from a YAML file (--config), or both; the later one counts.
+Options come from flags, from a YAML file (--config), or both; the last one given counts.
 """
 
 DISTILL_EXAMPLES = """\
@@ -113,13 +113,13 @@ examples:
 """
 
 LOSSES = """\
-losses, for --loss, alone or joined by +, with the options that they read:
+losses for --loss, alone or joined by +, with their options:
 """
 
 CACHE_MANUAL = """\
 Compute a teacher's knowledge of every training image once, and keep it in a store on disk. Then
-`svdistill distill --knowledge STORE` trains students without running the teacher, and without its
-weights. The store holds so many random views of each image; students see the same ones.
+`svdistill distill --knowledge STORE` trains students without the teacher. The store holds --views
+random views of each image, and students see the same views.
 
 A store belongs to one teacher, data set, loss and augmentation, and is refused for others.
 """
@@ -132,23 +132,21 @@ examples:
   svdistill cache --teacher runs/teacher --loss soft_target --views 10 --output stores/soft
 
 files in the store:
-  manifest.json             what it holds, and of what; how many bytes each image takes
+  manifest.json             its contents, their origin, and the bytes per image
   view-0000-from-*.bin      knowledge of some thousand images in one view, with a checksum
 """
 
 EVALUATE_MANUAL = """\
-Accuracy and loss of a trained network on the test split. Without --data, on the data that the
-run was trained for.
+Accuracy and loss of a trained network on the test split of --data, or of the run's own data.
 """
 
 EXPORT_MANUAL = """\
-Write a trained network to one file that other programs run, without its teacher: ONNX, or
-PyTorch's .pt2. The file takes batches of any size, and says its classes and how images are
-prepared for it.
+Write a trained network to one file for other programs, without its teacher: ONNX, or PyTorch's
+.pt2. The file takes batches of any size, and contains the class names and the preprocessing.
 
-It is run on test images first, and written only if it puts each in the network's own class and
-its logits are within 1e-4 of the largest one. Without --data, on images that the run was tested
-on; of other data, only the network's classes are used.
+It is first run on test images, and written only if it predicts the network's class for each, with
+logits within 1e-4 of the largest one. Without --data these are the run's test images; of other
+data, only images of the network's classes are used.
 """
 
 EXPORT_EXAMPLES = """\
@@ -157,7 +155,7 @@ examples:
   svdistill export runs/student --data parquet:data/cifar100 --output student.onnx
   svdistill export runs/student --format torch
 
-to use it, with onnxruntime and numpy alone:
+to use it with onnxruntime and numpy:
   session = onnxruntime.InferenceSession("student.onnx")
   about = session.get_modelmeta().custom_metadata_map  # JSON: class_names, image_size, mean, std
   mean, std = (numpy.float32(json.loads(about[name])) for name in ("mean", "std"))
@@ -166,22 +164,22 @@ to use it, with onnxruntime and numpy alone:
 """
 
 INFO_MANUAL = """\
-Stages, tap shapes, parameters and FLOPs (2 x multiply-adds) of a network; of one of the paper's,
-next to what the paper's table says. Without a name, all of the paper's.
+Stages, tap shapes, parameters and FLOPs (2 x multiply-adds) of a network; for the paper's networks
+beside the values of its table. Without a name, all of the paper's.
 
-Others are timm:NAME, torchvision:NAME, hf:NAME_OR_FOLDER and module:attr. Of these it shows the
-stages, of which `svdistill distill` taps some.
+Others are timm:NAME, torchvision:NAME, hf:NAME_OR_FOLDER and module:attr, shown with the stages
+that `svdistill distill` can tap.
 """
 
 DEMO_MANUAL = """\
-Teacher, student alone, soft target, FSP, SVD and the default loss on scikit-learn's digits: one
-table. Nothing is downloaded, two CPU cores are enough, and the runs stay on disk.
+Teacher, student alone, soft target, FSP, SVD and the default loss on scikit-learn's digits, in one
+table. Nothing is downloaded, two CPU cores suffice, and the runs stay on disk.
 """
 
 REPRODUCE_MANUAL = """\
 Make the runs of one of the paper's tables or figures: teachers first, then their students by every
-method. Finished runs are skipped and stopped ones go on, so it can be made in pieces. At the end,
-a table for each pair of networks, and one page with everything.
+method. Finished runs are skipped and stopped ones continue, so that it can be made in pieces. At
+the end come a table for each pair of networks, and one page of all runs.
 
   networks   teacher, student alone, soft target, FSP and SVD, for each pair of networks
   multitask  one stage (task and transfer at once) against two
@@ -189,9 +187,10 @@ a table for each pair of networks, and one page with everything.
   large      images of 64x64: Tiny-ImageNet, or 50 classes of ImageNet
 
 presets:
-  smoke  seconds, on digits: shows that everything runs
+  smoke  seconds: digits, a quarter of the width, 2 epochs
   mini   hours on two CPU cores: 20 classes of CIFAR-100, half width, 24 epochs
-  seed   the full protocol: CIFAR-100, 200 epochs; for a GPU
+  full   some 40 hours of one core: all 100 classes, full width, 30 epochs
+  paper  the paper's protocol, for a GPU: all 100 classes, full width, 200 epochs
 """
 
 REPRODUCE_EXAMPLES = """\
@@ -204,12 +203,12 @@ examples:
 """
 
 REPORT_MANUAL = """\
-Write finished runs as one HTML page: accuracies beside the paper's, training curves, what accuracy
-costs, what distillation did to the feature maps, and how each run was made. The page is one file,
-which opens from disk and loads nothing.
+Write finished runs as one HTML page: accuracies beside the paper's, training curves, costs, the
+effect of distillation on the feature maps, and how each run was made. The page is one file that
+opens from disk and loads nothing.
 
-Nothing is trained. Feature maps are looked at where the weights of a student and of its teacher
-are there, and the images; the teacher's run may be among RUNS. The page says what is missing.
+Nothing is trained. Feature maps need the weights of a student and of its teacher, and the images;
+the teacher's run may be among RUNS. The page says what is missing.
 """
 
 REPORT_EXAMPLES = """\
@@ -219,11 +218,11 @@ examples:
 """
 
 BENCH_MANUAL = """\
-Time parts side by side in one process, print a table, and leave every time in a JSON file.
+Time computations in turn in one process, print a table, and write every time to a JSON file.
 
-  svd   the truncated SVD of the paper's feature maps, by every solver, and how exact it is
-  dfv   the distance of two distillation feature vectors: time, memory, exactness
-  step  a whole training step, for every way to teach, over the floor that none can do without
+  svd   the truncated SVD of the paper's feature maps by every solver: time and errors
+  dfv   the distance of two distillation feature vectors: time, memory and errors
+  step  a whole training step of every method, relative to a step without losses (the floor)
 """
 
 BENCH_EXAMPLES = """\

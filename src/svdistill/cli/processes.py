@@ -1,4 +1,4 @@
-"""The command's process: its output, and what ends it, alone and among several."""
+"""The command's process: its output, signals, and how it ends alone or in a group."""
 
 from __future__ import annotations
 
@@ -18,20 +18,37 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Final, TextIO
 
-from svdistill.common import Stopped, SVDistillError, TrainingError, shown
-from svdistill.parallel import launched_rank, launched_size
+from svdistill.common import (
+    Stopped,
+    SVDistillError,
+    TrainingError,
+    launched_rank,
+    launched_size,
+    shown,
+)
+
+RESUMABLE: Final = ("train", "distill", "cache")
+
+TOGETHER: Final = ("train", "distill")  # the commands that several processes may run
+
+# Seconds for rank 0 to print why nothing could begin: a launcher ends all processes as soon as one
+# of them exits.
+PATIENCE: Final = 10.0
+
+# SIGHUP does not exist on Windows.
+SIGNALS: Final = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class LastingStream:
-    """An output stream that drops what nobody reads any more, instead of raising.
+    """An output stream that discards text instead of raising when it cannot be written.
 
-    A pipe whose reader has gone, a terminal that hung up and a full disk end no run: the first
-    failure is told once, and the file descriptor leads to the null device from then on.
+    A closed pipe, a terminal that hung up or a full disk does not end a run: one warning is
+    printed, and the file descriptor is redirected to the null device.
 
     Args:
-        stream: to write to.
-        name: of the stream, for the message.
-        tell: where the message goes; None for nowhere.
+        stream: the stream to write to.
+        name: its name in the warning.
+        tell: where the warning goes; None to print none.
     """
 
     def __init__(self, stream: TextIO, name: str, tell: TextIO | LastingStream | None) -> None:
@@ -41,7 +58,7 @@ class LastingStream:
         self.lost = False
 
     def write(self, text: str) -> int:
-        """Write a text, or drop it."""
+        """Write a text, or discard it."""
         if not self.lost:
             try:
                 self._stream.write(self._encodable(text))
@@ -50,7 +67,7 @@ class LastingStream:
         return len(text)
 
     def flush(self) -> None:
-        """Write what is buffered, or drop it."""
+        """Write what is buffered, or discard it."""
         if not self.lost:
             try:
                 self._stream.flush()
@@ -58,7 +75,7 @@ class LastingStream:
                 self._lose(error)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """Write texts, or drop them."""
+        """Write texts, or discard them."""
         for line in lines:
             self.write(line)
 
@@ -66,15 +83,15 @@ class LastingStream:
         return getattr(self._stream, name)
 
     def _encodable(self, text: str) -> str:
-        """The text, with what the stream's encoding lacks written out."""
+        """Escape the characters that the stream's encoding lacks."""
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
         return text.encode(encoding, "backslashreplace").decode(encoding)
 
     def _lose(self, error: OSError) -> None:
         self.lost = True
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        with contextlib.suppress(OSError):  # a stream without a descriptor
-            os.dup2(nowhere, self._stream.fileno())  # for what is buffered, too
+        with contextlib.suppress(OSError):  # the stream has no descriptor
+            os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)
         if self._tell is not None:
             reason = error.strerror or type(error).__name__
@@ -87,11 +104,7 @@ class LastingStream:
 
 @contextmanager
 def lasting_output() -> Iterator[LastingStream]:
-    """Let no write to stdout or stderr raise within the block.
-
-    Yields:
-        The standard output, which says whether it was lost.
-    """
+    """Replace stdout and stderr by `LastingStream`s within the block; yields that of stdout."""
     before = sys.stdout, sys.stderr
     error = LastingStream(_stream(sys.stderr), "standard error", None)
     output = LastingStream(_stream(sys.stdout), "standard output", error)
@@ -105,13 +118,13 @@ def lasting_output() -> Iterator[LastingStream]:
 
 
 def _stream(stream: TextIO | None) -> TextIO:
-    """The stream, or the null device where the process was started without it."""
+    """The stream, or the null device if the process was started without one."""
     return Path(os.devnull).open("w", encoding="utf-8") if stream is None else stream
 
 
 @contextmanager
 def text_logs() -> Iterator[None]:
-    """Let log messages, of whatever library, be text within the block."""
+    """Escape control characters in the log messages of every library within the block."""
     before = logging.getLogRecordFactory()
 
     def record(*arguments: Any, **more: Any) -> logging.LogRecord:
@@ -129,24 +142,16 @@ def text_logs() -> Iterator[None]:
 def show_traceback(
     kind: type[BaseException], error: BaseException, where: TracebackType | None
 ) -> None:
-    """As `sys.excepthook`: print a traceback as text."""
+    """`sys.excepthook` that prints a traceback as text."""
     print(shown("".join(traceback.format_exception(kind, error, where))), file=sys.stderr, end="")
-
-
-RESUMABLE = ("train", "distill", "cache")
-
-SIGNALS = [signal.SIGTERM]
-
-if hasattr(signal, "SIGHUP"):  # not on Windows
-    SIGNALS.append(signal.SIGHUP)
 
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP raise, as Ctrl-C does, so that temporary files go.
+    """Make SIGTERM and SIGHUP raise `Stopped` in the block, so that temporary files are removed.
 
-    Training catches them itself. What the process ignores, as one behind `nohup` does SIGHUP, stays
-    ignored.
+    Training handles them itself. A signal that the process ignores, such as SIGHUP under `nohup`,
+    stays ignored.
     """
     ours = []
     if threading.current_thread() is threading.main_thread():
@@ -161,11 +166,11 @@ def terminable() -> Iterator[None]:
 
 
 def left(interrupt: KeyboardInterrupt, arguments: Sequence[str]) -> tuple[str, int]:
-    """What to say of a command that was stopped, and its exit status.
+    """Return the message for a stopped command, and its exit status.
 
     Args:
-        interrupt: a `Stopped`, or what a second Ctrl-C raises.
-        arguments: the words behind `svdistill`, as they were typed.
+        interrupt: a `Stopped`, or the exception of a second Ctrl-C.
+        arguments: the words after `svdistill` as typed.
 
     Example:
         >>> left(Stopped(15, "after epoch 2"), ["train", "-o", "my run"])
@@ -203,24 +208,17 @@ def _stop(number: int, _frame: FrameType | None) -> None:
     raise Stopped(number)
 
 
-TOGETHER: Final = ("train", "distill")  # the commands that several processes may run
-
-# Longer than the main process takes to say why nothing could begin. A launcher ends the others as
-# soon as one has left.
-PATIENCE: Final = 10.0
-
-
 def is_speaker() -> bool:
     """Whether this process prints."""
     return launched_rank() == 0
 
 
 def say(line: str, error: BaseException) -> None:
-    """Print why a command ends, once, and let nobody leave before that: it would end the speaker.
+    """Print once why a command ends; the other processes wait, since an exit ends them all.
 
     Args:
-        line: what to print to stderr.
-        error: why it ends.
+        line: printed to stderr.
+        error: its cause.
     """
     if launched_size() == 1 or is_speaker():
         print(shown(line), file=sys.stderr, flush=True)
@@ -229,13 +227,13 @@ def say(line: str, error: BaseException) -> None:
         if not _meet(error):
             time.sleep(PATIENCE)
     elif isinstance(error, KeyboardInterrupt):
-        return  # the main process got the signal too
+        return  # rank 0 received the signal too
     else:
         print(shown(f"{line} (process {launched_rank()})"), file=sys.stderr, flush=True)
 
 
 def leave() -> None:
-    """End together, when all is done: a process that exits within the group may abort."""
+    """Close the process group, if there is one: a process that exits within it may abort."""
     if _is_grouped():
         from svdistill.parallel import close_group, meet
 
@@ -244,10 +242,10 @@ def leave() -> None:
 
 
 def end(status: int) -> int:
-    """Exit, where several processes were launched; the status of one alone is handed back.
+    """Exit at once if several processes were launched; otherwise return the status.
 
-    While an interpreter is torn down, a thread of torch's that asks for its lock is ended by force,
-    and now and then that aborts the process, whose launcher then calls the run a failure.
+    A thread of torch that requests the interpreter's lock during shutdown can abort the process,
+    and its launcher then reports a failure.
     """
     if launched_size() > 1:
         atexit._run_exitfuncs()
@@ -258,10 +256,9 @@ def end(status: int) -> int:
 
 
 def _is_everywhere(error: BaseException) -> bool:
-    """Whether the main process has the same to say.
+    """Whether every process raises this error.
 
-    Before they have met, all have read the same words and come to the same end. What a loss shows,
-    all see.
+    Before the group is formed all processes do the same; afterwards all see the same losses.
     """
     if isinstance(error, KeyboardInterrupt):
         return isinstance(error, Stopped) and error.everywhere
@@ -271,18 +268,18 @@ def _is_everywhere(error: BaseException) -> bool:
 
 
 def _meet(error: BaseException) -> bool:
-    """Wait for the others where all come here, and leave the group with them; whether they did."""
+    """Close the group together if every process raises the error; return whether all did."""
     if not _is_grouped() or not _is_everywhere(error):
         return False
     try:
         leave()
-    except SVDistillError:  # somebody has left already
+    except SVDistillError:  # a process has left already
         return False
     return True
 
 
 def _is_grouped() -> bool:
-    """Whether the processes have met; if so, torch is imported already."""
+    """Whether the group is formed; torch is imported only then."""
     if "svdistill.parallel" not in sys.modules:
         return False
     from svdistill.parallel import is_grouped

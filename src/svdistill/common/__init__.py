@@ -1,4 +1,4 @@
-"""What every room uses: errors, files, locks, typed values, timing, logits, the machine."""
+"""What every room uses: errors, files, locks, typed values, imports, timing, logits, machine."""
 
 from svdistill.common.errors import (
     ArgumentError,
@@ -12,7 +12,6 @@ from svdistill.common.errors import (
     nearest,
     require_choice,
     require_count,
-    require_package,
     require_positive,
 )
 from svdistill.common.files import (
@@ -26,9 +25,15 @@ from svdistill.common.files import (
     write_failure,
     write_json,
 )
+from svdistill.common.imports import import_attribute, require_package
 from svdistill.common.locking import LOCK_NAME, locked, require_unlocked
 from svdistill.common.logits import as_logits
-from svdistill.common.machine import available_cores, keep_freed_memory
+from svdistill.common.machine import (
+    available_cores,
+    keep_memory,
+    launched_rank,
+    launched_size,
+)
 from svdistill.common.plain_values import (
     MOST,
     Finite,
@@ -50,8 +55,7 @@ from svdistill.common.table import (
     text_table,
 )
 from svdistill.common.terminal import TextConsole, shown
-from svdistill.common.timing import Case, Measurement, duration, interleave, threads
-from svdistill.common.user_code import import_attribute
+from svdistill.common.timing import Case, Measurement, duration, interleave, synchronise, threads
 
 __all__ = [
     "LOCK_NAME",
@@ -79,7 +83,9 @@ __all__ = [
     "import_attribute",
     "interleave",
     "is_temporary",
-    "keep_freed_memory",
+    "keep_memory",
+    "launched_rank",
+    "launched_size",
     "locked",
     "make_directory",
     "mean_cell",
@@ -101,6 +107,7 @@ __all__ = [
     "require_unlocked",
     "shown",
     "sweep",
+    "synchronise",
     "text_table",
     "threads",
     "write_atomically",

@@ -1,32 +1,30 @@
-"""Errors that a user can act on: each names the argument, the expected, what came, a remedy."""
+"""Exceptions that name the argument, the expected value, the actual value and a remedy."""
 
 from __future__ import annotations
 
 import difflib
-import importlib
 import signal
 from collections.abc import Callable, Iterable
 from functools import partial
-from types import ModuleType
 
 
 class SVDistillError(Exception):
-    """Base of every error that svdistill raises on purpose.
+    """Base class of the exceptions that svdistill raises.
 
     The message reads ``argument: expected ..., got ...; remedy``.
 
     Args:
-        argument: name of the argument, file, tap or option that is wrong.
-        expected: what would have been right.
-        got: what came instead.
-        remedy: what the user can do about it.
+        argument: name of the wrong argument, file, tap or option.
+        expected: a description of valid values.
+        got: the actual value.
+        remedy: what the user can do.
 
     Example:
         >>> print(ArgumentError("k", expected="1 to 4", got=5, remedy="lower k"))
         k: expected 1 to 4, got 5; lower k
 
     Attributes:
-        everywhere: whether every process that trains together with this one raises it too.
+        everywhere: whether every process of the group raises it too.
     """
 
     everywhere = False
@@ -37,7 +35,7 @@ class SVDistillError(Exception):
         self._rest = {"expected": expected, "got": str(got), "remedy": remedy}
 
     def __reduce__(self) -> tuple[Callable[..., SVDistillError], tuple[str]]:
-        # Exceptions are pickled by position; a worker process could not send ours back.
+        # Exceptions are pickled by position, which keyword-only arguments do not support.
         return partial(type(self), **self._rest), (self.argument,)
 
 
@@ -46,7 +44,7 @@ class ArgumentError(SVDistillError, ValueError):
 
 
 class DataError(SVDistillError):
-    """A data set is missing, damaged, empty, or holds values that no image has."""
+    """A data set is missing, damaged or empty, or holds invalid pixel values."""
 
 
 class RunError(SVDistillError):
@@ -54,23 +52,23 @@ class RunError(SVDistillError):
 
 
 class TrainingError(SVDistillError):
-    """Training cannot go on: a loss is not finite or reaches no parameter."""
+    """Training cannot continue: a loss is not finite, or has no gradient to any parameter."""
 
 
 class MachineError(SVDistillError):
-    """The machine lacks something: space on a disk, memory, or a process that has died."""
+    """The machine failed: out of disk space or memory, or a process died."""
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked the process to stop, and what was worth it has been saved.
+    """A signal stopped the process, and its state was saved.
 
     Args:
-        signal_number: which signal.
-        where: how far the work had come, for the message.
+        signal_number: the signal.
+        where: the position in training, for the message.
 
     Attributes:
-        status: the exit status that says so, 128 and the signal's number.
-        everywhere: whether every process that trains together with this one stops too.
+        status: the exit status, 128 plus the signal's number.
+        everywhere: whether every process of the group stops too.
 
     Example:
         >>> stopped = Stopped(15, "after step 3 of 10 in epoch 1")
@@ -88,18 +86,18 @@ class Stopped(KeyboardInterrupt):
 
 
 class TransferWarning(UserWarning):
-    """The transfer loss does not do what the user thinks it does."""
+    """The transfer loss is ineffective in this configuration."""
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str:
-    """Phrase the candidates closest to a mistyped name, as a remedy.
+    """Suggest the candidates closest to a mistyped name.
 
     Args:
-        name: what the user wrote.
-        candidates: the names that exist.
+        name: the mistyped name.
+        candidates: the existing names.
 
     Returns:
-        ``"did you mean 'a' or 'b'?"``, or the list of all names where none is close.
+        ``"did you mean 'a' or 'b'?"``, or a list of the names if none is close.
 
     Example:
         >>> nearest("stage5", ["stage1", "stage2", "head"])
@@ -130,11 +128,8 @@ def require_choice(argument: str, value: object, choices: Iterable[str]) -> None
 
 def require_positive(argument: str, value: float) -> None:
     """Raise `ArgumentError` unless the value is a positive, finite number."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or not 0 < value < float("inf")
-    ):
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (is_number and 0 < value < float("inf")):
         raise ArgumentError(
             argument,
             expected="a positive finite number",
@@ -152,35 +147,3 @@ def require_count(argument: str, value: int, minimum: int = 1) -> None:
             got=repr(value),
             remedy=f"give {minimum} or more",
         )
-
-
-def require_package(module: str, extra: str) -> ModuleType:
-    """Import a module of a package that svdistill can do without.
-
-    Args:
-        module: its name, such as `"timm"` or `"torchvision.models"`.
-        extra: svdistill's extra that installs it.
-
-    Returns:
-        The module.
-
-    Raises:
-        ArgumentError: it is not installed, or cannot be imported; the remedy is one command.
-
-    Example:
-        >>> require_package("no_such_module", extra="zoo")
-        Traceback (most recent call last):
-        svdistill.common.errors.ArgumentError: no_such_module: expected an installed package, \
-got none; run pip install 'svdistill[zoo]'
-    """
-    package = module.partition(".")[0]
-    try:
-        return importlib.import_module(module)
-    except Exception as error:  # a broken installation may raise anything
-        absent = isinstance(error, ModuleNotFoundError) and error.name in (module, package)
-        raise ArgumentError(
-            package,
-            expected="an installed package" if absent else "a package that can be imported",
-            got="none" if absent else f"{type(error).__name__}: {error}",
-            remedy=f"run pip install 'svdistill[{extra}]'",
-        ) from error

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: write beside the target, then rename."""
+"""Atomic writing of files, and reading that refuses devices and huge files."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import Any, Final
 
 from svdistill.common.errors import RunError
 
-# No text that a run writes comes near this; what is larger is not read into memory.
+# Bytes of the largest text file that is read into memory.
 MOST_TEXT: Final = 1 << 26
 
-# What torch's archive writer says of a file that it could not write.
+# Messages of torch's archive writer when a write fails.
 TORCH_WRITER: Final = ("PytorchStreamWriter failed", "inline_container.cc", "iostream error")
 
 SPECIAL: Final = {
@@ -33,18 +33,17 @@ OS_ERROR: Final = re.compile(r"I/O error: (.+?) \(os error \d+\)")
 def write_atomically(
     path: Path, write: Callable[[Path], object], *, keep: Path | None = None
 ) -> None:
-    """Let `write` fill a temporary file beside the path, flush it to disk, and rename it.
+    """Write a temporary file beside the path, flush it to disk, and rename it.
 
-    The file's permissions follow the umask, whoever writes it: safetensors makes its files readable
-    by their owner alone.
+    The file's permissions follow the umask; safetensors would make the file private.
 
     Args:
-        path: the file to be.
+        path: the target.
         write: called with the temporary path.
-        keep: where to move what the path held before, when the new file is whole; None drops it.
+        keep: where to move the previous file once the new one is complete; None replaces it.
 
     Raises:
-        RunError: the folder cannot be written; what was there before is untouched.
+        RunError: the folder cannot be written; the previous file is unchanged.
 
     Example:
         >>> import tempfile
@@ -55,7 +54,7 @@ def write_atomically(
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        if not path.is_symlink():  # a link is replaced, not what it leads to
+        if not path.is_symlink():  # a link is replaced, not its target
             require_no_device(path)
         temporary.touch()
         mode = temporary.stat().st_mode
@@ -83,9 +82,9 @@ def write_atomically(
 
 
 def require_no_device(path: Path) -> None:
-    """Raise `OSError` where a path is a pipe, a socket or a device.
+    """Raise `OSError` if a path is a pipe, a socket or a device.
 
-    Opening one would wait for its other end, and a rename would replace it.
+    Opening one could block, and a rename would replace it.
 
     Example:
         >>> require_no_device(Path(os.devnull))
@@ -100,7 +99,9 @@ def require_no_device(path: Path) -> None:
 
 
 def write_failure(error: BaseException) -> str | None:
-    """Why a file could not be written, if that is what an error says; torch's and others' too.
+    """Return why a file could not be written, or None if the error is of another kind.
+
+    Covers the errors of torch and safetensors.
 
     Example:
         >>> write_failure(OSError(28, "No space left on device"))
@@ -112,29 +113,27 @@ def write_failure(error: BaseException) -> str | None:
         return error.strerror or type(error).__name__
     text = " ".join(str(error).split())
     if isinstance(error, RuntimeError) and any(mark in text for mark in TORCH_WRITER):
-        # Its archive's writer stumbles over a file cut short; what cut it is behind.
-        behind = error.__cause__ or error.__context__
-        reason = None if behind is None else write_failure(behind)
+        cause = error.__cause__ or error.__context__
+        reason = None if cause is None else write_failure(cause)
         return reason or "a file that was cut short while it was written"
-    if os_error := OS_ERROR.search(text):  # safetensors, which is written in Rust
-        return os_error[1]
-    return None
+    os_error = OS_ERROR.search(text)  # of safetensors, which is written in Rust
+    return os_error[1] if os_error else None
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether a file is what a process was writing, or has left when it was killed."""
+    """Whether a file is one that a process is writing, or left when it was killed."""
     return path.name.startswith(".") and path.suffix == ".tmp"
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed processes were writing there; only for who holds the folder's lock."""
+    """Remove temporary files of killed processes. Hold the folder's lock for this."""
     for path in folder.iterdir():
         if is_temporary(path):
             path.unlink(missing_ok=True)
 
 
 def _flush_folder(folder: Path) -> None:
-    """Let a new name outlive a power cut, where the system can do that."""
+    """Flush a folder to disk, if the system supports it, so that a rename survives a power cut."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -144,10 +143,10 @@ def _flush_folder(folder: Path) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory for output, and those above it; one that is there is left alone.
+    """Create a directory for output, and its parents; an existing one is unchanged.
 
     Raises:
-        RunError: it cannot be made.
+        RunError: it cannot be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -167,11 +166,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_text(path: Path, most: int = MOST_TEXT) -> str:
-    """The text of a file of at most so many bytes.
+    """Read a text file of at most `most` bytes.
 
     Raises:
-        OSError: it is missing, no regular file, or cannot be read.
-        ValueError: it is larger, or no UTF-8.
+        OSError: it is missing, not a regular file, or cannot be read.
+        ValueError: it is larger, or not UTF-8.
     """
     require_no_device(path)
     with path.open("rb") as file:
@@ -182,7 +181,7 @@ def read_text(path: Path, most: int = MOST_TEXT) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON; a missing or damaged file is a `RunError`, and so is an absurdly large one."""
+    """Read JSON; raise `RunError` if the file is missing, damaged or huge."""
     try:
         return json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""One writer at a time: a lock on a folder that ends with the process that holds it."""
+"""An exclusive lock on a folder, which the kernel releases when its process ends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LOCK_NAME: Final = ".lock"
 # Errors of file systems without locks.
 NO_LOCKS: Final = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
-# Seconds in which a lock is tried again: its last holder may be removing the file.
+# Seconds of retries: the last holder may be removing the file.
 PATIENCE: Final = 0.1
 
 MOST_NOTE: Final = 4096  # bytes
@@ -33,16 +33,15 @@ MOST_NOTE: Final = 4096  # bytes
 def locked(folder: Path) -> Iterator[None]:
     """Lock a folder exclusively for the block.
 
-    The kernel keeps the lock, on the file `.lock`, and releases it when the process ends. The file
-    names the holder, and is removed after the block. On a file system without locks the block runs
-    unlocked, after a warning.
+    The lock is on the file `.lock`, which names its holder and is removed after the block. On a
+    file system without locks the block runs unlocked, after a warning.
 
     Args:
         folder: an existing folder.
 
     Raises:
-        RunError: another process, or another lock of this one, holds it; or the file cannot be
-            made.
+        RunError: another process, or another lock of this process, holds it; or the file cannot
+            be created.
 
     Example:
         >>> import tempfile
@@ -56,7 +55,7 @@ def locked(folder: Path) -> Iterator[None]:
     path = folder / LOCK_NAME
     lock = FileLock(path, timeout=PATIENCE, poll_interval=PATIENCE / 10, fallback_to_soft=False)
     try:
-        folder.stat()  # filelock would make it
+        folder.stat()  # filelock would create it
         lock.acquire()
     except Timeout as error:
         raise _held_by(path) from error
@@ -64,13 +63,13 @@ def locked(folder: Path) -> Iterator[None]:
         _require_no_locks(path, error)
     try:
         if lock.is_locked:
-            with contextlib.suppress(OSError):  # a full disk: the lock holds without a note
+            with contextlib.suppress(OSError):  # a full disk: the lock works without its note
                 since = time.strftime("%Y-%m-%d %H:%M:%S %z")
                 note = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
                 path.write_text(json.dumps(note))
         yield
     finally:
-        # Removed while it is held: a process that opened it meanwhile finds it without a name.
+        # Removed while held, so that a process waiting for it does not lock the removed file.
         if lock.is_locked:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
@@ -78,7 +77,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def require_unlocked(folder: Path) -> None:
-    """Raise `RunError` if another process holds the folder; nothing is written."""
+    """Raise `RunError` if another process holds the folder's lock; nothing is written."""
     path = folder / LOCK_NAME
     if os.access(path, os.W_OK):
         with locked(folder):
@@ -86,7 +85,7 @@ def require_unlocked(folder: Path) -> None:
 
 
 def _require_no_locks(path: Path, error: OSError) -> None:
-    """Warn where the file system has no locks; any other error is a `RunError`."""
+    """Warn if the file system has no locks; raise `RunError` for any other error."""
     reason = error.strerror or type(error).__name__
     if error.errno not in NO_LOCKS:
         raise RunError(

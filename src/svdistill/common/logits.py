@@ -1,17 +1,18 @@
-"""A classifier's logits, in whatever it returns them."""
+"""The logits in a network's output, whose type differs between libraries."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from svdistill.common.errors import ArgumentError
 
+if TYPE_CHECKING:  # the command line imports this room without torch
+    from torch import Tensor
+
 
 def as_logits(output: Any) -> Tensor:
-    """The logits in what a network returned.
+    """Return the logits in a network's output.
 
     Args:
         output: a tensor; an object with `.logits` (Hugging Face, torchvision's Inception); a
@@ -19,10 +20,10 @@ def as_logits(output: Any) -> Tensor:
             [B, C].
 
     Returns:
-        A tensor as it is, or the one found inside.
+        The output itself if it is a tensor, else the tensor inside it.
 
     Raises:
-        ArgumentError: there is no such tensor.
+        ArgumentError: the output has none of these forms.
 
     Example:
         >>> import torch
@@ -30,6 +31,8 @@ def as_logits(output: Any) -> Tensor:
         >>> all(as_logits(out) is logits for out in (logits, {"logits": logits}, (logits, None)))
         True
     """
+    from torch import Tensor
+
     if isinstance(output, Tensor):
         return output
     found = getattr(output, "logits", None)
@@ -43,12 +46,14 @@ def as_logits(output: Any) -> Tensor:
     raise ArgumentError(
         "network",
         expected="logits [B, C]: a tensor, .logits, the key 'logits', or the first of a tuple",
-        got=_described(output),
+        got=_description(output),
         remedy="wrap the network in a module whose forward returns its logits",
     )
 
 
-def _described(output: Any) -> str:
+def _description(output: Any) -> str:
+    from torch import Tensor
+
     kind = type(output).__name__
     if isinstance(output, Mapping):
         return f"{kind} with the keys {', '.join(map(repr, output))}"

@@ -1,4 +1,4 @@
-"""Plain values from JSON and YAML files, checked against the types of dataclasses."""
+"""Values from JSON and YAML files, validated against the types of dataclasses."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ Plain = TypeVar("Plain")
 
 MOST: Final = sys.float_info.max
 
-Finite = Annotated[float, msgspec.Meta(ge=-MOST, le=MOST)]  # NaN is neither
+Finite = Annotated[float, msgspec.Meta(ge=-MOST, le=MOST)]  # excludes NaN too
+
+# No configuration comes near this size, and the YAML parser takes minutes for larger files.
+MOST_BYTES: Final = 1 << 16
 
 
 def from_plain(kind: type[Plain], value: object) -> Plain:
-    """A dataclass, or any other type, from dictionaries, lists, numbers, texts and truth values.
+    """Convert dictionaries, lists, numbers, strings and booleans to a type.
 
     Args:
         kind: a type that msgspec converts to, such as a dataclass.
-        value: what was read. An integer does for a float, a list for a tuple.
+        value: what was read. An integer is accepted for a float, a list for a tuple.
 
     Returns:
-        A value of the type. NaN and infinity are floats too, as a run may have measured them, but
-        not `Finite`.
+        A value of the type. NaN and infinity are valid floats, but not `Finite`.
 
     Raises:
-        ValueError: a field is missing, unknown, or of another type; the message names it.
+        ValueError: a field is missing, unknown, or has another type; the message names it.
 
     Example:
         >>> import dataclasses
@@ -63,7 +65,7 @@ def read_plain(path: Path, kind: type[Plain], *, expected: str, remedy: str) -> 
     """Read a JSON file of one type.
 
     Raises:
-        RunError: it is missing or damaged, or holds something else than was `expected`.
+        RunError: it is missing, damaged, or does not hold what was `expected`.
     """
     value = read_json(path)
     try:
@@ -73,10 +75,10 @@ def read_plain(path: Path, kind: type[Plain], *, expected: str, remedy: str) -> 
 
 
 def plain_fields(kind: type, values: Mapping[str, object]) -> dict[str, Any]:
-    """Those values that are named like a dataclass's fields, each as its field's type.
+    """Select the values named like a dataclass's fields, converted to the fields' types.
 
     Raises:
-        ValueError: one is of another type; the message names it.
+        ValueError: a value has another type; the message names it.
     """
     fields = {}
     for name, hint in get_type_hints(kind, include_extras=True).items():
@@ -89,10 +91,9 @@ def plain_fields(kind: type, values: Mapping[str, object]) -> dict[str, Any]:
 
 
 def _require_sound(value: object) -> None:
-    """Raise `ValueError` at an integer of more than 64 bits, and at what is no text.
+    """Raise `ValueError` for an integer above 64 bits, and for a string with NUL or a surrogate.
 
-    Such integers are no number of anything. A text with a NUL or half a pair of surrogates is no
-    path, and no page can show it.
+    Such a string is no valid path, and cannot be encoded.
     """
     pending: list[tuple[str, object]] = [("value", value)]
     while pending:
@@ -112,7 +113,7 @@ def _require_sound(value: object) -> None:
 
 
 def _require_known(value: object, known: object) -> None:
-    """Raise `ValueError` at a field that a dataclass does not have, which msgspec skips."""
+    """Raise `ValueError` for a field that the dataclass lacks; msgspec ignores it."""
     if isinstance(value, dict) and isinstance(known, dict):
         for name, item in value.items():
             if name not in known:
@@ -123,16 +124,12 @@ def _require_known(value: object, known: object) -> None:
             _require_known(item, other)
 
 
-# No configuration comes near this, and the parser takes minutes for larger ones.
-MOST_BYTES: Final = 1 << 16
-
-
 def read_yaml(path: Path) -> Any:
-    """What a YAML file says, in plain values.
+    """Read a YAML file.
 
     Raises:
         OSError: it is missing, or cannot be read.
-        ValueError: it is larger than 64 KiB, no YAML, nested too deeply, or has aliases.
+        ValueError: it is larger than 64 KiB, invalid, nested too deeply, or has aliases.
     """
     try:
         return yaml.load(read_text(path, MOST_BYTES), _WithoutAliases)
@@ -141,9 +138,9 @@ def read_yaml(path: Path) -> Any:
 
 
 class _WithoutAliases(yaml.SafeLoader):
-    """Refuses `*name`: no run writes it, and nested ones stand for billions of values."""
+    """Refuses `*name`: nested aliases can expand to billions of values."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("an alias (*name), which no configuration needs")
+            raise yaml.YAMLError("an alias (*name), which is not supported")
         return super().compose_node(parent, index)

@@ -1,4 +1,4 @@
-"""Text on a terminal: no name of a class, a file or a network is obeyed as markup or control."""
+"""Text on a terminal: names of classes, files and networks never act as markup or control codes."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-LINES: Final = "\n\t"  # control characters that are text
+# Line breaks and tabs; joiners within words and emoji.
+PRINTED: Final = "\n\t\u200c\u200d"
 
-JOINERS: Final = "\u200c\u200d"  # within words and emoji
-
-# Controls, formats such as a reversed direction, line separators, halves of pairs.
-UNSEEN: Final = ("Cc", "Cf", "Zl", "Zp", "Cs")
+# Controls, formats such as a reversed direction, line separators, halves of surrogate pairs.
+ESCAPED: Final = ("Cc", "Cf", "Zl", "Zp", "Cs")
 
 
 def shown(text: str) -> str:
-    r"""A text with the characters that a terminal would obey written out, as `repr` does.
+    r"""Escape the characters of a text that control a terminal, as `repr` does.
 
     Example:
         >>> print(shown("\x1b[2Jcat"), shown("\ud800"), shown("na\u00efve"))
@@ -31,8 +30,7 @@ def shown(text: str) -> str:
 
 
 def _shown(character: str) -> str:
-    seen = unicodedata.category(character) not in UNSEEN
-    if seen or character in LINES or character in JOINERS:
+    if character in PRINTED or unicodedata.category(character) not in ESCAPED:
         return character
     return character.encode("unicode_escape", "surrogatepass").decode()
 
@@ -54,12 +52,12 @@ class TextConsole(Console):
         super().__init__(markup=False, emoji=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """A string as `Text`; see `rich.console.Console.render_str`."""
+        """Convert a string to `Text`; see `rich.console.Console.render_str`."""
         return super().render_str(shown(text), **{**options, "markup": False, "emoji": False})
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """What is printed, in segments; see `rich.console.Console.render`."""
+        """Render to segments; see `rich.console.Console.render`."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=shown(segment.text))

@@ -1,4 +1,4 @@
-"""Times several callables side by side, so that a machine's moods fall on all of them alike."""
+"""Timing of several callables in turn, so that a change of the machine's speed affects all."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple, Self
-
-import torch
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from svdistill.common.errors import require_count
+
+if TYPE_CHECKING:  # the command line imports this room without torch
+    import torch
 
 
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """Let torch use so many threads for the block; None leaves it as it is."""
+    """Set torch's number of threads within the block; None changes nothing."""
+    import torch
+
     if count is None:
         yield
         return
@@ -31,10 +34,7 @@ def threads(count: int | None) -> Iterator[None]:
 
 
 class Case(NamedTuple):
-    """Something to time: what it is called, and a call, or several in a row timed as one.
-
-    Of a case of several calls the mean is kept: it is for calls that are not all alike.
-    """
+    """A callable to time. Of `calls` consecutive calls the mean counts, for calls that differ."""
 
     name: str
     run: Callable[[], object]
@@ -43,7 +43,7 @@ class Case(NamedTuple):
 
 @dataclass(frozen=True)
 class Measurement:
-    """Seconds for one call: the median, both quartiles, and all of them, one a round."""
+    """Seconds per call: the median, both quartiles, and one value per round."""
 
     median: float
     lower_quartile: float
@@ -52,7 +52,7 @@ class Measurement:
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Self:
-        """Sum the rounds up.
+        """Summarise the rounds.
 
         Example:
             >>> Measurement.of([1.0, 5.0, 2.0]).median
@@ -67,7 +67,7 @@ class Measurement:
         return cls(median, lower, upper, tuple(seconds))
 
     def ratios_to(self, other: Measurement) -> Measurement:
-        """Divide by another, round by round: what slows both down leaves the ratios alone.
+        """Divide by another measurement, round by round; a common slowdown cancels.
 
         Example:
             >>> twice = Measurement.of([2.0, 20.0, 4.0])
@@ -81,17 +81,17 @@ class Measurement:
 def interleave(
     cases: Sequence[Case], rounds: int, *, warm_up: int = 1, device: torch.device | str = "cpu"
 ) -> list[Measurement]:
-    """Time all cases once a round, one after the other, for so many rounds.
+    """Time all cases once per round, one after the other.
 
     Args:
         cases: what to time.
-        rounds: how often, at least 1.
-        warm_up: rounds before that are not counted, of one call for each case.
-        device: where the work runs; on CUDA its end is waited for before the clock is read.
+        rounds: number of rounds, at least 1.
+        warm_up: rounds before that do not count, of one call per case.
+        device: where the work runs. A CUDA device is synchronised before the clock is read.
 
     Returns:
-        One measurement for each case, in their order. Python's garbage collector runs between
-        rounds, never inside one.
+        One measurement per case, in their order. Python's garbage collector runs between rounds,
+        never inside one.
 
     Raises:
         ArgumentError: less than one round.
@@ -104,7 +104,6 @@ def interleave(
         True
     """
     require_count("rounds", rounds)
-    device = torch.device(device)
     seconds: list[list[float]] = [[] for _ in cases]
     for _ in range(warm_up):
         for case in cases:
@@ -118,7 +117,7 @@ def interleave(
 
 
 def duration(seconds: float) -> str:
-    """A time as a person says it.
+    """Format a time.
 
     Example:
         >>> [duration(time) for time in (12.3, 125, 7380)]
@@ -130,23 +129,26 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _time(case: Case, device: torch.device) -> float:
-    _synchronise(device)
+def synchronise(device: torch.device | str) -> None:
+    """Wait until a CUDA device has finished its work; other devices have no queue."""
+    import torch
+
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _time(case: Case, device: torch.device | str) -> float:
+    synchronise(device)
     start = time.perf_counter()
     for _ in range(case.calls):
         case.run()
-    _synchronise(device)
+    synchronise(device)
     return (time.perf_counter() - start) / case.calls
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 @contextmanager
 def _collector_off() -> Iterator[None]:
-    """Keep the collector out of the rounds, and from going through old objects between them."""
+    """Disable the garbage collector in the block, and freeze the objects that exist before."""
     was_on = gc.isenabled()
     gc.collect()
     gc.freeze()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
-from svdistill.common import ArgumentError, nearest
+from svdistill.common import ArgumentError, launched_size, nearest
 from svdistill.losses.attention_transfer import AttentionTransferLoss
 from svdistill.losses.dist import DISTLoss
 from svdistill.losses.dkd import DKDLoss
@@ -19,7 +19,6 @@ from svdistill.losses.soft_target import LogitStandardizationLoss, SoftTargetLos
 from svdistill.losses.spec import OBJECT_PREFIX, LossSpec, logit_spec, spec_of_code
 from svdistill.losses.svd import SVDLoss
 from svdistill.losses.transfer import TransferLoss
-from svdistill.parallel import launched_size
 
 # The options that a configuration has, with its values where the loss does not read them.
 OPTIONS: Final[Mapping[str, Any]] = MappingProxyType(

@@ -1,29 +1,21 @@
-"""A first look: a small network made better by a big one, on digits, beside the method's rivals."""
+"""A first look: a small network learns from a large one on digits, by several methods."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from itertools import count
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from svdistill.common import available_cores, keep_freed_memory, require_count
+from svdistill.common import TrainingError, available_cores, require_count
 from svdistill.config import DistillConfig, TrainConfig
 from svdistill.paper.presets import SOFT_TARGET
+from svdistill.paper.running import JobProcesses, JobResult, run_jobs
 from svdistill.report import MethodRow, method_rows, plot_curves, run_table, write_report
-from svdistill.runs import RunSummary
-from svdistill.training import distill, train
-
-Run = tuple[str, TrainConfig]
-
+from svdistill.runs import read_summary
 
 TEACHER = TrainConfig(
     output="",
@@ -39,15 +31,14 @@ TEACHER = TrainConfig(
     device="cpu",
 )
 
-# The student sees 100 labelled digits where its teacher saw 1,078, and for 80 steps only: that is
-# its room to learn.
+# The student sees 100 labelled digits, its teacher 1,078, so the student has much to learn.
 STUDENT = replace(TEACHER, network="mobilenet_student", train_size=100, epochs=40)
 
 METHODS: dict[str, dict[str, Any]] = {
     "soft target": SOFT_TARGET,
     "FSP": {"loss": "fsp"},
     "SVD": {"loss": "svd"},
-    "position SVD + soft target": {"loss": "position_svd+soft_target"},  # what distill does unasked
+    "position SVD + soft target": {"loss": "position_svd+soft_target"},  # the default of distill
 }
 
 
@@ -57,9 +48,9 @@ def demo(
     """Train a teacher on digits, and its student alone, by soft target, FSP, SVD and the default.
 
     Args:
-        output: folder for the runs; where it exists, a number is added.
-        seeds: repetitions of everything, each with a teacher of its own.
-        console: where table and progress go; nowhere by default.
+        output: folder for the runs; if it exists, a number is added.
+        seeds: repetitions of every run; each seed has its own teacher.
+        console: where table and progress are printed; nothing is printed by default.
 
     Returns:
         A row for each method: accuracies over the seeds, parameters, FLOPs.
@@ -67,38 +58,47 @@ def demo(
     Raises:
         ArgumentError: seeds below 1.
         RunError: the folder cannot be written.
+        TrainingError: a run failed.
     """
     require_count("seeds", seeds)
     console = console or Console(quiet=True)
     folder = fresh_folder(Path(output))
-    teachers = [teacher_run(folder, seed) for seed in range(seeds)]
-    students = [run for seed in range(seeds) for run in student_runs(folder, seed)]
+    named = [("teacher", teacher_run(folder, seed)) for seed in range(seeds)]
+    named += [run for seed in range(seeds) for run in student_runs(folder, seed)]
     with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("training small networks", total=len(teachers) + len(students))
-        finished = []
-        for group in (teachers, students):
-            finished += run_all(group, lambda: bar.advance(task))
-    rows = method_rows(finished)
-    figure = folder / "curves.png"
-    curves = ((method, summary.directory) for method, summary in finished)
-    plot_curves(curves, figure, f"Digits, {STUDENT.train_size} labels for the student")
-    title = f"Digits, {STUDENT.train_size} labels for the student, {TEACHER.network} as teacher"
-    console.print(run_table(rows, title))
+        line = bar.add_task("training small networks", total=len(named))
+
+        def ended(result: JobResult) -> None:
+            if result.failure is not None:
+                raise TrainingError(
+                    result.job.output,
+                    expected="a run that finishes",
+                    got=result.failure,
+                    remedy="see the message of the run",
+                )
+            bar.advance(line)
+
+        run_jobs([run for _, run in named], JobProcesses(available_cores()), ended=ended)
+    rows = method_rows((method, read_summary(Path(run.output))) for method, run in named)
+    title = f"Digits, {STUDENT.train_size} labels for the student"
+    curves = ((method, run.output) for method, run in named)
+    plot_curves(curves, folder / "curves.png", title)
+    console.print(run_table(rows, f"{title}, {TEACHER.network} as teacher"))
     page = write_report([folder], folder / "report.html")
     console.print(f"runs: {folder}   page: {page}", highlight=False, soft_wrap=True)
     return rows
 
 
-def teacher_run(folder: Path, seed: int) -> Run:
+def teacher_run(folder: Path, seed: int) -> TrainConfig:
     """The teacher of one seed."""
-    return "teacher", replace(TEACHER, output=str(folder / f"teacher-{seed}"), seed=seed)
+    return replace(TEACHER, output=str(folder / f"teacher-{seed}"), seed=seed)
 
 
-def student_runs(folder: Path, seed: int) -> list[Run]:
+def student_runs(folder: Path, seed: int) -> list[tuple[str, TrainConfig]]:
     """The student of one seed: alone, and by every method."""
     alone = replace(STUDENT, output=str(folder / f"student-{seed}"), seed=seed)
-    runs: list[Run] = [("student alone", alone)]
-    teacher = teacher_run(folder, seed)[1].output
+    runs: list[tuple[str, TrainConfig]] = [("student alone", alone)]
+    teacher = teacher_run(folder, seed).output
     for method, options in METHODS.items():
         name = method.lower().replace(" + ", "-").replace(" ", "-")
         shared = asdict(replace(alone, output=str(folder / f"{name}-{seed}")))
@@ -106,31 +106,9 @@ def student_runs(folder: Path, seed: int) -> list[Run]:
     return runs
 
 
-def run_all(runs: list[Run], done: Callable[[], None]) -> list[tuple[str, RunSummary]]:
-    """Run several small networks at once, one thread each, and return them in their order."""
-    workers = min(len(runs), available_cores())
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_one_thread) as pool:
-        futures = [pool.submit(_run, config) for _, config in runs]
-        for _ in as_completed(futures):
-            done()
-        return [
-            (method, future.result()) for (method, _), future in zip(runs, futures, strict=True)
-        ]
-
-
 def fresh_folder(wanted: Path) -> Path:
-    """The folder itself, or, where it exists, its name with the first free number."""
+    """The folder itself, or its name with the first free number if it exists."""
     if not wanted.exists():
         return wanted
     numbered = (wanted.with_name(f"{wanted.name}-{number}") for number in count(2))
     return next(folder for folder in numbered if not folder.exists())
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    warnings.simplefilter("ignore", category=FutureWarning)
-
-
-def _run(config: TrainConfig) -> RunSummary:
-    return distill(config) if isinstance(config, DistillConfig) else train(config)

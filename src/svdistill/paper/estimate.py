@@ -1,4 +1,4 @@
-"""How long runs take, and what a person sees of it."""
+"""Estimated durations of jobs, from finished runs or from a few timed steps."""
 
 from __future__ import annotations
 
@@ -12,69 +12,75 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from svdistill.common import threads
+from svdistill.common import synchronise, threads
 from svdistill.config import CacheConfig, DistillConfig, TrainConfig
 from svdistill.data import ImageData
 from svdistill.distillation import Distiller, FrozenTeacher
 from svdistill.networks import PaperNetwork, build_paper_network
-from svdistill.paper.plan import Task
+from svdistill.paper.jobs import Job
 from svdistill.runs import read_summary
 from svdistill.training import build_losses, choose_device, place_network, whole_loss
 
 TIMED_STEPS: Final = 3
 
-# Of each timed batch; on a GPU so few images would tell little.
-CPU_IMAGES: Final = 32
+CPU_IMAGES: Final = 32  # in a timed batch on a CPU; a GPU needs a full batch
 
 
 class Estimator:
-    """Expects how many seconds each run takes on this machine, with its cores or GPU for itself.
+    """Estimates how long each job takes on this machine.
 
-    A finished run that differs in its seed alone tells. Where there is none, a few steps of
+    A finished run that differs only in its seed gives the time. Without one, a few steps of
     untrained networks on random images do.
 
     Args:
-        tasks: all that may be asked for, with the teachers and stores that they need.
+        jobs: all jobs, including the teachers and stores that they need.
         data: the images of all runs.
-        threads: of the CPU, for each run.
+        threads: CPU threads of each run.
     """
 
-    def __init__(self, tasks: Sequence[Task], data: ImageData, threads: int = 1) -> None:
-        self.tasks = {task.output: task for task in tasks}
+    def __init__(self, jobs: Sequence[Job], data: ImageData, threads: int = 1) -> None:
+        self.jobs = {job.output: job for job in jobs}
         self.data = data
         self.threads = threads
-        self._known: dict[str, float] = {}
+        self._seconds: dict[str, float] = {}
         self._alone: dict[str, tuple[float, float]] = {}
 
-    def seconds(self, task: Task) -> float:
-        """The time of a whole run, or of a whole knowledge store."""
-        name = _without_seed(task)
-        if name not in self._known:
+    def seconds(self, job: Job) -> float:
+        """Seconds of a whole run or knowledge store, evaluations included."""
+        name = _without_seed(job)
+        if name not in self._seconds:
             with threads(self.threads):
-                self._known[name] = _seconds_of_other_seeds(task) or self._measured(task)
-        return self._known[name]
+                self._seconds[name] = _seconds_of_other_seeds(job) or self._timed(job)
+        return self._seconds[name]
 
-    def _measured(self, task: Task) -> float:
+    def _timed(self, job: Job) -> float:
         images = len(self.data.train)
-        if isinstance(task, CacheConfig):
-            return task.views * images * self._time_teaching(task)
-        to_learn, to_evaluate = self._times_alone(task)
-        evaluation = len(self.data.test) * to_evaluate
-        alone = task.epochs * (images * to_learn + evaluation)
-        if not isinstance(task, DistillConfig):
+        if isinstance(job, CacheConfig):
+            teaching = job.views * images * self._time_teaching(job)
+            return teaching + self._evaluation(self._run_of(job.teacher))
+        learning, _ = self._times_alone(job)
+        evaluation = self._evaluation(job)
+        alone = job.epochs * (images * learning + evaluation)
+        if not isinstance(job, DistillConfig):
             return alone
-        transfer = images * self._time_transfer(task) + evaluation
-        if task.transfer_epochs:
-            return task.transfer_epochs * transfer + alone
-        return task.epochs * transfer
+        before = evaluation + (self._evaluation(self._run_of(job.teacher)) if job.teacher else 0.0)
+        transfer = images * self._time_transfer(job) + evaluation
+        if job.transfer_epochs:
+            return before + job.transfer_epochs * transfer + alone
+        return before + job.epochs * transfer
 
-    def _times_alone(self, task: TrainConfig) -> tuple[float, float]:
-        """Seconds per image, here and below: of a step without a teacher, and of evaluation."""
-        if task.network not in self._alone:
-            network, images = self._network(task), self._images(task)
+    def _evaluation(self, run: TrainConfig) -> float:
+        """Seconds of one evaluation of the run's network."""
+        held_out = 0 if self.data.dev is None else len(self.data.dev)
+        return (len(self.data.test) + held_out) * self._times_alone(run)[1]
+
+    def _times_alone(self, job: TrainConfig) -> tuple[float, float]:
+        """Seconds per image of a step without a teacher, and of evaluation."""
+        if job.network not in self._alone:
+            network, images = self._network(job), self._images(job)
 
             def step() -> None:
-                with _autocast(task):
+                with _autocast(job):
                     logits = network(images)
                 _cross_entropy(logits.float()).backward()
 
@@ -82,77 +88,78 @@ class Estimator:
             network.eval()
             with torch.inference_mode():
                 evaluation = _seconds_per_image(lambda: network(images), images)
-            self._alone[task.network] = learning, evaluation
-        return self._alone[task.network]
+            self._alone[job.network] = learning, evaluation
+        return self._alone[job.network]
 
-    def _time_teaching(self, task: CacheConfig) -> float:
-        teacher, images, loss = self._teacher(task), self._images(task), whole_loss(task)
+    def _time_teaching(self, job: CacheConfig) -> float:
+        teacher, images, loss = self._teacher(job), self._images(job), whole_loss(job)
         frozen = FrozenTeacher(teacher, teacher.tap_paths, needs_logits=loss.needs_logits)
 
         def step() -> None:
-            with _autocast(task):
+            with _autocast(job):
                 recording = frozen.run(images)
             loss.extract(recording.features, recording.output)
 
         with torch.inference_mode():
             return _seconds_per_image(step, images)
 
-    def _time_transfer(self, task: DistillConfig) -> float:
-        teacher, images = self._teacher(task), self._images(task)
-        losses = build_losses(task)
+    def _time_transfer(self, job: DistillConfig) -> float:
+        teacher, images = self._teacher(job), self._images(job)
+        losses = build_losses(job)
         distiller = Distiller(
             teacher,
-            self._network(task),
+            self._network(job),
             losses.clipped,
             taps=teacher.tap_paths,
-            clip=task.clip,
-            clip_interval=task.clip_interval,
+            clip=job.clip,
+            clip_interval=job.clip_interval,
             unclipped=losses.unclipped,
         )
-        knowledge = distiller.teach(images) if task.knowledge else None
+        knowledge = distiller.teach(images) if job.knowledge else None
         labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
 
         def step() -> None:
-            with _autocast(task):
+            with _autocast(job):
                 output = distiller(images, knowledge=knowledge, labels=labels)
             distiller.backward(_cross_entropy(output.logits.float()), output, progress=1.0)
             distiller.zero_grad()
 
         return _seconds_per_image(step, images)
 
-    def _teacher(self, task: DistillConfig | CacheConfig) -> PaperNetwork:
-        source = getattr(task, "knowledge", "") or task.teacher
-        found = self.tasks[source]
-        return self._teacher(found) if isinstance(found, CacheConfig) else self._network(found)
+    def _teacher(self, job: DistillConfig | CacheConfig) -> PaperNetwork:
+        return self._network(self._run_of(getattr(job, "knowledge", "") or job.teacher))
 
-    def _network(self, task: TrainConfig) -> PaperNetwork:
-        network = build_paper_network(task.network, self.data.num_classes, task.width)
-        place_network(network, choose_device(task.device))
+    def _run_of(self, folder: str) -> TrainConfig:
+        """The teacher's run in a folder, or of the store in it."""
+        job = self.jobs[folder]
+        return self._run_of(job.teacher) if isinstance(job, CacheConfig) else job
+
+    def _network(self, job: TrainConfig) -> PaperNetwork:
+        network = build_paper_network(job.network, self.data.num_classes, job.width)
+        place_network(network, choose_device(job.device))
         return network
 
-    def _images(self, task: Task) -> Tensor:
-        device = choose_device(task.device)
-        count = task.batch_size if device.type == "cuda" else min(task.batch_size, CPU_IMAGES)
+    def _images(self, job: Job) -> Tensor:
+        device = choose_device(job.device)
+        count = job.batch_size if device.type == "cuda" else min(job.batch_size, CPU_IMAGES)
         images = torch.randn(count, *self.data.image_shape, device=device)
         return images.contiguous(memory_format=torch.channels_last)
 
 
-def _without_seed(task: Task) -> str:
-    return (
-        task.output if isinstance(task, CacheConfig) else task.output.removesuffix(f"-{task.seed}")
-    )
+def _without_seed(job: Job) -> str:
+    return job.output.removesuffix(f"-{getattr(job, 'seed', '')}")
 
 
-def _seconds_of_other_seeds(task: Task) -> float | None:
-    name = Path(_without_seed(task))
+def _seconds_of_other_seeds(job: Job) -> float | None:
+    name = Path(_without_seed(job))
     runs = [run for run in name.parent.glob(f"{name.name}-*") if (run / "summary.json").exists()]
-    alike = [run for run in runs if run.name.removeprefix(f"{name.name}-").isdecimal()]
-    return fmean(read_summary(run).seconds for run in alike) if alike else None
+    others = [run for run in runs if run.name.removeprefix(f"{name.name}-").isdecimal()]
+    return fmean(read_summary(run).seconds for run in others) if others else None
 
 
-def _autocast(task: Task) -> torch.autocast:
-    bf16 = task.precision == "bf16"
-    return torch.autocast(choose_device(task.device).type, torch.bfloat16, enabled=bf16)
+def _autocast(job: Job) -> torch.autocast:
+    bf16 = job.precision == "bf16"
+    return torch.autocast(choose_device(job.device).type, torch.bfloat16, enabled=bf16)
 
 
 def _cross_entropy(logits: Tensor) -> Tensor:
@@ -161,21 +168,13 @@ def _cross_entropy(logits: Tensor) -> Tensor:
 
 
 def _seconds_per_image(step: Callable[[], object], images: Tensor) -> float:
-    """The least of a few steps after one that warms up, over the images of a batch.
-
-    Whatever else the machine does makes a step longer, never shorter.
-    """
+    """Seconds of the fastest of a few steps after one warm-up step, per image of the batch."""
     step()
     times = []
     for _ in range(TIMED_STEPS):
-        _wait_for(images.device)
+        synchronise(images.device)
         began = time.perf_counter()
         step()
-        _wait_for(images.device)
+        synchronise(images.device)
         times.append(time.perf_counter() - began)
     return min(times) / len(images)
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

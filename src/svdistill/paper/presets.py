@@ -1,4 +1,4 @@
-"""Presets: epochs, width and data; the pairs of networks and the methods."""
+"""Presets (epochs, width, data), pairs of networks, and methods."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Method:
     """One way to train a student.
 
     Attributes:
-        name: as `--method` and the run's folder say it.
-        options: fields of `DistillConfig` that differ from the defaults; a student that is trained
-            alone has none that are of use.
-        stages: 2 to train by the transfer alone first, and then by the task alone.
+        name: for `--method`, and of the run's folder.
+        options: fields of `DistillConfig` that differ from the defaults; empty for a student
+            trained alone.
+        stages: 2 to train by the transfer loss alone first, and then by the task loss alone.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Method:
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether anything is transferred."""
+        """Whether a transfer loss is used."""
         return "loss" in self.options
 
 
@@ -36,11 +36,11 @@ SVD: Final = "svd"
 
 
 def _svd(name: str, stages: int = 1, clip: str = "norm", **options: Any) -> Method:
-    """The paper's own way, but for these options."""
+    """The paper's method with other options."""
     return Method(name, {"loss": SVD, "clip": clip, **options}, stages)
 
 
-# Usual for soft targets: Hinton et al., 2015.
+# Weights as in Hinton et al., 2015.
 SOFT_TARGET: Final = {
     "loss": "soft_target",
     "clip": "none",
@@ -48,24 +48,21 @@ SOFT_TARGET: Final = {
     "transfer_weight": 0.9,
 }
 
-# The same weights, and beside them, clipped, the transfer of SVD.
+# The same weights for soft targets beside a clipped transfer loss.
 BESIDE_SOFT: Final = {"task_weight": 0.1, "soft_target_weight": 0.9}
 
-
-# Positions instead of channels, with as many vectors as the loss takes by itself.
+# Positions instead of channels, with the loss's default number of vectors.
 POSITIONS: Final[dict[str, Any]] = {
     "loss": "position_svd",
     "clip": "amortised",
     **loss_specs("position_svd")[0].options,
 }
 
-
 FSP: Final = {"loss": "fsp", "clip": "norm"}
-
 
 ALONE: Final = Method("student")
 
-# The paper's table, and what we make of it: another clip, soft targets beside, and positions.
+# The paper's table, then our variants: amortised clipping, soft targets beside SVD, positions.
 CORE: Final = (
     ALONE,
     Method("soft-target", SOFT_TARGET),
@@ -100,29 +97,29 @@ METHODS: Final = (*CORE, *STAGES, *VARIANTS)
 
 
 def every_method() -> tuple[Method, ...]:
-    """All methods, those with more vectors among them."""
+    """All methods, including those with more vectors."""
     return (*METHODS, *(method for method in vector_methods() if method not in METHODS))
 
 
 def vector_methods() -> tuple[Method, ...]:
-    """The paper's method and ours, with each number of vectors."""
+    """The SVD methods of `CORE` with each number of vectors."""
     taught = [method for method in CORE if method.options.get("loss") == SVD]
     return tuple(with_vectors(method, count) for method in taught for count in VECTORS)
 
 
 def method_of_loss(loss: str) -> Method:
-    """A loss as `svdistill distill` takes it, with all else as it is by default.
+    """A loss as `svdistill distill --loss` takes it, with default options.
 
     Example:
         >>> method_of_loss("fsp+svdistill.losses:PositionSVDLoss").name
         'fsp-svdistill.losses.PositionSVDLoss'
     """
-    loss_specs(loss)  # raises for a name that is misspelt
+    loss_specs(loss)  # raises for a misspelt name
     return Method(loss.replace("+", "-").replace(":", "."), {"loss": loss})
 
 
 def with_vectors(method: Method, count: int) -> Method:
-    """The same method with so many singular vectors; one vector is the method itself."""
+    """The method with `count` singular vectors; with one vector it is the method itself."""
     if count == 1:
         return method
     options = {**method.options, "num_vectors": count}
@@ -134,10 +131,10 @@ class Pair:
     """A teacher and a student of the paper.
 
     Attributes:
-        name: as `--network` says it.
+        name: for `--network`.
         teacher: the teacher's network.
         student: the student's network.
-        vectors: whether the paper counts the number of vectors with it.
+        vectors: whether the paper varies the number of vectors for it.
     """
 
     name: str
@@ -157,24 +154,23 @@ PAIRS: Final = (
 
 @dataclass(frozen=True)
 class Preset:
-    """What the runs of an experiment share.
+    """Settings that the runs of an experiment share.
 
     Attributes:
-        name: as `--preset` says it.
-        teacher: a teacher's run; its network, seed and places are filled in.
-        student: a student's run, likewise.
-        transfer_epochs: of the first of two stages.
-        views: random views of each image. So many are kept in a knowledge store that a teacher's
-            students share; with 0 each image is a new one in every epoch, and the teacher is run.
-        pairs: names of the pairs that are run unless others are asked for.
-        in_full: of these, the pairs for which every method is run.
-        seeds: how often a student is trained.
-        methods: names of the methods that are run unless others are asked for; empty for the
-            experiment's own.
-        bf16: networks that compute in bfloat16, where that was measured to be faster.
-        store_vectors: singular vectors per tap in a shared store of the paper's SVD loss. A method
-            with more runs its teacher.
-        teacher_epochs: epochs of the teachers that need others than `teacher` says.
+        name: for `--preset`.
+        teacher: a teacher's configuration; network, seed and folders are filled in.
+        student: a student's configuration; the same fields are filled in.
+        transfer_epochs: epochs of the first of two stages.
+        views: random views per image, kept in a knowledge store that a teacher's students share.
+            With 0 every epoch draws new views, and the teacher runs.
+        pairs: names of the pairs, if `--network` gives none.
+        in_full: of these, the pairs with every method.
+        seeds: trainings of each student.
+        methods: names of the methods, if `--method` gives none; empty for the experiment's.
+        bf16: networks that compute in bfloat16, where it was measured to be faster.
+        store_vectors: singular vectors per tap in a shared store of the SVD loss. A method with
+            more runs its teacher.
+        teacher_epochs: epochs of teachers that differ from `teacher`.
         keep_stores: whether a store stays on disk once its students are finished.
     """
 
@@ -217,7 +213,6 @@ _FULL: Final = replace(
 
 _EVERY_PAIR: Final = tuple(pair.name for pair in PAIRS)
 
-
 PRESETS: Final = {
     "smoke": Preset(
         "smoke",
@@ -231,9 +226,9 @@ PRESETS: Final = {
     ),
     "mini": Preset(
         "mini",
-        # Without batch norm the deep VGG learns slowly; a teacher must be ahead of its students.
+        # VGG has no batch norm and learns slowly; a teacher must be better than its students.
         teacher=replace(_MINI, epochs=80, views_seed=None),
-        # The soft target's gradient is far greater than the labels': unbounded, it diverges.
+        # The soft target's gradient is far larger than the labels': without a bound it diverges.
         student=replace(_MINI, max_grad_norm=5.0),
         transfer_epochs=8,
         views=24,
@@ -258,8 +253,8 @@ PRESETS: Final = {
             "svd-amortised",
             "position-svd-soft-target",
         ),
-        # On a CPU with AVX-512 BF16 a step of these takes 0.4 to 0.7 of float32's time; depthwise
-        # convolutions take 1.1.
+        # On a CPU with AVX-512 BF16 a step of these takes 0.4 to 0.7 times as long as in float32;
+        # MobileNet's depthwise convolutions take 1.1 times as long.
         bf16=(
             "vgg_teacher",
             "vgg_student",
@@ -285,10 +280,10 @@ PRESETS: Final = {
 
 
 def find_pairs(names: tuple[str, ...]) -> list[Pair]:
-    """The pairs of these names, in the order in which they are run.
+    """Find pairs by name, in the order in which they are run.
 
     Raises:
-        ArgumentError: a name that no pair has.
+        ArgumentError: no pair has this name.
 
     Example:
         >>> [pair.student for pair in find_pairs(("vgg_stride", "vgg"))]

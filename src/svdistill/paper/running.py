@@ -1,7 +1,8 @@
-"""Make many runs: several at a time, each in a process of its own, each only when it can begin."""
+"""Run jobs in several processes, each job once the jobs that it needs are finished."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -14,137 +15,153 @@ from typing import Final
 
 import torch
 
-from svdistill.common import Stopped, SVDistillError, keep_freed_memory
-from svdistill.config import CacheConfig, DistillConfig
-from svdistill.paper.plan import Task, needs
-from svdistill.training import cache_knowledge, distill, train
+from svdistill.common import Stopped, SVDistillError, keep_memory
+from svdistill.paper.jobs import Job, needs, run_job
 
 LONGEST_WAIT: Final = 3600.0
 
-PATIENCE: Final = 20.0  # seconds for a step and a checkpoint, of all runs together
+PATIENCE: Final = 20.0  # seconds until all processes have finished their step and saved
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of a run: why it failed, or None if it is finished."""
+class JobProcesses:
+    """How jobs are run.
 
-    task: Task
+    Attributes:
+        count: jobs at a time.
+        threads: CPU threads per job.
+        keep_memory: whether a process keeps freed memory, see `svdistill.keep_memory`.
+    """
+
+    count: int
+    threads: int = 1
+    keep_memory: bool = True
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """A job that ended, and why it failed; None if it is finished."""
+
+    job: Job
     failure: str | None
 
 
-def run_all(
-    tasks: Sequence[Task],
+def run_jobs(
+    jobs: Sequence[Job],
+    processes: JobProcesses,
     *,
-    jobs: int,
-    threads: int,
-    max_seconds: float | None,
-    ended: Callable[[Outcome], None],
-) -> list[Task]:
-    """Make runs; what was begun before goes on where it stopped.
+    ended: Callable[[JobResult], None],
+    max_seconds: float | None = None,
+) -> list[Job]:
+    """Run jobs; jobs that were stopped before resume.
 
     Args:
-        tasks: in the order in which they are wanted; a run waits for those that it needs.
-        jobs: how many at a time.
-        threads: of the CPU, for each.
-        max_seconds: after so many seconds what is running saves where it is, and is stopped.
-        ended: is told of every run that ends.
+        jobs: in the order in which they are wanted; a job waits for those that it needs.
+        processes: how many at a time, and their threads.
+        ended: called with the result of each job that ends.
+        max_seconds: after this time the running jobs save their state and stop.
 
     Returns:
-        The tasks that are left: stopped, not begun, or in need of one that failed.
+        The jobs that are left: stopped, not begun, or in need of one that failed.
     """
     deadline = time.monotonic() + (float("inf") if max_seconds is None else max_seconds)
-    waiting, running = list(tasks), list[_Worker]()
+    waiting, idle, busy = list(jobs), list[_Worker](), dict[_Worker, Job]()
     failed: set[str] = set()
     try:
         while time.monotonic() < deadline:
-            unfinished = {task.output for task in waiting} | failed
-            unfinished |= {worker.task.output for worker in running}
-            ready = [task for task in waiting if not needs(task) & unfinished]
-            for task in ready[: jobs - len(running)]:
-                waiting.remove(task)
-                running.append(_Worker(task, threads))
-            if not running:
+            unfinished = {job.output for job in (*waiting, *busy.values())} | failed
+            ready = [job for job in waiting if not needs(job) & unfinished]
+            for job in ready[: processes.count - len(busy)]:
+                waiting.remove(job)
+                worker = idle.pop() if idle else _Worker(processes)
+                busy[worker] = job
+                worker.begin(job)
+            if not busy:
                 break
-            for worker in _first_ended(running, deadline):
-                running.remove(worker)
-                outcome = worker.outcome()
-                if outcome.failure is not None:
-                    failed.add(outcome.task.output)
-                ended(outcome)
+            for worker in _answered(busy, deadline):
+                result = JobResult(busy.pop(worker), worker.failure())
+                if worker.process.is_alive():
+                    idle.append(worker)
+                if result.failure is not None:
+                    failed.add(result.job.output)
+                ended(result)
     finally:
-        for worker in running:
+        for worker in (*busy, *idle):
             worker.process.terminate()
         patience = time.monotonic() + PATIENCE
-        for worker in running:
-            worker.stop(patience)
-    return [*(worker.task for worker in running), *waiting]
+        for worker in busy:
+            worker.wait_until_saved(patience)
+        for worker in (*busy, *idle):
+            worker.process.kill()
+            worker.process.join()
+    return [*busy.values(), *waiting]
 
 
 class _Worker:
-    """One run in a process of its own."""
+    """A process that runs one job after the other."""
 
-    def __init__(self, task: Task, threads: int) -> None:
-        self.task = task
+    def __init__(self, processes: JobProcesses) -> None:
         context = get_context("spawn")  # a forked child could not use the GPU
-        self._answer, answer = context.Pipe(duplex=False)
-        self.process = context.Process(target=_work, args=(task, threads, answer), daemon=True)
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(processes, theirs), daemon=True)
         self.process.start()
-        answer.close()
+        theirs.close()
 
-    def outcome(self) -> Outcome:
-        """What the ended process said."""
-        self.process.join()
+    def begin(self, job: Job) -> None:
+        """Start a job."""
+        with contextlib.suppress(ConnectionError):  # of a dead process: `failure` reports it
+            self.connection.send(job)
+
+    def failure(self) -> str | None:
+        """Why the job that ended failed; None if it is finished."""
         try:
-            return Outcome(self.task, self._answer.recv())
-        except EOFError:
-            return Outcome(self.task, f"its process ended with status {self.process.exitcode}")
+            failure: str | None = self.connection.recv()
+        except (EOFError, ConnectionError):
+            self.process.join()
+            return f"its process ended with status {self.process.exitcode}"
+        return failure
 
-    def stop(self, patience: float) -> None:
-        """Let the process save where it is until then, and end it. Whatever it wrote is whole."""
-        self._answer.poll(max(patience - time.monotonic(), 0.0))  # it answers when all is saved
-        self.process.kill()
-        self.process.join()
+    def wait_until_saved(self, patience: float) -> None:
+        """Wait until the terminated process has saved its job, at most until this time."""
+        self.connection.poll(max(patience - time.monotonic(), 0.0))
 
 
-def _first_ended(running: list[_Worker], deadline: float) -> list[_Worker]:
-    """The workers whose processes have ended: at least one, unless the time is up before."""
+def _answered(busy: dict[_Worker, Job], deadline: float) -> list[_Worker]:
+    """The workers whose job or process has ended: at least one, or none at the deadline."""
     timeout = min(max(deadline - time.monotonic(), 0.0), LONGEST_WAIT)
-    ended = connection.wait([worker.process.sentinel for worker in running], timeout)
-    return [worker for worker in running if worker.process.sentinel in ended]
+    ready = connection.wait([worker.connection for worker in busy], timeout)
+    return [worker for worker in busy if worker.connection in ready]
 
 
-def _work(task: Task, threads: int, answer: connection.Connection) -> None:
-    for name in ("SIGINT", "SIGHUP"):  # the parent gets these too, and stops us
+def _work(processes: JobProcesses, parent: connection.Connection) -> None:
+    for name in ("SIGINT", "SIGHUP"):  # the parent receives these too, and stops this process
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     warnings.simplefilter("ignore", category=FutureWarning)
-    torch.set_num_threads(threads)
-    keep_freed_memory()
-    try:
-        task.resume = True
-        run_task(task)
-    except (SVDistillError, Stopped) as error:
-        answer.send(str(error))
-    except Exception as error:
-        answer.send(f"{type(error).__name__}: {error}")
-    else:
-        answer.send(None)
+    torch.set_num_threads(processes.threads)
+    if processes.keep_memory:
+        keep_memory()
+    while True:
+        try:
+            job = parent.recv()
+        except EOFError:
+            return
+        try:
+            job.resume = True
+            run_job(job)
+        except (SVDistillError, Stopped) as error:
+            parent.send(str(error))
+        except Exception as error:
+            parent.send(f"{type(error).__name__}: {error}")
+        else:
+            parent.send(None)
+        torch.cuda.empty_cache()  # other processes share the device
 
 
 def _end_with_parent() -> None:
-    """Leave no run behind that a second command would meet in its directory."""
+    """Exit when the parent dies: a second command would find a run in use otherwise."""
     parent = parent_process()
     assert parent is not None
     parent.join()
     os._exit(1)
-
-
-def run_task(task: Task) -> None:
-    """Make what a configuration describes: a run, or a knowledge store."""
-    if isinstance(task, CacheConfig):
-        cache_knowledge(task)
-    elif isinstance(task, DistillConfig):
-        distill(task)
-    else:
-        train(task)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final, TypeVar
@@ -12,23 +12,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from svdistill.common import ArgumentError, RunError, SVDistillError
+from svdistill.common import (
+    ArgumentError,
+    RunError,
+    SVDistillError,
+    launched_rank,
+    launched_size,
+)
 from svdistill.parallel.parts import ALONE, Share
-
-# Set by torchrun and SLURM's wrappers of it, then by MPI's launchers.
-SIZES: Final = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
-
-RANKS: Final = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
-
-
-def launched_size() -> int:
-    """The number of processes that were started together; 1 without a launcher."""
-    return _number(SIZES, 1)
-
-
-def launched_rank() -> int:
-    """The rank of this process as launched, from 0."""
-    return _number(RANKS, 0) if launched_size() > 1 else 0
 
 
 def require_launched() -> None:
@@ -52,12 +43,6 @@ def require_alone(command: str) -> None:
             got=launched_size(),
             remedy="start it without a launcher; `train` and `distill` run in several processes",
         )
-
-
-def _number(variables: Sequence[str], default: int) -> int:
-    """The number in the first of these environment variables that holds one."""
-    texts = (os.environ.get(variable, "") for variable in variables)
-    return next((int(text) for text in texts if text.isdecimal()), default)
 
 
 # A process that dies closes its connection, which the others notice at once. One that hangs is

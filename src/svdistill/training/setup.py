@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from svdistill.common import ArgumentError, as_logits, require_choice
+from svdistill.common import ArgumentError, as_logits, launched_size, require_choice
 from svdistill.config import PRETRAINED, TeacherConfig, TrainConfig
 from svdistill.data import Batch, ImageData
 from svdistill.distillation import Distiller
 from svdistill.losses import Knowledge, SumLoss, TransferLoss, added_to_task, build_loss, loss_specs
 from svdistill.networks import build_network, is_zoo, pretrained_classes
-from svdistill.parallel import TIMEOUT, launched_size, require_launched
+from svdistill.parallel import TIMEOUT, require_launched
 from svdistill.training.progress import Reporter
 from svdistill.training.reproducibility import derive_seed, require_workspace
 from svdistill.training.teacher import (

@@ -1,0 +1,124 @@
+"""What `reproduce` prints: images, plan, a line for each job that ends, and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+
+from svdistill.common import duration
+from svdistill.config import CacheConfig
+from svdistill.data import ImageData
+from svdistill.paper.estimate import Estimator
+from svdistill.paper.jobs import Job
+from svdistill.paper.running import JobResult
+from svdistill.report import Run, method_rows, run_table
+from svdistill.runs import read_summary
+
+# Percentage points by which a teacher should be better than its student alone.
+TEACHERS_LEAD: Final = 3.0
+
+
+class JobReporter:
+    """Prints the plan, and a line with the remaining time for each job that ends.
+
+    Args:
+        left: the jobs to do.
+        estimator: estimates their times.
+        at_a_time: number of jobs at a time.
+        console: where the lines go.
+    """
+
+    def __init__(
+        self, left: Sequence[Job], estimator: Estimator, at_a_time: int, console: Console
+    ) -> None:
+        self.left = list(left)
+        self.total = len(left)
+        self.estimator = estimator
+        self.at_a_time = at_a_time
+        self.console = console
+        self.failures: list[JobResult] = []
+
+    def show_images(self, source: str, data: ImageData) -> None:
+        """Print the number and size of the images, and the classes."""
+        size = "x".join(map(str, data.image_shape))
+        counts = f"{len(data.train):,} training images, {len(data.test):,} test images"
+        self._print(f"{source}: {counts}, {size}")
+        self._print(f"{data.num_classes} classes: {', '.join(data.class_names)}")
+
+    def show_plan(self, jobs: Sequence[Job], root: Path) -> None:
+        """Print all jobs, each with its estimated time if it is left, and the time of all."""
+        table = Table()
+        table.add_column("run", overflow="fold")
+        table.add_column("epochs", justify="right")
+        table.add_column("expected time", justify="right")
+        for job in jobs:
+            expected = duration(self.estimator.seconds(job)) if job in self.left else "finished"
+            table.add_row(str(Path(job.output).relative_to(root)), _epochs(job), expected)
+        self.console.print(table)
+        seconds = self._seconds_left()
+        self._print(
+            f"{duration(seconds)} of computing, {self.at_a_time} at a time: about "
+            f"{duration(seconds / self.at_a_time)}"
+        )
+
+    def ended(self, result: JobResult) -> None:
+        """Print the result of a job, and the remaining time."""
+        self.left.remove(result.job)
+        if result.failure is not None:
+            self.failures.append(result)
+        self._print(
+            f"[{self.total - len(self.left)}/{self.total}] {result.job.output}: "
+            f"{_outcome(result)}; about {duration(self._seconds_left() / self.at_a_time)} left"
+        )
+
+    def _seconds_left(self) -> float:
+        return sum(self.estimator.seconds(job) for job in self.left)
+
+    def _print(self, line: str) -> None:
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def show_tables(runs: Sequence[Run], console: Console) -> None:
+    """Print a table for each pair of networks, and the teacher's lead over its student alone.
+
+    Args:
+        runs: finished ones, in the order of the rows.
+        console: where to print.
+    """
+    teachers = {run.pair: run for run in runs if run.is_teacher}
+    students = [run for run in runs if not run.is_teacher]
+    for pair in dict.fromkeys(run.pair for run in students):
+        teacher = teachers.get(pair) or teachers.get(pair.partition("_")[0])
+        rows = method_rows(
+            (run.row, run.summary)
+            for run in [teacher, *(run for run in students if run.pair == pair)]
+            if run is not None
+        )
+        console.print(run_table(rows, pair))
+        alone = next((row.last for row in rows if row.method == "student alone"), None)
+        if teacher and alone:
+            lead = teacher.summary.last_accuracy - sum(alone) / len(alone)
+            advice = "" if lead >= TEACHERS_LEAD else ": too little; train it longer, or another"
+            console.print(
+                f"teacher {lead:+.1f} points from its student alone{advice}", highlight=False
+            )
+
+
+def _epochs(job: Job) -> str:
+    if isinstance(job, CacheConfig):
+        return f"{job.views} views"
+    first = getattr(job, "transfer_epochs", 0)
+    return f"{first} + {job.epochs}" if first else str(job.epochs)
+
+
+def _outcome(result: JobResult) -> str:
+    if result.failure is not None:
+        return f"failed: {result.failure}"
+    if isinstance(result.job, CacheConfig):
+        return "stored"
+    summary = read_summary(Path(result.job.output))
+    return f"{summary.last_accuracy:.2f} % in {duration(summary.seconds)}"
