@@ -10,7 +10,7 @@ from svdistill.networks.torchvision_models import prepare_torchvision
 
 
 def random_network(name: str, device: str = "meta", **options: object) -> nn.Module:
-    """`timm:NAME`, `torchvision:NAME`, `hf:CLASS` by its config, `seed:NAME` or `resnet20`."""
+    """`timm:NAME`, `torchvision:NAME`, `hf:CLASS` by its config, `paper:NAME` or `resnet20`."""
     zoo, _, key = name.partition(":")
     prepare_torchvision()
     if zoo == "timm":

@@ -60,12 +60,12 @@ PAIRS = [
     # Sizes meet where depths do not: these two read an image at another resolution each.
     ("timm:wide_resnet50_2", "layer2 layer3 layer4", "resnet20", "layer1 layer2 layer3", "- - -"),
     (
-        *("seed:vgg_teacher", "stage1 stage2 stage3 stage4"),
-        *("seed:mobilenet_student", "stage1 stage2 stage3 stage4", "- - - -"),
+        *("paper:vgg_teacher", "stage1 stage2 stage3 stage4"),
+        *("paper:mobilenet_student", "stage1 stage2 stage3 stage4", "- - - -"),
     ),
     (
-        *("seed:resnext_teacher", "stage1 stage2 stage3"),
-        *("seed:resnext_student", "stage1 stage2 stage3", "224 112 56"),
+        *("paper:resnext_teacher", "stage1 stage2 stage3"),
+        *("paper:resnext_student", "stage1 stage2 stage3", "224 112 56"),
     ),
 ]
 

@@ -28,7 +28,13 @@ from svdistill.distillation.teacher_forms import require_module
 from svdistill.linalg import may_branch
 from svdistill.losses import Knowledge, SumKnowledge, TransferLoss, source
 from svdistill.parallel import BatchPart
-from svdistill.taps import FeatureTaps, PairedTaps, TapPairs, require_paired, require_two
+from svdistill.taps import (
+    FeatureTaps,
+    PairedTaps,
+    TapPairs,
+    require_distinct_networks,
+    require_equally_many,
+)
 
 
 class DistillerOutput(NamedTuple):
@@ -131,7 +137,7 @@ class Distiller(nn.Module):
         require_module("student", student)
         if teacher is not None:
             require_module("teacher", teacher)
-        require_two(teacher, student)
+        require_distinct_networks(teacher, student)
         pairs = taps.pairs if isinstance(taps, PairedTaps) else taps
         teacher_paths, student_paths = pairs if isinstance(pairs, TapPairs) else (pairs, pairs)
         teacher_paths = _in_compiled(teacher, teacher_paths)
@@ -139,7 +145,7 @@ class Distiller(nn.Module):
         if teacher is not None:
             FeatureTaps(teacher, teacher_paths)  # raises before the teacher is touched
         self._student_taps = FeatureTaps(student, student_paths)
-        require_paired(TapPairs(tuple(teacher_paths), tuple(student_paths)))
+        require_equally_many(TapPairs(tuple(teacher_paths), tuple(student_paths)))
         self.student = student
         self.loss = loss
         self.unclipped = unclipped
@@ -170,7 +176,7 @@ class Distiller(nn.Module):
 
     @teacher.setter
     def teacher(self, teacher: nn.Module | None) -> None:
-        require_two(teacher, self.student)
+        require_distinct_networks(teacher, self.student)
         needs_logits = any(part.needs_logits for part in self._losses())
         self._frozen_teacher = (
             None

@@ -8,7 +8,7 @@ from svdistill.networks.info import (
     published_size,
 )
 from svdistill.networks.own_code import import_network
-from svdistill.networks.paper import PaperNetwork, without_memory
+from svdistill.networks.paper import PaperNetwork, on_meta_device
 from svdistill.networks.profile import NetworkProfile, profile_network
 from svdistill.networks.registry import (
     build_network,
@@ -22,10 +22,10 @@ from svdistill.networks.registry import (
     require_width,
 )
 from svdistill.networks.transformers_models import (
-    build_from_config,
-    config_text,
-    fill,
-    is_of_transformers,
+    build_transformers_network,
+    is_transformers_network,
+    load_transformers_weights,
+    transformers_config,
 )
 from svdistill.networks.zoo import InputSpec
 
@@ -36,22 +36,22 @@ __all__ = [
     "PaperNetwork",
     "PublishedSize",
     "StageRow",
-    "build_from_config",
     "build_network",
     "build_paper_network",
-    "config_text",
+    "build_transformers_network",
     "describe_network",
-    "fill",
     "import_network",
     "input_spec",
     "is_code",
-    "is_of_transformers",
+    "is_transformers_network",
     "is_zoo",
+    "load_transformers_weights",
     "network_names",
+    "on_meta_device",
     "pretrained_classes",
     "profile_network",
     "published_size",
     "require_network",
     "require_width",
-    "without_memory",
+    "transformers_config",
 ]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from svdistill.common import as_logits, require_choice, require_count
-from svdistill.networks.paper import PaperNetwork, Undrawn, without_memory
+from svdistill.networks.paper import PaperNetwork, SkipInitialisation, on_meta_device
 from svdistill.networks.profile import Cost, NetworkProfile, profile_network, stage_costs
 from svdistill.networks.registry import (
     build_network,
@@ -192,11 +192,11 @@ def _build(name: str, num_classes: int, width: float, image_size: int) -> nn.Mod
 
     if name in network_names() and width <= 1 and image_size <= SMALL_SIDE:
         # Milliseconds; on the meta device torch imports its compiler first, which takes seconds.
-        with Undrawn():
+        with SkipInitialisation():
             return build()
     if not is_code(name):
         try:
-            with without_memory():
+            with on_meta_device():
                 return build()
         except NotImplementedError:  # some compute their own shape while they are built
             pass

@@ -73,20 +73,20 @@ def scale_channels(channels: int, width: float) -> int:
 
 
 @contextmanager
-def without_memory() -> Iterator[None]:
+def on_meta_device() -> Iterator[None]:
     """Build networks on torch's ``meta`` device, whose weights have a shape and no values.
 
     Example:
-        >>> with without_memory():
+        >>> with on_meta_device():
         ...     layer = nn.Linear(2, 3)
         >>> layer.weight.device.type
         'meta'
     """
-    with torch.device("meta"), Undrawn():
+    with torch.device("meta"), SkipInitialisation():
         yield
 
 
-class Undrawn(TorchFunctionMode):
+class SkipInitialisation(TorchFunctionMode):
     """Builds networks whose weights are not drawn: they hold whatever is in memory.
 
     On the ``meta`` device torch would import its compiler to draw none, which takes seconds.

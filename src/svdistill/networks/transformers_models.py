@@ -66,14 +66,14 @@ def fresh_network(config: Any, num_classes: int) -> nn.Module:
     return network.float()
 
 
-def config_text(network: nn.Module) -> str:
-    """A network's configuration as JSON: `build_from_config` needs neither folder nor hub then."""
+def transformers_config(network: nn.Module) -> str:
+    """The configuration of a network as JSON, for `build_transformers_network`."""
     described = network.config.to_dict()  # type: ignore[operator, union-attr]
     return json.dumps(_without(OUTSIDE_CODE + OF_THE_MOMENT, described), sort_keys=True)
 
 
-def build_from_config(text: str, num_classes: int) -> nn.Module:
-    """Build a network, freshly initialised, from what `config_text` wrote.
+def build_transformers_network(text: str, num_classes: int) -> nn.Module:
+    """Build a network, freshly initialised, from what `transformers_config` wrote.
 
     Raises:
         ArgumentError: it is no configuration of an image classifier that transformers has.
@@ -138,12 +138,12 @@ def pretrained_classes(name: str) -> int:
     return int(_read_config(name).num_labels)
 
 
-def is_of_transformers(network: nn.Module) -> bool:
+def is_transformers_network(network: nn.Module) -> bool:
     """Whether transformers built a network."""
     return type(network).__module__.startswith("transformers.")
 
 
-def fill(network: Any, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+def load_transformers_weights(network: Any, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     """Fill one of transformers' networks with weights as any of its versions named them.
 
     Args:

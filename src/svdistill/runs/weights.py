@@ -25,14 +25,14 @@ from svdistill.common import (
     write_atomically,
 )
 from svdistill.networks import (
-    build_from_config,
     build_network,
-    config_text,
-    fill,
-    is_of_transformers,
+    build_transformers_network,
+    is_transformers_network,
     is_zoo,
+    load_transformers_weights,
     network_names,
-    without_memory,
+    on_meta_device,
+    transformers_config,
 )
 from svdistill.parallel import is_main, is_sharded
 
@@ -58,7 +58,7 @@ class WeightsCard:
         image_size: side of the images it was trained on, in pixels.
         sha256: of all this and of the weights, filled in when they are saved; empty in files of
             earlier versions, whose weights are not checked.
-        config: of one of transformers' networks, as `config_text` writes it; empty of others.
+        config: of a network of transformers, as `transformers_config` writes it; else empty.
     """
 
     network: str
@@ -122,7 +122,7 @@ def save_weights(path: Path, network: nn.Module, card: WeightsCard) -> None:
         return
     tensors = _separate(network.state_dict())
     if card.network.startswith("hf:"):
-        card = replace(card, config=config_text(network))
+        card = replace(card, config=transformers_config(network))
     card = replace(card, sha256=_digest(card, tensors))
     metadata = {METADATA_KEY: json.dumps(header(card))}
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
@@ -194,7 +194,7 @@ def build_as_on_card(card: WeightsCard, file: Path) -> nn.Module:
 def _build(card: WeightsCard) -> nn.Module:
     classes = len(card.class_names)
     if card.network.startswith("hf:"):
-        return build_from_config(card.config, classes)
+        return build_transformers_network(card.config, classes)
     return build_network(card.network, classes, card.width, image_size=card.image_size)
 
 
@@ -206,7 +206,7 @@ def _require_to_hold(card: WeightsCard, file: Path) -> None:
     if is_zoo(card.network) and not card.network.startswith("hf:"):
         return
     try:
-        with without_memory():
+        with on_meta_device():
             parameters = list(_build(card).parameters())
     except SVDistillError:
         raise
@@ -234,9 +234,9 @@ def load_weights(network: nn.Module, path: Path) -> None:
     """
     tensors = read_tensors(path)
     try:
-        if is_of_transformers(network) and tensors.keys() != network.state_dict().keys():
+        if is_transformers_network(network) and tensors.keys() != network.state_dict().keys():
             # Its versions differ in their names.
-            differing = fill(network, tensors)
+            differing = load_transformers_weights(network, tensors)
             if differing:
                 raise RuntimeError(f"other shapes: {', '.join(differing[:3])}")
         else:

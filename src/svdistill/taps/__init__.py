@@ -5,15 +5,15 @@ from svdistill.taps.layouts import channels_first, module_path
 from svdistill.taps.pairing import (
     PairedTap,
     PairedTaps,
-    align,
+    align_stages,
     describe_pairs,
-    evenly,
+    evenly_spaced,
     pair_taps,
-    require_paired,
-    require_two,
+    require_distinct_networks,
+    require_equally_many,
 )
 from svdistill.taps.recording import FeatureTaps, Recording, TapPairs, write_count
-from svdistill.taps.stages import FoundStage, Stage, find_stages, grid
+from svdistill.taps.stages import FoundStage, Stage, find_stages, map_size
 
 __all__ = [
     "FeatureTaps",
@@ -23,16 +23,16 @@ __all__ = [
     "Recording",
     "Stage",
     "TapPairs",
-    "align",
+    "align_stages",
     "channels_first",
     "describe_pairs",
     "dry_run",
-    "evenly",
+    "evenly_spaced",
     "find_stages",
-    "grid",
+    "map_size",
     "module_path",
     "pair_taps",
-    "require_paired",
-    "require_two",
+    "require_distinct_networks",
+    "require_equally_many",
     "write_count",
 ]

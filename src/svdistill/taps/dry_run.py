@@ -51,8 +51,8 @@ def dry_run(argument: str, network: nn.Module, images: Tensor) -> tuple[ModuleOu
     """
     require_images(images)
     watch = _Watch(network, min(len(images), MOST_IMAGES))
-    with at_rest(argument, network, images), watching(network, watch.modules, watch.see):
-        network(few(network, images))
+    with evaluation_mode(argument, network, images), watching(network, watch.modules, watch.see):
+        network(first_images(network, images))
     return watch.outputs()
 
 
@@ -69,14 +69,14 @@ def require_images(images: object) -> None:
         )
 
 
-def few(network: nn.Module, images: Tensor) -> Tensor:
+def first_images(network: nn.Module, images: Tensor) -> Tensor:
     """The first images, where the network is."""
     weight = next(network.parameters(), images)
     return images[:MOST_IMAGES].to(weight.device)
 
 
 @contextmanager
-def at_rest(argument: str, network: nn.Module, images: Tensor) -> Iterator[None]:
+def evaluation_mode(argument: str, network: nn.Module, images: Tensor) -> Iterator[None]:
     """Have a network in eval mode and without gradients; restore its modes and the generators.
 
     Raises:

@@ -10,7 +10,7 @@ from functools import cache
 from torch import Tensor, nn
 
 from svdistill.common import ArgumentError, nearest, require_count
-from svdistill.taps.dry_run import ModuleOutput, at_rest, dry_run, few
+from svdistill.taps.dry_run import ModuleOutput, dry_run, evaluation_mode, first_images
 from svdistill.taps.layouts import CHANNELS_LAST, module_path
 from svdistill.taps.recording import FeatureTaps, TapPairs
 from svdistill.taps.stages import FoundStage, FoundStages, Stage, find_stages
@@ -208,8 +208,8 @@ def pair_taps(
     stages_T, stages_S = found_T.stages, found_S.stages
     if isotropic:
         count = min(count, len(stages_T), len(stages_S))
-        stages_T, stages_S = evenly(stages_T, count), evenly(stages_S, count)
-    pairs = align(stages_T, stages_S)[-count:]
+        stages_T, stages_S = evenly_spaced(stages_T, count), evenly_spaced(stages_S, count)
+    pairs = align_stages(stages_T, stages_S)[-count:]
     if len(pairs) < 2:
         raise ArgumentError(
             "taps",
@@ -243,7 +243,7 @@ def describe_pairs(
            teacher  shape   student  shape  adapter  why
         0  1        16x2x2  1        8x2x2  8 -> 16  chosen by you
     """
-    require_paired(pairs)
+    require_equally_many(pairs)
     outputs = _dry_runs(teacher, student, example)
     stages_T = _recorded("teacher", teacher, pairs.teacher, example)
     stages_S = _recorded("student", student, pairs.student, example)
@@ -251,7 +251,7 @@ def describe_pairs(
     return PairedTaps(tuple(rows), *map(_tappable, outputs))
 
 
-def require_paired(pairs: TapPairs) -> None:
+def require_equally_many(pairs: TapPairs) -> None:
     """Raise `ArgumentError` unless there are as many taps of the teacher as of the student."""
     if len(pairs.teacher) != len(pairs.student):
         raise ArgumentError(
@@ -262,7 +262,7 @@ def require_paired(pairs: TapPairs) -> None:
         )
 
 
-def require_two(teacher: nn.Module | None, student: nn.Module) -> None:
+def require_distinct_networks(teacher: nn.Module | None, student: nn.Module) -> None:
     """Raise `ArgumentError` if one network is given for both, or the teacher is in the student.
 
     Of such a teacher nothing would be frozen.
@@ -284,7 +284,7 @@ def require_two(teacher: nn.Module | None, student: nn.Module) -> None:
         )
 
 
-def align(
+def align_stages(
     teacher: Sequence[FoundStage], student: Sequence[FoundStage]
 ) -> list[tuple[FoundStage, FoundStage]]:
     """Of all pairings that keep the order of both, the one whose pairs agree most in sum."""
@@ -303,17 +303,17 @@ def align(
 
 def _agreement(teacher: FoundStage, student: FoundStage) -> float:
     in_depth = 1 - abs(teacher.depth - student.depth)
-    return EQUAL_SIZE * in_depth if teacher.grid == student.grid else in_depth
+    return EQUAL_SIZE * in_depth if teacher.map_size == student.map_size else in_depth
 
 
-def evenly(stages: Sequence[FoundStage], count: int) -> tuple[FoundStage, ...]:
+def evenly_spaced(stages: Sequence[FoundStage], count: int) -> tuple[FoundStage, ...]:
     """So many stages at even depths; the last one is among them."""
     return tuple(stages[math.ceil(len(stages) * k / count) - 1] for k in range(1, count + 1))
 
 
 def _why(teacher: FoundStage, student: FoundStage, *, by_depth: bool) -> str:
-    if teacher.grid == student.grid and not by_depth:
-        return "both {}x{}".format(*teacher.grid)
+    if teacher.map_size == student.map_size and not by_depth:
+        return "both {}x{}".format(*teacher.map_size)
     depths = [f"{stage.depth:.0%}" for stage in (teacher, student)]
     return "at " + " and ".join(dict.fromkeys(depths)) + " depth"
 
@@ -321,7 +321,7 @@ def _why(teacher: FoundStage, student: FoundStage, *, by_depth: bool) -> str:
 def _dry_runs(
     teacher: nn.Module, student: nn.Module, example: Tensor
 ) -> tuple[tuple[ModuleOutput, ...], tuple[ModuleOutput, ...]]:
-    require_two(teacher, student)
+    require_distinct_networks(teacher, student)
     return dry_run("teacher", teacher, example), dry_run("student", student, example)
 
 
@@ -329,8 +329,8 @@ def _recorded(
     argument: str, network: nn.Module, paths: Sequence[str], example: Tensor
 ) -> list[Stage]:
     taps = FeatureTaps(network, paths)
-    with at_rest(argument, network, example):
-        features = taps.run(few(network, example)).features
+    with evaluation_mode(argument, network, example):
+        features = taps.run(first_images(network, example)).features
     return [Stage(path, tuple(f.shape[1:])) for path, f in zip(paths, features, strict=True)]
 
 
@@ -339,5 +339,7 @@ def _tappable(outputs: Sequence[ModuleOutput]) -> tuple[Stage, ...]:
 
 
 def _list(found: FoundStages) -> str:
-    stages = ", ".join(f"{s.stage.path} ({s.grid[0]}x{s.grid[1]})" for s in found.stages[-8:])
+    stages = ", ".join(
+        f"{s.stage.path} ({s.map_size[0]}x{s.map_size[1]})" for s in found.stages[-8:]
+    )
     return stages or "none"

@@ -18,7 +18,7 @@ MOST_PREFIX_TOKENS = 16  # class, distillation and register tokens before those 
 WORST_FIT = 0.5  # between it and the small maps of long images lie attention's heads by tokens
 
 
-def grid(shape: tuple[int, ...], image: tuple[int, int]) -> tuple[int, int]:
+def map_size(shape: tuple[int, ...], image: tuple[int, int]) -> tuple[int, int]:
     """Height and width of a feature map, in the proportions of the image.
 
     Args:
@@ -30,7 +30,7 @@ def grid(shape: tuple[int, ...], image: tuple[int, int]) -> tuple[int, int]:
         vector, and for what is no map of the image.
 
     Example:
-        >>> [grid(shape, (224, 224)) for shape in ((64, 56, 56), (7, 7, 768), (197, 384))]
+        >>> [map_size(shape, (224, 224)) for shape in ((64, 56, 56), (7, 7, 768), (197, 384))]
         [(56, 56), (7, 7), (14, 14)]
     """
     if len(shape) == 2:
@@ -51,7 +51,7 @@ def is_channels_last(shape: tuple[int, ...], image: tuple[int, int]) -> bool:
 
 
 def _token_grid(tokens: int, image: tuple[int, int]) -> tuple[int, int]:
-    """The largest grid with the image's proportions, if few tokens are left for a prefix."""
+    """The largest grid in the proportions of the image that leaves few tokens as a prefix."""
     height = int(math.sqrt(tokens * image[0] / image[1]) + 1e-6)
     width = int(math.sqrt(tokens * image[1] / image[0]) + 1e-6)
     return (height, width) if tokens - height * width <= MOST_PREFIX_TOKENS else (0, 0)
@@ -84,7 +84,7 @@ class Trunk:
 
     def positions(self, output: ModuleOutput) -> int:
         """Height times width of what a module put out; 0 if it cannot be tapped."""
-        return 0 if output.shape is None else math.prod(grid(output.shape, self.image))
+        return 0 if output.shape is None else math.prod(map_size(output.shape, self.image))
 
     def follow(self, path: str, size: int) -> Iterator[ModuleOutput]:
         """The modules of the trunk within one, each the outermost that hides no other stage.
@@ -183,12 +183,12 @@ class FoundStage:
 
     Attributes:
         stage: what to tap.
-        grid: height and width; of tokens, those of the image without their prefix.
+        map_size: height and width; of tokens, those of the image without their prefix.
         depth: part of the network's weight layers that has run, from 0 to 1 at the last stage.
     """
 
     stage: Stage
-    grid: tuple[int, int]
+    map_size: tuple[int, int]
     depth: float
 
 
@@ -242,7 +242,7 @@ def _repeated(trunk: Trunk, size: list[ModuleOutput]) -> list[ModuleOutput]:
 def _found(output: ModuleOutput, image: tuple[int, int], layers: int) -> FoundStage:
     path, shape = output.path, output.shape
     assert shape is not None  # what cannot be tapped is not in the trunk
-    found = grid(shape, image)
+    found = map_size(shape, image)
     if is_channels_last(shape, image):
         path, shape = path + CHANNELS_LAST, (shape[2], *shape[:2])
     return FoundStage(Stage(path, shape), found, output.layers_run / layers)
