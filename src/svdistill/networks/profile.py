@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from svdistill.common import ArgumentError, require_count
-from svdistill.taps import FeatureTaps, module_path
+from svdistill.taps import FeatureTaps, eval_mode, module_path
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def profile_network(
         require_count("image_shape", side)
     weight = next(network.parameters(), torch.empty(0))
     image = torch.zeros(1, *image_shape, device=weight.device, dtype=weight.dtype)
-    with _evaluating(network), torch.no_grad(), counting_flops() as counter:
+    with eval_mode(network), torch.no_grad(), counting_flops() as counter:
         recording = FeatureTaps(network, tap_paths).run(image)
     return NetworkProfile(
         parameters=sum(parameter.numel() for parameter in network.parameters()),
@@ -174,15 +174,3 @@ def counting_flops() -> Iterator[FlopCounter]:
     """
     with sdpa_kernel(SDPBackend.MATH), FlopCounter() as counter:
         yield counter
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Put every module into evaluation mode, and restore their modes afterwards."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -1,6 +1,11 @@
-"""Record feature maps of any network; find its stages; pair a teacher's with a student's."""
+"""Record feature maps of any network, find its stages, and pair a teacher's with a student's.
 
-from svdistill.taps.dry_run import dry_run
+`FeatureTaps` in `recording.py` records modules named by path; `layouts.py` permutes their outputs
+to what the losses take. `pair_taps` in `pairing.py` chooses the modules: it runs each network once
+(`dry_run.py`), finds its stages (`stages.py`) and pairs them.
+"""
+
+from svdistill.taps.dry_run import dry_run, eval_mode
 from svdistill.taps.layouts import channels_first, module_path
 from svdistill.taps.pairing import (
     PairedTap,
@@ -27,6 +32,7 @@ __all__ = [
     "channels_first",
     "describe_pairs",
     "dry_run",
+    "eval_mode",
     "evenly_spaced",
     "find_stages",
     "map_size",
