@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # what type checkers and editors see
     )
     from svdistill.export import (
         ExportMetadata as ExportMetadata,
+        ExportOptions as ExportOptions,
         ExportReport as ExportReport,
         export_student as export_student,
         read_export_metadata as read_export_metadata,
@@ -112,7 +113,13 @@ _NAMES = {
     "config": ("CacheConfig", "DistillConfig", "TrainConfig"),
     "runs": ("RunSummary", "load_student"),
     "training": ("cache_knowledge", "distill", "evaluate", "train"),
-    "export": ("ExportMetadata", "ExportReport", "export_student", "read_export_metadata"),
+    "export": (
+        "ExportMetadata",
+        "ExportOptions",
+        "ExportReport",
+        "export_student",
+        "read_export_metadata",
+    ),
     "report": (),
     "paper": ("demo",),
     "cli": (),

@@ -139,7 +139,7 @@ class _Commands:
 
     @staticmethod
     def export(options: Namespace) -> None:
-        from svdistill.export import export_notes, export_student, export_table
+        from svdistill.export import ExportOptions, export_notes, export_student, export_table
 
         console = TextConsole()
         with console.status("exporting and comparing"):
@@ -150,6 +150,7 @@ class _Commands:
                 data=options.data,
                 images=options.images,
                 network=options.network,
+                options=ExportOptions(options.include, options.precision, options.opset),
             )
         console.print(export_table(report))
         _show(*export_notes(report), report.path)

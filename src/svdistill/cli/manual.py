@@ -147,8 +147,12 @@ PyTorch's .pt2. The file takes batches of any size, and says its classes and how
 prepared for it.
 
 It is run on test images first, and written only if it puts each in the network's own class and
-its logits are within 1e-4 of the largest one. Without --data, on images that the run was tested
-on; of other data, only the network's classes are used.
+its logits are within 1e-4 of the largest one (with --precision fp16: 99 % of the classes, and
+logits within 1e-2). Without --data, on images that the run was tested on; of other data, only the
+network's classes are used.
+
+Resizing is left to the user; --include preprocessing puts scaling and normalisation into the file,
+which then takes uint8 images [B, 3, H, W].
 """
 
 EXPORT_EXAMPLES = """\
@@ -156,6 +160,7 @@ examples:
   svdistill export runs/student
   svdistill export runs/student --data parquet:data/cifar100 --output student.onnx
   svdistill export runs/student --format torch
+  svdistill export runs/student --include preprocessing --precision fp16
 
 to use it, with onnxruntime and numpy alone:
   session = onnxruntime.InferenceSession("student.onnx")

@@ -139,6 +139,11 @@ def _export_parser() -> ArgumentParser:
     data = "Where test images are now, if the run does not find its own; as for `train`."
     parser.add_argument("--data", type=str | None, default=None, help=data)
     parser.add_argument("--images", type=int, default=200, help="Test images to compare on.")
+    include = "`preprocessing`: the file scales and normalises, and takes uint8 images."
+    parser.add_argument("--include", type=str | None, default=None, help=include)
+    parser.add_argument("--precision", type=str, default="float32", help="`float32` or `fp16`.")
+    opset = "Version of ONNX's operators; empty for the exporter's default."
+    parser.add_argument("--opset", type=int | None, default=None, help=opset)
     network = "`module:attr`, where the run trained a network of your own code."
     parser.add_argument("--network", type=str | None, default=None, help=network)
     return parser
