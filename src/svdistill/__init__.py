@@ -38,7 +38,9 @@ if TYPE_CHECKING:  # what type checkers and editors see
         ExportMetadata as ExportMetadata,
         ExportOptions as ExportOptions,
         ExportReport as ExportReport,
+        Prediction as Prediction,
         export_student as export_student,
+        predict as predict,
         read_export_metadata as read_export_metadata,
     )
     from svdistill.linalg import TruncatedSVD as TruncatedSVD, truncated_svd as truncated_svd
@@ -117,7 +119,9 @@ _NAMES = {
         "ExportMetadata",
         "ExportOptions",
         "ExportReport",
+        "Prediction",
         "export_student",
+        "predict",
         "read_export_metadata",
     ),
     "report": (),

@@ -27,7 +27,7 @@ from svdistill.cli.processes import (
 from svdistill.common import SVDistillError, TextConsole, shown
 from svdistill.parallel import require_alone
 
-RESULTS = ("evaluate", "info")  # commands whose result is what they print
+RESULTS = ("evaluate", "info", "predict")  # commands whose result is what they print
 
 UNREAD = 141  # as a shell says of a command that SIGPIPE ended
 
@@ -154,6 +154,14 @@ class _Commands:
             )
         console.print(export_table(report))
         _show(*export_notes(report), report.path)
+
+    @staticmethod
+    def predict(options: Namespace) -> None:
+        from svdistill.export import predict
+
+        for prediction in predict(options.file, options.images, top=options.top):
+            classes = (f"{name} {100 * share:.1f} %" for name, share in prediction.classes)
+            _show("   ".join((str(prediction.path), *classes)))
 
     @staticmethod
     def info(options: Namespace) -> None:

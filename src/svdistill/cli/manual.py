@@ -9,6 +9,7 @@ COMMANDS = {
     "cache": "compute a teacher's knowledge once, for all students",
     "evaluate": "accuracy of a trained network",
     "export": "a trained network as a file for other programs",
+    "predict": "the classes of image files, by an exported network",
     "info": "a network's stages, parameters and FLOPs",
     "reproduce": "the paper's tables and figures, run again",
     "report": "finished runs as one page",
@@ -168,6 +169,14 @@ to use it, with onnxruntime and numpy alone:
   mean, std = (numpy.float32(json.loads(about[name])) for name in ("mean", "std"))
   inputs = ((images / numpy.float32(255) - mean) / std).transpose(0, 3, 1, 2)  # [B, H, W, 3] RGB
   logits = session.run(["logits"], {"images": inputs})[0]
+"""
+
+PREDICT_MANUAL = """\
+Classify image files with a file that `svdistill export` wrote: for each, its most probable classes
+and their probabilities. Class names, size and normalisation come from the file.
+
+example:
+  svdistill predict runs/student/student.onnx photos/*.jpg
 """
 
 INFO_MANUAL = """\

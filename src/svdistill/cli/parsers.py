@@ -149,6 +149,15 @@ def _export_parser() -> ArgumentParser:
     return parser
 
 
+def _predict_parser() -> ArgumentParser:
+    usage = "svdistill predict FILE IMAGES... [options]"
+    parser = _parser(usage, manual.PREDICT_MANUAL, manual.EXIT_STATUS)
+    parser.add_argument("file", type=str, help="The .onnx or .pt2 file that `export` wrote.")
+    parser.add_argument("images", type=str, nargs="+", help="Image files.")
+    parser.add_argument("--top", type=int, default=3, help="Classes to print for each image.")
+    return parser
+
+
 def _reproduce_parser() -> ArgumentParser:
     from svdistill.paper import ReproduceConfig
 
@@ -201,6 +210,7 @@ COMMAND_PARSERS: dict[str, Callable[[], ArgumentParser]] = {
     "cache": _cache_parser,
     "evaluate": _evaluate_parser,
     "export": _export_parser,
+    "predict": _predict_parser,
     "info": _info_parser,
     "reproduce": _reproduce_parser,
     "report": _report_parser,

@@ -11,7 +11,7 @@ from svdistill.data.sources import load_images, stored_split
 from svdistill.data.split_names import ANY, Wanted
 from svdistill.data.splits import UNLABELLED, Batch, ImageSplit, ResidentSplit
 from svdistill.data.streaming import StreamedSplit
-from svdistill.data.unlabelled import MixedSplit
+from svdistill.data.unlabelled import MixedSplit, decode_files
 
 __all__ = [
     "ANY",
@@ -29,6 +29,7 @@ __all__ = [
     "ResidentSplit",
     "StreamedSplit",
     "Wanted",
+    "decode_files",
     "global_states",
     "images_from_loaders",
     "keep_classes",

@@ -8,6 +8,7 @@ format (`formats.py`) with its metadata (`metadata.py`), quantises it if asked t
 
 from svdistill.export.checks import BatchLatency, Parity
 from svdistill.export.metadata import ExportMetadata, read_export_metadata
+from svdistill.export.prediction import Prediction, predict
 from svdistill.export.report import ExportReport, ReportColumn, export_notes, export_table
 from svdistill.export.student import ExportOptions, export_student
 
@@ -17,9 +18,11 @@ __all__ = [
     "ExportOptions",
     "ExportReport",
     "Parity",
+    "Prediction",
     "ReportColumn",
     "export_notes",
     "export_student",
     "export_table",
+    "predict",
     "read_export_metadata",
 ]

@@ -27,6 +27,9 @@ class ExportedNetwork(nn.Module):
         precision: the dtype in which the network computes; its weights are converted in place.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         network: nn.Module,
