@@ -56,15 +56,14 @@ class Parity:
         tolerance, share = TOLERANCES[precision]
         # NaN is not within the tolerance either.
         if self.changed > share * self.images or not self.difference <= tolerance:
-            classes = f" for {1 - share:.0%} of the images" if share else ""
+            other = "the other --format" if precision == "float32" else "--precision float32"
             raise RunError(
                 name,
-                expected=f"the network's own classes{classes}, and logits within {tolerance:g} of "
-                "the largest",
+                expected=f"the network's own class for {1 - share:.0%} of the images, and logits "
+                f"within {tolerance:g} of the largest",
                 got=f"a difference of {self.difference:.1e}, and another class for "
                 f"{self.changed} of {self.images} images",
-                remedy="nothing was written; use "
-                + ("the other --format" if precision == "float32" else "--precision float32"),
+                remedy=f"nothing was written; use {other}",
             )
 
 

@@ -28,6 +28,7 @@ from svdistill.networks.registry import (
     require_network,
     require_width,
 )
+from svdistill.networks.torchvision_models import prepare_torchvision
 from svdistill.networks.transformers_models import (
     build_transformers_network,
     is_transformers_network,
@@ -55,6 +56,7 @@ __all__ = [
     "load_transformers_weights",
     "network_names",
     "on_meta_device",
+    "prepare_torchvision",
     "pretrained_classes",
     "profile_network",
     "published_size",
