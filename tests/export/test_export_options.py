@@ -9,11 +9,23 @@ import torch
 
 from svdistill.common.errors import ArgumentError, RunError
 from svdistill.data import Augmentation, images_from_loaders, load_images
-from svdistill.export import ExportOptions, export_notes, export_student, read_export_metadata
+from svdistill.export import (
+    ExportOptions,
+    export_notes,
+    export_student,
+    read_export_metadata,
+    student,
+)
 from svdistill.runs import load_student, read_card
 
 onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")
+
+
+def normalised(run: Path, images: torch.Tensor) -> torch.Tensor:
+    card = read_card(run / "student.safetensors")
+    assert card is not None
+    return Augmentation("none", card.image_size, card.mean, card.std).normalise(images)
 
 
 def test_preprocessing_in_the_graph_with_half_precision_and_an_opset(
@@ -23,11 +35,8 @@ def test_preprocessing_in_the_graph_with_half_precision_and_an_opset(
     report = export_student(run, output=tmp_path / "a.onnx", images=40, options=options)
     images = next(load_images("digits").test.batches(60, device="cpu", order_seed=3)).images
     (found,) = runtime.InferenceSession(report.path).run(["logits"], {"images": images.numpy()})
-    card = read_card(run / "student.safetensors")
-    assert card is not None
-    normalise = Augmentation("none", card.image_size, card.mean, card.std).normalise
     with torch.no_grad():
-        expected = load_student(run)(normalise(images)).numpy()
+        expected = load_student(run)(normalised(run, images)).numpy()
     assert found.dtype == np.float32
     assert 0 < abs(found - expected).max() <= 1e-2 * abs(expected).max()
     model = onnx.load(report.path)
@@ -74,8 +83,50 @@ def test_normalised_images_of_a_loader_cannot_test_preprocessing(run: Path) -> N
         ("onnx", ExportOptions(precision="bf16"), r"^precision: .*'fp16'"),
         ("onnx", ExportOptions(opset=0), r"^opset: expected an integer"),
         ("torch", ExportOptions(opset=18), r"^opset: .*leave it out"),
+        ("torch", ExportOptions(quantize="int8"), r"^quantize: .*leave it out"),
+        ("onnx", ExportOptions(quantize="int4"), r"^quantize: .*'int8'"),
+        ("onnx", ExportOptions(quantize="int8", precision="fp16"), r"^quantize: .*float32"),
+        ("onnx", ExportOptions(tolerance=-1.0), r"^tolerance: "),
+        ("onnx", ExportOptions(tolerance=float("nan")), r"^tolerance: "),
     ],
 )
 def test_bad_options(kind: str, options: ExportOptions, expected: str, run: Path) -> None:
     with pytest.raises(ArgumentError, match=expected):
         export_student(run, kind, options=options)
+
+
+def test_int8(run: Path, tmp_path: Path) -> None:
+    options = ExportOptions(include="preprocessing", quantize="int8", tolerance=100)
+    report = export_student(run, output=tmp_path / "a.onnx", images=100, options=options)
+    assert [column.title for column in report.columns] == ["PyTorch", "ONNX Runtime", "int8"]
+    assert list(report.latencies[0].times) == ["PyTorch", "ONNX Runtime", "int8"]
+    assert report.columns[2].file_bytes == report.path.stat().st_size
+    assert read_export_metadata(report.path).precision == "int8"
+    batch = next(load_images("digits").test.batches(300, device="cpu", order_seed=0))
+    session = runtime.InferenceSession(report.path)
+    (logits,) = session.run(["logits"], {"images": batch.images.numpy()})
+    with torch.no_grad():
+        expected = load_student(run)(normalised(run, batch.images))
+    agreement = (torch.from_numpy(logits).argmax(1) == expected.argmax(1)).float().mean()
+    assert agreement > 0.8
+    weights = [w for w in onnx.load(report.path).graph.initializer if len(w.dims) == 4]
+    assert onnx.TensorProto.INT8 in {weight.data_type for weight in weights}
+    assert report.columns[2].file_bytes < report.columns[1].file_bytes
+
+
+def test_int8_that_loses_accuracy_is_refused(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def always_class_0(content: bytes, _metadata: object, images: torch.Tensor) -> bytes:
+        assert images.shape == (256, 3, 16, 16)
+        model = onnx.load_from_string(content)
+        (bias,) = (w for w in model.graph.initializer if list(w.dims) == [10])
+        values = onnx.numpy_helper.to_array(bias) + 1000 * np.eye(10, dtype=np.float32)[0]
+        bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
+        return model.SerializeToString()
+
+    monkeypatch.setattr(student, "quantize_onnx", always_class_0)
+    options = ExportOptions(include="preprocessing", quantize="int8")
+    with pytest.raises(RunError, match=r"1 below float32, got .* %; nothing was written"):
+        export_student(run, output=tmp_path / "a.onnx", options=options)
+    assert list(tmp_path.iterdir()) == []

@@ -139,6 +139,8 @@ class _Commands:
 
     @staticmethod
     def export(options: Namespace) -> None:
+        from dataclasses import fields
+
         from svdistill.export import ExportOptions, export_notes, export_student, export_table
 
         console = TextConsole()
@@ -150,7 +152,7 @@ class _Commands:
                 data=options.data,
                 images=options.images,
                 network=options.network,
-                options=ExportOptions(options.include, options.precision, options.opset),
+                options=ExportOptions(**{f.name: options[f.name] for f in fields(ExportOptions)}),
             )
         console.print(export_table(report))
         _show(*export_notes(report), report.path)

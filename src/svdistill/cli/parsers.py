@@ -138,12 +138,17 @@ def _export_parser() -> ArgumentParser:
     parser.add_argument("--output", type=str | None, default=None, help=output)
     data = "Where test images are now, if the run does not find its own; as for `train`."
     parser.add_argument("--data", type=str | None, default=None, help=data)
-    parser.add_argument("--images", type=int, default=200, help="Test images to compare on.")
+    images = "Test images to compare on; empty for 200, or for 2000 with --quantize."
+    parser.add_argument("--images", type=int | None, default=None, help=images)
     include = "`preprocessing`: the file scales and normalises, and takes uint8 images."
     parser.add_argument("--include", type=str | None, default=None, help=include)
     parser.add_argument("--precision", type=str, default="float32", help="`float32` or `fp16`.")
     opset = "Version of ONNX's operators; empty for the exporter's default."
     parser.add_argument("--opset", type=int | None, default=None, help=opset)
+    quantize = "`int8`: quantise an ONNX file, calibrated on training images."
+    parser.add_argument("--quantize", type=str | None, default=None, help=quantize)
+    tolerance = "Points of accuracy that int8 may lose on test images."
+    parser.add_argument("--tolerance", type=float, default=1.0, help=tolerance)
     network = "`module:attr`, where the run trained a network of your own code."
     parser.add_argument("--network", type=str | None, default=None, help=network)
     return parser

@@ -96,6 +96,18 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
     return 100 * float((logits.argmax(dim=1) == labels).double().mean())
 
 
+def require_accuracy(name: str, before: float, after: float, tolerance: float) -> None:
+    """Raise `RunError` if an accuracy falls by more than `tolerance` percentage points."""
+    if before - after > tolerance + 1e-9:  # rounding of percentages
+        raise RunError(
+            name,
+            expected=f"an accuracy of the int8 network of at least {before - tolerance:.2f} %, "
+            f"{tolerance:g} below float32",
+            got=f"{after:.2f} %",
+            remedy="nothing was written; give a higher --tolerance, or leave --quantize out",
+        )
+
+
 @dataclass(frozen=True)
 class BatchLatency:
     """Time of one forward pass of `batch_size` images on the CPU, by network."""

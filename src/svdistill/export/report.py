@@ -37,7 +37,7 @@ class ExportReport:
         parameters: number of weights.
         stored_dtypes: of the weights in the run's own file.
         columns: the compared networks; the run's in PyTorch first, the exported file last.
-        parity: agreement of the exported logits with PyTorch's.
+        parity: agreement of the logits of the file with PyTorch's.
         latencies: by batch size, under the titles of the columns.
     """
 

@@ -19,17 +19,31 @@ from svdistill.common import (
     require_choice,
     require_count,
     require_package,
+    require_positive,
     write_atomically,
 )
 from svdistill.data import ImageData
-from svdistill.export.checks import accuracy, compare, logits_of, measure_latency
+from svdistill.export.checks import (
+    accuracy,
+    compare,
+    logits_of,
+    measure_latency,
+    require_accuracy,
+)
 from svdistill.export.formats import FORMATS, Format
 from svdistill.export.metadata import metadata_of
+from svdistill.export.quantization import CALIBRATION_IMAGES, quantize_onnx
 from svdistill.export.report import ExportReport, ReportColumn
 from svdistill.export.tracing import ExportedNetwork, trace_network
 from svdistill.networks import import_network
 from svdistill.runs import RunDirectory, WeightsCard, load_student, weights_file
-from svdistill.training import EvaluationImages, load_test_images, place_network, require_card
+from svdistill.training import (
+    EvaluationImages,
+    load_test_images,
+    load_training_images,
+    place_network,
+    require_card,
+)
 
 PRECISIONS: Final = {"float32": torch.float32, "fp16": torch.float16}
 
@@ -45,26 +59,43 @@ class ExportOptions:
             float32 logits. Its logits may differ by 1e-2 of the largest, and the class of 1 % of
             the images.
         opset: version of ONNX's operators; None for the default of torch's exporter.
+        quantize: ``"int8"`` quantises weights and activations of an ONNX file, calibrated on 256
+            training images; None does not. The float32 file is compared with the network, the int8
+            file by its accuracy on test images.
+        tolerance: percentage points of accuracy that int8 may lose, at least 0.
     """
 
     include: str | None = None
     precision: str = "float32"
     opset: int | None = None
+    quantize: str | None = None
+    tolerance: float = 1.0
 
     def require(self, file_format: Format) -> None:
         """Raise `ArgumentError` for a bad value, or one that the format does not have."""
         if self.include is not None:
             require_choice("include", self.include, ("preprocessing",))
         require_choice("precision", self.precision, PRECISIONS)
-        if self.opset is None:
-            return
-        require_count("opset", self.opset)
-        if file_format.suffix != ".onnx":
+        if self.opset is not None:
+            require_count("opset", self.opset)
+        if self.quantize is not None:
+            require_choice("quantize", self.quantize, ("int8",))
+        if self.tolerance != 0:
+            require_positive("tolerance", self.tolerance)
+        for name in ("opset", "quantize"):
+            if getattr(self, name) is not None and file_format.suffix != ".onnx":
+                raise ArgumentError(
+                    name,
+                    expected="--format onnx with it",
+                    got=f"{getattr(self, name)} with a {file_format.suffix} file",
+                    remedy="leave it out, or choose --format onnx",
+                )
+        if self.quantize is not None and self.precision != "float32":
             raise ArgumentError(
-                "opset",
-                expected="a version of ONNX's operators with --format onnx",
-                got=f"{self.opset} with a {file_format.suffix} file",
-                remedy="leave it out, or choose --format onnx",
+                "quantize",
+                expected="a float32 network",
+                got=f"{self.quantize} with --precision {self.precision}",
+                remedy="choose one of the two",
             )
 
 
@@ -74,7 +105,7 @@ def export_student(
     output: str | Path | None = None,
     *,
     data: str | ImageData | None = None,
-    images: int = 200,
+    images: int | None = None,
     network: nn.Module | str | None = None,
     options: ExportOptions | None = None,
 ) -> ExportReport:
@@ -91,10 +122,10 @@ def export_student(
         output: the file to write, ending in .onnx or .pt2; an existing file is replaced. None
             for `student.onnx` or `student.pt2` in the run directory.
         data: where test images are, as in `load_images`, or images; None for those of the run.
-        images: largest number of test images to compare on.
+        images: largest number of test images to compare on; None for 200, or for 2000 with int8.
         network: for a run of the user's own code, that code's network as it was built for the run,
             or its `module:attr`; the run's weights are loaded into it.
-        options: preprocessing in the graph, precision, opset; None for none of these.
+        options: preprocessing in the graph, precision, opset, int8; None for none of these.
 
     Returns:
         The path of the file, and how it compares: logits, accuracy, size, latency.
@@ -102,7 +133,8 @@ def export_student(
     Raises:
         ArgumentError: a bad value, or a package of the extra `export` is missing.
         RunError: the run is unfinished, was written by another program, or cannot be exported; or
-            the logits of the file differ. An existing file at `output` is then unchanged.
+            the logits of the file differ, or int8 loses more accuracy than `tolerance`. An existing
+            file at `output` is then unchanged.
         DataError: there are no test images.
 
     Example:
@@ -117,9 +149,10 @@ def export_student(
         ('student.pt2', 16, 0)
     """
     require_choice("format", format, FORMATS)
-    require_count("images", images)
     file_format, options = FORMATS[format], options or ExportOptions()
     options.require(file_format)
+    count = (200 if options.quantize is None else 2000) if images is None else images
+    require_count("images", count)
     for package in file_format.packages:
         require_package(package, "export")
     weights = weights_file(Path(run))
@@ -127,7 +160,7 @@ def export_student(
     card = require_card(run)
     _require_finished(Path(run))
     student = _load_student(run, card, network)
-    tests = _test_inputs(load_test_images(run, data, count=images), images, card, options)
+    tests = _inputs(load_test_images(run, data, count=count), count, card, options)
     metadata = replace(
         metadata_of(card, weights),
         input_dtype=str(tests.images.dtype).removeprefix("torch."),
@@ -135,24 +168,38 @@ def export_student(
     )
     program = trace_network(_graph(student, card, options), card.image_size)
     content = file_format.serialise(program, metadata.to_strings(), options.opset)
+    files = {file_format.runtime: content}
     networks = {
         "PyTorch": lambda images: student(tests.normalise(images)),
         file_format.runtime: file_format.load(content),
     }
-    logits = [logits_of(run_network, tests.images) for run_network in networks.values()]
-    parity = compare(*logits)
+    logits = {title: logits_of(run_one, tests.images) for title, run_one in networks.items()}
+    parity = compare(*logits.values())
     parity.require(str(path), options.precision)
+    accuracies = {title: accuracy(found, tests.labels) for title, found in logits.items()}
+    if options.quantize is not None:
+        metadata = replace(metadata, precision=options.quantize)
+        training = load_training_images(run, data, count=CALIBRATION_IMAGES)
+        calibration = _inputs(training, CALIBRATION_IMAGES, card, options).images
+        files["int8"] = quantize_onnx(content, metadata.to_strings(), calibration)
+        networks["int8"] = file_format.load(files["int8"])
+        quantised = logits_of(networks["int8"], tests.images)
+        parity = compare(logits["PyTorch"], quantised)
+        accuracies["int8"] = accuracy(quantised, tests.labels)
+        before = accuracies[file_format.runtime]
+        require_accuracy(str(path), before, accuracies["int8"], options.tolerance)
+    *_, content = files.values()
     make_directory(path.parent)
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
-    sizes = (weights.stat().st_size, len(content))
+    sizes = (weights.stat().st_size, *map(len, files.values()))
     return ExportReport(
         path=path,
         metadata=metadata,
         parameters=sum(parameter.numel() for parameter in student.parameters()),
         stored_dtypes=_stored_dtypes(weights),
         columns=tuple(
-            ReportColumn(title, size, accuracy(found, tests.labels))
-            for title, size, found in zip(networks, sizes, logits, strict=True)
+            ReportColumn(title, size, accuracies[title])
+            for title, size in zip(networks, sizes, strict=True)
         ),
         parity=parity,
         latencies=measure_latency(networks, tests.images),
@@ -200,18 +247,18 @@ def _require_finished(run: Path) -> None:
         )
 
 
-class _TestInputs(NamedTuple):
-    """Test images as the file takes them, their labels, and what PyTorch's network still needs."""
+class _Inputs(NamedTuple):
+    """Images as the file takes them, labels, and the preprocessing that PyTorch's network needs."""
 
     images: Tensor
     labels: Tensor
     normalise: Callable[[Tensor], Tensor]
 
 
-def _test_inputs(
+def _inputs(
     tests: EvaluationImages, count: int, card: WeightsCard, options: ExportOptions
-) -> _TestInputs:
-    """The first `count` test images: uint8 if the graph normalises them, else normalised."""
+) -> _Inputs:
+    """The first `count` images: uint8 if the graph normalises them, else normalised."""
     images, labels = [], []
     for batch in tests.split.batches(count, device="cpu", order_seed=0):
         images.append(batch.images)
@@ -221,7 +268,7 @@ def _test_inputs(
     taken, normalise = torch.cat(images)[:count], tests.augmentation.normalise
     _require_side(taken, card)
     if options.include is None:
-        return _TestInputs(normalise(taken), torch.cat(labels)[:count], lambda images: images)
+        return _Inputs(normalise(taken), torch.cat(labels)[:count], lambda images: images)
     if taken.dtype != torch.uint8:
         raise ArgumentError(
             "data",
@@ -229,7 +276,7 @@ def _test_inputs(
             got=f"{str(taken.dtype).removeprefix('torch.')} images of a loader",
             remedy="give data by its name, or leave --include out",
         )
-    return _TestInputs(taken, torch.cat(labels)[:count], normalise)
+    return _Inputs(taken, torch.cat(labels)[:count], normalise)
 
 
 def _require_side(inputs: Tensor, card: WeightsCard) -> None:

@@ -7,6 +7,7 @@ from svdistill.training.evaluation import (
     EvaluationImages,
     evaluate,
     load_test_images,
+    load_training_images,
     own_network,
     require_card,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "load_data",
     "load_teacher",
     "load_test_images",
+    "load_training_images",
     "own_network",
     "own_taps",
     "paired_taps",

@@ -73,14 +73,27 @@ def load_test_images(
     Raises:
         SVDistillError: weights or data that cannot be read, or data without some of the classes.
     """
+    return _load_images(run, data, "test", count)
+
+
+def load_training_images(
+    run: str | Path, data: str | ImageData | None = None, *, count: int | None = None
+) -> EvaluationImages:
+    """Training images of a trained network, without augmentation; see `load_test_images`."""
+    return _load_images(run, data, "train", count)
+
+
+def _load_images(
+    run: str | Path, data: str | ImageData | None, split: str, count: int | None
+) -> EvaluationImages:
     card = require_card(run)
     if isinstance(data, ImageData):
-        return _given(card, data)
+        return _given(card, data, split)
     if data is None:
         data, opened = _open_own(Path(run), card.image_size)
     else:
         opened = open_images(data, card.image_size, _chosen_for(Path(run), data))
-    part = _in_classes_of(card, opened, data)
+    part = _in_classes_of(card, opened, data, split)
     if count is not None:
         part = part.take(stratified(part.labels, min(count, len(part.labels)), SEED))
     augmentation = Augmentation("none", card.image_size, card.mean, card.std)
@@ -105,7 +118,7 @@ def require_card(run: str | Path) -> WeightsCard:
     return card
 
 
-def _given(card: WeightsCard, data: ImageData) -> EvaluationImages:
+def _given(card: WeightsCard, data: ImageData, split: str) -> EvaluationImages:
     if data.class_names != card.class_names:
         raise ArgumentError(
             "data",
@@ -114,7 +127,8 @@ def _given(card: WeightsCard, data: ImageData) -> EvaluationImages:
             remedy="choose the classes that the network was trained on",
         )
     normalised = Augmentation("none", data.image_shape[-1], card.mean, card.std)
-    return EvaluationImages(data.test, Prepared() if data.prepared else normalised)
+    images = data.train if split == "train" else data.test
+    return EvaluationImages(images, Prepared() if data.prepared else normalised)
 
 
 def _stored(run: Path) -> dict[str, Any]:
@@ -166,8 +180,8 @@ def _open_own(run: Path, image_size: int) -> tuple[str, Opened]:
         ) from error
 
 
-def _in_classes_of(card: WeightsCard, opened: Opened, source: str) -> Part:
-    """The test images of a network's classes, numbered as it numbers them."""
+def _in_classes_of(card: WeightsCard, opened: Opened, source: str, split: str) -> Part:
+    """The images of a split of a network's classes, numbered as it numbers them."""
     names = opened.class_names
     missing = [name for name in card.class_names if name not in names]
     if missing:
@@ -179,11 +193,11 @@ def _in_classes_of(card: WeightsCard, opened: Opened, source: str) -> Part:
         )
     places = np.array([names.index(name) for name in card.class_names])
     order = np.argsort(places)
-    part = keep_classes(opened.test, places[order])
+    part = keep_classes(opened.train if split == "train" else opened.test, places[order])
     if len(part.labels) == 0:
         raise RunError(
             source,
-            expected="test images of the network's classes",
+            expected=f"{split} images of the network's classes",
             got="none",
             remedy="give data with the classes that the network was trained on",
         )
