@@ -16,6 +16,7 @@ from svdistill.export import (
     read_export_metadata,
     student,
 )
+from svdistill.export.checks import require_accuracy
 from svdistill.runs import load_student, read_card
 
 onnx = pytest.importorskip("onnx")
@@ -117,16 +118,21 @@ def test_int8(run: Path, tmp_path: Path) -> None:
 def test_int8_that_loses_accuracy_is_refused(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def always_class_0(content: bytes, _metadata: object, images: torch.Tensor) -> bytes:
+    def quantize_onnx(content: bytes, _metadata: object, images: torch.Tensor) -> bytes:
         assert images.shape == (256, 3, 16, 16)
-        model = onnx.load_from_string(content)
-        (bias,) = (w for w in model.graph.initializer if list(w.dims) == [10])
-        values = onnx.numpy_helper.to_array(bias) + 1000 * np.eye(10, dtype=np.float32)[0]
-        bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
-        return model.SerializeToString()
+        return content
 
-    monkeypatch.setattr(student, "quantize_onnx", always_class_0)
+    accuracies = iter([90.0, 90.0, 88.9])  # of PyTorch, float32 and int8
+    monkeypatch.setattr(student, "quantize_onnx", quantize_onnx)
+    monkeypatch.setattr(student, "accuracy", lambda _logits, _labels: next(accuracies))
     options = ExportOptions(include="preprocessing", quantize="int8")
-    with pytest.raises(RunError, match=r"1 below float32, got .* %; nothing was written"):
-        export_student(run, output=tmp_path / "a.onnx", options=options)
+    with pytest.raises(RunError, match=r"at least 89.00 %, 1 below float32, got 88.90 %; nothing"):
+        export_student(run, output=tmp_path / "a.onnx", images=20, options=options)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_tolerance_of_int8() -> None:
+    require_accuracy("a.onnx", 90.0, 89.0, 1.0)
+    require_accuracy("a.onnx", 90.0, 91.0, 0.0)
+    with pytest.raises(RunError, match="give a higher --tolerance"):
+        require_accuracy("a.onnx", 90.0, 89.99, 0.0)
