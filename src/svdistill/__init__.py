@@ -37,8 +37,11 @@ if TYPE_CHECKING:  # what type checkers and editors see
     )
     from svdistill.export import (
         ExportMetadata as ExportMetadata,
+        ExportOptions as ExportOptions,
         ExportReport as ExportReport,
+        Prediction as Prediction,
         export_student as export_student,
+        predict as predict,
         read_export_metadata as read_export_metadata,
     )
     from svdistill.linalg import TruncatedSVD as TruncatedSVD, truncated_svd as truncated_svd
@@ -114,7 +117,15 @@ _NAMES = {
     "config": ("CacheConfig", "DistillConfig", "TrainConfig"),
     "runs": ("RunSummary", "load_student"),
     "training": ("cache_knowledge", "distill", "evaluate", "train"),
-    "export": ("ExportMetadata", "ExportReport", "export_student", "read_export_metadata"),
+    "export": (
+        "ExportMetadata",
+        "ExportOptions",
+        "ExportReport",
+        "Prediction",
+        "export_student",
+        "predict",
+        "read_export_metadata",
+    ),
     "report": (),
     "paper": ("demo",),
     "cli": (),

@@ -92,8 +92,11 @@ def test_batches_of_any_size(
 def test_the_report(run: Path, onnx_report: ExportReport) -> None:
     student = load_student(run)
     assert onnx_report.parameters == sum(weight.numel() for weight in student.parameters())
-    assert onnx_report.file_bytes == onnx_report.path.stat().st_size
-    assert onnx_report.stored_bytes == (run / "student.safetensors").stat().st_size
+    pytorch, exported = onnx_report.columns
+    assert (pytorch.title, exported.title) == ("PyTorch", "ONNX Runtime")
+    assert exported.file_bytes == onnx_report.path.stat().st_size
+    assert pytorch.file_bytes == (run / "student.safetensors").stat().st_size
+    assert pytorch.accuracy == exported.accuracy
     assert onnx_report.stored_dtypes == ("float32",)
     assert (onnx_report.parity.images, onnx_report.parity.changed) == (200, 0)
     assert 0 <= onnx_report.parity.difference <= 1e-4

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from svdistill.common.errors import ArgumentError
-from svdistill.networks.own_code import import_network
+from svdistill.networks import import_network
 
 SOURCE = """
 import torch

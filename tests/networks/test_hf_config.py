@@ -10,21 +10,23 @@ import torch
 
 from svdistill.common.errors import ArgumentError
 from svdistill.networks import build_network
-from svdistill.networks.transformers_models import build_from_config, config_text
+from svdistill.networks.transformers_models import build_transformers_network, transformers_config
 from tiny_hf import CONFIG, write_folder
 
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return config_text(build_network(f"hf:{write_folder(tmp_path_factory.mktemp('hf'))}", 4))
+    return transformers_config(
+        build_network(f"hf:{write_folder(tmp_path_factory.mktemp('hf'))}", 4)
+    )
 
 
 def test_builds_the_same_network_again(text: str) -> None:
-    first, second = build_from_config(text, 4), build_from_config(text, 4)
+    first, second = build_transformers_network(text, 4), build_transformers_network(text, 4)
     second.load_state_dict(first.state_dict())
     images = torch.rand(2, 3, 16, 16)
     assert torch.equal(first.eval()(images).logits, second.eval()(images).logits)
-    assert config_text(second) == text
+    assert transformers_config(second) == text
 
 
 def test_says_nothing_of_this_machine(text: str) -> None:
@@ -46,7 +48,7 @@ def test_code_from_outside_is_not_asked_for(
     text: str, hostile: dict[str, object], tmp_path: Path
 ) -> None:
     config = {**json.loads(text), **hostile}
-    network = build_from_config(json.dumps(config), 4)
+    network = build_transformers_network(json.dumps(config), 4)
     assert type(network).__module__.startswith("transformers.models.vit")
     assert network.config._attn_implementation in ("sdpa", "eager")  # type: ignore[union-attr]
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -69,9 +71,9 @@ def test_code_from_outside_is_not_asked_for(
 )
 def test_what_is_no_classifier(config: str, said: str) -> None:
     with pytest.raises(ArgumentError, match=rf"^config: expected an image classifier.*{said}"):
-        build_from_config(config, 4)
+        build_transformers_network(config, 4)
 
 
 def test_another_number_of_classes_is_another_head(text: str) -> None:
     assert CONFIG.num_labels == 5
-    assert build_from_config(text, 7)(torch.zeros(1, 3, 16, 16)).logits.shape == (1, 7)
+    assert build_transformers_network(text, 7)(torch.zeros(1, 3, 16, 16)).logits.shape == (1, 7)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from svdistill.networks import build_network
-from svdistill.networks.paper import _separable_block
+from svdistill.networks.paper import separable_block
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_every_convolution_is_normalised_and_has_no_bias(name):
 
 
 def test_depthwise_convolution_keeps_channels_apart():
-    block = _separable_block(4, 8, stride=1).eval()
+    block = separable_block(4, 8, stride=1).eval()
     depthwise = block[0]
     images = torch.zeros(1, 4, 5, 5)
     images[:, 2] = torch.randn(5, 5)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from svdistill.common.errors import ArgumentError
 from svdistill.common.logits import as_logits
 from svdistill.networks import InputSpec, build_network, input_spec, pretrained_classes
-from svdistill.networks.transformers_models import fill
+from svdistill.networks.transformers_models import load_transformers_weights
 from tiny_hf import transformers, write_folder
 
 
@@ -87,17 +87,19 @@ def test_is_filled_with_names_of_other_versions(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")  # as earlier versions named them
     expected = build_network(f"hf:{folder}", 5, pretrained=True).state_dict()
     network = build_network(f"hf:{folder}", 5)
-    assert fill(network, tensors) == ()
+    assert load_transformers_weights(network, tensors) == ()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in network.state_dict().items())
     other = build_network(f"hf:{folder}", 3)
     before = other.classifier.weight.clone()  # type: ignore[union-attr, operator]
-    assert fill(other, tensors) == ("classifier.bias", "classifier.weight")
+    assert load_transformers_weights(other, tensors) == ("classifier.bias", "classifier.weight")
     assert torch.equal(other.classifier.weight, before)  # type: ignore[union-attr, arg-type]
     del tensors["vit.embeddings.cls_token"]
     with pytest.raises(RuntimeError, match=r"lacking: vit\.embeddings\.cls_token"):
-        fill(network, tensors)
+        load_transformers_weights(network, tensors)
     with pytest.raises(RuntimeError, match="too many: stranger"):
-        fill(network, {**load_file(folder / "model.safetensors"), "stranger": torch.zeros(1)})
+        load_transformers_weights(
+            network, {**load_file(folder / "model.safetensors"), "stranger": torch.zeros(1)}
+        )
 
 
 @pytest.mark.parametrize("place", ["./nowhere", "/nowhere/at/all", "~/nowhere"])

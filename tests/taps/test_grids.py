@@ -1,6 +1,6 @@
 import pytest
 
-from svdistill.taps.stages import grid, is_channels_last
+from svdistill.taps.stages import is_channels_last, map_size
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from svdistill.taps.stages import grid, is_channels_last
     ],
 )
 def test_grid(shape: tuple[int, ...], image: tuple[int, int], expected: tuple[int, int]) -> None:
-    assert grid(shape, image) == expected
+    assert map_size(shape, image) == expected
 
 
 @pytest.mark.parametrize(

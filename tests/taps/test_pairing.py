@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from svdistill.common.errors import ArgumentError
 from svdistill.taps import FeatureTaps, TapPairs, describe_pairs, pair_taps
-from svdistill.taps.pairing import align
+from svdistill.taps.pairing import align_stages
 from svdistill.taps.stages import FoundStage, Stage
 
 
@@ -89,7 +89,8 @@ def test_no_other_pairing_agrees_more() -> None:
 
     def agreement(pairs: list[tuple[FoundStage, FoundStage]]) -> float:
         return sum(
-            (1 - abs(t.depth - s.depth)) * (1.5 if t.grid == s.grid else 1) for t, s in pairs
+            (1 - abs(t.depth - s.depth)) * (1.5 if t.map_size == s.map_size else 1)
+            for t, s in pairs
         )
 
     for _ in range(40):
@@ -100,7 +101,7 @@ def test_no_other_pairing_agrees_more() -> None:
             for front in itertools.combinations(teacher, number)
             for back in itertools.combinations(student, number)
         ]
-        found = align(teacher, student)
+        found = align_stages(teacher, student)
         assert found in every
         assert agreement(found) == pytest.approx(max(map(agreement, every)))
 

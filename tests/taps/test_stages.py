@@ -45,7 +45,7 @@ def test_of_each_size_the_last_layer() -> None:
         *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)),
     )
     found = stages(model)
-    assert [(s.stage.path, s.grid, s.depth) for s in found.stages] == [
+    assert [(s.stage.path, s.map_size, s.depth) for s in found.stages] == [
         ("1", (32, 32), 0.5),
         ("5", (16, 16), 1.0),
         ("7", (8, 8), 1.0),
@@ -143,7 +143,7 @@ def test_an_isotropic_network_has_its_blocks_for_stages() -> None:
     found = stages(Encoder(5))
     assert found.isotropic
     assert [s.stage for s in found.stages] == [Stage(f"layers.{i}", (65, 8)) for i in range(5)]
-    assert {s.grid for s in found.stages} == {(8, 8)}
+    assert {s.map_size for s in found.stages} == {(8, 8)}
     assert [round(s.depth * 11) for s in found.stages] == [3, 5, 7, 9, 11]
 
 
@@ -170,7 +170,7 @@ def test_maps_with_channels_last() -> None:
     expected = [Stage("front:nhwc", (12, 16, 16)), Stage("back:nhwc", (20, 8, 8))]
     assert [found.stage for found in stages(ChannelsLast()).stages] == expected
     found = stages(ChannelsLast(), 32, 48).stages
-    assert [(f.stage.shape, f.grid) for f in found] == [
+    assert [(f.stage.shape, f.map_size) for f in found] == [
         ((12, 16, 24), (16, 24)),
         ((20, 8, 12), (8, 12)),
     ]

@@ -28,7 +28,7 @@ from svdistill.cli.processes import (
 from svdistill.cli.spelling import explain, spell
 from svdistill.common import SVDistillError, TextConsole, keep_memory, launched_size, shown
 
-RESULTS = ("evaluate", "info")  # commands whose printed text is the result
+RESULTS = ("evaluate", "info", "predict")  # commands whose printed text is the result
 
 UNREAD = 141  # the status that a shell gives a command ended by SIGPIPE
 
@@ -137,7 +137,9 @@ class _Commands:
 
     @staticmethod
     def export(options: Namespace) -> None:
-        from svdistill.export import export_notes, export_student, export_table
+        from dataclasses import fields
+
+        from svdistill.export import ExportOptions, export_notes, export_student, export_table
 
         console = TextConsole()
         with console.status("exporting and comparing"):
@@ -148,9 +150,18 @@ class _Commands:
                 data=options.data,
                 images=options.images,
                 network=options.network,
+                options=ExportOptions(**{f.name: options[f.name] for f in fields(ExportOptions)}),
             )
         console.print(export_table(report))
         _show(*export_notes(report), report.path)
+
+    @staticmethod
+    def predict(options: Namespace) -> None:
+        from svdistill.export import predict
+
+        for prediction in predict(options.file, options.images, top=options.top):
+            classes = (f"{name} {100 * share:.1f} %" for name, share in prediction.classes)
+            _show("   ".join((str(prediction.path), *classes)))
 
     @staticmethod
     def info(options: Namespace) -> None:

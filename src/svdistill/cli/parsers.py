@@ -151,7 +151,16 @@ def _export_parser() -> ArgumentParser:
         format=(str, "onnx", "`onnx` or `torch`."),
         output=(str | None, None, output),
         data=(str | None, None, data),
-        images=(int, 200, "Test images to compare on."),
+        images=(
+            int | None,
+            None,
+            "Test images to compare on; empty for 200, or for 2000 with int8.",
+        ),
+        include=(str | None, None, "`preprocessing`: the file normalises, and takes uint8 images."),
+        precision=(str, "float32", "`float32` or `fp16`."),
+        opset=(int | None, None, "Version of ONNX's operators; empty for the exporter's default."),
+        quantize=(str | None, None, "`int8`: quantise, calibrated on training images."),
+        tolerance=(float, 1.0, "Points of accuracy that int8 may lose on test images."),
         network=(str | None, None, NETWORK),
     )
 
@@ -168,6 +177,15 @@ def _info_parser() -> ArgumentParser:
         width=(float, 1.0, "Factor on all channel counts."),
         image_size=(int | None, None, side),
     )
+
+
+def _predict_parser() -> ArgumentParser:
+    usage = "svdistill predict FILE IMAGES... [options]"
+    parser = _parser(usage, manual.PREDICT_MANUAL)
+    parser.add_argument("file", type=str, help="The .onnx or .pt2 file that `export` wrote.")
+    parser.add_argument("images", type=str, nargs="+", help="Image files.")
+    parser.add_argument("--top", type=int, default=3, help="Classes to print for each image.")
+    return parser
 
 
 def _reproduce_parser() -> ArgumentParser:
@@ -210,6 +228,7 @@ COMMAND_PARSERS: dict[str, Callable[[], ArgumentParser]] = {
     "cache": _cache_parser,
     "evaluate": _evaluate_parser,
     "export": _export_parser,
+    "predict": _predict_parser,
     "info": _info_parser,
     "reproduce": _reproduce_parser,
     "report": _report_parser,

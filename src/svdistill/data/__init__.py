@@ -27,7 +27,7 @@ from svdistill.data.opening import OpenedData, open_images
 from svdistill.data.selection import Subset, keep_classes, stratified
 from svdistill.data.split_names import AUTOMATIC, DataChoices
 from svdistill.data.splits import UNLABELLED, Batch, ImageSplit, ResidentSplit, StreamedSplit
-from svdistill.data.unlabelled import MixedSplit
+from svdistill.data.unlabelled import MixedSplit, decode_files
 
 __all__ = [
     "AUTOMATIC",
@@ -45,6 +45,7 @@ __all__ = [
     "ResidentSplit",
     "StreamedSplit",
     "Subset",
+    "decode_files",
     "global_states",
     "images_from_loaders",
     "keep_classes",

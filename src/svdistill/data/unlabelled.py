@@ -85,6 +85,20 @@ def drop_labels(subset: Subset) -> Subset:
     return subset._replace(labels=np.full(len(subset.rows), UNLABELLED, dtype=np.int64))
 
 
+def decode_files(files: Sequence[Path], image_size: int) -> Tensor:
+    """Decode image files, cut out the middle squares, and resize them.
+
+    Returns:
+        uint8 ``[N, 3, image_size, image_size]``, in the order of the files.
+
+    Raises:
+        DataError: a file is missing, damaged, or not an image.
+    """
+    table = table_of_files(files, [None] * len(files), [])
+    pictures = EncodedPictures(table, "image", "images", image_size)
+    return torch.from_numpy(pictures.read(np.arange(len(files))))
+
+
 def _find_table(spec: str | Dataset | DatasetDict, choices: DataChoices) -> tuple[Dataset, str]:
     """The table, and its column of images."""
     if not isinstance(spec, str):

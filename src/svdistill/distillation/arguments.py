@@ -10,7 +10,7 @@ from torch import nn
 from svdistill.common import ArgumentError
 from svdistill.distillation.adapters import Adapters
 from svdistill.losses import Knowledge
-from svdistill.taps import PairedTaps, TapPairs, require_two
+from svdistill.taps import PairedTaps, TapPairs, require_distinct_networks
 
 Teacher = TypeVar("Teacher")
 
@@ -31,7 +31,7 @@ def require_networks(teacher: nn.Module | None, student: nn.Module) -> None:
     require_module("student", student)
     if teacher is not None:
         require_module("teacher", teacher)
-    require_two(teacher, student)
+    require_distinct_networks(teacher, student)
 
 
 def tap_paths(

@@ -33,7 +33,13 @@ from svdistill.distillation.gradient_clipping import (
 from svdistill.linalg import may_branch
 from svdistill.losses import Knowledge, SumKnowledge, TransferLoss
 from svdistill.parallel import BatchPart
-from svdistill.taps import FeatureTaps, PairedTaps, TapPairs, require_paired, require_two
+from svdistill.taps import (
+    FeatureTaps,
+    PairedTaps,
+    TapPairs,
+    require_distinct_networks,
+    require_equally_many,
+)
 
 
 class DistillerOutput(NamedTuple):
@@ -121,7 +127,7 @@ class Distiller(nn.Module):
         if teacher is not None:
             FeatureTaps(teacher, paths.teacher)  # raises before the teacher is changed
         self._student_taps = FeatureTaps(student, paths.student)
-        require_paired(paths)
+        require_equally_many(paths)
         self._backward = backward_of_clip(clip, clip_interval)
         self.student = student
         self.loss = loss
@@ -146,7 +152,7 @@ class Distiller(nn.Module):
 
     @teacher.setter
     def teacher(self, teacher: nn.Module | None) -> None:
-        require_two(teacher, self.student)
+        require_distinct_networks(teacher, self.student)
         self._frozen_teacher = None
         if teacher is not None:
             self._frozen_teacher = FrozenTeacher(

@@ -1,4 +1,4 @@
-"""What must be known to use an exported network: kept in its file, as JSON under short names."""
+"""The metadata of an exported file: classes and preprocessing, as JSON by name."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from svdistill.runs import RunDirectory, WeightsCard, read_summary
 
 @dataclass(frozen=True)
 class ExportMetadata:
-    """What must be known to use an exported network.
+    """What a program needs to know to use an exported network.
 
-    It takes ``images``, float32 ``[batch, 3, image_size, image_size]``, and gives ``logits``,
-    float32 ``[batch, classes]``. A pixel ``p`` of 0 to 255 goes in as ``(p / 255 - mean) / std``,
-    with a mean and a standard deviation for each channel.
+    The network takes ``images`` ``[batch, 3, image_size, image_size]`` and gives ``logits``,
+    float32 ``[batch, classes]``. If `input_dtype` is ``"uint8"``, pixels of 0 to 255 go in
+    unchanged. If it is ``"float32"``, a pixel ``p`` goes in as ``(p / 255 - mean) / std``, with a
+    mean and a standard deviation for each channel.
 
     Attributes:
         network: name of the network.
@@ -28,12 +29,14 @@ class ExportMetadata:
         class_names: in the order of the logits.
         image_size: side of the images in pixels.
         mean, std: of each channel, in `value_range`.
-        value_range: of pixels before mean and std are applied.
+        value_range: range of the pixels before mean and std are applied.
         colour_order: of the channels.
-        layout: of the axes, batch (N), channels (C), height (H), width (W).
-        resize: how an image of another size becomes one of this size.
-        test_accuracy: percentage of the run's test images, or None where it is not known.
-        svdistill_version: that wrote the file.
+        layout: of the axes: batch (N), channels (C), height (H), width (W).
+        resize: how an image of another size is resized.
+        input_dtype: of ``images``, ``"float32"`` or ``"uint8"``.
+        precision: in which the network computes, ``"float32"``, ``"fp16"`` or ``"int8"``.
+        test_accuracy: of the run's weights in percent; None if it is not known.
+        svdistill_version: version of svdistill that wrote the file.
     """
 
     network: str
@@ -48,9 +51,11 @@ class ExportMetadata:
     colour_order: str = "RGB"
     layout: str = "NCHW"
     resize: str = "cut out the middle square, then resize it (bilinear, antialiased)"
+    input_dtype: str = "float32"
+    precision: str = "float32"
 
     def to_strings(self) -> dict[str, str]:
-        """Every field as JSON, by its name.
+        """Every field as JSON, by name.
 
         Example:
             >>> metadata = ExportMetadata("a", 1.0, ("x", "y"), 32, (0.5,), (0.2,), None, "1.0")
@@ -61,16 +66,16 @@ class ExportMetadata:
 
     @classmethod
     def from_strings(cls, texts: Mapping[str, str]) -> ExportMetadata:
-        """Read what `to_strings` wrote.
+        """Read the strings of `to_strings`.
 
         Raises:
-            KeyError, ValueError: a field is missing, is no JSON, or of another type.
+            KeyError, ValueError: a field is missing, is not JSON, or has another type.
         """
         return from_plain(cls, {field.name: json.loads(texts[field.name]) for field in fields(cls)})
 
 
 def metadata_of(card: WeightsCard, weights: Path) -> ExportMetadata:
-    """What a weights file and the run beside it say."""
+    """The metadata of a weights file and the run beside it, for a float32 network."""
     return ExportMetadata(
         network=card.network,
         width=card.width,
@@ -84,7 +89,7 @@ def metadata_of(card: WeightsCard, weights: Path) -> ExportMetadata:
 
 
 def _test_accuracy(run: RunDirectory, weights: Path) -> float | None:
-    """What the run's summary says of these weights, if there is one."""
+    """The accuracy of these weights in the run's summary, if there is one."""
     if not run.summary.exists() or weights not in (run.student, run.best_student):
         return None
     summary = read_summary(run.path)
@@ -92,20 +97,20 @@ def _test_accuracy(run: RunDirectory, weights: Path) -> float | None:
 
 
 def read_export_metadata(path: str | Path) -> ExportMetadata:
-    """What must be known to use a network that `export_student` wrote.
+    """Read the metadata of a file that `export_student` wrote, without loading its network.
 
-    The network itself is not loaded. Without svdistill, the same texts are ``metadata_props`` of an
-    ONNX file, and ``extra_files`` of a .pt2 file.
+    Without svdistill, the same texts are the ``metadata_props`` of an ONNX file, and the
+    ``extra_files`` of a .pt2 file.
 
     Args:
         path: the .onnx or .pt2 file.
 
     Returns:
-        Class names, preprocessing, and the rest of `ExportMetadata`.
+        Class names, preprocessing, and the other fields of `ExportMetadata`.
 
     Raises:
         ArgumentError: the file is neither .onnx nor .pt2, or the package that reads it is missing.
-        RunError: it is missing, damaged, or was written by another program.
+        RunError: the file is missing, damaged, or was written by another program.
     """
     file = Path(path)
     file_format = format_of(file)

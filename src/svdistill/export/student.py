@@ -1,12 +1,14 @@
-"""`export`: a trained student as one file."""
+"""`svdistill export`: write a trained student to a file, after a comparison with the network."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final, NamedTuple
 
 import torch
-from rich.table import Table
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -17,43 +19,84 @@ from svdistill.common import (
     require_choice,
     require_count,
     require_package,
+    require_positive,
     write_atomically,
 )
 from svdistill.data import ImageData
-from svdistill.export.checks import BatchLatency, Parity, compare, measure_latency
+from svdistill.export.checks import (
+    accuracy,
+    compare,
+    logits_of,
+    measure_latency,
+    require_accuracy,
+)
 from svdistill.export.formats import FORMATS, Format
-from svdistill.export.metadata import ExportMetadata, metadata_of
-from svdistill.export.tracing import LogitsOnly, trace_network
+from svdistill.export.metadata import metadata_of
+from svdistill.export.quantization import CALIBRATION_IMAGES, quantize_onnx
+from svdistill.export.report import ExportReport, ReportColumn
+from svdistill.export.tracing import ExportedNetwork, trace_network
 from svdistill.networks import import_network
 from svdistill.runs import RunDirectory, WeightsCard, load_student, weights_file
-from svdistill.training import EvaluationImages, load_test_images, place_network, require_card
+from svdistill.training import (
+    EvaluationImages,
+    load_test_images,
+    load_training_images,
+    place_network,
+    require_card,
+)
+
+PRECISIONS: Final = {"float32": torch.float32, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
-class ExportReport:
-    """What was exported, and how it compares with the network in PyTorch.
+class ExportOptions:
+    """How a network is written.
 
     Attributes:
-        path: the file.
-        runtime: what runs it, `ONNX Runtime` or `torch.export`.
-        metadata: that the file carries.
-        parameters: number of weights; the file holds them as float32.
-        stored_dtypes: of the weights in the run's own file, `float32` or smaller.
-        stored_bytes: size of the run's own file.
-        file_bytes: size of the exported file.
-        parity: how far its logits are from the network's.
-        latencies: of both networks, by batch size.
+        include: ``"preprocessing"`` puts scaling and normalisation into the graph, so that the file
+            takes uint8 images; None leaves them to the user.
+        precision: ``"float32"``, or ``"fp16"`` for weights and operations in half precision, with
+            float32 logits. Its logits may differ by 1e-2 of the largest, and the class of 1 % of
+            the images.
+        opset: version of ONNX's operators; None for the default of torch's exporter.
+        quantize: ``"int8"`` quantises weights and activations of an ONNX file, calibrated on 256
+            training images; None does not. The float32 file is compared with the network, the int8
+            file by its accuracy on test images.
+        tolerance: percentage points of accuracy that int8 may lose, at least 0.
     """
 
-    path: Path
-    runtime: str
-    metadata: ExportMetadata
-    parameters: int
-    stored_dtypes: tuple[str, ...]
-    stored_bytes: int
-    file_bytes: int
-    parity: Parity
-    latencies: tuple[BatchLatency, ...]
+    include: str | None = None
+    precision: str = "float32"
+    opset: int | None = None
+    quantize: str | None = None
+    tolerance: float = 1.0
+
+    def require(self, file_format: Format) -> None:
+        """Raise `ArgumentError` for a bad value, or one that the format does not have."""
+        if self.include is not None:
+            require_choice("include", self.include, ("preprocessing",))
+        require_choice("precision", self.precision, PRECISIONS)
+        if self.opset is not None:
+            require_count("opset", self.opset)
+        if self.quantize is not None:
+            require_choice("quantize", self.quantize, ("int8",))
+        if self.tolerance != 0:
+            require_positive("tolerance", self.tolerance)
+        for name in ("opset", "quantize"):
+            if getattr(self, name) is not None and file_format.suffix != ".onnx":
+                raise ArgumentError(
+                    name,
+                    expected="--format onnx with it",
+                    got=f"{getattr(self, name)} with a {file_format.suffix} file",
+                    remedy="leave it out, or choose --format onnx",
+                )
+        if self.quantize is not None and self.precision != "float32":
+            raise ArgumentError(
+                "quantize",
+                expected="a float32 network",
+                got=f"{self.quantize} with --precision {self.precision}",
+                remedy="choose one of the two",
+            )
 
 
 def export_student(
@@ -62,33 +105,36 @@ def export_student(
     output: str | Path | None = None,
     *,
     data: str | ImageData | None = None,
-    images: int = 200,
+    images: int | None = None,
     network: nn.Module | str | None = None,
+    options: ExportOptions | None = None,
 ) -> ExportReport:
     """Write a trained network, without its teacher, to a file that other programs run.
 
     The file takes `images`, float32 ``[batch, 3, S, S]``, in batches of any size, and gives
-    `logits`, float32 ``[batch, classes]``. It says its classes and how images are prepared; see
-    `ExportMetadata`. It is written only if on real images it gives the network's own classes, and
-    its logits within 1e-4 of the largest one.
+    `logits`, float32 ``[batch, classes]``. Its metadata, see `ExportMetadata`, holds the classes
+    and the preprocessing. The file is written only if it puts test images into the network's own
+    classes, with logits within 1e-4 of the largest one.
 
     Args:
         run: a finished run's directory, or a `.safetensors` file that a run wrote.
         format: `"onnx"`, or `"torch"` for a .pt2 file, as `torch.export.load` reads it.
-        output: the file to write, ending in .onnx or .pt2; a file of this name is replaced. None
+        output: the file to write, ending in .onnx or .pt2; an existing file is replaced. None
             for `student.onnx` or `student.pt2` in the run directory.
         data: where test images are, as in `load_images`, or images; None for those of the run.
-        images: test images to compare on, at most.
+        images: largest number of test images to compare on; None for 200, or for 2000 with int8.
         network: for a run of the user's own code, that code's network as it was built for the run,
-            or its `module:attr`; it is given the run's weights.
+            or its `module:attr`; the run's weights are loaded into it.
+        options: preprocessing in the graph, precision, opset, int8; None for none of these.
 
     Returns:
-        Where the file is, and how it compares: logits, size, latency.
+        The path of the file, and how it compares: logits, accuracy, size, latency.
 
     Raises:
         ArgumentError: a bad value, or a package of the extra `export` is missing.
         RunError: the run is unfinished, was written by another program, or cannot be exported; or
-            the exported network says something else. What was at `output` before is untouched.
+            the logits of the file differ, or int8 loses more accuracy than `tolerance`. An existing
+            file at `output` is then unchanged.
         DataError: there are no test images.
 
     Example:
@@ -103,39 +149,79 @@ def export_student(
         ('student.pt2', 16, 0)
     """
     require_choice("format", format, FORMATS)
-    require_count("images", images)
-    file_format = FORMATS[format]
+    file_format, options = FORMATS[format], options or ExportOptions()
+    options.require(file_format)
+    count = (200 if options.quantize is None else 2000) if images is None else images
+    require_count("images", count)
     for package in file_format.packages:
         require_package(package, "export")
     weights = weights_file(Path(run))
     path = _output_path(output, weights, file_format)
     card = require_card(run)
     _require_finished(Path(run))
-    if isinstance(network, str):
-        network = import_network(network, len(card.class_names), "network")
-    student = LogitsOnly(load_student(run, network)).float().eval()
-    place_network(student, torch.device("cpu"))
-    inputs = _inputs(load_test_images(run, data, count=images), images)
-    _require_side(inputs, card)
-    metadata = metadata_of(card, weights)
-    program = trace_network(student, card.image_size)
-    content = file_format.serialise(program, metadata.to_strings())
-    exported = file_format.load(content)
-    parity = compare(student, exported, inputs)
-    parity.require(str(path))
+    student = _load_student(run, card, network)
+    tests = _inputs(load_test_images(run, data, count=count), count, card, options)
+    metadata = replace(
+        metadata_of(card, weights),
+        input_dtype=str(tests.images.dtype).removeprefix("torch."),
+        precision=options.precision,
+    )
+    program = trace_network(_graph(student, card, options), card.image_size)
+    content = file_format.serialise(program, metadata.to_strings(), options.opset)
+    files = {file_format.runtime: content}
+    networks = {
+        "PyTorch": lambda images: student(tests.normalise(images)),
+        file_format.runtime: file_format.load(content),
+    }
+    logits = {title: logits_of(run_one, tests.images) for title, run_one in networks.items()}
+    parity = compare(*logits.values())
+    parity.require(str(path), options.precision)
+    accuracies = {title: accuracy(found, tests.labels) for title, found in logits.items()}
+    if options.quantize is not None:
+        metadata = replace(metadata, precision=options.quantize)
+        training = load_training_images(run, data, count=CALIBRATION_IMAGES)
+        calibration = _inputs(training, CALIBRATION_IMAGES, card, options).images
+        files["int8"] = quantize_onnx(content, metadata.to_strings(), calibration)
+        networks["int8"] = file_format.load(files["int8"])
+        quantised = logits_of(networks["int8"], tests.images)
+        parity = compare(logits["PyTorch"], quantised)
+        accuracies["int8"] = accuracy(quantised, tests.labels)
+        before = accuracies[file_format.runtime]
+        require_accuracy(str(path), before, accuracies["int8"], options.tolerance)
+    *_, content = files.values()
     make_directory(path.parent)
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
+    sizes = (weights.stat().st_size, *map(len, files.values()))
     return ExportReport(
         path=path,
-        runtime=file_format.runtime,
         metadata=metadata,
         parameters=sum(parameter.numel() for parameter in student.parameters()),
         stored_dtypes=_stored_dtypes(weights),
-        stored_bytes=weights.stat().st_size,
-        file_bytes=len(content),
+        columns=tuple(
+            ReportColumn(title, size, accuracies[title])
+            for title, size in zip(networks, sizes, strict=True)
+        ),
         parity=parity,
-        latencies=measure_latency(student, exported, inputs),
+        latencies=measure_latency(networks, tests.images),
     )
+
+
+def _load_student(
+    run: str | Path, card: WeightsCard, network: nn.Module | str | None
+) -> ExportedNetwork:
+    """The trained network on the CPU, from normalised float32 images to logits."""
+    if isinstance(network, str):
+        network = import_network(network, len(card.class_names), "network")
+    student = ExportedNetwork(load_student(run, network)).eval()
+    place_network(student, torch.device("cpu"))
+    return student
+
+
+def _graph(student: ExportedNetwork, card: WeightsCard, options: ExportOptions) -> ExportedNetwork:
+    """The network as the file computes it."""
+    normalise = (card.mean, card.std) if options.include else None
+    network = student.network if options.precision == "float32" else copy.deepcopy(student.network)
+    return ExportedNetwork(network, normalise, PRECISIONS[options.precision]).eval()
 
 
 def _output_path(output: str | Path | None, weights: Path, file_format: Format) -> Path:
@@ -161,14 +247,36 @@ def _require_finished(run: Path) -> None:
         )
 
 
-def _inputs(images: EvaluationImages, count: int) -> Tensor:
-    """So many test images, as the network takes them."""
-    taken: list[Tensor] = []
-    for batch in images.split.batches(count, device="cpu", order_seed=0):
-        taken.append(images.augmentation.normalise(batch.images))
-        if sum(map(len, taken)) >= count:  # a loader's batches are of its own size
+class _Inputs(NamedTuple):
+    """Images as the file takes them, labels, and the preprocessing that PyTorch's network needs."""
+
+    images: Tensor
+    labels: Tensor
+    normalise: Callable[[Tensor], Tensor]
+
+
+def _inputs(
+    tests: EvaluationImages, count: int, card: WeightsCard, options: ExportOptions
+) -> _Inputs:
+    """The first `count` images: uint8 if the graph normalises them, else normalised."""
+    images, labels = [], []
+    for batch in tests.split.batches(count, device="cpu", order_seed=0):
+        images.append(batch.images)
+        labels.append(batch.labels)
+        if sum(map(len, images)) >= count:  # a loader has its own batch size
             break
-    return torch.cat(taken)[:count]
+    taken, normalise = torch.cat(images)[:count], tests.augmentation.normalise
+    _require_side(taken, card)
+    if options.include is None:
+        return _Inputs(normalise(taken), torch.cat(labels)[:count], lambda images: images)
+    if taken.dtype != torch.uint8:
+        raise ArgumentError(
+            "data",
+            expected="uint8 images, to compare a file that normalises them itself",
+            got=f"{str(taken.dtype).removeprefix('torch.')} images of a loader",
+            remedy="give data by its name, or leave --include out",
+        )
+    return _Inputs(taken, torch.cat(labels)[:count], normalise)
 
 
 def _require_side(inputs: Tensor, card: WeightsCard) -> None:
@@ -186,45 +294,3 @@ def _stored_dtypes(weights: Path) -> tuple[str, ...]:
     """The types of a file's numbers, without those that only count."""
     floating = [t.dtype for t in load_file(weights).values() if t.is_floating_point()]
     return tuple(sorted({str(dtype).removeprefix("torch.") for dtype in floating}))
-
-
-def export_table(report: ExportReport) -> Table:
-    """Size and latency of an exported network beside the one that it was made from.
-
-    Args:
-        report: as `export_student` returns it.
-
-    Returns:
-        A table for a rich console.
-    """
-    table = Table(report.metadata.network)
-    table.add_column("PyTorch", justify="right")
-    table.add_column(report.runtime, justify="right")
-    table.add_row("parameters", f"{report.parameters:,}", f"{report.parameters:,}")
-    table.add_row("file", _megabytes(report.stored_bytes), _megabytes(report.file_bytes))
-    for latency in report.latencies:
-        original, exported = (
-            f"{1e3 * measured.median:.2f} ms" for measured in (latency.original, latency.exported)
-        )
-        table.add_row(f"batch of {latency.batch_size}", original, exported)
-    return table
-
-
-def export_notes(report: ExportReport) -> list[str]:
-    """What the table does not say, in sentences."""
-    known, parity, threads = report.metadata, report.parity, torch.get_num_threads()
-    notes = [
-        f"{len(known.class_names)} classes, images 3x{known.image_size}x{known.image_size}, "
-        "batches of any size.",
-        f"The same class for {parity.images} of {parity.images} test images; logits differ by at "
-        f"most {parity.difference:.2g} of the largest.",
-        f"Times are medians on the CPU, {threads} thread{'s' if threads > 1 else ''}, in turn.",
-    ]
-    if report.stored_dtypes != ("float32",):
-        stored = " and ".join(report.stored_dtypes)
-        notes.append(f"The run's weights are stored as {stored}; the exported file is float32.")
-    return notes
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.2f} MB"

@@ -1,4 +1,4 @@
-"""A network as a graph of operations that takes batches of any size and gives logits only."""
+"""Trace a network as a graph of operations that takes batches of any size and gives its logits."""
 
 from __future__ import annotations
 
@@ -14,43 +14,68 @@ from torch.export import Dim, ExportedProgram
 
 from svdistill.common import RunError, SVDistillError, as_logits
 
-EXAMPLE_IMAGES: Final = 2  # of a single one, torch.export would take the batch size as a constant
+EXAMPLE_IMAGES: Final = 2  # torch.export would take the batch size of a single one as a constant
 
 
-class LogitsOnly(nn.Module):
-    """A network whose output is its logits, whatever else it returns."""
+class ExportedNetwork(nn.Module):
+    """A network from images to float32 logits, whatever else it returns.
 
-    def __init__(self, network: nn.Module) -> None:
+    Args:
+        network: any classifier of images.
+        normalise: mean and standard deviation of each channel: the images are uint8, and scaled to
+            0 to 1 and normalised here. None takes normalised float32 images.
+        precision: the dtype in which the network computes; its weights are converted in place.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        normalise: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
+        precision: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
-        self.network = network
+        self.network = network.to(precision)
+        self.input_dtype = torch.float32 if normalise is None else torch.uint8
+        self.precision = precision
+        if normalise is not None:
+            mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in normalise)
+            self.register_buffer("mean", mean)
+            self.register_buffer("std", std)
 
     def forward(self, images: Tensor) -> Tensor:
         """Classify images [B, 3, H, W], giving logits [B, num_classes]."""
-        return as_logits(self.network(images))
+        if self.input_dtype == torch.uint8:
+            images = (images.float() / 255 - self.mean) / self.std
+        if self.precision == torch.float32:
+            return as_logits(self.network(images))
+        return as_logits(self.network(images.to(self.precision))).float()
 
 
-def trace_network(network: LogitsOnly, image_size: int) -> ExportedProgram:
-    """Trace a network in eval mode, for float32 images [batch, 3, image_size, image_size].
+def trace_network(network: ExportedNetwork, image_size: int) -> ExportedProgram:
+    """Trace a network in eval mode, for images [batch, 3, image_size, image_size].
 
     Args:
-        network: what to trace.
+        network: the network.
         image_size: side of its images in pixels.
 
     Returns:
-        The graph with its weights. It keeps no line of source code, whose path would tell of the
-        machine.
+        The graph with its weights, without the source lines of its nodes, which contain paths.
 
     Raises:
         RunError: the network cannot be traced, or only for one batch size.
     """
-    example = torch.zeros(EXAMPLE_IMAGES, 3, image_size, image_size)
+    shape = (EXAMPLE_IMAGES, 3, image_size, image_size)
+    example = torch.zeros(shape, dtype=network.input_dtype)
     shapes = {"images": {0: Dim("batch")}}
     try:
         with quiet():
             program = torch.export.export(network, (example,), dynamic_shapes=shapes, strict=False)
     except SVDistillError:
         raise
-    except Exception as error:  # torch.export raises whatever the network's code runs into
+    except Exception as error:  # torch.export raises any exception of the network's code
         raise RunError(
             type(network.network).__name__,
             expected="a network that torch.export can trace, for batches of any size",
@@ -66,7 +91,7 @@ def trace_network(network: LogitsOnly, image_size: int) -> ExportedProgram:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep off the terminal what the exporters say to their own developers."""
+    """Silence the logs and warnings of exporters, which address their developers."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -78,7 +103,7 @@ def quiet() -> Iterator[None]:
 
 
 def in_short(error: Exception) -> str:
-    """The kind of an error and the beginning of what it says.
+    """The type of an exception and the beginning of its message.
 
     Example:
         >>> in_short(ValueError("no   such axis"))

@@ -1,4 +1,10 @@
-"""Networks by name: the paper's, other libraries', your own; what they cost, what they take."""
+"""Build networks by name and count what they cost.
+
+`build_network` in `registry.py` is the way in: a name leads to `paper.py`, to one of the model
+libraries (`timm_models.py`, `torchvision_models.py`, `transformers_models.py`, whose interface is
+`zoo.py`), or to the user's code. `profile.py` counts parameters and FLOPs; `info.py` describes a
+network beside the paper's table.
+"""
 
 from svdistill.networks.info import (
     NetworkDescription,
@@ -7,25 +13,27 @@ from svdistill.networks.info import (
     describe_network,
     published_size,
 )
-from svdistill.networks.own_code import import_network
-from svdistill.networks.paper import PaperNetwork, without_memory
+from svdistill.networks.paper import PaperNetwork
 from svdistill.networks.profile import NetworkProfile, profile_network
 from svdistill.networks.registry import (
     build_network,
     build_paper_network,
+    import_network,
     input_spec,
     is_code,
     is_zoo,
     network_names,
+    on_meta_device,
     pretrained_classes,
     require_network,
     require_width,
 )
+from svdistill.networks.torchvision_models import prepare_torchvision
 from svdistill.networks.transformers_models import (
-    build_from_config,
-    config_text,
-    fill,
-    is_of_transformers,
+    build_transformers_network,
+    is_transformers_network,
+    load_transformers_weights,
+    transformers_config,
 )
 from svdistill.networks.zoo import InputSpec
 
@@ -36,22 +44,23 @@ __all__ = [
     "PaperNetwork",
     "PublishedSize",
     "StageRow",
-    "build_from_config",
     "build_network",
     "build_paper_network",
-    "config_text",
+    "build_transformers_network",
     "describe_network",
-    "fill",
     "import_network",
     "input_spec",
     "is_code",
-    "is_of_transformers",
+    "is_transformers_network",
     "is_zoo",
+    "load_transformers_weights",
     "network_names",
+    "on_meta_device",
+    "prepare_torchvision",
     "pretrained_classes",
     "profile_network",
     "published_size",
     "require_network",
     "require_width",
-    "without_memory",
+    "transformers_config",
 ]

@@ -1,20 +1,22 @@
-"""What `svdistill info` tells of a network, beside the paper's counts."""
+"""Describe a network part by part, beside the paper's counts; `svdistill info` prints it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
 from svdistill.common import as_logits, require_choice, require_count
-from svdistill.networks.paper import PaperNetwork, Undrawn, without_memory
+from svdistill.networks.paper import PaperNetwork
 from svdistill.networks.profile import Cost, NetworkProfile, profile_network, stage_costs
 from svdistill.networks.registry import (
+    SkipInitialisation,
     build_network,
     input_spec,
     is_code,
     network_names,
+    on_meta_device,
     pretrained_classes,
 )
 from svdistill.taps import dry_run, find_stages
@@ -26,8 +28,8 @@ class PublishedSize:
 
     Attributes:
         flops: the printed FLOPs.
-        parameters: the printed parameters.
-        deviation: where a count of the network differs from what is printed, empty if nowhere.
+        parameters: the printed number of parameters.
+        deviation: how the counts of the network differ from the printed ones; empty if they agree.
     """
 
     flops: int
@@ -70,13 +72,7 @@ _TABLE = {
 
 
 def published_size(name: str) -> PublishedSize:
-    """Look up what the paper's table says about a network.
-
-    Args:
-        name: one of `svdistill.networks.network_names`.
-
-    Returns:
-        The table's row.
+    """Look up a network, one of `network_names`, in the paper's table.
 
     Raises:
         ArgumentError: the name is unknown.
@@ -94,12 +90,12 @@ def published_size(name: str) -> PublishedSize:
 
 TABLE_SETTING = (100, 1.0, 32)  # classes, width and image side of the paper's table
 
-SMALL_SIDE = 64  # images up to this side are computed, not only their shapes
+SMALL_SIDE = 64  # up to this side, a forward pass is cheaper than importing torch's compiler
 
 
 @dataclass(frozen=True)
 class StageRow:
-    """One part of a network: its path, its output's shape without the batch, what it costs."""
+    """One part of a network: its path, the shape of its output without the batch, its cost."""
 
     path: str
     shape: tuple[int, ...]
@@ -110,7 +106,7 @@ class StageRow:
 
 @dataclass(frozen=True)
 class NetworkDescription:
-    """A network as a whole, part by part, and as the paper's table has it.
+    """A network as a whole, part by part, and its row in the paper's table.
 
     Attributes:
         name: its name for `build_network`.
@@ -118,9 +114,9 @@ class NetworkDescription:
         width: factor on its channels.
         image_size: side of the image in pixels.
         profile: cost of the whole network, with its taps.
-        stages: its parts in the order in which they run; their costs add up to the profile's. Of a
-            network of another library, its stages, which may be tapped, and last all the rest.
-        published: the table's row, or None for other networks, classes, width or image.
+        stages: its parts in the order in which they run; their costs add up to the profile's. For
+            a network of another library, its stages, which can be tapped, and last the rest.
+        published: the row of the table; None for other networks, classes, widths or image sizes.
     """
 
     name: str
@@ -138,7 +134,7 @@ def describe_network(
     width: float = 1.0,
     image_size: int | None = None,
 ) -> NetworkDescription:
-    """Describe a network; without drawing a weight, and as a rule without computing an image.
+    """Describe a network without drawing its weights.
 
     Args:
         name: as for `build_network`.
@@ -167,61 +163,61 @@ def describe_network(
         image_size = TABLE_SETTING[2] if spec is None else spec.image_size
     require_count("image_size", image_size)
     network = _build(name, num_classes, width, image_size)
-    seed = isinstance(network, PaperNetwork)
-    taps = network.tap_paths if isinstance(network, PaperNetwork) else _stages(network, image_size)
-    parts = tuple(dict(network.named_children())) if seed else taps
-    shape = (3, image_size, image_size)
-    rows = _rows(network, parts, taps, shape)
-    in_table = seed and (num_classes, width, image_size) == TABLE_SETTING
+    if isinstance(network, PaperNetwork):
+        parts, taps = tuple(dict(network.named_children())), network.tap_paths
+    else:
+        parts = taps = _stages(network, image_size)
+    profile = profile_network(network, (3, image_size, image_size), parts)
+    in_table = name in _TABLE and (num_classes, width, image_size) == TABLE_SETTING
     return NetworkDescription(
         name=name,
         num_classes=num_classes,
         width=width,
         image_size=image_size,
-        profile=profile_network(network, shape, taps),
-        stages=tuple(rows),
+        profile=replace(profile, taps=tuple(tap for tap in profile.taps if tap[0] in taps)),
+        stages=tuple(_rows(network, profile, taps, image_size)),
         published=published_size(name) if in_table else None,
     )
 
 
 def _build(name: str, num_classes: int, width: float, image_size: int) -> nn.Module:
-    """The network on torch's meta device where it can be, in evaluation mode."""
+    """Build a network in evaluation mode, on torch's meta device if possible."""
 
     def build() -> nn.Module:
         return build_network(name, num_classes, width, image_size=image_size).eval()
 
     if name in network_names() and width <= 1 and image_size <= SMALL_SIDE:
-        # Milliseconds; on the meta device torch imports its compiler first, which takes seconds.
-        with Undrawn():
+        # On the meta device torch would import its compiler, which takes seconds.
+        with SkipInitialisation():
             return build()
     if not is_code(name):
         try:
-            with without_memory():
+            with on_meta_device():
                 return build()
-        except NotImplementedError:  # some compute their own shape while they are built
+        except NotImplementedError:  # some compute with tensors while they are built
             pass
     with torch.random.fork_rng(devices=[]):
         return build()
 
 
 def _stages(network: nn.Module, image_size: int) -> tuple[str, ...]:
-    """The modules of another library's network that may be tapped."""
+    """The modules of another library's network that can be tapped."""
     sides = (image_size, image_size)
     found = find_stages(dry_run("name", network, torch.zeros(2, 3, *sides)), sides)
     return tuple(stage.stage.path for stage in found.stages)
 
 
 def _rows(
-    network: nn.Module, parts: tuple[str, ...], taps: tuple[str, ...], shape: tuple[int, ...]
+    network: nn.Module, profile: NetworkProfile, taps: tuple[str, ...], image_size: int
 ) -> list[StageRow]:
-    """A row for each part, and one for what comes behind the last."""
+    """One row for each part of the profile, and one for what runs after the last."""
     weight = next(network.parameters(), torch.empty(0))
-    image = torch.zeros(1, *shape, device=weight.device, dtype=weight.dtype)
-    *costs, rest = stage_costs(network, image, parts)
-    shapes = profile_network(network, shape, parts).taps
+    shape = (1, 3, image_size, image_size)
+    image = torch.zeros(shape, device=weight.device, dtype=weight.dtype)
+    *costs, rest = stage_costs(network, image, [path for path, _ in profile.taps])
     rows = [
         StageRow(path, output, cost.parameters, cost.flops, path in taps)
-        for (path, output), cost in zip(shapes, costs, strict=True)
+        for (path, output), cost in zip(profile.taps, costs, strict=True)
     ]
     if rest != Cost(0, 0):
         with torch.no_grad():

@@ -1,30 +1,28 @@
-"""The paper's networks: VGG, MobileNet and ResNeXt, as teacher and student."""
+"""The paper's networks: VGG, MobileNet and ResNeXt, each as teacher and student.
+
+A network is a stem (not in VGG), stages with a tap behind each, and a head. Where the paper's
+drawing and its table disagree, the table's parameter count decides; see `info.py`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Final
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-DRAWING: Final = (
-    *(Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_),
-    *(nn.init.kaiming_uniform_, nn.init.kaiming_normal_),
-)
+FOUR_STAGES: Final = ("stage1", "stage2", "stage3", "stage4")
 
 
 class PaperNetwork(nn.Module):
     """A classifier whose named parts run one after the other.
 
-    The parts are direct children, so that a tap such as ``"stage2"`` is a readable path and the
-    output of a whole stage. No activation works in place: what a tap recorded stays as it was.
+    The parts are direct children, so that a tap such as ``"stage2"`` is the output of a whole
+    stage. No activation works in place, so that recorded features are not overwritten.
 
     Args:
-        parts: the parts in the order in which they run, by name; the last one gives the logits.
+        parts: the parts by name, in the order in which they run; the last one gives the logits.
         tap_paths: names of the parts whose outputs distillation compares, front to back.
 
     Example:
@@ -63,7 +61,7 @@ def _he_initialise(module: nn.Module) -> None:
 def scale_channels(channels: int, width: float) -> int:
     """Multiply a channel count by the width, to the nearest multiple of four and at least four.
 
-    Every count in the paper is a multiple of four, so width 1 leaves all of them as they are.
+    Every count in the paper is a multiple of four, so width 1 changes none.
 
     Example:
         >>> scale_channels(64, 0.5), scale_channels(64, 1.0), scale_channels(64, 0.01)
@@ -72,94 +70,88 @@ def scale_channels(channels: int, width: float) -> int:
     return max(4, 4 * round(channels * width / 4))
 
 
-@contextmanager
-def without_memory() -> Iterator[None]:
-    """Build networks on torch's ``meta`` device, whose weights have a shape and no values.
-
-    Example:
-        >>> with without_memory():
-        ...     layer = nn.Linear(2, 3)
-        >>> layer.weight.device.type
-        'meta'
-    """
-    with torch.device("meta"), Undrawn():
-        yield
-
-
-class Undrawn(TorchFunctionMode):
-    """Builds networks whose weights are not drawn: they hold whatever is in memory.
-
-    On the ``meta`` device torch would import its compiler to draw none, which takes seconds.
-    """
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        """Leave a tensor as it is where values would be drawn."""
-        kwargs = kwargs or {}
-        if func in DRAWING:
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **kwargs)
+def _convolution(
+    in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1
+) -> list[nn.Module]:
+    """Build a convolution without bias, its batch normalisation and its ReLU."""
+    return [
+        nn.Conv2d(
+            in_channels,
+            out_channels,
+            kernel_size=kernel,
+            stride=stride,
+            padding=kernel // 2,
+            groups=groups,
+            bias=False,
+        ),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(),
+    ]
 
 
-VGG_CHANNELS = (64, 128, 256, 512)
+def _pooled_head(channels: int, num_classes: int) -> nn.Module:
+    """Build global average pooling and the classifier of MobileNet and ResNeXt."""
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes))
 
-HIDDEN_FEATURES = 1024
 
-HEAD_SIDE = 2  # side of the last feature map where images are 32 x 32
+# VGG
 
-VGG_TAPS = ("stage1", "stage2", "stage3", "stage4")
+VGG_CHANNELS: Final = (64, 128, 256, 512)
+HIDDEN_FEATURES: Final = 1024
+HEAD_SIDE: Final = 2  # side of the last feature map where images are 32 x 32
 
 
 def vgg_teacher(num_classes: int, width: float = 1.0) -> PaperNetwork:
-    """Build the teacher: 2, 2, 3 and 3 convolutions with max-pooling, two hidden layers."""
-    stages = _pooled_stages((2, 2, 3, 3), width)
-    return PaperNetwork({**stages, "head": _head(2, num_classes, width)}, VGG_TAPS)
+    """Build 2, 2, 3 and 3 convolutions with max-pooling, and two hidden layers."""
+    return _pooled_vgg((2, 2, 3, 3), 2, num_classes, width)
 
 
 def vgg_student(num_classes: int, width: float = 1.0) -> PaperNetwork:
-    """Build the student: one convolution and max-pooling per stage, one hidden layer."""
-    stages = _pooled_stages((1, 1, 1, 1), width)
-    return PaperNetwork({**stages, "head": _head(1, num_classes, width)}, VGG_TAPS)
+    """Build one convolution and max-pooling per stage, and one hidden layer."""
+    return _pooled_vgg((1, 1, 1, 1), 1, num_classes, width)
 
 
 def vgg_stride_student(num_classes: int, width: float = 1.0) -> PaperNetwork:
     """Build the student whose convolutions have stride 2 where `vgg_student` pools."""
-    stages: dict[str, nn.Module] = {}
-    for path, in_channels, out_channels in _stage_plan(width):
-        stages[path] = nn.Sequential(
+    parts: dict[str, nn.Module] = {}
+    for path, in_channels, out_channels in _vgg_stages(width):
+        parts[path] = nn.Sequential(
             nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=2, padding=1), nn.ReLU()
         )
-    return PaperNetwork({**stages, "head": _head(1, num_classes, width)}, VGG_TAPS)
+    parts["head"] = _hidden_head(1, num_classes, width)
+    return PaperNetwork(parts, FOUR_STAGES)
 
 
-def _stage_plan(width: float) -> list[tuple[str, int, int]]:
-    """List each stage's path, input channels and output channels."""
-    outputs = [scale_channels(channels, width) for channels in VGG_CHANNELS]
-    return list(zip(VGG_TAPS, [3, *outputs], outputs, strict=False))
-
-
-def _pooled_stages(depths: tuple[int, ...], width: float) -> dict[str, nn.Module]:
-    """Build stages of `depths` 3x3 convolutions with ReLU, each stage closed by 2x2 max-pooling."""
-    stages: dict[str, nn.Module] = {}
-    for (path, in_channels, out_channels), depth in zip(_stage_plan(width), depths, strict=True):
+def _pooled_vgg(
+    depths: Sequence[int], hidden_layers: int, num_classes: int, width: float
+) -> PaperNetwork:
+    """Build stages of `depths` 3x3 convolutions with ReLU, each closed by 2x2 max-pooling."""
+    parts: dict[str, nn.Module] = {}
+    for (path, in_channels, out_channels), depth in zip(_vgg_stages(width), depths, strict=True):
         layers: list[nn.Module] = []
         for index in range(depth):
             source = in_channels if index == 0 else out_channels
             layers += [nn.Conv2d(source, out_channels, kernel_size=3, padding=1), nn.ReLU()]
         # Rounding odd sides up, as a stride-2 convolution does, gives the pooled and the strided
         # networks taps of equal size for every image, and lets images be smaller than 16 x 16.
-        stages[path] = nn.Sequential(*layers, nn.MaxPool2d(kernel_size=2, ceil_mode=True))
-    return stages
+        parts[path] = nn.Sequential(*layers, nn.MaxPool2d(kernel_size=2, ceil_mode=True))
+    parts["head"] = _hidden_head(hidden_layers, num_classes, width)
+    return PaperNetwork(parts, FOUR_STAGES)
 
 
-def _head(hidden_layers: int, num_classes: int, width: float) -> nn.Module:
+def _vgg_stages(width: float) -> list[tuple[str, int, int]]:
+    """List each stage's path, input channels and output channels."""
+    outputs = [scale_channels(channels, width) for channels in VGG_CHANNELS]
+    return list(zip(FOUR_STAGES, [3, *outputs], outputs, strict=False))
+
+
+def _hidden_head(hidden_layers: int, num_classes: int, width: float) -> nn.Module:
     """Build the fully connected layers, with ReLU and dropout after every hidden one."""
     hidden = scale_channels(HIDDEN_FEATURES, width)
-    # A fully connected layer needs one input size. The pooling changes nothing for 32 x 32 images
-    # and brings the last feature map of all others to the size that the paper's layer was made for.
-    # So 64 x 64 images, for which the paper prints no sizes, cost four times the convolutions and
-    # not one parameter more; a layer for their 4 x 4 map would have four times the weights.
+    # A fully connected layer needs one input size. The pooling is the identity for 32 x 32 images
+    # and brings the last feature map of all others to that size. 64 x 64 images, for which the
+    # paper prints no sizes, so cost four times the convolutions and no further parameter; a layer
+    # for their 4 x 4 map would have four times the weights.
     layers: list[nn.Module] = [nn.AdaptiveAvgPool2d(HEAD_SIDE), nn.Flatten()]
     features = scale_channels(VGG_CHANNELS[-1], width) * HEAD_SIDE**2
     for _ in range(hidden_layers):
@@ -168,115 +160,77 @@ def _head(hidden_layers: int, num_classes: int, width: float) -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(features, num_classes))
 
 
-MOBILENET_STEM = 64
+# MobileNet
 
-MOBILENET_CHANNELS = (128, 256, 512, 1024)
-
-MOBILENET_STRIDES = (1, 2, 2, 2)
-
-MOBILENET_TAPS = ("stage1", "stage2", "stage3", "stage4")
+MOBILENET_STEM: Final = 64
+MOBILENET_STAGES: Final = ((128, 1), (256, 2), (512, 2), (1024, 2))  # channels, stride
 
 
 def mobilenet_teacher(num_classes: int, width: float = 1.0) -> PaperNetwork:
-    """Build the teacher: one block in the first stage, two in each of the others."""
+    """Build one block in the first stage and two in each of the others."""
     return _mobilenet((1, 2, 2, 2), num_classes, width)
 
 
 def mobilenet_student(num_classes: int, width: float = 1.0) -> PaperNetwork:
-    """Build the student: one block per stage."""
+    """Build one block per stage."""
     return _mobilenet((1, 1, 1, 1), num_classes, width)
 
 
-def _mobilenet(depths: tuple[int, ...], num_classes: int, width: float) -> PaperNetwork:
-    """Build stem, stages of `depths` blocks (the first one strided), global pooling, classifier."""
+def _mobilenet(depths: Sequence[int], num_classes: int, width: float) -> PaperNetwork:
+    """Build a stem, stages of `depths` blocks whose first is strided, and the pooled head."""
     channels = scale_channels(MOBILENET_STEM, width)
-    parts: dict[str, nn.Module] = {
-        "stem": nn.Sequential(
-            nn.Conv2d(3, channels, kernel_size=3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(),
-        )
-    }
-    for path, base, stride, depth in zip(
-        MOBILENET_TAPS, MOBILENET_CHANNELS, MOBILENET_STRIDES, depths, strict=True
-    ):
+    parts: dict[str, nn.Module] = {"stem": nn.Sequential(*_convolution(3, channels, 3))}
+    for path, (base, stride), depth in zip(FOUR_STAGES, MOBILENET_STAGES, depths, strict=True):
         out_channels = scale_channels(base, width)
-        blocks = [_separable_block(channels, out_channels, stride)]
-        blocks += [_separable_block(out_channels, out_channels, 1) for _ in range(depth - 1)]
+        blocks = [separable_block(channels, out_channels, stride)]
+        blocks += [separable_block(out_channels, out_channels, 1) for _ in range(depth - 1)]
         parts[path] = nn.Sequential(*blocks)
         channels = out_channels
-    parts["head"] = nn.Sequential(
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes)
-    )
-    return PaperNetwork(parts, MOBILENET_TAPS)
+    parts["head"] = _pooled_head(channels, num_classes)
+    return PaperNetwork(parts, FOUR_STAGES)
 
 
-def _separable_block(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+def separable_block(in_channels: int, out_channels: int, stride: int) -> nn.Module:
     """Build a 3x3 convolution within each channel, then a 1x1 convolution across channels."""
     return nn.Sequential(
-        nn.Conv2d(
-            in_channels,
-            in_channels,
-            kernel_size=3,
-            stride=stride,
-            padding=1,
-            groups=in_channels,
-            bias=False,
-        ),
-        nn.BatchNorm2d(in_channels),
-        nn.ReLU(),
-        nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(),
+        *_convolution(in_channels, in_channels, 3, stride, groups=in_channels),
+        *_convolution(in_channels, out_channels, 1),
     )
 
 
-RESNEXT_STEM = 64
+# ResNeXt
 
-BRANCH_CHANNELS = 64
-
-RESNEXT_CHANNELS = (64, 128, 256)
-
-RESNEXT_STRIDES = (1, 2, 2)
-
-STAGE_PATHS = ("stage1", "stage2", "stage3")
-
-RESNEXT_TAPS = ("stem", *STAGE_PATHS)
+RESNEXT_STEM: Final = 64
+BRANCH_CHANNELS: Final = 64
+RESNEXT_STAGES: Final = (("stage1", 64, 1), ("stage2", 128, 2), ("stage3", 256, 2))
 
 
 def resnext_teacher(num_classes: int, width: float = 1.0) -> PaperNetwork:
-    """Build the teacher: four branches per block."""
+    """Build four branches per block."""
     return resnext(4, num_classes, width)
 
 
 def resnext_student(num_classes: int, width: float = 1.0) -> PaperNetwork:
-    """Build the student: two branches per block."""
+    """Build two branches per block."""
     return resnext(2, num_classes, width)
 
 
 def resnext(branches: int, num_classes: int, width: float = 1.0) -> PaperNetwork:
-    """Build stem, three stages of one block with `branches` branches, global pooling, classifier.
+    """Build a stem, three stages of one block with `branches` branches, and the pooled head.
 
     One block per stage, with the stride at the 3x3 convolution, is the structure that counts to
     the paper's parameters: 0.34M for two branches, 0.65M for four, 1.28M for eight.
     """
     channels = scale_channels(RESNEXT_STEM, width)
-    parts: dict[str, nn.Module] = {
-        "stem": nn.Sequential(
-            nn.Conv2d(3, channels, kernel_size=3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(),
-        )
-    }
+    parts: dict[str, nn.Module] = {"stem": nn.Sequential(*_convolution(3, channels, 3))}
     branch_channels = scale_channels(BRANCH_CHANNELS, width)
-    for path, base, stride in zip(STAGE_PATHS, RESNEXT_CHANNELS, RESNEXT_STRIDES, strict=True):
+    for path, base, stride in RESNEXT_STAGES:
         out_channels = scale_channels(base, width)
         parts[path] = BranchedBlock(channels, out_channels, branches, branch_channels, stride)
         channels = out_channels
-    parts["head"] = nn.Sequential(
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes)
-    )
-    return PaperNetwork(parts, RESNEXT_TAPS)
+    taps = tuple(parts)
+    parts["head"] = _pooled_head(channels, num_classes)
+    return PaperNetwork(parts, taps)
 
 
 class BranchedBlock(nn.Module):
@@ -300,18 +254,9 @@ class BranchedBlock(nn.Module):
         super().__init__()
         inner = branches * branch_channels
         self.branches = nn.Sequential(
-            nn.Conv2d(in_channels, inner, kernel_size=1, bias=False),
-            nn.BatchNorm2d(inner),
-            nn.ReLU(),
-            nn.Conv2d(
-                inner, inner, kernel_size=3, stride=stride, padding=1, groups=branches, bias=False
-            ),
-            nn.BatchNorm2d(inner),
-            nn.ReLU(),
+            *_convolution(in_channels, inner, 1), *_convolution(inner, inner, 3, stride, branches)
         )
-        self.join = nn.Sequential(
-            nn.Conv2d(inner, out_channels, kernel_size=1, bias=False), nn.BatchNorm2d(out_channels)
-        )
+        self.join = nn.Sequential(*_convolution(inner, out_channels, 1)[:2])
         self.stride = stride
         self.new_channels = out_channels - in_channels
 
@@ -321,3 +266,15 @@ class BranchedBlock(nn.Module):
         shortcut = F.avg_pool2d(features, self.stride, ceil_mode=True)
         shortcut = F.pad(shortcut, (0, 0, 0, 0, 0, self.new_channels))
         return F.relu(self.join(self.branches(features)) + shortcut)
+
+
+# By name; each takes the number of classes and the width.
+PAPER_NETWORKS: Final[dict[str, Callable[[int, float], PaperNetwork]]] = {
+    "vgg_teacher": vgg_teacher,
+    "vgg_student": vgg_student,
+    "vgg_stride_student": vgg_stride_student,
+    "mobilenet_teacher": mobilenet_teacher,
+    "mobilenet_student": mobilenet_student,
+    "resnext_teacher": resnext_teacher,
+    "resnext_student": resnext_student,
+}

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from svdistill.common import ArgumentError, require_count
-from svdistill.taps import FeatureTaps, module_path
+from svdistill.taps import FeatureTaps, eval_mode, module_path
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,16 @@ class Cost:
 
 
 def stage_costs(network: nn.Module, image: Tensor, paths: Sequence[str]) -> tuple[Cost, ...]:
-    """Divide the cost of a network by some of its modules.
+    """Divide the cost of a network between modules that run one after the other.
 
     Args:
-        network: in evaluation mode, on any device, `meta` too.
-        image: one image [1, 3, H, W], where the network is.
-        paths: of modules that run one after the other, as `FeatureTaps` takes them.
+        network: in evaluation mode, on any device including `meta`.
+        image: one image [1, 3, H, W], on the device of the network.
+        paths: of the modules in the order in which they run, as `FeatureTaps` takes them.
 
     Returns:
-        A cost for each path: of all that has run when its module is done, and not when the one
-        before was. And last that of the rest.
+        For each path the cost of everything that runs after the module before it and until its own
+        module ends; last, the cost of the rest.
 
     Example:
         >>> network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2))
@@ -51,7 +51,7 @@ def stage_costs(network: nn.Module, image: Tensor, paths: Sequence[str]) -> tupl
     with counting_flops() as counter, torch.no_grad():
 
         def note(module: nn.Module, _inputs: object, _output: object) -> None:
-            # With those below: a module may use a child's weights without calling it.
+            # Including its children's: a module may use their weights without calling them.
             ran.update(module.parameters())
             if module in parts:
                 done.append(_cost(ran, counter))
@@ -67,8 +67,7 @@ def stage_costs(network: nn.Module, image: Tensor, paths: Sequence[str]) -> tupl
 
 
 def _cost(parameters: set[nn.Parameter], counter: FlopCounter) -> Cost:
-    count = sum(parameter.numel() for parameter in parameters)
-    return Cost(count, counter.total)
+    return Cost(sum(parameter.numel() for parameter in parameters), counter.total)
 
 
 @dataclass(frozen=True)
@@ -76,10 +75,10 @@ class NetworkProfile:
     """What a network costs on one image.
 
     Attributes:
-        parameters: number of learnable and frozen weights, shared ones counted once.
+        parameters: number of weights, shared ones counted once.
         flops: floating point operations of one forward pass in evaluation mode, two per
-            multiply-add; as the paper does, only convolutions and matrix products count.
-        taps: path and shape, without the batch, of every feature map that was asked for.
+            multiply-add; as in the paper, only convolutions and matrix products count.
+        taps: path and shape without the batch of every requested feature map.
     """
 
     parameters: int
@@ -94,20 +93,19 @@ def profile_network(
 ) -> NetworkProfile:
     """Count parameters and FLOPs of a network on one image and record the shapes of its taps.
 
-    The network comes back as it was: every module's mode, its hooks and its batch statistics.
-    One on torch's ``meta`` device is profiled without computing anything.
+    The modes of its modules, its hooks and its batch statistics do not change. A network on torch's
+    ``meta`` device is profiled without computing anything.
 
     Args:
         network: any module that takes images [1, C, H, W].
         image_shape: channels, height and width of the image, each at least 1.
-        tap_paths: paths of submodules, as in ``network.named_modules()``.
+        tap_paths: module paths, as `FeatureTaps` takes them.
 
     Returns:
-        The profile, its taps in the order of `tap_paths`.
+        The profile, with taps in the order of `tap_paths`.
 
     Raises:
-        ArgumentError: the shape is not three positive integers, a path names no submodule or one
-            twice, or the submodule there did not run exactly once or gave no single tensor.
+        ArgumentError: the shape is not three positive integers, or as in `FeatureTaps.run`.
 
     Example:
         >>> profile_network(nn.Conv2d(3, 8, kernel_size=3, bias=False), (3, 4, 4))
@@ -118,13 +116,13 @@ def profile_network(
             "image_shape",
             expected="channels, height and width",
             got=tuple(image_shape),
-            remedy="leave the batch out: every profile is of one image",
+            remedy="leave the batch size out; the profile is for one image",
         )
     for side in image_shape:
         require_count("image_shape", side)
     weight = next(network.parameters(), torch.empty(0))
     image = torch.zeros(1, *image_shape, device=weight.device, dtype=weight.dtype)
-    with _evaluating(network), torch.no_grad(), counting_flops() as counter:
+    with eval_mode(network), torch.no_grad(), counting_flops() as counter:
         recording = FeatureTaps(network, tap_paths).run(image)
     return NetworkProfile(
         parameters=sum(parameter.numel() for parameter in network.parameters()),
@@ -137,10 +135,10 @@ def profile_network(
 
 
 class FlopCounter(TorchDispatchMode):
-    """Counts the FLOPs of all that runs within, by torch's own formulas.
+    """Counts FLOPs with the formulas of torch.
 
-    As `torch.utils.flop_counter.FlopCounterMode`, for the whole network alone, and without
-    importing torch's compiler, which takes seconds.
+    It replaces `torch.utils.flop_counter.FlopCounterMode`, which imports torch's compiler; that
+    takes seconds.
     """
 
     def __init__(self) -> None:
@@ -154,7 +152,7 @@ class FlopCounter(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Do the operation and count it, or what it is composed of."""
+        """Run an operation and count it, or the operations that it is composed of."""
         kwargs = kwargs or {}
         formula = flop_registry.get(func._overloadpacket)
         if formula is None and func is not torch.ops.prim.device.default:
@@ -170,21 +168,9 @@ class FlopCounter(TorchDispatchMode):
 
 @contextmanager
 def counting_flops() -> Iterator[FlopCounter]:
-    """Count the FLOPs of all that runs within, attention too.
+    """Count FLOPs, including attention.
 
-    Some of the fused kernels for attention, a CPU's among them, are none that torch counts.
+    torch has no formula for some fused attention kernels, such as the CPU's, so none is used.
     """
     with sdpa_kernel(SDPBackend.MATH), FlopCounter() as counter:
         yield counter
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Put every module into evaluation mode, then each back into its own."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

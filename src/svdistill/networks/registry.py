@@ -1,57 +1,45 @@
-"""Names of networks, and the one function that builds them."""
+"""Build any network by its name: the paper's, of other libraries, or from the user's code."""
 
 from __future__ import annotations
 
-from typing import Final
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from svdistill.common import ArgumentError, nearest, require_choice, require_count, require_positive
-from svdistill.networks import (
-    timm_models as zoo_timm,
-    torchvision_models as zoo_torchvision,
-    transformers_models as zoo_hf,
+from svdistill.common import (
+    ArgumentError,
+    import_attribute,
+    nearest,
+    require_choice,
+    require_count,
+    require_positive,
 )
-from svdistill.networks.own_code import import_network
-from svdistill.networks.paper import (
-    PaperNetwork,
-    mobilenet_student,
-    mobilenet_teacher,
-    resnext_student,
-    resnext_teacher,
-    vgg_stride_student,
-    vgg_student,
-    vgg_teacher,
-)
+from svdistill.networks import timm_models, torchvision_models, transformers_models
+from svdistill.networks.paper import PAPER_NETWORKS, PaperNetwork
 from svdistill.networks.zoo import InputSpec, Zoo
 
-_BUILDERS: Final = {
-    "vgg_teacher": vgg_teacher,
-    "vgg_student": vgg_student,
-    "vgg_stride_student": vgg_stride_student,
-    "mobilenet_teacher": mobilenet_teacher,
-    "mobilenet_student": mobilenet_student,
-    "resnext_teacher": resnext_teacher,
-    "resnext_student": resnext_student,
-}
-
 _ZOOS: Final[dict[str, Zoo]] = {
-    "timm": zoo_timm,
-    "torchvision": zoo_torchvision,
-    "hf": zoo_hf,
+    "timm": timm_models,
+    "torchvision": torchvision_models,
+    "hf": transformers_models,
 }
 
 OTHER_NAMES: Final = "timm:NAME, torchvision:NAME, hf:NAME or module:attr"
 
 
 def network_names() -> tuple[str, ...]:
-    """Name the paper's networks, which `build_network` builds without another library.
+    """Names of the paper's networks, which need no other library.
 
     Example:
         >>> "vgg_teacher" in network_names()
         True
     """
-    return tuple(_BUILDERS)
+    return tuple(PAPER_NETWORKS)
 
 
 def is_zoo(name: str) -> bool:
@@ -60,7 +48,7 @@ def is_zoo(name: str) -> bool:
 
 
 def is_code(name: str) -> bool:
-    """Whether a name is `module:attr`: to build it is to run code of that module.
+    """Whether a name is `module:attr`, which runs that module's code when it is built.
 
     Example:
         >>> is_code("my_package.nets:resnet"), is_code("timm:resnet18"), is_code("vgg_student")
@@ -72,8 +60,8 @@ def is_code(name: str) -> bool:
 def require_network(argument: str, name: str) -> None:
     """Raise `ArgumentError` unless `build_network` knows a name of this kind; imports nothing."""
     if name not in network_names() and not is_zoo(name) and not is_code(name):
-        names = ", ".join(map(repr, network_names()))
-        close = nearest(str(name), network_names())
+        names = ", ".join(map(repr, PAPER_NETWORKS))
+        close = nearest(str(name), PAPER_NETWORKS)
         raise ArgumentError(
             argument,
             expected=f"one of {names}, {OTHER_NAMES}",
@@ -83,7 +71,7 @@ def require_network(argument: str, name: str) -> None:
 
 
 def require_width(name: str, width: float) -> None:
-    """Raise `ArgumentError` unless a network can be built with a factor on its channels."""
+    """Raise `ArgumentError` for a width that is not positive, or not 1 for other networks."""
     require_positive("width", width)
     if width != 1 and name not in network_names():
         raise ArgumentError(
@@ -96,10 +84,10 @@ def require_width(name: str, width: float) -> None:
 
 def build_paper_network(name: str, num_classes: int, width: float = 1.0) -> PaperNetwork:
     """Build one of the paper's networks; see `build_network`."""
-    require_choice("name", name, _BUILDERS)
+    require_choice("name", name, PAPER_NETWORKS)
     require_count("num_classes", num_classes)
     require_positive("width", width)
-    return _BUILDERS[name](num_classes, width)
+    return PAPER_NETWORKS[name](num_classes, width)
 
 
 def build_network(
@@ -115,19 +103,19 @@ def build_network(
     Args:
         name: one of `network_names`; `timm:NAME`, `torchvision:NAME`; `hf:NAME` or `hf:FOLDER`, an
             image classifier of transformers; or `module:attr` of your own code, see
-            `import_network`. Code that a model brings along is never run.
+            `import_network`. Code that a downloaded model contains is never run.
         num_classes: number of logits, at least 1.
         width: positive factor on the channels of every stage and hidden layer, each rounded to
             the nearest multiple of four and at least four; for the paper's networks only.
-        pretrained: whether to fill a network of timm, torchvision or transformers with the weights
-            that are published, as a rule for ImageNet. If these are of another number of classes,
-            the head is left as it was initialised.
+        pretrained: whether to fill a network of timm, torchvision or transformers with its
+            published weights, as a rule for ImageNet. If these are of another number of classes,
+            the head keeps its random initialisation.
         image_size: side of the images in pixels, for networks that are built for one, such as
-            vision transformers; None for their own.
+            vision transformers; None for their default.
 
     Returns:
         A network in training mode that maps images [B, 3, H, W] to logits [B, num_classes], or to
-        what `as_logits` finds them in. One of the paper names its four taps in ``tap_paths``.
+        an output in which `as_logits` finds them. The paper's networks have four ``tap_paths``.
 
     Raises:
         ArgumentError: the name is unknown, a package or the weights are missing, or another
@@ -141,8 +129,7 @@ def build_network(
 
     Source:
         Lee, Kim, Song: "Self-supervised Knowledge Distillation Using Singular Value
-        Decomposition", ECCV 2018. Where its drawing and its table disagree, the table's
-        parameter count decides; `svdistill.networks.info` lists what remains.
+        Decomposition", ECCV 2018.
     """
     require_network("name", name)
     require_count("num_classes", num_classes)
@@ -155,7 +142,7 @@ def build_network(
             got=repr(name),
             remedy="train it, or give a weights file",
         )
-    if name in _BUILDERS:
+    if name in PAPER_NETWORKS:
         return build_paper_network(name, num_classes, width)
     if zoo is None:
         return import_network(name, num_classes, "network")
@@ -163,14 +150,13 @@ def build_network(
 
 
 def input_spec(name: str) -> InputSpec | None:
-    """The images that a published network was trained on.
+    """The size and normalisation of the images that a published network was trained on.
 
     Args:
         name: as for `build_network`.
 
     Returns:
-        Their size and normalisation; None for the paper's networks and `module:attr`, which are
-        trained on any.
+        None for the paper's networks and `module:attr`, which have no published weights.
 
     Raises:
         ArgumentError: the library does not know the name, or is not installed.
@@ -184,12 +170,91 @@ def input_spec(name: str) -> InputSpec | None:
 
 
 def pretrained_classes(name: str) -> int | None:
-    """How many classes a network's published weights tell apart; None where none are published."""
+    """The number of classes of a network's published weights; None if there are none."""
     zoo, own_name = _split(name)
     return None if zoo is None else zoo.pretrained_classes(own_name)
 
 
 def _split(name: str) -> tuple[Zoo | None, str]:
-    """The library that a name is of, if any, and the name in it."""
+    """The library of a name, if any, and the name in it."""
     library, colon, own_name = name.partition(":") if isinstance(name, str) else ("", "", "")
     return _ZOOS.get(library) if colon else None, own_name
+
+
+def import_network(spec: str, num_classes: int, argument: str = "teacher") -> nn.Module:
+    """Import a network, or a function that builds one, from the user's own code.
+
+    The current directory is searched first, as `python -m` does.
+
+    Args:
+        spec: `module:attr`, e.g. `"my_package.nets:resnet"`. The attribute is an `nn.Module`, or a
+            callable that returns one; it is given `num_classes` if it has such a parameter.
+        num_classes: the number of classes of the data.
+        argument: name of the argument in an error message.
+
+    Returns:
+        The network.
+
+    Raises:
+        ArgumentError: the module or attribute does not exist, fails, or is no network.
+
+    Example:
+        >>> import_network("torch.nn:Identity", num_classes=10)
+        Identity()
+    """
+    found = import_attribute(spec, argument)
+    if callable(found) and not isinstance(found, nn.Module):
+        try:
+            takes_classes = "num_classes" in inspect.signature(found).parameters
+            found = found(num_classes=num_classes) if takes_classes else found()
+        except Exception as error:  # the user's code may raise anything
+            raise ArgumentError(
+                argument,
+                expected=f"{spec} to build a network from num_classes or from nothing",
+                got=f"{type(error).__name__}: {error}",
+                remedy="wrap it in a function of your own that needs no other argument",
+            ) from error
+    if not isinstance(found, nn.Module):
+        raise ArgumentError(
+            argument,
+            expected="an nn.Module, or a function that returns one",
+            got=type(found).__name__,
+            remedy=f"let {spec} be one",
+        )
+    return found
+
+
+_INITIALISERS: Final = (
+    *(Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_),
+    *(nn.init.kaiming_uniform_, nn.init.kaiming_normal_),
+)
+
+
+class SkipInitialisation(TorchFunctionMode):
+    """Builds networks without drawing random weights; their memory is uninitialised.
+
+    On the ``meta`` device too: torch would import its compiler there, which takes seconds.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Return the tensor unchanged where random values would be drawn."""
+        kwargs = kwargs or {}
+        if func in _INITIALISERS:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def on_meta_device() -> Iterator[None]:
+    """Build networks on torch's ``meta`` device, whose weights have a shape and no values.
+
+    Example:
+        >>> with on_meta_device():
+        ...     layer = nn.Linear(2, 3)
+        >>> layer.weight.device.type
+        'meta'
+    """
+    with torch.device("meta"), SkipInitialisation():
+        yield

@@ -27,8 +27,8 @@ def build(name: str, num_classes: int, *, pretrained: bool, image_size: int | No
             remedy="leave pretrained out, or give a local file as --weights",
         )
     with fetching_weights(f"timm:{name}"):
-        # With this, timm does not ask the hub whether what was fetched before is still the newest.
-        overlay = _fetched_before(entry)
+        # With this, timm does not ask the hub for a newer version of a cached file.
+        overlay = _cached_weights(entry)
         return _timm().create_model(
             name, pretrained=True, pretrained_cfg_overlay=overlay, **options
         )
@@ -51,7 +51,7 @@ def _timm() -> Any:
 
 
 def _entry(name: str) -> Any:
-    """What timm knows of a network: its weights' place, its input, its classes."""
+    """Timm's configuration of a network: where its weights are, its input, its classes."""
     timm = _timm()
     plain, tagged = timm.list_models(), timm.list_models(include_tags=True)
     if name not in plain and name not in tagged:
@@ -64,8 +64,8 @@ def _entry(name: str) -> Any:
     return timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
 
 
-def _fetched_before(entry: Any) -> dict[str, Any] | None:
-    """Where the weights are on this machine; if nowhere, make sure that the hub can be reached."""
+def _cached_weights(entry: Any) -> dict[str, Any] | None:
+    """The cached weights file as timm's configuration; if there is none, check the hub."""
     if not entry.hf_hub_id:
         return None
     file = in_hub_cache(entry.hf_hub_id, "model.safetensors")

@@ -1,4 +1,4 @@
-"""Networks of torchvision, and what lets torchvision run beside a CPU build of torch."""
+"""Networks of torchvision; `prepare_torchvision` lets it run with a CPU build of torch."""
 
 from __future__ import annotations
 
@@ -12,24 +12,23 @@ from torch import nn
 from svdistill.common import ArgumentError, nearest, require_package
 from svdistill.networks.zoo import InputSpec, fetching_weights
 
-# The operators whose absence breaks the import: torchvision describes their shapes on the way.
+# torchvision registers shape functions of these operators, which fails if they are missing.
 SCHEMAS: Final = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
 
-
-# An operator is there for as long as its library is.
+# An operator exists for as long as its library object.
 _libraries: list[torch.library.Library] = []
 
 
 def prepare_torchvision() -> None:
-    """Make `import torchvision` work, and what imports it, where its wheel is of another build.
+    """Make `import torchvision` work with a CPU build of torch.
 
-    PyPI's torchvision is built for the CUDA build of torch. With a CPU build its own operators do
-    not load, and the import ends in `operator torchvision::nms does not exist`. Classifiers use
-    none of these operators; that their names are known is enough. Call this before the import; it
-    does nothing where torchvision is absent or imports well, nor a second time.
+    PyPI's torchvision is built for the CUDA build of torch. With a CPU build its operators do not
+    load, and the import fails with `operator torchvision::nms does not exist`. Classifiers use none
+    of these operators, so defining their names is enough. Call this before the import; it does
+    nothing if torchvision is absent or imports without error.
 
     Example:
         >>> prepare_torchvision()
@@ -47,8 +46,8 @@ def prepare_torchvision() -> None:
         _libraries.append(library)
 
 
-# These two are built otherwise with published weights than without, unless they are told. Their
-# auxiliary heads, which serve a loss of their own, are left out.
+# These two differ with and without published weights unless these options are set. Their
+# auxiliary heads, which serve an additional loss, are left out.
 AS_PUBLISHED: Final = {"aux_logits": False, "transform_input": True, "init_weights": True}
 
 WITH_AUXILIARY_HEADS: Final = ("googlenet", "inception_v3")
@@ -86,7 +85,7 @@ def pretrained_classes(name: str) -> int:
 
 
 def _models(name: str) -> Any:
-    """The package of torchvision's classifiers, which has this one."""
+    """Torchvision's package of classifiers, after a check that it has this one."""
     prepare_torchvision()
     models: Any = require_package("torchvision.models", extra="zoo")
     known = models.list_models(module=models)
@@ -110,7 +109,7 @@ def _fresh(models: Any, name: str, num_classes: int, image_size: int | None) -> 
 
 
 def _modules_of_other_shape(network: nn.Module, like: nn.Module) -> list[str]:
-    """Paths of the modules of which one network's own parameters differ in shape: the head."""
+    """Paths of the modules whose direct parameters differ in shape between two networks."""
     return [
         path
         for path, module in network.named_modules()

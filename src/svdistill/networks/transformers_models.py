@@ -14,14 +14,14 @@ from svdistill.common import ArgumentError, require_package
 from svdistill.networks.torchvision_models import prepare_torchvision
 from svdistill.networks.zoo import InputSpec, fetching_weights, in_hub_cache, require_hub
 
-# What a config.json may say that makes transformers fetch and run code, or replaces modules.
+# Keys of a config.json that make transformers fetch and run code, or replace modules.
 OUTSIDE_CODE: Final = (
     *("auto_map", "quantization_config", "use_kernels", "attn_implementation"),
     *("_attn_implementation", "experts_implementation", "_experts_implementation"),
 )
 
-# True of one machine, or of the version that wrote it.
-OF_THE_MOMENT: Final = ("_name_or_path", "transformers_version")
+# Keys that depend on the machine or the version.
+MACHINE_KEYS: Final = ("_name_or_path", "transformers_version")
 
 
 def transformers() -> Any:
@@ -31,14 +31,14 @@ def transformers() -> Any:
 
 
 def as_config(argument: str, described: Any) -> Any:
-    """A configuration object, of a kind for which transformers has the code.
+    """Convert the content of a config.json to a configuration object of transformers.
 
     Args:
-        argument: what the message names.
-        described: a config.json's content.
+        argument: name of the argument in an error message.
+        described: the content.
 
     Raises:
-        ArgumentError: it is no configuration of an image classifier that transformers has.
+        ArgumentError: it does not describe an image classifier that transformers has.
     """
     kind = described.get("model_type") if isinstance(described, dict) else None
     try:
@@ -60,23 +60,23 @@ def as_config(argument: str, described: Any) -> Any:
 
 
 def fresh_network(config: Any, num_classes: int) -> nn.Module:
-    """Build a configuration's network, freshly initialised, float32."""
+    """Build the network of a configuration, freshly initialised, in float32."""
     config.num_labels = num_classes
     network: nn.Module = transformers().AutoModelForImageClassification.from_config(config)
     return network.float()
 
 
-def config_text(network: nn.Module) -> str:
-    """A network's configuration as JSON: `build_from_config` needs neither folder nor hub then."""
+def transformers_config(network: nn.Module) -> str:
+    """The configuration of a network as JSON, for `build_transformers_network`."""
     described = network.config.to_dict()  # type: ignore[operator, union-attr]
-    return json.dumps(_without(OUTSIDE_CODE + OF_THE_MOMENT, described), sort_keys=True)
+    return json.dumps(_without(OUTSIDE_CODE + MACHINE_KEYS, described), sort_keys=True)
 
 
-def build_from_config(text: str, num_classes: int) -> nn.Module:
-    """Build a network, freshly initialised, from what `config_text` wrote.
+def build_transformers_network(text: str, num_classes: int) -> nn.Module:
+    """Build a network, freshly initialised, from the text of `transformers_config`.
 
     Raises:
-        ArgumentError: it is no configuration of an image classifier that transformers has.
+        ArgumentError: it does not describe an image classifier that transformers has.
     """
     try:
         described = json.loads(text)
@@ -86,7 +86,7 @@ def build_from_config(text: str, num_classes: int) -> nn.Module:
 
 
 def _without(keys: tuple[str, ...], value: Any) -> Any:
-    """JSON without these keys, at any depth."""
+    """Remove keys from JSON at any depth."""
     if isinstance(value, dict):
         return {name: _without(keys, item) for name, item in value.items() if name not in keys}
     return [_without(keys, item) for item in value] if isinstance(value, list) else value
@@ -96,9 +96,9 @@ WEIGHTS_FILES: Final = ("model.safetensors", "model.safetensors.index.json", "py
 
 
 def build(name: str, num_classes: int, *, pretrained: bool, image_size: int | None) -> nn.Module:
-    """See `Zoo.build`. Code that comes with a model is never run.
+    """See `Zoo.build`. Code that a model contains is never run.
 
-    Many a transformer with published weights takes images of their size only.
+    Many transformers with published weights take images of one size only.
     """
     config = _read_config(name)
     if not pretrained:
@@ -119,7 +119,7 @@ def build(name: str, num_classes: int, *, pretrained: bool, image_size: int | No
 
 
 def input_spec(name: str) -> InputSpec:
-    """See `Zoo.input_spec`: what the image processor's file says, else its kind's defaults."""
+    """See `Zoo.input_spec`: from the image processor's file, else the defaults of its class."""
     config = _read_config(name)
     reader = transformers().ImageProcessingMixin
     try:
@@ -138,23 +138,24 @@ def pretrained_classes(name: str) -> int:
     return int(_read_config(name).num_labels)
 
 
-def is_of_transformers(network: nn.Module) -> bool:
+def is_transformers_network(network: nn.Module) -> bool:
     """Whether transformers built a network."""
     return type(network).__module__.startswith("transformers.")
 
 
-def fill(network: Any, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """Fill one of transformers' networks with weights as any of its versions named them.
+def load_transformers_weights(network: Any, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Load weights, under the names of any version of transformers, into one of its networks.
 
     Args:
         network: of transformers.
-        tensors: by their names.
+        tensors: the weights by name.
 
     Returns:
-        Names of the tensors that differ in their rows, a head's of other classes; left as they are.
+        Names of the weights that differ in their number of rows (a head of other classes); the
+        network keeps its own.
 
     Raises:
-        RuntimeError: weights that are missing, of no use, or of other shapes.
+        RuntimeError: weights are missing, unused, or of other shapes.
     """
     with _quiet():
         filled, loaded = type(network).from_pretrained(
@@ -187,7 +188,7 @@ def _place(name: str) -> str:
 
 
 def _on_this_machine(name: str, *files: str) -> bool:
-    """Whether one of a model's files is here; if not, make sure that the hub can be reached."""
+    """Whether one of a model's files is on this machine; if not, check the hub."""
     if Path(_place(name)).is_dir():
         return True
     if name.startswith((".", "/", "~")):
@@ -214,7 +215,7 @@ def _read_config(name: str) -> Any:
 def _require_all_but_head(
     name: str, network: nn.Module, missing: Collection[str], num_classes: int
 ) -> None:
-    """Raise where published weights leave more to chance than the head."""
+    """Raise `ArgumentError` if published weights lack more than the head."""
     shapes = {path: tuple(tensor.shape) for path, tensor in network.state_dict().items()}
     left = sorted(path for path in missing if shapes.get(path, ())[:1] != (num_classes,))
     if left:
@@ -227,7 +228,7 @@ def _require_all_but_head(
 
 
 def _usual_processor(config: Any) -> dict[str, Any]:
-    """What the image processor of this kind of network does unless a file says otherwise."""
+    """The default image processor of a configuration's class, as a dictionary."""
     from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 
     try:
@@ -240,7 +241,7 @@ def _usual_processor(config: Any) -> dict[str, Any]:
 
 
 def _side(size: Any) -> int | None:
-    """The side of images: of a number, a list, or one of transformers' dictionaries."""
+    """The side of images, from a number, a list, or a dictionary of transformers."""
     if isinstance(size, dict):
         size = [size[key] for key in ("height", "width", "shortest_edge") if size.get(key)]
     if isinstance(size, (list, tuple)):
@@ -250,7 +251,7 @@ def _side(size: Any) -> int | None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' table of loaded weights and its bar: we say what was left out."""
+    """Silence transformers' table of loaded weights and its progress bar."""
     logging = transformers().utils.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

@@ -1,4 +1,4 @@
-"""Interface to model libraries: what each can build, with which weights and input."""
+"""The interface to model libraries, and what their modules share: the hub and its errors."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class InputSpec:
     """The images that a network of another library takes.
 
     Attributes:
-        image_size: side in pixels of the square images.
-        mean, std: of the channels, in 0 to 1, with which they are normalised.
+        image_size: side of the square images in pixels.
+        mean, std: of each channel, for pixels between 0 and 1.
     """
 
     image_size: int
@@ -31,10 +31,10 @@ HUB_SECONDS: Final = 10
 
 
 class Zoo(Protocol):
-    """A library of networks: the modules `zoo_timm`, `zoo_torchvision` and `zoo_hf`.
+    """A model library: `timm_models`, `torchvision_models` and `transformers_models`.
 
-    Each name is one of the library's own. A name that it does not have, and weights that cannot be
-    had, are an `ArgumentError`.
+    A name is the library's. Every function raises `ArgumentError` for a name that the library does
+    not have, and for weights that cannot be fetched.
     """
 
     def build(
@@ -44,27 +44,27 @@ class Zoo(Protocol):
 
         Args:
             name: in the library.
-            num_classes: number of logits. Published weights of another number lose their head: the
-                new one is drawn from torch's random generator.
-            pretrained: whether to fill it with the published weights.
-            image_size: for those that are built for one size of images; None for their own.
+            num_classes: number of logits. The head is drawn anew from torch's random generator
+                where published weights have another number.
+            pretrained: whether to fill the network with the published weights.
+            image_size: for networks that are built for one size of images; None for their default.
         """
 
     def input_spec(self, name: str) -> InputSpec:
         """The images that the published weights were trained on."""
 
     def pretrained_classes(self, name: str) -> int:
-        """How many classes the published weights tell apart."""
+        """The number of classes of the published weights."""
 
 
 @contextmanager
 def fetching_weights(name: str) -> Iterator[None]:
-    """Turn whatever a library raises while it fetches weights into one line with a remedy."""
+    """Turn any exception of a library that fetches weights into an `ArgumentError`."""
     try:
         yield
     except SVDistillError:
         raise
-    except Exception as error:  # each library has its own, and those of the network below it
+    except Exception as error:  # each library and its HTTP client has its own
         text = " ".join(str(error).split())[:200]
         raise ArgumentError(
             name,
@@ -76,7 +76,7 @@ def fetching_weights(name: str) -> Iterator[None]:
 
 
 def in_hub_cache(repository: str, file: str) -> Path | None:
-    """A file of the Hugging Face hub, where it has been fetched before."""
+    """Path of a file of the Hugging Face hub in the local cache; None if it is not there."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repository, file)
@@ -84,9 +84,9 @@ def in_hub_cache(repository: str, file: str) -> Path | None:
 
 
 def require_hub(repository: str) -> None:
-    """Raise, whatever the hub's library raises, unless it has the repository and can be reached.
+    """Raise an exception of the hub's library unless it can be reached and has the repository.
 
-    To ask this once takes seconds; to fetch from a hub that does not answer is tried for a minute.
+    This fails within seconds, whereas a download from an unreachable hub is retried for a minute.
     """
     from huggingface_hub import HfApi
 

@@ -25,14 +25,14 @@ from svdistill.common import (
     write_atomically,
 )
 from svdistill.networks import (
-    build_from_config,
     build_network,
-    config_text,
-    fill,
-    is_of_transformers,
+    build_transformers_network,
+    is_transformers_network,
     is_zoo,
+    load_transformers_weights,
     network_names,
-    without_memory,
+    on_meta_device,
+    transformers_config,
 )
 from svdistill.parallel import is_main, is_sharded
 
@@ -57,7 +57,7 @@ class WeightsCard:
         image_size: side of its training images in pixels.
         sha256: of card and weights, set by `save_weights`; empty in files of earlier versions,
             whose weights are not verified.
-        config: of a transformers network, as `config_text` writes it; otherwise empty.
+        config: of a transformers network, as `transformers_config` writes it; otherwise empty.
     """
 
     network: str
@@ -119,7 +119,7 @@ def save_weights(path: Path, network: nn.Module, card: WeightsCard) -> None:
         return
     tensors = _separate(network.state_dict())
     if card.network.startswith("hf:"):
-        card = replace(card, config=config_text(network))
+        card = replace(card, config=transformers_config(network))
     card = replace(card, sha256=_digest(card, tensors))
     metadata = {METADATA_KEY: json.dumps(_header(card))}
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
@@ -190,7 +190,7 @@ def build_as_on_card(card: WeightsCard, file: Path) -> nn.Module:
 def _build(card: WeightsCard) -> nn.Module:
     classes = len(card.class_names)
     if card.network.startswith("hf:"):
-        return build_from_config(card.config, classes)
+        return build_transformers_network(card.config, classes)
     return build_network(card.network, classes, card.width, image_size=card.image_size)
 
 
@@ -202,7 +202,7 @@ def _require_to_hold(card: WeightsCard, file: Path) -> None:
     if is_zoo(card.network) and not card.network.startswith("hf:"):
         return
     try:
-        with without_memory():
+        with on_meta_device():
             parameters = list(_build(card).parameters())
     except SVDistillError:
         raise
@@ -230,9 +230,9 @@ def load_weights(network: nn.Module, path: Path) -> None:
     """
     tensors = read_tensors(path)
     try:
-        if is_of_transformers(network) and tensors.keys() != network.state_dict().keys():
+        if is_transformers_network(network) and tensors.keys() != network.state_dict().keys():
             # The versions of transformers differ in names.
-            differing = fill(network, tensors)
+            differing = load_transformers_weights(network, tensors)
             if differing:
                 raise RuntimeError(f"other shapes: {', '.join(differing[:3])}")
         else:

@@ -1,4 +1,4 @@
-"""Run a network once, and look at what every one of its modules puts out."""
+"""Run a network once and describe the output of each of its modules."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from torch import Tensor, nn
 from svdistill.common import ArgumentError
 from svdistill.taps.recording import watching, write_count
 
-MOST_IMAGES = 2  # enough to tell the batch from the other dimensions
+MAX_IMAGES = 2  # enough to tell the batch from the other dimensions
 
 
 @dataclass(frozen=True)
 class ModuleOutput:
-    """What a module put out in the dry run.
+    """The output of a module in the dry run.
 
     Attributes:
-        path: the module's.
-        module: itself.
+        path: of the module.
+        module: the module.
         shape: of the output without the batch; None where it cannot be tapped: the module ran more
-            than once, gave no single tensor of images, or a later one wrote over it.
-        layers_run: how many layers with a weight matrix had run when it was done.
-        passes_on: whether it is what another module had put out, as behind a dropout at rest.
+            than once, its output is not one tensor of features, or was overwritten in place.
+        layers_run: number of layers with a weight matrix that had run when the module ended.
+        passes_on: whether the output is that of another module, as of dropout in eval mode.
     """
 
     path: str
@@ -36,75 +36,81 @@ class ModuleOutput:
 
 
 def dry_run(argument: str, network: nn.Module, images: Tensor) -> tuple[ModuleOutput, ...]:
-    """Run a network on one or two images, in eval mode, and leave it as it was.
+    """Run a network on one or two images in eval mode, without changing its state.
 
     Args:
-        argument: what to call the network in an error.
+        argument: name of the network in an error message.
         network: any `nn.Module` that takes images alone, on any device, `meta` too.
-        images: [B, 3, H, W]; moved to where the network is.
+        images: [B, 3, H, W]; moved to the device of the network.
 
     Returns:
-        What every module but the network itself put out, in the order in which they were done.
+        The outputs of all modules but the network itself, in the order in which they ended.
 
     Raises:
         ArgumentError: the network fails on the images.
     """
-    require_images(images)
-    watch = _Watch(network, min(len(images), MOST_IMAGES))
-    with at_rest(argument, network, images), watching(network, watch.modules, watch.see):
-        network(few(network, images))
-    return watch.outputs()
-
-
-def require_images(images: object) -> None:
-    """Raise `ArgumentError` unless these are images [B, 3, H, W], at least one."""
     if not isinstance(images, Tensor) or images.ndim != 4 or not len(images):
+        shape = f"shape {list(images.shape)}" if isinstance(images, Tensor) else None
         raise ArgumentError(
             "example",
             expected="images [B, 3, H, W], as both networks take them",
-            got=f"shape {list(images.shape)}"
-            if isinstance(images, Tensor)
-            else type(images).__name__,
+            got=shape or type(images).__name__,
             remedy="one batch of the data loader's does",
         )
+    watch = _Watch(network, min(len(images), MAX_IMAGES))
+    with trial_run(argument, network, images), watching(network, watch.modules, watch.see):
+        network(first_images(network, images))
+    return watch.outputs()
 
 
-def few(network: nn.Module, images: Tensor) -> Tensor:
-    """The first images, where the network is."""
+def first_images(network: nn.Module, images: Tensor) -> Tensor:
+    """The first one or two images, on the device of the network."""
     weight = next(network.parameters(), images)
-    return images[:MOST_IMAGES].to(weight.device)
+    return images[:MAX_IMAGES].to(weight.device)
 
 
 @contextmanager
-def at_rest(argument: str, network: nn.Module, images: Tensor) -> Iterator[None]:
-    """Have a network in eval mode and without gradients; restore its modes and the generators.
+def eval_mode(network: nn.Module) -> Iterator[None]:
+    """Put every module into eval mode, and restore the modes afterwards."""
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        for module, _ in modes:  # a network's own `eval` may do more, such as merging weights
+            module.training = False
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def trial_run(argument: str, network: nn.Module, images: Tensor) -> Iterator[None]:
+    """Run a network in eval mode without gradients, and restore its modes and the generators.
 
     Raises:
         ArgumentError: an exception in the network.
     """
-    modes = [(module, module.training) for module in network.modules()]
     gpus = {tensor.device for tensor in network.parameters() if tensor.is_cuda}
     try:
-        for module, _ in modes:  # `eval` may do more than this, such as merging weights
-            module.training = False
-        with torch.random.fork_rng(gpus), torch.inference_mode(False), torch.no_grad():
+        with (
+            eval_mode(network),
+            torch.random.fork_rng(gpus),
+            torch.inference_mode(False),
+            torch.no_grad(),
+        ):
             yield
     except ArgumentError:
         raise
     except Exception as error:
         raise ArgumentError(
             argument,
-            expected=f"a network that takes images {list(images[:MOST_IMAGES].shape)}",
+            expected=f"a network that takes images {list(images[:MAX_IMAGES].shape)}",
             got=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
             remedy="give an example that both networks take, images alone",
         ) from error
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 class _Watch:
-    """Sees what the modules put out, and keeps it to the end: only then is known what lasts."""
+    """Keeps the outputs of the modules until the end, when it is known which were overwritten."""
 
     def __init__(self, network: nn.Module, batch: int) -> None:
         self.batch = batch
@@ -123,17 +129,17 @@ class _Watch:
         sources: dict[tuple[int, int], str] = {}
         for path, runs in self.seen.items():
             tensor, writes, layers_run = runs[-1]
-            lasts = len(runs) == 1 and tensor is not None and write_count(tensor) == writes
-            shape = self._shape(tensor) if lasts else None
             source = sources.setdefault((id(tensor), writes), path)
             passes_on = source != path and not source.startswith(f"{path}.")
+            shape = self._shape(tensor, writes) if len(runs) == 1 else None
             found.append(ModuleOutput(path, self.modules[path], shape, layers_run, passes_on))
         return tuple(found)
 
-    def _shape(self, tensor: Tensor | None) -> tuple[int, ...] | None:
-        """Without the batch; None for what is no feature of each image."""
+    def _shape(self, tensor: Tensor | None, writes: int) -> tuple[int, ...] | None:
+        """The shape without the batch of a tensor of features that was not overwritten."""
         if (
             tensor is None
+            or write_count(tensor) != writes
             or not 2 <= tensor.ndim <= 4
             or len(tensor) != self.batch
             or not tensor.is_floating_point()
@@ -143,7 +149,7 @@ class _Watch:
 
 
 def is_weight_layer(module: nn.Module) -> bool:
-    """Whether a module has a weight matrix of its own: a convolution, a linear layer."""
+    """Whether a module itself holds a weight matrix, as convolutions and linear layers do."""
     return any(
         name.endswith("weight") and weight.ndim >= 2
         for name, weight in module.named_parameters(recurse=False)

@@ -1,4 +1,4 @@
-"""Where the channels are in what a tap puts out: declared by the tap's path, or by its module."""
+"""The layout of a tap's output: declared by the suffix of its path, or known from its module."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from svdistill.common import ArgumentError
 
 CHANNELS_LAST: Final = ":nhwc"
 
-# What a path may end with: the output's dimensions as they come, and the permutation to those that
-# the losses take. A sequence [B, D, L] becomes a map [B, D, 1, L]: tokens may hold a square grid.
+# Suffix of a path: the dimensions of the output, and the permutation to those that the losses take.
+# A sequence [B, D, L] becomes a map [B, D, 1, L], since tokens [B, T, D] may hold a square grid.
 LAYOUTS: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
     CHANNELS_LAST: ("[B, H, W, D]", (0, 3, 1, 2)),
     ":ncl": ("[B, D, L]", (0, 1, 2)),
@@ -29,7 +29,7 @@ _CONVOLUTIONS: Final = {
     5: (nn.Conv3d, nn.ConvTranspose3d),
 }
 
-# Modules that take and give the channels in dimension 1.
+# Modules whose inputs and outputs have the channels in dimension 1.
 _FIRST_LAYERS: Final = (
     *(nn.Conv1d, nn.ConvTranspose1d, nn.Conv3d, nn.ConvTranspose3d),
     *(nn.BatchNorm1d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.GroupNorm),
@@ -44,12 +44,12 @@ _EITHER: Final = (nn.Flatten, nn.Unflatten, nn.Unfold)
 
 
 def module_path(path: str) -> str:
-    """The path of a tap without what it says about the layout."""
+    """The path of a tap without the suffix that declares its layout."""
     return path.removesuffix(declared_layout(path))
 
 
 def declared_layout(path: str) -> str:
-    """What a tap's path ends with to declare its layout, or nothing.
+    """The suffix of a tap's path that declares its layout, or nothing.
 
     Example:
         >>> declared_layout("layers.0:nhwc"), declared_layout("layers.0")
@@ -59,22 +59,22 @@ def declared_layout(path: str) -> str:
 
 
 def channels_first(model: nn.Module, path: str, output: Tensor) -> Tensor:
-    """What a tap put out, as the losses take it.
+    """Permute the output of a tap to the layout that the losses take.
 
-    Maps [B, D, H, W] and vectors [B, D] stay, unless the path declares another layout. Outputs of
-    three and five dimensions have the layout that their module tells.
+    Maps [B, D, H, W] and vectors [B, D] stay, unless the path declares another layout. The layout
+    of outputs of three and five dimensions follows from the module, unless it is declared.
 
     Args:
         model: the network.
-        path: of the tapped module, with its layout where it is declared.
-        output: what the module put out.
+        path: of the tapped module, with the suffix that declares its layout, if any.
+        output: of the module.
 
     Returns:
         [B, D, H, W], [B, D, T, H, W], [B, T, D] or [B, D]; a sequence [B, D, L] as [B, D, 1, L].
 
     Raises:
-        ArgumentError: an output of other dimensions than declared, or an undeclared layout that
-            the module does not tell.
+        ArgumentError: the output has other dimensions than declared, or its layout is neither
+            declared nor known from the module.
 
     Example:
         >>> import torch
@@ -84,7 +84,7 @@ def channels_first(model: nn.Module, path: str, output: Tensor) -> Tensor:
     """
     layout = declared_layout(path)
     if not layout and output.ndim in _FIRST:
-        layout = _told_layout(model, path, output)
+        layout = _module_layout(model, path, output)
     if not layout:
         return output
     dimensions, permutation = LAYOUTS[layout]
@@ -98,8 +98,8 @@ def channels_first(model: nn.Module, path: str, output: Tensor) -> Tensor:
     return output.unsqueeze(2) if layout == ":ncl" else output.permute(permutation)
 
 
-def _told_layout(model: nn.Module, path: str, output: Tensor) -> str:
-    """The layout of an output of three or five dimensions, by the tapped module."""
+def _module_layout(model: nn.Module, path: str, output: Tensor) -> str:
+    """The layout of an output of three or five dimensions, from the tapped module."""
     dims, module = output.ndim, model.get_submodule(path)
     if isinstance(module, _FIRST_LAYERS):
         return _FIRST[dims]
@@ -107,11 +107,11 @@ def _told_layout(model: nn.Module, path: str, output: Tensor) -> str:
         return _LAST[dims]
     layers = list(module.modules())
     widths = {m.out_channels for m in layers if isinstance(m, _CONVOLUTIONS[dims])}
-    of_tokens = any(map(_takes_channels_last, layers))
+    of_tokens = any(isinstance(m, _LAST_LAYERS) or _normalises_last(m) for m in layers)
     if widths and not of_tokens and output.shape[1] in widths and output.shape[-1] not in widths:
         return _FIRST[dims]
     if dims == 3 and not widths and not isinstance(module, _EITHER):
-        # Transformers have no such convolutions, or their blocks have none.
+        # Transformers have no 1-D convolutions, or none in their blocks.
         sequences = any(isinstance(m, _CONVOLUTIONS[3]) for m in model.modules())
         if not sequences or any(map(_normalises_last, layers)):
             return _LAST[dims]
@@ -126,12 +126,8 @@ def _told_layout(model: nn.Module, path: str, output: Tensor) -> str:
     )
 
 
-def _takes_channels_last(module: nn.Module) -> bool:
-    return isinstance(module, _LAST_LAYERS) or _normalises_last(module)
-
-
 def _normalises_last(module: nn.Module) -> bool:
-    """Whether it is a layer norm, of torch or of a library's own."""
+    """Whether a module is a layer norm, of torch or of another library."""
     return isinstance(module, nn.LayerNorm) or type(module).__name__.endswith(
         ("LayerNorm", "RMSNorm")
     )

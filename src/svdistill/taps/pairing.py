@@ -1,4 +1,4 @@
-"""Pairs of a teacher's and a student's stages: found, or named by the user."""
+"""Pairs of teacher's and student's stages: found by `pair_taps`, or chosen by the user."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from functools import cache
 from torch import Tensor, nn
 
 from svdistill.common import ArgumentError, nearest, require_count
-from svdistill.taps.dry_run import ModuleOutput, at_rest, dry_run, few
+from svdistill.taps.dry_run import ModuleOutput, dry_run, first_images, trial_run
 from svdistill.taps.layouts import CHANNELS_LAST, module_path
 from svdistill.taps.recording import FeatureTaps, TapPairs
 from svdistill.taps.stages import FoundStage, FoundStages, Stage, find_stages
 
 BY_USER = "chosen by you"
 
-WIDTH = 100  # columns of a terminal
+TABLE_COLUMNS = 100  # a wider table puts teacher and student on two lines
+
+EQUAL_SIZE = 1.5  # factor on the agreement in depth of two maps of equal size
 
 
 @dataclass(frozen=True)
 class PairedTap:
-    """A stage of the teacher, the student's that learns from it, and why these two."""
+    """A stage of the teacher, the student's stage that learns from it, and the reason."""
 
     teacher: Stage
     student: Stage
@@ -30,18 +32,18 @@ class PairedTap:
 
     @property
     def needs_adapter(self) -> bool:
-        """Whether a loss that compares channels needs a projection of the student's."""
+        """Whether a loss that compares channels needs a projection of the student's features."""
         return self.teacher.channels != self.student.channels
 
 
 @dataclass(frozen=True)
 class PairedTaps:
-    """Stages of a teacher paired with a student's, from front to back; print it to see them.
+    """Stages of a teacher paired with a student's, from front to back; `print` shows a table.
 
     Attributes:
         rows: the pairs.
         teacher_modules: every module of the teacher that can be tapped, with its shape.
-        student_modules: every one of the student.
+        student_modules: those of the student.
     """
 
     rows: tuple[PairedTap, ...]
@@ -67,12 +69,12 @@ class PairedTaps:
     def replace(
         self, row: int, *, teacher: str | None = None, student: str | None = None
     ) -> PairedTaps:
-        """The same pairs with other modules in one row.
+        """Replace the modules of one row.
 
         Args:
-            row: its number in the table, from 0.
-            teacher: path of the teacher's module; None leaves it.
-            student: path of the student's module; None leaves it.
+            row: number in the table, from 0.
+            teacher: path of the teacher's module; None keeps it.
+            student: path of the student's module; None keeps it.
 
         Raises:
             ArgumentError: no such row; a path that cannot be tapped, or is in another row.
@@ -86,7 +88,7 @@ class PairedTaps:
         return replace(self, rows=(*self.rows[:row], new, *self.rows[row + 1 :]))
 
     def drop(self, row: int) -> PairedTaps:
-        """The same pairs without one row, by its number in the table, from 0.
+        """Remove one row, by its number in the table from 0.
 
         Raises:
             ArgumentError: no such row.
@@ -105,7 +107,7 @@ class PairedTaps:
         return self.rows[row]
 
     def __str__(self) -> str:
-        """The table; where paths are long, with teacher and student one below the other."""
+        """The table; if paths are long, with the student below the teacher."""
         wide = [("", "teacher", "shape", "student", "shape", "adapter", "why")]
         high = [("", "teacher, and below it student", "shape", "adapter", "why")]
         for number, row in enumerate(self.rows):
@@ -116,7 +118,7 @@ class PairedTaps:
             wide.append((*teacher, *student, adapter, row.why))
             high += [(*teacher, "", row.why), ("", *student, adapter, "")]
         table = _aligned(wide)
-        return table if max(map(len, table.splitlines())) <= WIDTH else _aligned(high)
+        return table if max(map(len, table.splitlines())) <= TABLE_COLUMNS else _aligned(high)
 
 
 def _find(network: str, path: str, modules: Sequence[Stage]) -> Stage:
@@ -148,7 +150,7 @@ def _shape(stage: Stage) -> str:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text in columns, each as wide as its widest cell."""
+    """Align rows of text in columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -156,36 +158,33 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-EQUAL_SIZE = 1.5  # how much more an agreement in depth counts between maps of one size
-
-
 def pair_taps(
     teacher: nn.Module, student: nn.Module, example: Tensor, *, count: int = 4
 ) -> PairedTaps:
-    """Find the stages of two networks and pair them, to be looked at and changed.
+    """Find the stages of two networks and pair them.
 
-    Each network runs once on at most two of the images, in eval mode and without gradients, and
-    comes back as it was. A stage is the last block of a size, see `find_stages`; an isotropic
-    network, such as a ViT, has all its blocks for stages. Of all ways to pair stages that keep the
-    order in both networks, the one is taken whose pairs agree most. How far two stages agree::
+    Each network runs once on at most two of the images, in eval mode, without gradients and without
+    a change of its state. A stage is the last block of a size, see `find_stages`; every block of an
+    isotropic network, such as a ViT, is a stage. Of all pairings that keep the order of both
+    networks, the one with the largest sum of agreements is chosen, where two stages agree by::
 
-        1 - |depth_T - depth_S|, and half as much again for maps of equal height and width
+        1 - |depth_T - depth_S|, times 1.5 for maps of equal height and width
 
-    A depth is the part of a network's weight layers that has run. Of two isotropic networks,
-    `count` blocks at even depths are paired.
+    The depth of a stage is the fraction of the network's weight layers that have run. For two
+    isotropic networks, `count` blocks at even depths are paired.
 
     Args:
         teacher: any `nn.Module` that takes images alone.
         student: another one.
         example: images [B, 3, H, W] as both networks take them, at least one; two are better.
-        count: pairs at most, at least 2; the deepest are kept.
+        count: largest number of pairs, at least 2; the deepest are kept.
 
     Returns:
-        The pairs, front to back; ``print`` shows them, `replace` and `drop` change them.
+        The pairs from front to back; `replace` and `drop` change them.
 
     Raises:
-        ArgumentError: no images, a network that fails on them, one network for both, or fewer than
-            two pairs of stages.
+        ArgumentError: `example` holds no images, a network fails on them, both networks are the
+            same object, or fewer than two pairs are found.
 
     Example:
         >>> import torch
@@ -201,15 +200,15 @@ def pair_taps(
         2  4        16x2x2  4        8x2x2  8 -> 16  both 2x2
     """
     require_count("count", count, minimum=2)
-    outputs = _dry_runs(teacher, student, example)
+    outputs = _outputs(teacher, student, example)
     image = (example.shape[2], example.shape[3])
     found_T, found_S = (find_stages(modules, image) for modules in outputs)
     isotropic = found_T.isotropic and found_S.isotropic
     stages_T, stages_S = found_T.stages, found_S.stages
     if isotropic:
         count = min(count, len(stages_T), len(stages_S))
-        stages_T, stages_S = evenly(stages_T, count), evenly(stages_S, count)
-    pairs = align(stages_T, stages_S)[-count:]
+        stages_T, stages_S = evenly_spaced(stages_T, count), evenly_spaced(stages_S, count)
+    pairs = align_stages(stages_T, stages_S)[-count:]
     if len(pairs) < 2:
         raise ArgumentError(
             "taps",
@@ -225,7 +224,7 @@ def pair_taps(
 def describe_pairs(
     teacher: nn.Module, student: nn.Module, pairs: TapPairs, example: Tensor
 ) -> PairedTaps:
-    """Shapes and channels of modules that you chose, as `pair_taps` gives those that it finds.
+    """Look up the shapes of modules that you chose, as `pair_taps` does for those that it finds.
 
     Args:
         teacher: any `nn.Module` that takes images alone.
@@ -234,7 +233,7 @@ def describe_pairs(
         example: images [B, 3, H, W] as both networks take them.
 
     Raises:
-        ArgumentError: as in `pair_taps`; paths that cannot be tapped, or that leave one unpaired.
+        ArgumentError: as in `pair_taps`; a path cannot be tapped, or the numbers of paths differ.
 
     Example:
         >>> import torch
@@ -243,15 +242,15 @@ def describe_pairs(
            teacher  shape   student  shape  adapter  why
         0  1        16x2x2  1        8x2x2  8 -> 16  chosen by you
     """
-    require_paired(pairs)
-    outputs = _dry_runs(teacher, student, example)
+    require_equally_many(pairs)
+    outputs = _outputs(teacher, student, example)
     stages_T = _recorded("teacher", teacher, pairs.teacher, example)
     stages_S = _recorded("student", student, pairs.student, example)
     rows = (PairedTap(t, s, BY_USER) for t, s in zip(stages_T, stages_S, strict=True))
     return PairedTaps(tuple(rows), *map(_tappable, outputs))
 
 
-def require_paired(pairs: TapPairs) -> None:
+def require_equally_many(pairs: TapPairs) -> None:
     """Raise `ArgumentError` unless there are as many taps of the teacher as of the student."""
     if len(pairs.teacher) != len(pairs.student):
         raise ArgumentError(
@@ -262,10 +261,10 @@ def require_paired(pairs: TapPairs) -> None:
         )
 
 
-def require_two(teacher: nn.Module | None, student: nn.Module) -> None:
-    """Raise `ArgumentError` if one network is given for both, or the teacher is in the student.
+def require_distinct_networks(teacher: nn.Module | None, student: nn.Module) -> None:
+    """Raise `ArgumentError` if the teacher is the student or one of its modules.
 
-    Of such a teacher nothing would be frozen.
+    Freezing such a teacher would freeze the student.
     """
     for path, module in student.named_modules():
         if path and module is teacher:
@@ -284,14 +283,14 @@ def require_two(teacher: nn.Module | None, student: nn.Module) -> None:
         )
 
 
-def align(
+def align_stages(
     teacher: Sequence[FoundStage], student: Sequence[FoundStage]
 ) -> list[tuple[FoundStage, FoundStage]]:
-    """Of all pairings that keep the order of both, the one whose pairs agree most in sum."""
+    """Choose the pairing that keeps the order of both and has the largest sum of agreements."""
 
     @cache
     def best(t: int, s: int) -> tuple[float, tuple[tuple[int, int], ...]]:
-        """Of the first t and s stages."""
+        """The sum and the pairing of the first t and s stages."""
         if not (t and s):
             return 0.0, ()
         agreement, pairs = best(t - 1, s - 1)
@@ -303,34 +302,35 @@ def align(
 
 def _agreement(teacher: FoundStage, student: FoundStage) -> float:
     in_depth = 1 - abs(teacher.depth - student.depth)
-    return EQUAL_SIZE * in_depth if teacher.grid == student.grid else in_depth
+    return EQUAL_SIZE * in_depth if teacher.map_size == student.map_size else in_depth
 
 
-def evenly(stages: Sequence[FoundStage], count: int) -> tuple[FoundStage, ...]:
-    """So many stages at even depths; the last one is among them."""
+def evenly_spaced(stages: Sequence[FoundStage], count: int) -> tuple[FoundStage, ...]:
+    """Choose `count` stages at even depths, including the last."""
     return tuple(stages[math.ceil(len(stages) * k / count) - 1] for k in range(1, count + 1))
 
 
 def _why(teacher: FoundStage, student: FoundStage, *, by_depth: bool) -> str:
-    if teacher.grid == student.grid and not by_depth:
-        return "both {}x{}".format(*teacher.grid)
+    if teacher.map_size == student.map_size and not by_depth:
+        return "both {}x{}".format(*teacher.map_size)
     depths = [f"{stage.depth:.0%}" for stage in (teacher, student)]
     return "at " + " and ".join(dict.fromkeys(depths)) + " depth"
 
 
-def _dry_runs(
+def _outputs(
     teacher: nn.Module, student: nn.Module, example: Tensor
 ) -> tuple[tuple[ModuleOutput, ...], tuple[ModuleOutput, ...]]:
-    require_two(teacher, student)
+    require_distinct_networks(teacher, student)
     return dry_run("teacher", teacher, example), dry_run("student", student, example)
 
 
 def _recorded(
     argument: str, network: nn.Module, paths: Sequence[str], example: Tensor
 ) -> list[Stage]:
+    """The named modules as stages, with the shapes that `FeatureTaps` records."""
     taps = FeatureTaps(network, paths)
-    with at_rest(argument, network, example):
-        features = taps.run(few(network, example)).features
+    with trial_run(argument, network, example):
+        features = taps.run(first_images(network, example)).features
     return [Stage(path, tuple(f.shape[1:])) for path, f in zip(paths, features, strict=True)]
 
 
@@ -339,5 +339,7 @@ def _tappable(outputs: Sequence[ModuleOutput]) -> tuple[Stage, ...]:
 
 
 def _list(found: FoundStages) -> str:
-    stages = ", ".join(f"{s.stage.path} ({s.grid[0]}x{s.grid[1]})" for s in found.stages[-8:])
+    stages = ", ".join(
+        f"{s.stage.path} ({s.map_size[0]}x{s.map_size[1]})" for s in found.stages[-8:]
+    )
     return stages or "none"

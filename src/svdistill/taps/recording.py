@@ -1,4 +1,4 @@
-"""Record the feature maps that named modules of any network put out."""
+"""Record the outputs of named modules of any network."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ class TapPairs(NamedTuple):
 
 
 class Recording(NamedTuple):
-    """What a network returned, and what its taps put out on the way."""
+    """The output of a network, and the features at its taps."""
 
     output: Any
     features: tuple[Tensor, ...]
 
 
 class FeatureTaps:
-    """Taps on a network: run it, and have the outputs of the named modules beside its own.
+    """Taps on a network: run it and record the outputs of the named modules beside its own.
 
-    The hooks live only while `run` does; the network is otherwise untouched, whatever happens.
+    The hooks exist only during `run`; the network is not changed, also if it fails.
 
     Args:
         model: any `nn.Module`.
-        paths: module paths as `model.named_modules()` gives them, e.g. `"layer1.0.conv2"`. Of a
-            module that puts out [B, H, W, D], as timm's Swin has them, write `"layers.0:nhwc"`: it
-            is recorded as [B, D, H, W]. Outputs of three and five dimensions are taken for
-            [B, D, L] and [B, D, T, H, W] where the module is a convolution or a block of such, and
-            [B, T, D] in networks without 1-D convolutions; where the module does not tell, write
+        paths: module paths as `model.named_modules()` gives them, e.g. `"layer1.0.conv2"`. For a
+            module that gives [B, H, W, D], as in timm's Swin, write `"layers.0:nhwc"`: it is
+            recorded as [B, D, H, W]. Outputs of three and five dimensions are taken as [B, D, L]
+            and [B, D, T, H, W] if the module is a convolution or a block of convolutions, and as
+            [B, T, D] in networks without 1-D convolutions; where that is ambiguous, write
             `"block:ncl"` for [B, D, L], `":nlc"` for [B, T, D], `":ncdhw"` for [B, D, T, H, W] or
             `":ndhwc"`. A sequence [B, D, L] is recorded as a map [B, D, 1, L].
 
     Raises:
-        ArgumentError: a path that the model lacks, with the nearest it has, or one named twice.
+        ArgumentError: a path is not in the model, or occurs twice.
 
     Example:
         >>> import torch
@@ -88,19 +88,14 @@ class FeatureTaps:
         self.paths = tuple(paths)
 
     def run(self, *inputs: Any, **kwargs: Any) -> Recording:
-        """Call the model and record its taps.
-
-        Args:
-            inputs: passed on to the model.
-            kwargs: likewise.
+        """Call the model with these arguments and record its taps.
 
         Returns:
             `Recording(output, features)`; the features carry their graph.
 
         Raises:
-            ArgumentError: a tap that did not run, ran twice, put out something other than one
-                tensor, or one whose layout is unknown, or whose output was later overwritten in
-                place.
+            ArgumentError: a tap did not run or ran twice, its output is not one tensor, has an
+                unknown layout, or was later overwritten in place.
         """
         recorded = _Recorded(self.model, self.paths)
         with watching(self.model, self.paths, recorded.add):
@@ -108,19 +103,14 @@ class FeatureTaps:
         return Recording(output, recorded.features())
 
     def run_to_last_tap(self, *inputs: Any, **kwargs: Any) -> tuple[Tensor, ...]:
-        """Call the model and leave it as soon as every tap has run.
-
-        A tap that a part behind the last one would run again, or overwrite, goes unnoticed.
-
-        Args:
-            inputs: passed on to the model.
-            kwargs: likewise.
+        """Call the model and end the forward pass as soon as every tap has run.
 
         Returns:
             The features, as `run` records them.
 
         Raises:
-            ArgumentError: as in `run`, for the part of the model that ran.
+            ArgumentError: as in `run`, but only for the part of the model that ran: a later part
+                that runs a tap again, or overwrites its output, is not noticed.
         """
         recorded = _Recorded(self.model, self.paths)
 
@@ -138,7 +128,7 @@ class FeatureTaps:
 def watching(
     model: nn.Module, paths: Iterable[str], see: Callable[[str, object], None]
 ) -> Iterator[None]:
-    """Call `see(path, output)` whenever one of these modules has run."""
+    """Call `see(path, output)` after each run of one of these modules."""
 
     def hook(path: str, _module: nn.Module, _inputs: object, output: object) -> None:
         see(path, output)
@@ -155,11 +145,11 @@ def watching(
 
 
 class _LastTapRan(BaseException):
-    """Ends a forward pass; no `Exception`, since a model may catch these."""
+    """Ends a forward pass; no `Exception`, since a model may catch those."""
 
 
 class _Recorded:
-    """What taps put out in one forward pass, and how often each output had been written to."""
+    """The outputs of taps in one forward pass, each with its write count at that time."""
 
     def __init__(self, model: nn.Module, paths: tuple[str, ...]) -> None:
         self.model = model
@@ -207,5 +197,5 @@ def _only(path: str, outputs: list[tuple[Tensor, int]]) -> Tensor:
 
 
 def write_count(tensor: Tensor) -> int:
-    """How often a tensor was written to; inference mode keeps no count."""
+    """Number of in-place writes to a tensor; 0 in inference mode, which does not count them."""
     return 0 if tensor.is_inference() else tensor._version

@@ -13,29 +13,31 @@ from torch import nn
 from svdistill.taps.dry_run import ModuleOutput, is_weight_layer
 from svdistill.taps.layouts import CHANNELS_LAST
 
-MOST_PREFIX_TOKENS = 16  # class, distillation and register tokens before those of the image
+MAX_PREFIX_TOKENS = 16  # class, distillation and register tokens before those of the image
 
-WORST_FIT = 0.5  # between it and the small maps of long images lie attention's heads by tokens
+MAX_MISFIT = 0.5  # lets small maps of oblong images pass, and no attention maps (heads by tokens)
+
+STEM = 0.1  # part of a network's depth in which sizes without a block belong to its stem
 
 
-def grid(shape: tuple[int, ...], image: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of a feature map, in the proportions of the image.
+def map_size(shape: tuple[int, ...], image: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of a feature map, found by the proportions of the image.
 
     Args:
         shape: of the output without the batch: (D, H, W), (H, W, D), (T, D) or (D,).
         image: height and width of the images.
 
     Returns:
-        The map's height and width; of tokens, those of the image without a prefix. (0, 0) for a
-        vector, and for what is no map of the image.
+        The height and width of the map; for tokens, of their grid without prefix tokens. (0, 0)
+        for a vector, and for an output in other proportions.
 
     Example:
-        >>> [grid(shape, (224, 224)) for shape in ((64, 56, 56), (7, 7, 768), (197, 384))]
+        >>> [map_size(shape, (224, 224)) for shape in ((64, 56, 56), (7, 7, 768), (197, 384))]
         [(56, 56), (7, 7), (14, 14)]
     """
     if len(shape) == 2:
         return _token_grid(shape[0], image)
-    if len(shape) != 3 or min(_misfit(shape[1:], image), _misfit(shape[:2], image)) > WORST_FIT:
+    if len(shape) != 3 or min(_misfit(shape[1:], image), _misfit(shape[:2], image)) > MAX_MISFIT:
         return 0, 0
     a, b, c = shape
     return (a, b) if is_channels_last(shape, image) else (b, c)
@@ -44,30 +46,30 @@ def grid(shape: tuple[int, ...], image: tuple[int, int]) -> tuple[int, int]:
 def is_channels_last(shape: tuple[int, ...], image: tuple[int, int]) -> bool:
     """Whether (H, W, D) fits the proportions of the image better than (D, H, W).
 
-    For square images the map is square in one of the two, unless D = H = W; then the channels are
-    taken to come first. For others the proportions may mislead where D is close to a side.
+    If D = H = W, the channels are taken to come first. For images that are not square the result
+    may be wrong where D is close to a side of the map.
     """
     return len(shape) == 3 and _misfit(shape[:2], image) < _misfit(shape[1:], image)
 
 
 def _token_grid(tokens: int, image: tuple[int, int]) -> tuple[int, int]:
-    """The largest grid with the image's proportions, if few tokens are left for a prefix."""
+    """The largest grid in the proportions of the image that leaves few tokens as a prefix."""
     height = int(math.sqrt(tokens * image[0] / image[1]) + 1e-6)
     width = int(math.sqrt(tokens * image[1] / image[0]) + 1e-6)
-    return (height, width) if tokens - height * width <= MOST_PREFIX_TOKENS else (0, 0)
+    return (height, width) if tokens - height * width <= MAX_PREFIX_TOKENS else (0, 0)
 
 
 def _misfit(sides: tuple[int, ...], image: tuple[int, int]) -> float:
-    """How far two sides are from the image's proportions, from 0 to 1."""
+    """Deviation of two sides from the proportions of the image, from 0 to 1."""
     crossed = sides[0] * image[1], sides[1] * image[0]
     return 1 - min(crossed) / max(crossed)
 
 
 class Trunk:
-    """The modules that ran, each below the one that holds it.
+    """The modules that ran, as a tree.
 
     Args:
-        outputs: of every module, in the order in which they were done.
+        outputs: of every module, in the order in which they ended.
         image: height and width of the images.
     """
 
@@ -78,27 +80,27 @@ class Trunk:
             self.children[output.path] = []
         for output in outputs:
             holder = output.path.rpartition(".")[0]
-            while holder not in self.children:  # lists of modules do not run
+            while holder not in self.children:  # a `ModuleList` does not run itself
                 holder = holder.rpartition(".")[0]
             self.children[holder].append(output)
 
     def positions(self, output: ModuleOutput) -> int:
-        """Height times width of what a module put out; 0 if it cannot be tapped."""
-        return 0 if output.shape is None else math.prod(grid(output.shape, self.image))
+        """Height times width of a module's output; 0 if it cannot be tapped."""
+        return 0 if output.shape is None else math.prod(map_size(output.shape, self.image))
 
     def follow(self, path: str, size: int) -> Iterator[ModuleOutput]:
-        """The modules of the trunk within one, each the outermost that hides no other stage.
+        """Follow the trunk within a module: its outermost submodules that hide no other stage.
 
         Args:
-            path: of the module to look into; "" for the network.
-            size: positions of what comes in. The trunk never grows again: a larger map is beside
-                it, and one of a single position is pooled.
+            path: of the module; "" for the network.
+            size: positions of its input. Sizes along the trunk never grow: a larger map belongs to
+                a side branch, and one of a single position is pooled.
         """
         for output in self.children[path]:
             if self.positions(output) and not self._hides_a_stage(output, size):
                 found = [output]
             elif _is_single_block(output):
-                # A norm sees all that runs through its block; other parts may see a branch alone.
+                # All data of a block runs through its norms; other parts may be in one branch only.
                 found = [part for part in self._within(output.path) if _is_norm(part)]
             else:
                 found = list(self.follow(output.path, size))
@@ -108,9 +110,9 @@ class Trunk:
                     yield part
 
     def _hides_a_stage(self, output: ModuleOutput, size: int) -> bool:
-        """Whether there is a stage within a module that neither goes in nor comes out.
+        """Whether a module contains a stage that differs from its input and its output.
 
-        That is a size between, or a list of blocks of the size that goes in.
+        That is a size between the two, or a list of blocks of the input's size.
         """
         smallest = max(1, self.positions(output))
         return any(
@@ -126,12 +128,12 @@ class Trunk:
 
 
 def is_block(output: ModuleOutput) -> bool:
-    """Whether a module holds two weight layers or more."""
+    """Whether a module contains two weight layers or more."""
     return sum(map(is_weight_layer, output.module.modules())) >= 2
 
 
 def _is_single_block(output: ModuleOutput) -> bool:
-    """Whether it is a block, and no list of blocks either."""
+    """Whether a module is a block and contains no list of blocks."""
     lists = (nn.ModuleList, nn.Sequential)
     return is_block(output) and not any(
         isinstance(module, lists) for module in output.module.modules()
@@ -147,11 +149,8 @@ def _is_norm(output: ModuleOutput) -> bool:
 
 
 def _adds_nothing(output: ModuleOutput) -> bool:
-    """Whether it passes on what came in, or brings it to the size that a head wants."""
+    """Whether a module returns its input, or pools it to the fixed size of a head."""
     return output.passes_on or isinstance(output.module, nn.AdaptiveAvgPool2d)
-
-
-STEM = 0.1  # the part of a network's depth in which sizes without a block are its stem's
 
 
 @dataclass(frozen=True)
@@ -168,33 +167,33 @@ class Stage:
 
     @property
     def channels(self) -> int:
-        """D, what an adapter projects."""
+        """D, the dimension that an adapter projects."""
         return self.shape[1] if len(self.shape) == 2 else self.shape[0]
 
     @property
     def positions(self) -> int:
-        """H x W of a map, the number of tokens with their prefix, or 1."""
+        """H x W of a map, the number of tokens including the prefix, or 1."""
         return math.prod(self.shape) // self.channels
 
 
 @dataclass(frozen=True)
 class FoundStage:
-    """A stage of a network, with what it is paired by.
+    """A stage of a network with its size and depth, by which it is paired.
 
     Attributes:
-        stage: what to tap.
-        grid: height and width; of tokens, those of the image without their prefix.
-        depth: part of the network's weight layers that has run, from 0 to 1 at the last stage.
+        stage: the module to tap.
+        map_size: height and width; for tokens, of their grid without prefix tokens.
+        depth: fraction of the network's weight layers that have run; 1 at the last stage.
     """
 
     stage: Stage
-    grid: tuple[int, int]
+    map_size: tuple[int, int]
     depth: float
 
 
 @dataclass(frozen=True)
 class FoundStages:
-    """The stages of a network from front to back; of an isotropic one, all its blocks."""
+    """The stages of a network from front to back; all blocks of an isotropic network."""
 
     stages: tuple[FoundStage, ...]
     isotropic: bool
@@ -203,16 +202,16 @@ class FoundStages:
 def find_stages(outputs: Sequence[ModuleOutput], image: tuple[int, int]) -> FoundStages:
     """Choose one module per size of the feature maps, or the blocks of an isotropic network.
 
-    Sizes shrink from front to back. Of each, the last block is taken (a module with two weight
-    layers or more), or the last module where there is no block. Maps of one position are left out,
-    and the sizes of a mere stem: those without a block in the first tenth of the network.
+    Sizes shrink from front to back. For each, the last block is taken (a module with two weight
+    layers or more), or the last module where there is no block. Left out are maps of one position,
+    and the stem: sizes without a block in the first tenth of the network.
 
     Args:
         outputs: of every module, from `dry_run`.
         image: height and width of the images.
 
     Returns:
-        The stages; none for a network of vectors.
+        The stages; none for a network without feature maps.
     """
     trunk = Trunk(outputs, image)
     modules = trunk.follow("", image[0] * image[1])
@@ -229,7 +228,7 @@ def find_stages(outputs: Sequence[ModuleOutput], image: tuple[int, int]) -> Foun
 
 
 def _repeated(trunk: Trunk, size: list[ModuleOutput]) -> list[ModuleOutput]:
-    """Of the modules of the only size those that are alike; blocks may all lie within one."""
+    """The modules with the most frequent shape of the only size; one module may hold them all."""
     blocks = list(filter(is_block, size))
     while len(blocks) == 1:
         inner = list(trunk.follow(blocks[0].path, trunk.positions(blocks[0])))
@@ -241,8 +240,8 @@ def _repeated(trunk: Trunk, size: list[ModuleOutput]) -> list[ModuleOutput]:
 
 def _found(output: ModuleOutput, image: tuple[int, int], layers: int) -> FoundStage:
     path, shape = output.path, output.shape
-    assert shape is not None  # what cannot be tapped is not in the trunk
-    found = grid(shape, image)
+    assert shape is not None  # the trunk holds only modules that can be tapped
+    found = map_size(shape, image)
     if is_channels_last(shape, image):
         path, shape = path + CHANNELS_LAST, (shape[2], *shape[:2])
     return FoundStage(Stage(path, shape), found, output.layers_run / layers)

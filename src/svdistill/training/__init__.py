@@ -5,6 +5,7 @@ from svdistill.training.cache import cache_knowledge
 from svdistill.training.evaluation import (
     evaluate,
     load_test_images,
+    load_training_images,
     own_network,
     require_card,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "load_data",
     "load_teacher",
     "load_test_images",
+    "load_training_images",
     "own_network",
     "own_taps",
     "paired_taps",

@@ -62,14 +62,27 @@ def load_test_images(
     Raises:
         SVDistillError: weights or data that cannot be read, or data without some of the classes.
     """
+    return _load_images(run, data, "test", count)
+
+
+def load_training_images(
+    run: str | Path, data: str | ImageData | None = None, *, count: int | None = None
+) -> EvaluationImages:
+    """Training images of a trained network, without augmentation; see `load_test_images`."""
+    return _load_images(run, data, "train", count)
+
+
+def _load_images(
+    run: str | Path, data: str | ImageData | None, split: str, count: int | None
+) -> EvaluationImages:
     card = require_card(run)
     if isinstance(data, ImageData):
-        return _given(card, data)
+        return _given(card, data, split)
     if data is None:
         data, opened = _open_own(Path(run), card.image_size)
     else:
         opened = open_images(data, card.image_size, _chosen_for(Path(run), data))
-    part = _in_classes_of(card, opened, data)
+    part = _in_classes_of(card, opened, data, split)
     if count is not None:
         part = part.take(stratified(part.labels, min(count, len(part.labels)), SEED))
     augmentation = Augmentation("none", card.image_size, card.mean, card.std)
@@ -94,7 +107,7 @@ def require_card(run: str | Path) -> WeightsCard:
     return card
 
 
-def _given(card: WeightsCard, data: ImageData) -> EvaluationImages:
+def _given(card: WeightsCard, data: ImageData, split: str) -> EvaluationImages:
     if data.class_names != card.class_names:
         raise ArgumentError(
             "data",
@@ -103,7 +116,8 @@ def _given(card: WeightsCard, data: ImageData) -> EvaluationImages:
             remedy="choose the classes that the network was trained on",
         )
     normalised = Augmentation("none", data.image_shape[-1], card.mean, card.std)
-    return EvaluationImages(data.test, NoAugmentation() if data.prepared else normalised)
+    images = data.train if split == "train" else data.test
+    return EvaluationImages(images, NoAugmentation() if data.prepared else normalised)
 
 
 def _config_of(run: Path) -> TrainConfig | None:
@@ -155,8 +169,8 @@ def _open_own(run: Path, image_size: int) -> tuple[str, OpenedData]:
         ) from error
 
 
-def _in_classes_of(card: WeightsCard, opened: OpenedData, source: str) -> Subset:
-    """The test images of a network's classes, with labels in the order of its logits."""
+def _in_classes_of(card: WeightsCard, opened: OpenedData, source: str, split: str) -> Subset:
+    """The images of a split of a network's classes, with labels in the order of its logits."""
     names = opened.class_names
     missing = [name for name in card.class_names if name not in names]
     if missing:
@@ -168,11 +182,11 @@ def _in_classes_of(card: WeightsCard, opened: OpenedData, source: str) -> Subset
         )
     places = np.array([names.index(name) for name in card.class_names])
     order = np.argsort(places)
-    part = keep_classes(opened.test, places[order])
+    part = keep_classes(opened.train if split == "train" else opened.test, places[order])
     if len(part.labels) == 0:
         raise RunError(
             source,
-            expected="test images of the network's classes",
+            expected=f"{split} images of the network's classes",
             got="none",
             remedy="give data with the classes that the network was trained on",
         )

@@ -19,12 +19,12 @@ from svdistill.taps import (
     PairedTaps,
     Stage,
     TapPairs,
-    align,
+    align_stages,
     describe_pairs,
     dry_run,
-    evenly,
+    evenly_spaced,
     find_stages,
-    grid,
+    map_size,
     pair_taps,
 )
 from svdistill.training.setup import whole_loss
@@ -114,7 +114,7 @@ def taps_without_student(
     found = find_stages(dry_run("teacher", teacher, images), _sides(images))
     stages = found.stages
     if found.isotropic:
-        stages = evenly(stages, min(COUNT, len(stages)))
+        stages = evenly_spaced(stages, min(COUNT, len(stages)))
     return tuple(stage.stage.path for stage in stages[-COUNT:])
 
 
@@ -166,11 +166,11 @@ def _stages_for(taps: tuple[Stage, ...], student: nn.Module, images: Tensor) -> 
     """The student's stages that fit a teacher's taps best, as if these were at even depths."""
     sides = _sides(images)
     teacher = [
-        FoundStage(tap, grid(tap.shape, sides), number / len(taps))
+        FoundStage(tap, map_size(tap.shape, sides), number / len(taps))
         for number, tap in enumerate(taps, start=1)
     ]
     found = find_stages(dry_run("network", student, images), sides)
-    return [of_student.stage for _, of_student in align(teacher, found.stages)]
+    return [of_student.stage for _, of_student in align_stages(teacher, found.stages)]
 
 
 def _because(paired: PairedTaps, why: str) -> PairedTaps:

@@ -16,11 +16,11 @@ from svdistill.config import PRETRAINED, TeacherConfig
 from svdistill.data import DataChoices
 from svdistill.networks import (
     build_network,
-    fill,
     import_network,
     is_code,
-    is_of_transformers,
+    is_transformers_network,
     is_zoo,
+    load_transformers_weights,
     pretrained_classes,
 )
 from svdistill.runs import (
@@ -58,8 +58,8 @@ def fill_network(network: nn.Module, path: str | Path, num_classes: int) -> tupl
     file = weights_file(Path(path))
     tensors = _read(file)
     try:
-        if is_of_transformers(network):
-            return fill(network, tensors)
+        if is_transformers_network(network):
+            return load_transformers_weights(network, tensors)
         return _fill(network, tensors, num_classes)
     except RuntimeError as error:
         raise RunError(
