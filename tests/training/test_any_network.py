@@ -43,7 +43,7 @@ def nothing_is_downloaded(monkeypatch):
     def hub(repository):
         raise AssertionError(f"the hub was asked for {repository}")
 
-    for zoo in ("zoo_timm", "zoo_hf"):
+    for zoo in ("timm_models", "transformers_models"):
         monkeypatch.setattr(f"svdistill.networks.{zoo}.require_hub", hub)
 
 

@@ -34,7 +34,7 @@ LOSSES = {
 CASES = [("svd", clip) for clip in CLIPS] + [
     (loss, "amortised") for loss in LOSSES if loss != "svd"
 ]
-# Of stored knowledge the loss is given what it would have extracted; half precision changes no clip.
+# What is stored is what the loss would have extracted, and no clip depends on the precision.
 RECORDED = [
     *(("no", "svd", clip, stored) for clip in CLIPS for stored in (False, True)),
     *(("no", loss, "amortised", False) for loss in LOSSES if loss != "svd"),
