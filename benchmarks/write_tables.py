@@ -5,7 +5,7 @@
 
 A set of runs is a folder under results/, each run a folder NAME or NAME-SEED in it. In a page, a
 table stands between `<!-- table: NAME -->` and `<!-- end -->`: NAME is a set of runs, a benchmark
-(`step`, `svd`, `dfv`), `step-ratios`, `agreement`, `networks`, or one about reliability: `kills`,
+(`step`, `svd`, `dfv`), `agreement`, `networks`, `PRESET/summary`, or of reliability: `kills`,
 `mutations`, `fuzzing`, `numbers` or `parallel`.
 """
 
@@ -25,14 +25,14 @@ from svdistill.report.tables import mean_cell, mean_std
 from svdistill.runs.directory import read_summary
 from svdistill_benchmarks import DFVResult, StepResult, SVDResult
 from svdistill_benchmarks.run import read_result
-from svdistill_benchmarks.tables import footnotes, grids, ratio_grid, to_markdown
+from svdistill_benchmarks.tables import footnotes, grids, to_markdown
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
 MEASURED = ROOT / "benchmarks" / "results"
 PAGES = (
     *("README.md", "docs/speed.md", "docs/findings.md", "docs/reliability.md"),
-    "docs/parallel.md",
+    *("docs/parallel.md", "docs/networks.md", "docs/accuracy.md"),
 )
 BENCHMARKS: dict[str, type[StepResult] | type[SVDResult] | type[DFVResult]] = {
     "step": StepResult,
@@ -106,6 +106,17 @@ TITLES = {
 }
 
 
+# Rows of README's table, by their names in the report.
+SUMMARY = {
+    "teacher": "teacher",
+    "student alone": "student alone",
+    "FSP, 2-stage": "FSP (2017), 2-stage",
+    "soft target": "soft target (2015)",
+    "SVD": "SVD, as in the paper",
+    "SVD, amortised": "SVD, our clip",
+    "position SVD + soft target, k = 4, amortised": "**position SVD + soft target: the default**",
+}
+
 # Of benchmarks/results/reliability/NAME.json: the list of rows, and each column's title and key.
 RELIABILITY: dict[str, tuple[str, dict[str, str]]] = {
     "kills": (
@@ -168,8 +179,6 @@ def with_tables(text: str) -> str:
     def table(found: re.Match[str]) -> str:
         if found[1] in BENCHMARKS:
             rows = benchmark_tables(found[1])
-        elif found[1] == "step-ratios":
-            rows = to_markdown(ratio_grid(read_result(MEASURED / "step.json", StepResult)))
         elif found[1] == "step-targets":
             rows = step_targets()
         elif found[1] == "agreement":
@@ -188,6 +197,8 @@ def with_tables(text: str) -> str:
             rows = numbers_table()
         elif found[1] in RELIABILITY:
             rows = reliability_table(found[1])
+        elif found[1].endswith("/summary"):
+            rows = summary_table(found[1].removesuffix("/summary"))
         elif found[1].startswith("mini/"):
             rows = mini_table(found[1].removeprefix("mini/"))
         else:
@@ -261,6 +272,21 @@ def mini_table(pair: str) -> str:
             str(len(method.seeds)),
         )
         lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def summary_table(preset: str) -> str:
+    """The methods of `SUMMARY` on every pair of a preset: last epoch in percent."""
+    compared = compare(find_runs([RESULTS / preset]))
+    columns = {
+        one.pair: {result.method.name: result.method.last for result in method_results(one)}
+        for one in compared
+    }
+    pairs = sorted(columns)
+    lines = ["| | " + " | ".join(pairs) + " |", "|---" * (len(pairs) + 1) + "|"]
+    for name, label in SUMMARY.items():
+        cells = (mean_std(columns[pair][name]) if name in columns[pair] else "" for pair in pairs)
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
