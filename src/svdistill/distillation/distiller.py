@@ -25,7 +25,7 @@ from svdistill.distillation.gradient_clipping import (
     multitask_backward,
 )
 from svdistill.distillation.teacher_forms import require_module
-from svdistill.linalg import may_branch
+from svdistill.linalg import may_branch, uncompiled
 from svdistill.losses import Knowledge, SumKnowledge, TransferLoss, source
 from svdistill.parallel import BatchPart
 from svdistill.taps import FeatureTaps, PairedTaps, TapPairs, require_paired, require_two
@@ -272,7 +272,7 @@ class Distiller(nn.Module):
         # shall find that the transfer reaches nothing.
         return tuple(feature.detach() for feature in adapted)
 
-    @torch.compiler.disable  # inference mode, and a teacher that chooses its own form
+    @uncompiled  # inference mode, and a teacher that chooses its own form
     def _extract(self, *inputs: Any, **kwargs: Any) -> list[Knowledge]:
         """What each loss keeps of a batch."""
         if self._frozen_teacher is None:

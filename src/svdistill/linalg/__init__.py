@@ -11,6 +11,7 @@ from svdistill.linalg.precision import (
     powers_of_two,
     rehearsal,
     to_working,
+    uncompiled,
     uncompiled_if_lowered,
     working_dtype,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "rehearsal",
     "to_working",
     "truncated_svd",
+    "uncompiled",
     "uncompiled_if_lowered",
     "watch_convergence",
     "working_dtype",

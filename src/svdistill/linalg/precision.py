@@ -156,13 +156,29 @@ def full_precision(device: torch.device) -> Iterator[None]:
             restore()
 
 
+def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
+    """Leave a function out of compiled graphs.
+
+    Unlike `torch.compiler.disable` this imports the compiler only in a program that compiles.
+    """
+    eager = torch._disable_dynamo(function)
+
+    @wraps(function)
+    def chosen(*args: P.args, **kwargs: P.kwargs) -> R:
+        if torch.compiler.is_compiling():
+            return eager(*args, **kwargs)  # type: ignore[no-any-return]
+        return function(*args, **kwargs)
+
+    return chosen
+
+
 def uncompiled_if_lowered(function: Callable[P, R]) -> Callable[P, R]:
     """Leave a function out of a compiled graph while float32 products on CUDA have lower precision.
 
     A graph has no place for the switch of `full_precision`. Of the function's arguments, the first
     is a tensor.
     """
-    eager = torch.compiler.disable(function)
+    eager = torch._disable_dynamo(function)
 
     @wraps(function)
     def chosen(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -173,12 +189,16 @@ def uncompiled_if_lowered(function: Callable[P, R]) -> Callable[P, R]:
     return chosen
 
 
-@torch.compiler.assume_constant_result  # a compiled graph is guarded by torch's own flag
 def _is_lowered() -> bool:
     matmul = torch.backends.cuda.matmul
     if not hasattr(torch._C, "_get_fp32_precision_getter"):
         return bool(matmul.allow_tf32)
     return matmul.fp32_precision not in FULL
+
+
+# `torch.compiler.assume_constant_result`, which would import the compiler. A compiled graph is
+# guarded by torch's own flag.
+_is_lowered.__dict__["_dynamo_marked_constant"] = True
 
 
 def _raise_precision(device_type: str) -> Callable[[], None]:
