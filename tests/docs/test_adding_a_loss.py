@@ -18,7 +18,7 @@ REGISTRY = "src/svdistill/losses/registry.py"
 CONTRACT = "tests/losses/test_loss_contract.py"
 FORMULAS = "tests/helpers/references.py"
 IMPORT = "from svdistill.losses.hint import HintLoss\n"
-COPIED = ("src", "tests/losses", "tests/helpers", "examples", "pyproject.toml")
+COPIED = ("src", "tests/losses", "tests/helpers", "tests/data", "examples", "pyproject.toml")
 
 
 @pytest.fixture(scope="module")
