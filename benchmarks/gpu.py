@@ -46,9 +46,9 @@ try:
     from svdistill.losses.transfer import as_matrices
     from svdistill.networks import build_paper_network
     from svdistill.taps import FeatureTaps
-    from svdistill.training.cuda_graphs import WARM_UP, CapturedStep, CUDARecorder, Recorder
+    from svdistill.training.cuda_graphs import WARM_UP, CUDAGraphStep, CUDARecorder, Recorder
     from svdistill.training.metrics import EpochMeter
-    from svdistill.training.step import DistillStep, Step, TaskStep
+    from svdistill.training.step import DistillStep, Step, TaskStep, TrainingBatch
 except ModuleNotFoundError as error:
     sys.exit(f"gpu.py: the package {error.name!r} is missing; install them all: pip install -e .")
 
@@ -152,9 +152,9 @@ class Bench:
         with self.precision.autocast():
             return distiller.teach(self.images)
 
-    def captured(self, step: Step) -> Step:
+    def as_cuda_graph(self, step: Step) -> Step:
         """The step, recorded."""
-        return CapturedStep(step, self.recorder(), self.watch)
+        return CUDAGraphStep(step, self.recorder(), self.watch)
 
     def recorded(self, work: Callable[[], object]) -> Callable[[], object]:
         """Any work, recorded."""
@@ -195,10 +195,10 @@ def training_step(bench: Bench, way: str, capture: bool) -> Callable[[], None]:
     optimizer = optimizer_of(step)
     step.train_mode()
     if capture:
-        step = bench.captured(step)
+        step = bench.as_cuda_graph(step)
 
     def run() -> None:
-        step(bench.images, bench.labels, 0, knowledge)
+        step(TrainingBatch(bench.images, bench.labels, knowledge), 0)
         optimizer.step()
         optimizer.zero_grad()
 
@@ -269,9 +269,9 @@ def check_training(bench: Bench, way: str) -> dict[str, Any]:
         start = torch.cat([p.detach().flatten() for p in step.parameters()])
         optimizer = optimizer_of(step)
         step.train_mode()
-        step = bench.captured(step) if capture else step
+        step = bench.as_cuda_graph(step) if capture else step
         for number in range(40):
-            step(bench.images, bench.labels, number // 20, knowledge)
+            step(TrainingBatch(bench.images, bench.labels, knowledge), number // 20)
             optimizer.step()
             optimizer.zero_grad()
         moves.append(torch.cat([p.detach().flatten() for p in step.parameters()]) - start)
@@ -295,7 +295,7 @@ class Epochs:
         self.optimizer = optimizer_of(step)
         self.schedule = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, [10**6])
         step.train_mode()
-        self.step = bench.captured(step) if capture else step
+        self.step = bench.as_cuda_graph(step) if capture else step
 
     def steps(self, epoch: int) -> Iterator[None]:
         """One epoch, a step at a time."""
@@ -305,7 +305,8 @@ class Epochs:
         ):
             images = self.augmentation(batch.images, seed=0, indices=batch.indices, view=epoch)
             images = images.contiguous(memory_format=torch.channels_last)
-            meter.update(self.step(images, batch.labels, epoch), batch.labels)
+            result = self.step(TrainingBatch(images, batch.labels), epoch)
+            meter.update(result, batch.labels)
             self.optimizer.step()
             self.optimizer.zero_grad()
             self.schedule.step()

@@ -22,7 +22,7 @@ from svdistill.report import find_runs, markdown_table, method_rows, plot_curves
 from svdistill.report.comparison import compare, method_results
 from svdistill.report.runs import millions
 from svdistill.report.tables import mean_cell, mean_std
-from svdistill.runs.directory import read_summary
+from svdistill.runs.records import read_summary
 from svdistill_benchmarks import DFVResult, StepResult, SVDResult
 from svdistill_benchmarks.run import read_result
 from svdistill_benchmarks.tables import footnotes, grids, to_markdown

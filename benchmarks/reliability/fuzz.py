@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from fuzz_cases import Case, make_case
 from fuzz_checks import Found, check, check_step
 
-from svdistill.runs.directory import environment
+from svdistill.runs.records import environment
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "reliability" / "numbers.json"
 GOOD = ("finite", "error")

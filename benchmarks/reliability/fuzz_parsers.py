@@ -32,7 +32,7 @@ with atheris.instrument_imports(include=["svdistill"]) if atheris else nullconte
 
     from svdistill.common.errors import SVDistillError
     from svdistill.common.plain_values import from_plain
-    from svdistill.runs.directory import environment, read_records
+    from svdistill.runs.records import environment, read_records
     from svdistill.runs.stored_config import stored_values
     from svdistill.runs.weights import WeightsCard, read_card
     from svdistill.store.manifest import _digest, read_manifest

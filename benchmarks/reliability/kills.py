@@ -34,7 +34,7 @@ import torch
 from svdistill.config import CacheConfig, DistillConfig, TrainConfig
 from svdistill.paper.running import run_task
 from svdistill.runs.checkpoint import Checkpoint, Checkpoints
-from svdistill.runs.directory import environment, read_records, read_summary
+from svdistill.runs.records import environment, read_records, read_summary
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "reliability" / "kills.json"
 KILLS_EACH: Final = 5  # of one run, before it is left to end
@@ -164,7 +164,7 @@ def left_behind(folder: Path) -> str:
     assert isinstance(checkpoint, Checkpoint)
     if told and kept.newest.exists():
         return "damaged"
-    return "between_epochs" if checkpoint.begun is None else "within_an_epoch"
+    return "between_epochs" if checkpoint.epoch_state is None else "within_an_epoch"
 
 
 def draw_kill(draw: random.Random, seconds: float) -> Kill:

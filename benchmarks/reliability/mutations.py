@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from stored_files import KINDS, Kind, meaning
 
 from svdistill.common.errors import SVDistillError
-from svdistill.runs.directory import environment
+from svdistill.runs.records import environment
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "reliability" / "mutations.json"
 MOST_MEMORY = 1 << 30

@@ -39,10 +39,10 @@ from svdistill.distillation.adapters import Adapters
 from svdistill.distillation.distiller import Distiller
 from svdistill.losses import SumLoss
 from svdistill.parallel import own_share
-from svdistill.runs.directory import environment
+from svdistill.runs.records import environment
+from svdistill.training.optimizer import build_optimizer
 from svdistill.training.setup import build_losses
-from svdistill.training.step import DistillStep, Step, TaskStep, TransferStep
-from svdistill.training.trainer import build_optimizer
+from svdistill.training.step import DistillStep, Step, TaskStep, TrainingBatch, TransferStep
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "reliability" / "parallel.json"
 LOSSES = (
@@ -177,7 +177,7 @@ def trained(case: Case, data: ImageData) -> Tensor:
         order = EPOCHS * case.order + epoch
         for batch in data.train.batches(BATCH, device="cpu", order_seed=order, share=own_share()):
             images = augmentation.normalise(batch.images).to(DTYPES[case.dtype])
-            step(images, batch.labels, progress=epoch, part=batch.part)
+            step(TrainingBatch(images, batch.labels, part=batch.part), epoch)
             optimizer.step()
             optimizer.zero_grad()
     own = {id(p): p for step in steps_of(case, distiller) for p in step.parameters()}

@@ -25,9 +25,14 @@ from svdistill.data.streaming import EncodedPictures
 from svdistill.losses import SVDKnowledge
 from svdistill.networks import build_network
 from svdistill.runs import RunSummary
-from svdistill.runs.checkpoint import Checkpoint, Place, load_checkpoint, save_checkpoint
-from svdistill.runs.directory import environment, read_environment, read_records, read_summary
-from svdistill.runs.records import EpochRecord
+from svdistill.runs.checkpoint import Checkpoint, TrainingPosition, load_checkpoint, save_checkpoint
+from svdistill.runs.records import (
+    EpochRecord,
+    environment,
+    read_environment,
+    read_records,
+    read_summary,
+)
 from svdistill.runs.stored_config import stored_values, to_yaml
 from svdistill.runs.weights import WeightsCard, load_student, save_weights
 from svdistill.store import KnowledgeStore, Manifest, StoreWriter, describe
@@ -184,7 +189,7 @@ def _figures() -> BeforeAfter:
 
 def _checkpoint(path: Path) -> None:
     states: dict[str, dict[str, Any]] = {"network": {"weight": torch.arange(64.0)}}
-    save_checkpoint(path, Checkpoint(Place(epoch=3, total=3), states, {"steps": 7}))
+    save_checkpoint(path, Checkpoint(TrainingPosition(epoch=3, total=3), states, {"steps": 7}))
 
 
 def _pixels(seed: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from svdistill.report import find_runs
-from svdistill.runs.directory import read_records, read_summary
+from svdistill.runs.records import read_records, read_summary
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -21,7 +21,7 @@ from svdistill.export.metadata import metadata_of
 from svdistill.networks import build_network
 from svdistill.networks.torchvision_models import prepare_torchvision
 from svdistill.runs import load_student
-from svdistill.runs.directory import read_summary
+from svdistill.runs.records import read_summary
 from svdistill.runs.weights import WeightsCard, read_card, save_weights
 
 # What the manual tells to do, in a process that has neither torch nor svdistill.

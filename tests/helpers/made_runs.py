@@ -15,8 +15,7 @@ from svdistill.config import DistillConfig, TrainConfig
 from svdistill.report.maps import TappedMaps
 from svdistill.report.runs import Run
 from svdistill.runs import RunSummary
-from svdistill.runs.directory import environment
-from svdistill.runs.records import EpochRecord
+from svdistill.runs.records import EpochRecord, environment
 
 NUMBERS = {
     "stage": "both",

@@ -6,7 +6,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from svdistill.config import DistillConfig, TrainConfig
-from svdistill.runs.directory import read_records, read_summary
+from svdistill.runs.records import read_records, read_summary
 from svdistill.training.progress import Reporter
 
 TINY = {

@@ -14,7 +14,7 @@ from svdistill.config import DistillConfig, TrainConfig
 from svdistill.paper.plan import Task, is_finished, require_images, unfinished
 from svdistill.paper.running import Outcome, run_all
 from svdistill.runs.checkpoint import Checkpoints
-from svdistill.runs.directory import read_records
+from svdistill.runs.records import read_records
 from svdistill.training import train
 
 TINY = TrainConfig(
@@ -82,10 +82,10 @@ def test_what_runs_when_the_time_is_up_is_stopped_and_goes_on_later(tmp_path: Pa
         assert (left, outcomes) == ([long], [])
         kept = Checkpoints(Path(long.output)).load(torch.device("cpu"))
         if kept is not None:
-            if kept.place.total:
+            if kept.position.total:
                 made = [record.epoch for record in read_records(long.output)]
-                assert made[: kept.place.total] == list(range(kept.place.total))
-            after = (kept.place.total, kept.begun["steps"] if kept.begun else 0)
+                assert made[: kept.position.total] == list(range(kept.position.total))
+            after = (kept.position.total, kept.epoch_state["steps"] if kept.epoch_state else 0)
             if after > before > (0, 0):
                 return
             before = after

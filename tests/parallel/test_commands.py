@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from svdistill.cli import main
 from svdistill.config import DistillConfig, TrainConfig
 from svdistill.parallel import TIMEOUT
-from svdistill.runs.directory import read_environment, read_records, read_summary
+from svdistill.runs.records import read_environment, read_records, read_summary
 from svdistill.training import distill, train
 from together import ENDS_WITHIN, ENVIRONMENT, ended, free_port, start_programs, start_ranks
 

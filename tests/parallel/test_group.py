@@ -26,8 +26,14 @@ from svdistill.parallel import (
     sum_over,
     together,
 )
-from svdistill.training.epoch import BegunEpoch
-from svdistill.training.metrics import EpochMeter, StepResult, evaluate_network, of_whole_batch
+from svdistill.training.epoch import EpochState
+from svdistill.training.metrics import (
+    EpochMeter,
+    EvaluationImages,
+    StepResult,
+    evaluate_network,
+    of_whole_batch,
+)
 from svdistill.training.step import TaskStep
 from together import in_processes
 
@@ -71,8 +77,7 @@ def uneven_evaluation():
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 10))
     evaluation = evaluate_network(
         network,
-        data.train,
-        data.augmentation("none"),
+        EvaluationImages(data.train, data.augmentation("none")),
         device=torch.device("cpu"),
         batch_size=6,
         share=own_share(),
@@ -98,7 +103,9 @@ def begun(number):
     """An epoch in which this process has drawn and counted so much, and what saves it."""
     step = TaskStep(nn.Linear(1, 1), None)
     with watch_convergence("cpu") as watch:
-        epoch = BegunEpoch(torch.device("cpu"), 0.1, step, watch, seed=number)
+        epoch = EpochState(
+            step, watch, torch.device("cpu"), total_steps=4, learning_rate=0.1, seed=number
+        )
     watch.decomposed += 10 + number
     watch.missed += number
     epoch.set_random_states()

@@ -14,7 +14,7 @@ from svdistill.report.runs import Run
 from svdistill.runs import load_student
 from svdistill.taps import FeatureTaps, TapPairs
 from svdistill.training.evaluation import load_test_images
-from svdistill.training.setup import derive_seed
+from svdistill.training.reproducibility import derive_seed
 
 STAGES = tuple(f"stage{number}" for number in (1, 2, 3, 4))
 OF_SEED = TapPairs(STAGES, STAGES)

@@ -19,7 +19,7 @@ from svdistill.report.rebuilding import (
 )
 from svdistill.report.runs import Run
 from svdistill.runs import load_student
-from svdistill.training.setup import derive_seed
+from svdistill.training.reproducibility import derive_seed
 
 
 def changed(run: Run, **config: object) -> Run:

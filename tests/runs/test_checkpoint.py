@@ -9,15 +9,15 @@ from svdistill.runs import checkpoint as checkpoint_module
 from svdistill.runs.checkpoint import (
     Checkpoint,
     Checkpoints,
-    Place,
+    TrainingPosition,
     load_checkpoint,
     save_checkpoint,
 )
 from tiny_runs import Bomb, flipped
 
 CPU = torch.device("cpu")
-PLACE = Place(1, 2, 5, 3, 61.5, 60.25, 59.0, 12.5)
-BEGUN = {"steps": 3, "random": {"torch": torch.get_rng_state(), "python": (3, (1, 2), None)}}
+POSITION = TrainingPosition(1, 2, 5, 3, 61.5, 60.25, 59.0, 12.5)
+EPOCH_STATE = {"steps": 3, "random": {"torch": torch.get_rng_state(), "python": (3, (1, 2), None)}}
 
 
 def states():
@@ -47,17 +47,17 @@ def flat(value):
 @pytest.fixture
 def path(tmp_path):
     path = tmp_path / "checkpoint.pt"
-    save_checkpoint(path, Checkpoint(PLACE, states(), BEGUN))
+    save_checkpoint(path, Checkpoint(POSITION, states(), EPOCH_STATE))
     return path
 
 
 # Accelerate numbers the one CPU when there are several processes.
 @pytest.mark.parametrize("device", [CPU, torch.device("cpu", 0)], ids=str)
 def test_comes_back(path, device):
-    place, loaded, begun = load_checkpoint(path, device)
-    assert place == PLACE
+    position, loaded, epoch_state = load_checkpoint(path, device)
+    assert position == POSITION
     assert flat(loaded) == flat(states())
-    assert flat(begun) == flat(BEGUN)
+    assert flat(epoch_state) == flat(EPOCH_STATE)
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -104,10 +104,10 @@ def with_checksum(path):
         3,
         "text",
         torch.zeros(3),
-        {"place": {}, "states": {}},
-        {"place": [], "states": {}},
-        {"place": vars(PLACE)},
-        {"place": vars(PLACE), "states": {}},
+        {"position": {}, "states": {}},
+        {"position": [], "states": {}},
+        {"position": vars(POSITION)},
+        {"position": vars(POSITION), "states": {}},
     ],
     ids=repr,
 )
@@ -129,7 +129,7 @@ def test_a_pickle_bomb_never_goes_off(path, tmp_path, dump):
     if dump == "pickle":
         path.write_bytes(pickle.dumps(Bomb(fuse)))
     elif dump == "inside":
-        torch.save({"place": vars(PLACE), "states": {"network": Bomb(fuse)}}, path)
+        torch.save({"position": vars(POSITION), "states": {"network": Bomb(fuse)}}, path)
     else:
         torch.save(Bomb(fuse), path, _use_new_zipfile_serialization=dump == "torch")
     with_checksum(path)
@@ -146,11 +146,11 @@ class TestTheLastTwo:
     def kept(self, tmp_path):
         kept = Checkpoints(tmp_path)
         for epoch in range(3):
-            kept.save(Checkpoint(Place(epoch=epoch), states()))
+            kept.save(Checkpoint(TrainingPosition(epoch=epoch), states()))
         return kept
 
     def epoch_of(self, kept, path):
-        return load_checkpoint(path, CPU).place.epoch
+        return load_checkpoint(path, CPU).position.epoch
 
     def test_are_kept_and_the_newest_is_used(self, kept, tmp_path):
         assert {path.name for path in tmp_path.iterdir()} == {
@@ -160,7 +160,7 @@ class TestTheLastTwo:
         assert self.epoch_of(kept, kept.previous) == 1
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            assert kept.load(CPU).place.epoch == 2
+            assert kept.load(CPU).position.epoch == 2
 
     @pytest.mark.parametrize("damage", ["bit", "cut", "missing"])
     def test_the_previous_one_is_used_instead_of_a_damaged_one(self, kept, damage):
@@ -170,12 +170,12 @@ class TestTheLastTwo:
         else:
             kept.newest.write_bytes(flipped(content, 500) if damage == "bit" else content[:-9])
         with pytest.warns(RuntimeWarning, match=r"checkpoint\.pt is damaged or missing: going on"):
-            assert kept.load(CPU).place.epoch == 1
+            assert kept.load(CPU).position.epoch == 1
         # The damaged one must not take the place of the whole one.
-        kept.save(Checkpoint(Place(epoch=7), states()))
+        kept.save(Checkpoint(TrainingPosition(epoch=7), states()))
         assert self.epoch_of(kept, kept.newest) == 7
         assert self.epoch_of(kept, kept.previous) == 1
-        kept.save(Checkpoint(Place(epoch=8), states()))
+        kept.save(Checkpoint(TrainingPosition(epoch=8), states()))
         assert self.epoch_of(kept, kept.previous) == 7
 
     def test_both_damaged(self, kept):
@@ -199,5 +199,5 @@ class TestTheLastTwo:
 
         monkeypatch.setattr(checkpoint_module.torch, "save", full)
         with pytest.raises(RunError, match=r"checkpoint\.pt: .* No space left on device"):
-            kept.save(Checkpoint(Place(), {}))
+            kept.save(Checkpoint(TrainingPosition(), {}))
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -5,7 +5,7 @@ import yaml
 
 from svdistill.common.errors import RunError
 from svdistill.config.training import DistillConfig, TrainConfig
-from svdistill.runs.stored_config import require_same, stored_values, to_yaml
+from svdistill.runs.stored_config import read_config, require_same, stored_values, to_yaml
 
 # Another value for each field, to resume with.
 OTHER = {
@@ -162,3 +162,18 @@ def test_what_no_run_wrote_is_refused(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(RunError, match=message):
         stored_values(path)
+
+
+def test_a_stored_configuration_is_read_back(path, tmp_path):
+    assert read_config(path) == config()
+    written = TrainConfig(output="runs/a", workers=2)
+    (tmp_path / "train.yaml").write_text(to_yaml(written))
+    assert read_config(tmp_path / "train.yaml") == written
+
+
+def test_reading_a_configuration_imports_no_code_that_it_names(path, tmp_path, monkeypatch):
+    (tmp_path / "my_losses.py").write_text("raise SystemExit")
+    monkeypatch.syspath_prepend(tmp_path)
+    stored = {"data": "digits", "classes_every": 1, "loss": "my_losses:Loss", "beta": None}
+    path.write_text(yaml.safe_dump(stored))
+    assert read_config(path).loss == "my_losses:Loss"

@@ -16,7 +16,7 @@ from svdistill.data import load_images
 from svdistill.networks import NetworkProfile
 from svdistill.networks.torchvision_models import prepare_torchvision
 from svdistill.runs import load_student
-from svdistill.runs.directory import read_records, read_summary
+from svdistill.runs.records import read_records, read_summary
 from svdistill.runs.weights import read_card
 from svdistill.training import cache_knowledge, distill, evaluate, train
 from tiny_runs import KillAfter, Killed, Watching, outcome, train_config

@@ -14,7 +14,7 @@ from svdistill.config import CacheConfig, DistillConfig
 from svdistill.data import Augmentation, load_images
 from svdistill.losses import FSPKnowledge, SoftTargetKnowledge, SumKnowledge, SVDKnowledge, SVDLoss
 from svdistill.runs import load_student
-from svdistill.runs.directory import read_records, read_summary
+from svdistill.runs.records import read_records, read_summary
 from svdistill.store import KnowledgeStore
 from svdistill.taps import FeatureTaps
 from svdistill.training import cache as cache_module, cache_knowledge, distill, train

@@ -5,7 +5,7 @@ from picture_files import in_turn, noise, write_folder
 from svdistill.common.errors import ArgumentError, RunError
 from svdistill.data import load_images
 from svdistill.networks import build_network
-from svdistill.runs.directory import read_records, read_summary
+from svdistill.runs.records import read_records, read_summary
 from svdistill.training import evaluate, train
 from svdistill.training.evaluation import own_network
 from tiny_runs import snapshot, train_config

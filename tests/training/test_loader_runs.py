@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from svdistill.common.errors import ArgumentError
 from svdistill.config import CacheConfig
 from svdistill.data import UNLABELLED, images_from_loaders, load_images
-from svdistill.runs.directory import read_records
+from svdistill.runs.records import read_records
 from svdistill.runs.weights import read_card
 from svdistill.training import cache_knowledge, distill, train
 from tiny_runs import KillAfter, Killed, Watching, distill_config, outcome, train_config, weights

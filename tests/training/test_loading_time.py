@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from svdistill.data import ResidentSplit
-from svdistill.runs.directory import read_records
+from svdistill.runs.records import read_records
 from svdistill.training import epoch as begun_module, train
 from svdistill.training.progress import CUDAClock, LoadingTime, loading_advice, loading_time
 from tiny_runs import Watching, train_config

@@ -9,8 +9,8 @@ from torch import nn
 from svdistill.common.errors import TrainingError
 from svdistill.data import UNLABELLED, Augmentation, load_images
 from svdistill.distillation import GradientNorms
-from svdistill.runs.directory import read_records
-from svdistill.training.metrics import EpochMeter, StepResult, evaluate_network
+from svdistill.runs.records import read_records
+from svdistill.training.metrics import EpochMeter, EvaluationImages, StepResult, evaluate_network
 
 CPU = torch.device("cpu")
 
@@ -105,8 +105,9 @@ def network(seed=0):
 
 
 def evaluate(model, images, **options):
-    augmentation = Augmentation("none", 16, images.mean, images.std)
-    return evaluate_network(model, images.test, augmentation, device=CPU, **options)
+    normalised = Augmentation("none", 16, images.mean, images.std)
+    shown = EvaluationImages(images.test, normalised)
+    return evaluate_network(model, shown, device=CPU, **options)
 
 
 def test_evaluation_against_one_big_batch(images):

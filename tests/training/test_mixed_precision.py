@@ -13,7 +13,7 @@ from svdistill.distillation import AmortisedBackward
 from svdistill.distillation.adapters import Adapters
 from svdistill.losses import FSPLoss, PositionSVDLoss, SoftTargetLoss, SVDLoss
 from svdistill.networks import build_network
-from svdistill.runs.directory import read_records, read_summary
+from svdistill.runs.records import read_records, read_summary
 from svdistill.training import distill, run as run_module
 from svdistill.training.progress import BarReporter
 from tiny_runs import distill_config, weights

@@ -16,7 +16,7 @@ from picture_files import in_turn, noise, write_folder
 from svdistill.config import CacheConfig
 from svdistill.data import images_from_loaders, load_images
 from svdistill.data.streaming import EncodedPictures
-from svdistill.runs.directory import read_records
+from svdistill.runs.records import read_records
 from svdistill.training import cache_knowledge, distill, train
 from tiny_runs import (
     RANDOM,

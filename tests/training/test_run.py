@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from svdistill.common.errors import ArgumentError, RunError, SVDistillError
 from svdistill.losses import FSPLoss, SoftTargetLoss, SumLoss, SVDLoss
 from svdistill.runs import load_student
-from svdistill.runs.directory import read_records, read_summary
+from svdistill.runs.records import read_records, read_summary
 from svdistill.training import distill, train
 from svdistill.training.setup import build_losses, whole_loss
 from tiny_runs import (

@@ -11,7 +11,13 @@ from svdistill.data import UNLABELLED
 from svdistill.distillation.distiller import Distiller
 from svdistill.losses import FSPLoss, SVDLoss
 from svdistill.networks import build_network
-from svdistill.training.step import DistillStep, TaskStep, TransferStep, labelled_cross_entropy
+from svdistill.training.step import (
+    DistillStep,
+    TaskStep,
+    TrainingBatch,
+    TransferStep,
+    labelled_cross_entropy,
+)
 
 
 class Scaling:
@@ -41,7 +47,8 @@ def make_distiller(loss=None, **options):
 
 def batch():
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(8, 3, 16, 16, generator=generator), torch.arange(8) % 4
+    images = torch.randn(8, 3, 16, 16, generator=generator)
+    return TrainingBatch(images, torch.arange(8) % 4)
 
 
 def gradients(distiller):
@@ -57,8 +64,8 @@ def test_task_step_is_plain_cross_entropy(plain):
     step.train_mode()
     assert network.training
     network.eval()  # so that the second pass below sees the same statistics
-    images, labels = batch()
-    result = step(images, labels, progress=0)
+    images, labels, *_ = batch()
+    result = step(batch(), progress=0)
     actual = [parameter.grad for parameter in step.parameters()]
     loss = F.cross_entropy(network(images), labels)
     expected = torch.autograd.grad(loss, step.parameters())
@@ -74,9 +81,8 @@ def test_task_step_finds_the_logits_in_what_others_return(plain):
         def forward(self, images):
             return {"logits": super().forward(images.flatten(1))}
 
-    images, labels = batch()
-    network = Wrapped(3 * 16 * 16, 4)
-    result = TaskStep(network, plain)(images, labels, progress=0)
+    network, images = Wrapped(3 * 16 * 16, 4), batch().images
+    result = TaskStep(network, plain)(batch(), progress=0)
     torch.testing.assert_close(result.logits, network(images)["logits"].detach())
     assert network.weight.grad.norm() > 0
 
@@ -113,7 +119,7 @@ def test_images_without_a_label_are_not_learnt(labelled):
 
 @pytest.mark.parametrize("progress", [0, 3])
 def test_distill_step_is_the_distillers_backward(plain, progress):
-    images, labels = batch()
+    images, labels, *_ = batch()
     by_hand, distiller = make_distiller(), make_distiller()
     output = by_hand(images)
     norms = by_hand.backward(
@@ -121,7 +127,7 @@ def test_distill_step_is_the_distillers_backward(plain, progress):
         output._replace(transfer_loss=3 * output.transfer_loss),
         progress=progress,
     )
-    result = DistillStep(distiller, plain, 0.5, 3.0)(images, labels, progress)
+    result = DistillStep(distiller, plain, 0.5, 3.0)(batch(), progress)
     torch.testing.assert_close(gradients(distiller), gradients(by_hand))
     torch.testing.assert_close(result.transfer_loss, output.transfer_loss.detach())
     torch.testing.assert_close(result.task_loss, F.cross_entropy(output.logits, labels).detach())
@@ -130,11 +136,11 @@ def test_distill_step_is_the_distillers_backward(plain, progress):
 
 
 def test_transfer_step_is_the_transfers_gradient_alone(plain):
-    images, labels = batch()
+    images, labels, *_ = batch()
     by_hand, distiller = make_distiller(FSPLoss()), make_distiller(FSPLoss())
     output = by_hand(images)
     (2 * output.transfer_loss).backward()
-    result = TransferStep(distiller, plain, 0.5, 2.0)(images, labels, progress=0)
+    result = TransferStep(distiller, plain, 0.5, 2.0)(batch(), progress=0)
     for actual, expected in zip(gradients(distiller), gradients(by_hand), strict=True):
         assert (actual is None) == (expected is None)
         if actual is not None:
@@ -147,12 +153,11 @@ def test_transfer_step_is_the_transfers_gradient_alone(plain):
 @pytest.mark.parametrize("kind", [DistillStep, TransferStep])
 def test_the_loss_scale_of_fp16_changes_no_gradient(plain, kind):
     """Neither the clip, in which the weight decay counts, nor the norms may see it."""
-    images, labels = batch()
     distillers = [make_distiller(weight_decay=5.0) for _ in range(2)]
     scale = 2.0**14
-    expected = kind(distillers[0], plain, 0.5, 1.0)(images, labels, progress=0)
+    expected = kind(distillers[0], plain, 0.5, 1.0)(batch(), progress=0)
     scaling = Scaling(scale)
-    result = kind(distillers[1], scaling, 0.5, 1.0)(images, labels, progress=0)
+    result = kind(distillers[1], scaling, 0.5, 1.0)(batch(), progress=0)
     for actual, unscaled in zip(*map(gradients, reversed(distillers)), strict=True):
         assert (actual is None) == (unscaled is None)
         if actual is not None:
@@ -169,7 +174,7 @@ def test_a_fresh_scaler_can_step(kind):
     step = kind(distiller, scaling, 1.0, 1.0)
     before = distiller.student.stem[0].weight.detach().clone()
     optimizer = torch.optim.SGD(step.parameters(), lr=0.1)
-    step(*batch(), progress=0)
+    step(batch(), progress=0)
     scaling.scaler.step(optimizer)
     scaling.scaler.update()
     assert not distiller.student.stem[0].weight.equal(before)
@@ -188,17 +193,17 @@ class TestDistillSteps:
     def test_refuse_a_transfer_that_is_not_finite(self, plain, kind):
         step = kind(make_distiller(), plain, 1.0, float("inf"))
         with pytest.raises(TrainingError, match="transfer_loss: expected a finite"):
-            step(*batch(), progress=0)
+            step(batch(), progress=0)
 
     def test_warn_where_the_transfer_teaches_nothing(self, plain, kind):
         distiller = make_distiller(FSPLoss()).eval()
         distiller.student.load_state_dict(distiller.teacher.state_dict())
         step = kind(distiller, plain, 1.0, 1.0)
-        step(*batch(), progress=0)
+        step(batch(), progress=0)
         with pytest.warns(TransferWarning, match="zero in every step of epoch 0"):
             step.end_epoch()
 
     def test_do_not_warn_otherwise(self, plain, kind):
         step = kind(make_distiller(), plain, 1.0, 1.0)
-        step(*batch(), progress=0)
+        step(batch(), progress=0)
         step.end_epoch()

@@ -12,7 +12,13 @@ import torch
 
 from svdistill.cli import main
 from svdistill.common.errors import Stopped
-from svdistill.training import distill, stopping as stopping_module, train, trainer as loop_module
+from svdistill.runs.records import read_summary
+from svdistill.training import (
+    distill,
+    stopping as stopping_module,
+    train,
+    trainer as trainer_module,
+)
 from svdistill.training.progress import BarReporter, Reporter
 from svdistill.training.stopping import StopRequests
 from tiny_runs import distill_config, outcome, train_config
@@ -76,9 +82,9 @@ class TestRequests:
         monkeypatch.setattr(stopping_module, "is_grouped", lambda: True)
         monkeypatch.setattr(stopping_module, "gather", gather)
         with StopRequests() as stops:
-            stops.hear(torch.device("cpu"))
+            stops.poll(torch.device("cpu"))
             stops.check("after step 1")
-            stops.hear(torch.device("cpu"))
+            stops.poll(torch.device("cpu"))
             with pytest.raises(Stopped, match="after step 2") as caught:
                 stops.check("after step 2")
         assert caught.value.everywhere
@@ -125,7 +131,7 @@ class TestARun:
         assert outcome(tmp_path / "run") == outcome(teacher_run)
 
     def test_in_an_evaluation(self, tmp_path, teacher_run, monkeypatch):
-        evaluate, calls = loop_module.evaluate_network, []
+        evaluate, calls = trainer_module.evaluate_network, []
 
         def signalling(*arguments, **options):
             calls.append(arguments)
@@ -133,7 +139,7 @@ class TestARun:
                 signal.raise_signal(signal.SIGTERM)
             return evaluate(*arguments, **options)
 
-        monkeypatch.setattr(loop_module, "evaluate_network", signalling)
+        monkeypatch.setattr(trainer_module, "evaluate_network", signalling)
         config = train_config(tmp_path / "run", seed=7, epochs=3, dev_fraction=0.2)
         with pytest.raises(Stopped, match="after the last step of epoch 2"):
             train(config)
@@ -208,6 +214,18 @@ class TestTheCommand:
         assert main(words) == 130
         assert "svdistill: interrupted; go on with: " in capsys.readouterr().err
         assert main([*words, "--resume"]) == 0
+
+
+def test_a_finished_run_that_is_stopped_while_it_is_reported_is_not_resumed(
+    student_run, monkeypatch, capsys
+):
+    finished = read_summary(student_run)
+    monkeypatch.setattr("svdistill.training.distill", lambda *_: finished)
+    shown = sys.modules["svdistill.cli.main"]
+    monkeypatch.setattr(shown, "_show_gain", lambda _: signal.raise_signal(signal.SIGTERM))
+    assert main(["distill", "--teacher", "teacher", "--output", str(student_run)]) == 143
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == "svdistill: stopped by SIGTERM; the run is finished"
 
 
 def test_a_command_that_does_not_train_is_terminated_with_a_line(monkeypatch, capsys):

@@ -13,10 +13,10 @@ from svdistill.distillation.distiller import Distiller
 from svdistill.losses import SVDLoss
 from svdistill.networks import build_network
 from svdistill.runs import load_student
-from svdistill.runs.directory import read_records
+from svdistill.runs.records import read_records
 from svdistill.runs.weights import read_card, weights_file
 from svdistill.training import cache_knowledge, distill, train
-from svdistill.training.setup import derive_seed
+from svdistill.training.reproducibility import derive_seed
 from svdistill.training.step import TaskStep, TransferStep
 from tiny_runs import (
     KillAfter,

@@ -16,6 +16,7 @@ from jsonargparse import Namespace
 from svdistill.cli.parsers import build_parser, explain, require_usable, spell
 from svdistill.cli.processes import (
     TOGETHER,
+    finished_run,
     is_speaker,
     lasting_output,
     leave,
@@ -113,9 +114,10 @@ class _Commands:
 
         keep_freed_memory()
         summary = distill(DistillConfig(**_fields(options)), BarReporter())
-        _print_summary(summary)
-        if is_speaker():
-            _show_gain(summary.directory)
+        with finished_run():
+            _print_summary(summary)
+            if is_speaker():
+                _show_gain(summary.directory)
 
     @staticmethod
     def cache(options: Namespace) -> None:
@@ -236,9 +238,9 @@ def _print_store(store: Any) -> None:
 
 def _trouble(error: Exception) -> str | None:
     """What the machine lacks, or which file cannot be used, if that is what an error says."""
-    from svdistill.training import explain_trouble
+    from svdistill.training import as_machine_error
 
-    trouble = explain_trouble(error)
+    trouble = as_machine_error(error)
     if trouble is None and isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: expected a file that can be used, got {error.strerror}; check it"
     return None if trouble is None else str(trouble)

@@ -176,12 +176,27 @@ def left(interrupt: KeyboardInterrupt, arguments: Sequence[str]) -> tuple[str, i
     said = str(interrupt) or "interrupted"
     status = interrupt.status if isinstance(interrupt, Stopped) else 128 + signal.SIGINT
     command = arguments[0] if arguments else ""
-    if command in RESUMABLE:
+    if FINISHED in getattr(interrupt, "__notes__", ()):
+        said += f"; {FINISHED}"
+    elif command in RESUMABLE:
         words = [word for word in arguments if word.partition("=")[0] != "--resume"]
         said += f"; go on with: {shlex.join(['svdistill', *words, '--resume'])}"
     elif command == "reproduce":
         said += "; what was finished is saved, the same command goes on"
     return said, status
+
+
+FINISHED: Final = "the run is finished"
+
+
+@contextmanager
+def finished_run() -> Iterator[None]:
+    """Mark an interrupt within the block: the run is finished, and cannot be resumed."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note(FINISHED)
+        raise
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:

@@ -2,14 +2,18 @@
 
 from svdistill.config.bench import BenchConfig, require_read
 from svdistill.config.cache import CacheConfig
-from svdistill.config.training import OBJECT, PRETRAINED, DistillConfig, TrainConfig
+from svdistill.config.data import OBJECT, DataConfig
+from svdistill.config.teacher import TeacherConfig
+from svdistill.config.training import PRETRAINED, DistillConfig, TrainConfig
 
 __all__ = [
     "OBJECT",
     "PRETRAINED",
     "BenchConfig",
     "CacheConfig",
+    "DataConfig",
     "DistillConfig",
+    "TeacherConfig",
     "TrainConfig",
     "require_read",
 ]

@@ -1,8 +1,9 @@
 """A run directory: its configuration, records, checkpoints, weights and summary."""
 
-from svdistill.runs.checkpoint import Checkpoint, Place
-from svdistill.runs.directory import (
-    RunDirectory,
+from svdistill.runs.checkpoint import Checkpoint, TrainingPosition
+from svdistill.runs.directory import RunDirectory
+from svdistill.runs.records import (
+    EpochRecord,
     RunSummary,
     environment,
     read_environment,
@@ -10,8 +11,7 @@ from svdistill.runs.directory import (
     read_summary,
     skipped_steps,
 )
-from svdistill.runs.records import EpochRecord
-from svdistill.runs.stored_config import MAY_DIFFER, stored_values
+from svdistill.runs.stored_config import MAY_DIFFER, read_config, stored_values
 from svdistill.runs.weights import (
     WeightsCard,
     build_as_on_card,
@@ -29,9 +29,9 @@ __all__ = [
     "MAY_DIFFER",
     "Checkpoint",
     "EpochRecord",
-    "Place",
     "RunDirectory",
     "RunSummary",
+    "TrainingPosition",
     "WeightsCard",
     "build_as_on_card",
     "environment",
@@ -40,6 +40,7 @@ __all__ = [
     "load_weights",
     "network_digest",
     "read_card",
+    "read_config",
     "read_environment",
     "read_records",
     "read_summary",

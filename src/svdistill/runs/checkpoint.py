@@ -1,7 +1,7 @@
-"""All that is needed to go on where a run was, in one file that knows whether it is whole.
+"""Checkpoints of a run: one file each, with a checksum.
 
-A checkpoint is what `torch.save` writes, then a SHA-256 of that: any change shows. The last two are
-kept, so that one is always left.
+A file is what `torch.save` writes, followed by its SHA-256. The last two are kept, so that one of
+them is always whole.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import io
 import os
 import pickle
 import warnings
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -26,17 +26,17 @@ TRAILER_BYTES: Final = len(MARK) + hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True)
-class Place:
+class TrainingPosition:
     """How far a run has come.
 
     Attributes:
         stage: index of the stage it is in.
-        epoch: whole epochs of that stage.
-        total: whole epochs of all stages.
+        epoch: finished epochs of that stage.
+        total: finished epochs of all stages.
         best_epoch: the best of them, counted from 0 over all stages; -1 before the first.
-        best_score: its accuracy on the split that chooses.
+        best_score: its accuracy on the split that chooses the best epoch.
         best_accuracy: its accuracy on the test split.
-        last_accuracy: accuracy on the test split after the last whole epoch.
+        last_accuracy: accuracy on the test split after the last finished epoch.
         seconds: spent so far.
     """
 
@@ -49,26 +49,40 @@ class Place:
     last_accuracy: float = 0.0
     seconds: float = 0.0
 
+    def next_epoch(self, test_accuracy: float, seconds: float) -> TrainingPosition:
+        """The position after one more epoch, which took some seconds."""
+        return replace(
+            self,
+            epoch=self.epoch + 1,
+            total=self.total + 1,
+            last_accuracy=test_accuracy,
+            seconds=self.seconds + seconds,
+        )
+
+    def next_stage(self) -> TrainingPosition:
+        """The position before the first epoch of the next stage."""
+        return replace(self, stage=self.stage + 1, epoch=0)
+
 
 class Checkpoint(NamedTuple):
-    """Where a run was, and the state of all that has any.
+    """Position and states of a run.
 
     Attributes:
-        place: whole epochs.
+        position: in finished epochs.
         states: state dictionaries of network, optimizer and so on.
-        begun: what `BegunEpoch.state_dict` says of an epoch that has begun; None between epochs.
+        epoch_state: `EpochState.state_dict()` within an epoch; None between two.
     """
 
-    place: Place
+    position: TrainingPosition
     states: dict[str, dict[str, Any]]
-    begun: dict[str, Any] | None = None
+    epoch_state: dict[str, Any] | None = None
 
 
 class Checkpoints:
     """The last two checkpoints of a run.
 
     Args:
-        folder: where they lie.
+        folder: the run directory.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -77,9 +91,9 @@ class Checkpoints:
         self._damaged = False
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write one more; what was the newest becomes the previous one, unless it is damaged.
+        """Write a new checkpoint, and keep the newest as the previous one unless it is damaged.
 
-        Of several processes the main one writes.
+        Only the main process writes.
         """
         if not is_main():
             return
@@ -88,10 +102,10 @@ class Checkpoints:
         self._damaged = False
 
     def load(self, device: torch.device) -> Checkpoint | None:
-        """The newest that is whole, with a warning if that is the previous one; None without any.
+        """Load the newest, or with a warning the previous one if it is damaged; None without any.
 
         Raises:
-            RunError: none of them is whole.
+            RunError: both are damaged.
         """
         if not self.any():
             return None
@@ -111,7 +125,7 @@ class Checkpoints:
             return checkpoint
 
     def any(self) -> bool:
-        """Whether there is one, whole or not."""
+        """Whether there is one, damaged or not."""
         return self.newest.exists() or self.previous.exists()
 
     def remove(self) -> None:
@@ -124,14 +138,14 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, keep: Path | None = N
     """Write a checkpoint and its checksum, atomically.
 
     Args:
-        path: the file to be.
-        checkpoint: what it holds.
-        keep: where to move the file that was there before.
+        path: the file.
+        checkpoint: its content.
+        keep: where to move an earlier file of that name.
     """
-    content = {**checkpoint._asdict(), "place": asdict(checkpoint.place)}
+    content = {**checkpoint._asdict(), "position": asdict(checkpoint.position)}
 
     def write(temporary: Path) -> None:
-        # Through Python's file: of a full disk it says so, where torch's own says nothing useful.
+        # Python's file reports a full disk, torch's own writer does not.
         with temporary.open("wb+") as file:
             torch.save(content, file)
             file.seek(0)
@@ -143,18 +157,19 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, keep: Path | None = N
 
 
 def load_checkpoint(path: Path, device: torch.device) -> Checkpoint:
-    """Read a checkpoint; nothing in it is executed (`weights_only=True`).
+    """Read a checkpoint, without executing code in it (`weights_only=True`).
 
     Raises:
         RunError: it is damaged, or not a checkpoint of svdistill.
     """
-    # Of several processes on CPUs each is told to be on "cpu:0", where torch loads nothing.
+    # Several processes on CPUs have the device "cpu:0", to which torch cannot load.
     location = torch.device("cpu") if device.type == "cpu" else device
     try:
         content = torch.load(_whole(path), map_location=location, weights_only=True)
-        known = content["place"]
-        place = Place(**{field.name: known[field.name] for field in fields(Place)})
-        return Checkpoint(place, content["states"], content["begun"])
+        known = content["position"]
+        names = [field.name for field in fields(TrainingPosition)]
+        position = TrainingPosition(**{name: known[name] for name in names})
+        return Checkpoint(position, content["states"], content["epoch_state"])
     except (
         OSError,
         EOFError,
@@ -173,14 +188,14 @@ def load_checkpoint(path: Path, device: torch.device) -> Checkpoint:
 
 
 def _whole(path: Path) -> io.BytesIO:
-    """What a file holds before its checksum, which is compared."""
+    """The content of a file before its checksum, which is verified."""
     require_no_device(path)
     content = path.read_bytes()
     trailer = content[-TRAILER_BYTES:]
     if not trailer.startswith(MARK):
-        raise ValueError("a file that was cut short, or is of an earlier version")
+        raise ValueError("a file that is cut short, or is of an earlier version")
     file = io.BytesIO(content)
     file.truncate(len(content) - TRAILER_BYTES)
     if hashlib.sha256(file.getbuffer()).digest() != trailer[len(MARK) :]:
-        raise ValueError("other bytes than were written: its checksum is wrong")
+        raise ValueError("its checksum is wrong")
     return file

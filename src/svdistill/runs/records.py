@@ -1,22 +1,41 @@
-"""What is recorded of an epoch."""
+"""What a run records: its epochs, its summary and its environment."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import json
+import platform
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from svdistill.common import Finite, RunError, from_plain, read_plain, read_text
+from svdistill.parallel import size
+
+# Values in environment.json.
+Fact = str | float | int | bool | None
+Facts = dict[str, Fact | dict[str, Fact]]
+
+PACKAGES: Final = ("svdistill", "torch", "numpy", "accelerate", "datasets", "safetensors")
 
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One line of metrics.jsonl.
+    """One line of metrics.jsonl; None for what a stage does not compute or a split that is absent.
 
-    Losses are means over images, norms are means over steps, where a step that does not measure
-    counts with the norms last measured. Accuracies are percentages. Images
-    without a label count in the transfer loss alone. `svd_missed` is the share of the SVDs by
-    subspace iteration that fell short of its bound; `svd_close` that of the SVDs with a gradient in
-    which values lay so close to each other, or to zero, that it was damped. `loading_seconds` is
-    how long the device that trains waited for images. `skipped_steps` counts those whose gradients
-    overflowed in fp16, so that its scaler left the weights as they were; their norms count in no
-    mean. What a stage does not compute, or a split that is not there, is None.
+    Losses are means over images, norms means over steps; a step that does not measure norms counts
+    with the last ones measured. Accuracies are percentages. Images without a label count in the
+    transfer loss alone.
+
+    Attributes:
+        svd_missed: share of SVDs by subspace iteration that did not reach its bound.
+        svd_close: share of differentiated SVDs with singular values so close to each other, or to
+            zero, that the gradient was damped.
+        loading_seconds: time that the training device waited for images.
+        skipped_steps: steps whose gradients overflowed in fp16 and changed no weights; their norms
+            count in no mean.
     """
 
     stage: str
@@ -39,9 +58,117 @@ class EpochRecord:
     skipped_steps: int = 0
 
     def numbers(self) -> dict[str, float]:
-        """What a tracker draws over the epochs."""
+        """The numbers to log."""
         return {
             name: value
             for name, value in asdict(self).items()
             if isinstance(value, (int, float)) and name != "epoch"
         }
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """Results of a finished run. Accuracies are percentages on the test split.
+
+    Attributes:
+        directory: the run directory.
+        kind: `train` or `distill`.
+        network, width: of the trained network.
+        loss: name of the transfer loss; None for `train`.
+        seed: of the run.
+        last_accuracy: after the last epoch.
+        best_accuracy: after the best epoch, as chosen on the split named by `best_by`.
+        best_epoch: counted from 0, over all stages.
+        best_by: `dev` or `test`; the best by `test` is optimistic.
+        teacher_accuracy: the teacher's on the same images.
+        parameters, flops: of the network, the FLOPs (2 x multiply-adds) for one image.
+        epochs: over all stages.
+        seconds: spent in training and evaluation, over all resumptions.
+        num_classes, image_size: of the data, the latter in pixels.
+        skipped_steps: those whose gradients overflowed in fp16.
+    """
+
+    directory: str
+    kind: str
+    network: str
+    width: Finite
+    loss: str | None
+    seed: int
+    last_accuracy: float
+    best_accuracy: float
+    best_epoch: int
+    best_by: str
+    teacher_accuracy: float | None
+    parameters: int
+    flops: int
+    epochs: int
+    seconds: Finite
+    num_classes: int
+    image_size: int
+    skipped_steps: int = 0
+
+
+def read_environment(file: Path) -> dict[str, Any]:
+    """Read machine, versions and threads of a run.
+
+    Raises:
+        RunError: it is missing, damaged, or holds something else.
+    """
+    return read_plain(
+        file,
+        Facts,
+        expected="the environment of a run",
+        remedy="check that the path is a run directory",
+    )
+
+
+def read_summary(path: str | Path) -> RunSummary:
+    """Read the summary of a finished run.
+
+    Args:
+        path: a run directory, which may have been moved.
+
+    Raises:
+        RunError: there is none, or it is damaged.
+    """
+    file = Path(path) / "summary.json"
+    summary = read_plain(file, RunSummary, expected="the summary of a run", remedy="run it again")
+    return replace(summary, directory=str(path))
+
+
+def read_records(path: str | Path) -> list[EpochRecord]:
+    """Read the epochs of a run.
+
+    Raises:
+        RunError: there are none, or they are damaged.
+    """
+    file = Path(path) / "metrics.jsonl"
+    try:
+        lines = read_text(file).splitlines()
+        return [from_plain(EpochRecord, json.loads(line)) for line in lines]
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(
+            str(file),
+            expected="one JSON object a line, each an epoch",
+            got=f"{type(error).__name__}: {error}",
+            remedy="check that the path is a run directory",
+        ) from error
+
+
+def skipped_steps(path: str | Path) -> int:
+    """Number of a run's steps that fp16's scaler skipped."""
+    return sum(record.skipped_steps for record in read_records(path))
+
+
+def environment() -> dict[str, Any]:
+    """Machine, versions and threads of this process."""
+    cuda = torch.cuda.is_available()
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "gpu": torch.cuda.get_device_name() if cuda else None,
+        "threads": torch.get_num_threads(),
+        "processes": size(),
+        "packages": {name: version(name) for name in PACKAGES},
+    }

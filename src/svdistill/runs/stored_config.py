@@ -1,4 +1,4 @@
-"""A run's configuration as the file config.yaml, and whether a run may go on with another."""
+"""Write, read and compare the configuration of a run, config.yaml."""
 
 from __future__ import annotations
 
@@ -12,23 +12,21 @@ import yaml
 from svdistill.common import RunError, plain_fields, read_yaml
 from svdistill.config import DistillConfig, TrainConfig
 
-# What a run may be resumed with another value of.
+# Options that may change when a run is resumed.
 MAY_DIFFER: Final = (
     *("output", "device", "capture", "workers", "memory_limit_gb", "checkpoint_minutes", "resume"),
 )
 
-
-# Where the things lie whose fingerprints a run records: they may have been moved.
+# The options that locate what a fingerprint identifies. They may change if it has moved.
 PLACES: Final = {
     "data_fingerprint": ("data", "unlabelled"),
     "teacher_fingerprint": ("teacher", "teacher_weights", "knowledge"),
 }
 
-# What decides which kernels compute; another value ends equality bit for bit.
+# These decide which kernels run; bit-for-bit equality needs equal values.
 NUMERIC_PACKAGES: Final = ("svdistill", "torch", "numpy")
 
 NUMERIC_FACTS: Final = ("threads", "processes", "processor")
-
 
 RunConfig = TrainConfig | DistillConfig
 
@@ -39,10 +37,10 @@ def to_yaml(config: RunConfig) -> str:
 
 
 def stored_values(path: Path) -> dict[str, Any]:
-    """What a run's config.yaml says.
+    """Read a run's config.yaml as a dictionary.
 
     Raises:
-        RunError: it is missing or no configuration.
+        RunError: it is missing, or holds something else.
     """
     try:
         stored = read_yaml(path)
@@ -59,16 +57,30 @@ def stored_values(path: Path) -> dict[str, Any]:
     return stored
 
 
-def require_same(config: RunConfig, path: Path, moved: Collection[str] = ()) -> None:
-    """Raise `RunError` unless the YAML at the path says what the configuration says.
+def read_config(path: Path) -> RunConfig:
+    """Read a run's config.yaml. Options that an earlier version did not write have their defaults.
 
-    Where the run lies, the device, how it is used, the processes beside it, and `resume` itself may
-    differ. What an earlier version did not write was as it is by default.
+    No code is imported that it names.
+
+    Raises:
+        RunError: it is missing, or holds something else.
+    """
+    stored = stored_values(path)
+    config = (DistillConfig if "loss" in stored else TrainConfig)(output="")
+    for name in (field.name for field in dataclasses.fields(config) if field.name in stored):
+        setattr(config, name, stored[name])  # `__post_init__` would import the user's own loss
+    return config
+
+
+def require_same(config: RunConfig, path: Path, moved: Collection[str] = ()) -> None:
+    """Raise `RunError` unless a configuration equals a stored one, but for `MAY_DIFFER`.
+
+    Options that an earlier version did not write have their defaults.
 
     Args:
-        config: what is asked for.
+        config: of the resumed run.
         path: of the run's config.yaml.
-        moved: further options that may differ, since a fingerprint tells what they stand for.
+        moved: more options that may differ, since a fingerprint identifies what they locate.
     """
     stored = {**dataclasses.asdict(type(config)(output="")), **stored_values(path)}
     asked = dataclasses.asdict(config)
@@ -85,13 +97,13 @@ def require_same(config: RunConfig, path: Path, moved: Collection[str] = ()) -> 
 def require_contents(
     config: RunConfig, run: Path, recorded: Mapping[str, Any], contents: Mapping[str, str]
 ) -> None:
-    """Raise `RunError` where a run to resume was started with other images or another teacher.
+    """Raise `RunError` if a run was started with other images or another teacher.
 
     Args:
-        config: what is asked for.
+        config: of the resumed run.
         run: the run directory.
-        recorded: its environment, with the fingerprints that the run has recorded.
-        contents: fingerprints by the names in `PLACES`, of what is there now.
+        recorded: its environment, with fingerprints.
+        contents: fingerprints of the present images and teacher, by their names in `PLACES`.
     """
     for name, now in contents.items():
         if name in recorded and recorded[name] != now:
@@ -107,7 +119,7 @@ def require_contents(
 
 
 def moved_places(config: RunConfig, path: Path) -> dict[str, str]:
-    """What lies elsewhere than the YAML at the path says: names of options, and both places."""
+    """Options that locate images or teacher and differ from the stored ones, with both values."""
     stored = stored_values(path)
     return {
         name: f"{getattr(config, name)!r} instead of {stored[name]!r}"
@@ -119,12 +131,12 @@ def moved_places(config: RunConfig, path: Path) -> dict[str, str]:
 def numeric_differences(
     before: Mapping[str, Any], now: Mapping[str, Any], devices: tuple[str, str]
 ) -> str:
-    """What differs between two environments and ends equality bit for bit; empty for nothing.
+    """The differences between two environments that end bit-for-bit equality; empty for none.
 
     Args:
-        before: the environment that a run was started in, as `environment` describes it.
-        now: the one that it goes on in.
-        devices: `device` of the run's configuration before, and now.
+        before: the environment at the start of a run.
+        now: the environment at its resumption.
+        devices: the configured `device` at both times.
 
     Example:
         >>> one = {"threads": 1, "packages": {"torch": "2.6.0"}, "gpu": None}
@@ -141,7 +153,7 @@ def numeric_differences(
 
 
 def numeric_text(now: Mapping[str, Any], device: str) -> str:
-    """What decides a run's numbers beside its options, as one line."""
+    """The environment that a run's numbers depend on, as one line."""
     return ", ".join(f"{name} {value}" for name, value in _numeric_facts(now, device).items())
 
 

@@ -1,4 +1,4 @@
-"""Weights as safetensors files that say which network they are of."""
+"""Weights as safetensors files, with a card that describes their network."""
 
 from __future__ import annotations
 
@@ -38,9 +38,8 @@ from svdistill.parallel import is_main, is_sharded
 
 METADATA_KEY = "svdistill"
 
-# A card may claim anything; no network comes near these.
+# Limits for cards of untrusted files.
 MOST_WIDTH: Final = 64.0
-
 MOST_SIDE: Final = 1 << 14
 
 CHANNELS: Final = Meta(min_length=3, max_length=3)
@@ -48,17 +47,17 @@ CHANNELS: Final = Meta(min_length=3, max_length=3)
 
 @dataclass(frozen=True)
 class WeightsCard:
-    """What must be known to use a weights file: kept in its header, as JSON.
+    """Describes the network of a weights file; JSON in the file's header.
 
     Attributes:
         network: a name that `build_network` knows, or `object`.
         width: factor on its channels.
         class_names: in the order of the logits.
-        mean, std: of the channels, in 0 to 1, with which images are normalised.
-        image_size: side of the images it was trained on, in pixels.
-        sha256: of all this and of the weights, filled in when they are saved; empty in files of
-            earlier versions, whose weights are not checked.
-        config: of one of transformers' networks, as `config_text` writes it; empty of others.
+        mean, std: of the channels, in 0 to 1, that normalise images.
+        image_size: side of its training images in pixels.
+        sha256: of card and weights, set by `save_weights`; empty in files of earlier versions,
+            whose weights are not verified.
+        config: of a transformers network, as `config_text` writes it; otherwise empty.
     """
 
     network: str
@@ -72,7 +71,7 @@ class WeightsCard:
 
 
 def read_card(path: Path) -> WeightsCard | None:
-    """The card of a weights file, or None where another tool wrote it.
+    """Read the card of a weights file; None if another tool wrote the file.
 
     Raises:
         RunError: the file is missing or damaged.
@@ -82,7 +81,7 @@ def read_card(path: Path) -> WeightsCard | None:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(METADATA_KEY)
     except (OSError, SafetensorError) as error:
-        raise unreadable(path, error) from error
+        raise _unreadable(path, error) from error
     if text is None:
         return None
     try:
@@ -96,14 +95,13 @@ def read_card(path: Path) -> WeightsCard | None:
         ) from error
 
 
-def header(card: WeightsCard) -> dict[str, Any]:
-    """A card as it is written: as earlier versions did, where it says no more than theirs."""
+def _header(card: WeightsCard) -> dict[str, Any]:
+    """A card as it is written. Without `config`, digests equal those of earlier versions."""
     fields = asdict(card)
     return fields if card.config else {name: fields[name] for name in fields if name != "config"}
 
 
-def unreadable(path: Path, error: Exception) -> RunError:
-    """The error of a weights file that cannot be read."""
+def _unreadable(path: Path, error: Exception) -> RunError:
     return RunError(
         str(path),
         expected="a .safetensors file",
@@ -113,10 +111,9 @@ def unreadable(path: Path, error: Exception) -> RunError:
 
 
 def save_weights(path: Path, network: nn.Module, card: WeightsCard) -> None:
-    """Write a network's weights and card as safetensors, atomically.
+    """Write a network's weights and card as safetensors, atomically, in the main process.
 
-    Weights that two modules share are written under both names. Of several processes the main one
-    writes.
+    Weights that two modules share are written under both names.
     """
     if not is_main():
         return
@@ -124,32 +121,31 @@ def save_weights(path: Path, network: nn.Module, card: WeightsCard) -> None:
     if card.network.startswith("hf:"):
         card = replace(card, config=config_text(network))
     card = replace(card, sha256=_digest(card, tensors))
-    metadata = {METADATA_KEY: json.dumps(header(card))}
+    metadata = {METADATA_KEY: json.dumps(_header(card))}
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
 def weights_file(path: Path) -> Path:
-    """The weights that a path means: a run directory's student, or the file itself."""
+    """The weights file of a run directory, or the path itself."""
     return path / "student.safetensors" if path.is_dir() else path
 
 
 def load_student(path: str | Path, network: nn.Module | None = None) -> nn.Module:
     """Load a network that a run has trained, in eval mode.
 
-    Nothing is downloaded, and no code but this library's and, for their networks, timm's,
-    torchvision's and transformers' is run, whatever the file says.
+    Nothing is downloaded, and no code of the user's is imported, whatever the file says.
 
     Args:
         path: a run directory (its last epoch), or a `.safetensors` file that a run wrote, such as
             `student-best.safetensors`.
-        network: to be filled, where the run was given a Python object, or `module:attr`; built as
-            it was for the run.
+        network: to fill, built as for the run; needed if the run was given a Python object or
+            `module:attr`.
 
     Returns:
         The network, on the CPU unless it was given.
 
     Raises:
-        RunError: the file is missing, damaged, of another network, or says nothing of its own.
+        RunError: the file is missing, damaged, of another network, or does not say of which.
         ArgumentError: the package that builds its network is missing.
     """
     file = weights_file(Path(path))
@@ -169,12 +165,12 @@ def load_student(path: str | Path, network: nn.Module | None = None) -> nn.Modul
 
 
 def is_own_code(card: WeightsCard) -> bool:
-    """Whether a card is of a network of the user's own, which no file makes us import."""
+    """Whether a card describes a network of the user's own code, which is never imported."""
     return not is_zoo(card.network) and card.network not in network_names()
 
 
 def build_as_on_card(card: WeightsCard, file: Path) -> nn.Module:
-    """Build the network that a card describes, freshly initialised.
+    """Build the network that a card describes, with random weights.
 
     Raises:
         RunError: it is of the user's own code.
@@ -199,9 +195,9 @@ def _build(card: WeightsCard) -> nn.Module:
 
 
 def _require_to_hold(card: WeightsCard, file: Path) -> None:
-    """Raise unless a card's network, built without memory, takes no more than its file.
+    """Raise if a card describes a network that is larger than its file.
 
-    Of timm's and torchvision's networks a card says the name alone, not the size.
+    A card cannot make timm's and torchvision's networks larger.
     """
     if is_zoo(card.network) and not card.network.startswith("hf:"):
         return
@@ -210,11 +206,11 @@ def _require_to_hold(card: WeightsCard, file: Path) -> None:
             parameters = list(_build(card).parameters())
     except SVDistillError:
         raise
-    except Exception as error:  # transformers raises whatever a configuration makes it stumble over
+    except Exception as error:  # transformers may raise anything
         got = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     else:
         size = sum(parameter.numel() * parameter.element_size() for parameter in parameters)
-        held = 4 * weights_file(file).stat().st_size  # its numbers may have been kept in a byte
+        held = 4 * weights_file(file).stat().st_size  # of at least one byte for each number
         if size <= held:
             return
         got = f"one of {size:,} bytes"
@@ -227,15 +223,15 @@ def _require_to_hold(card: WeightsCard, file: Path) -> None:
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
-    """Fill a network from a safetensors file; every name and shape must agree.
+    """Fill a network from a safetensors file of the same names and shapes.
 
     Raises:
-        RunError: the file is missing or damaged, or is of another network.
+        RunError: the file is missing or damaged, or belongs to another network.
     """
     tensors = read_tensors(path)
     try:
         if is_of_transformers(network) and tensors.keys() != network.state_dict().keys():
-            # Its versions differ in their names.
+            # The versions of transformers differ in names.
             differing = fill(network, tensors)
             if differing:
                 raise RuntimeError(f"other shapes: {', '.join(differing[:3])}")
@@ -251,7 +247,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file; those that a run wrote are checked.
+    """Read all tensors of a safetensors file, and verify the checksum of a run's.
 
     Raises:
         RunError: the file is missing or damaged.
@@ -262,7 +258,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if card is not None and card.sha256 not in ("", _digest(card, tensors)):
             raise SafetensorError("its checksum is wrong")
     except (OSError, SafetensorError) as error:
-        raise unreadable(path, error) from error
+        raise _unreadable(path, error) from error
     return tensors
 
 
@@ -278,8 +274,8 @@ def network_digest(network: nn.Module) -> str:
 
 
 def _digest(card: WeightsCard, tensors: Mapping[str, Tensor]) -> str:
-    """A checksum, since safetensors have none: a flipped bit would load as another weight."""
-    digest = hashlib.sha256(json.dumps(header(replace(card, sha256=""))).encode())
+    """A checksum, which safetensors files lack."""
+    digest = hashlib.sha256(json.dumps(_header(replace(card, sha256=""))).encode())
     for name in sorted(tensors):
         tensor = tensors[name].cpu()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -288,7 +284,7 @@ def _digest(card: WeightsCard, tensors: Mapping[str, Tensor]) -> str:
 
 
 def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors, none of which shares memory with another: safetensors refuses that."""
+    """Copy tensors that share memory, which safetensors refuses."""
     seen: set[int] = set()
     separate: dict[str, Tensor] = {}
     for name, tensor in tensors.items():

@@ -2,44 +2,41 @@
 
 from svdistill.training.before_after import BeforeAfter, NetworkFigures, read_before_after
 from svdistill.training.cache import cache_knowledge
-from svdistill.training.epoch import BegunEpoch
 from svdistill.training.evaluation import (
-    EvaluationImages,
     evaluate,
     load_test_images,
     own_network,
     require_card,
 )
 from svdistill.training.images import load_data
-from svdistill.training.metrics import Evaluation
+from svdistill.training.metrics import Evaluation, EvaluationImages
 from svdistill.training.progress import BarReporter
+from svdistill.training.reproducibility import derive_seed
 from svdistill.training.run import distill, train
 from svdistill.training.setup import (
     build_losses,
     choose_device,
-    derive_seed,
     place_network,
     whole_loss,
 )
-from svdistill.training.stages import NO_TAPS, own_taps, paired_taps, tap_paths, taps_of_store
-from svdistill.training.stopping import explain_trouble
+from svdistill.training.stopping import as_machine_error
+from svdistill.training.taps import NO_TAPS, own_taps, paired_taps, tap_paths, taps_of_store
 from svdistill.training.teacher import fill_network, load_teacher
 
 __all__ = [
     "NO_TAPS",
     "BarReporter",
     "BeforeAfter",
-    "BegunEpoch",
     "Evaluation",
     "EvaluationImages",
     "NetworkFigures",
+    "as_machine_error",
     "build_losses",
     "cache_knowledge",
     "choose_device",
     "derive_seed",
     "distill",
     "evaluate",
-    "explain_trouble",
     "fill_network",
     "load_data",
     "load_teacher",

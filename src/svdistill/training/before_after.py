@@ -1,4 +1,4 @@
-"""What a distillation has come to: teacher, student before, student after, side by side."""
+"""Accuracy and cost of a teacher, and of its student before and after distillation."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ LATENCY_ROUNDS: Final = 20
 
 @dataclass(frozen=True)
 class NetworkFigures:
-    """How good a network is, and what it costs.
+    """Accuracy and cost of a network.
 
     Attributes:
         accuracy: percentage of the test images.
         parameters, flops: the FLOPs (2 x multiply-adds) for one image.
         bytes: of its weights and buffers.
-        milliseconds: for one image on the CPU, the median of some passes.
+        milliseconds: median latency for one image on the CPU.
     """
 
     accuracy: float
@@ -38,13 +38,13 @@ class NetworkFigures:
 
 @dataclass(frozen=True)
 class BeforeAfter:
-    """A distillation's networks on the same test images and the same machine.
+    """A distillation's networks, on the same test images and machine.
 
     Attributes:
         test_images: their number.
-        threads: that torch used for the times.
-        teacher: None where the student learnt from a knowledge store.
-        before, after: the student as it was given, and as it was trained.
+        threads: torch's threads during the timing.
+        teacher: None for a knowledge store.
+        before, after: the student before and after training.
     """
 
     test_images: int
@@ -54,7 +54,7 @@ class BeforeAfter:
     after: NetworkFigures
 
     def rows(self) -> dict[str, NetworkFigures]:
-        """The networks that there are, by the names that tables give them."""
+        """The networks by their names in tables."""
         named = {
             "teacher": self.teacher,
             "student before": self.before,
@@ -65,7 +65,7 @@ class BeforeAfter:
 
 @dataclass(frozen=True)
 class Accuracies:
-    """Percentages of the same test images; the teacher's is None where there is none."""
+    """Percentages of the same test images; None for a teacher that is absent."""
 
     test_images: int
     teacher: float | None
@@ -79,32 +79,33 @@ def measure_before_after(
     image_shape: Sequence[int],
     accuracies: Accuracies,
 ) -> BeforeAfter:
-    """Count and time a teacher and its student, in turn on the CPU.
+    """Count and time a teacher and its student on the CPU, interleaved.
 
     Args:
-        teacher: on any device; it and the student are left as they are.
-        student: likewise.
+        teacher: on any device; not changed.
+        student: on any device; not changed.
         image_shape: of one image, ``(3, H, W)``.
-        accuracies: what was measured of them.
+        accuracies: of both.
     """
     networks = [network for network in (teacher, student) if network is not None]
-    figures = [_costs(network, image_shape) for network in networks]
     image = torch.randn(1, *image_shape).contiguous(memory_format=torch.channels_last)
+    costs = [_costs(network, image_shape) for network in networks]
     with torch.inference_mode():
-        cases = [Case("", partial(_on_cpu(network), image)) for network in networks]
+        copies = [copy.deepcopy(network).cpu().eval() for network in networks]
+        cases = [Case("", partial(network, image)) for network in copies]
         times = [1e3 * timed.median for timed in interleave(cases, LATENCY_ROUNDS)]
-    costs = [
-        partial(NetworkFigures, parameters=parameters, flops=flops, bytes=size, milliseconds=time)
-        for (parameters, flops, size), time in zip(figures, times, strict=True)
-    ]
+
+    def figures(number: int, accuracy: float) -> NetworkFigures:
+        return NetworkFigures(accuracy, *costs[number], times[number])
+
     return BeforeAfter(
         test_images=accuracies.test_images,
         threads=torch.get_num_threads(),
         teacher=None
-        if accuracies.teacher is None or teacher is None
-        else costs[0](accuracies.teacher),
-        before=costs[-1](accuracies.before),
-        after=costs[-1](accuracies.after),
+        if teacher is None or accuracies.teacher is None
+        else figures(0, accuracies.teacher),
+        before=figures(-1, accuracies.before),
+        after=figures(-1, accuracies.after),
     )
 
 
@@ -114,7 +115,7 @@ def write_before_after(path: Path, measured: BeforeAfter) -> None:
 
 
 def read_before_after(path: str | Path) -> BeforeAfter | None:
-    """What a finished run has come to, or None where it does not say.
+    """Read the figures of a finished run; None if it has none.
 
     Args:
         path: a run directory.
@@ -138,7 +139,3 @@ def _costs(network: nn.Module, image_shape: Sequence[int]) -> tuple[int, int, in
     profile = profile_network(network, image_shape)
     size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     return profile.parameters, profile.flops, size
-
-
-def _on_cpu(network: nn.Module) -> nn.Module:
-    return copy.deepcopy(network).cpu().eval()

@@ -1,48 +1,46 @@
 """A training step recorded as a CUDA graph and replayed.
 
-The step of a small network is some hundreds of kernels, which take longer to start one by one than
-to run.
+A step of a small network launches hundreds of kernels, and launching them takes longer than running
+them.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from svdistill.linalg import Convergence, rehearsal
-from svdistill.losses import Knowledge
-from svdistill.parallel import BatchPart
 from svdistill.training.metrics import StepResult
-from svdistill.training.step import Step
+from svdistill.training.step import Step, TrainingBatch, WrappedStep
 
 Outputs = TypeVar("Outputs")
 
 
 class Recorder(Protocol):
-    """How work is recorded. What it reads and writes must stay in the same memory."""
+    """Records work, whose inputs and outputs must stay in the same memory."""
 
     def warm_up(self, work: Callable[[], Outputs]) -> Outputs:
-        """Do the work now, where it will be recorded."""
+        """Execute the work under the conditions of a recording."""
 
     def record(self, work: Callable[[], Outputs]) -> Callable[[], Outputs]:
-        """Record the work without doing it.
+        """Record the work without executing it.
 
         Returns:
-            A function that does it, and returns the same tensors each time.
+            A function that executes it and returns the same tensors each time.
         """
 
 
 class CUDARecorder:
-    """Records CUDA graphs, each with memory of its own.
+    """Records CUDA graphs, each with a memory pool of its own.
 
-    Random numbers go on from replay to replay, and `torch.manual_seed` between replays is obeyed:
-    `torch.cuda.graph` gives the default generator's state to each replay anew.
+    Random numbers continue from replay to replay, and `torch.manual_seed` takes effect between
+    replays: `torch.cuda.graph` passes the default generator's state to each replay.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -50,10 +48,10 @@ class CUDARecorder:
         self.stream = torch.cuda.Stream(device)
 
     def warm_up(self, work: Callable[[], Outputs]) -> Outputs:
-        """Do the work on the stream that is recorded later."""
+        """Execute the work on the stream that is recorded later."""
         here = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(here)
-        # The kernels to be recorded: a library that first wakes up while recording would spoil it.
+        # A library must not initialise itself during a recording.
         with torch.cuda.stream(self.stream), rehearsal():
             outputs = work()
         here.wait_stream(self.stream)
@@ -66,8 +64,8 @@ class CUDARecorder:
         graph = torch.cuda.CUDAGraph()
         own: Exception | None = None
         try:
-            # The outer context returns to the caller's stream also where recording fails. Threads
-            # that load images may pin memory meanwhile, which "thread_local" lets them do.
+            # The outer context restores the caller's stream if recording fails. "thread_local" lets
+            # threads that load images pin memory meanwhile.
             with (
                 torch.cuda.stream(self.stream),
                 torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"),
@@ -78,7 +76,7 @@ class CUDARecorder:
                     own = error
                     raise
         except Exception as error:
-            # A recording that failed leaves the generator waiting for its end.
+            # After a failed recording the generator still waits for its end.
             generator.graphsafe_set_state(before)
             # Ending the recording fails too, with an error that hides the cause.
             raise (own or error) from None
@@ -90,28 +88,24 @@ class CUDARecorder:
         return replay
 
 
-WARM_UP: Final = 3  # steps of a kind before it is recorded: libraries choose and allocate in them
-
+# Steps of each kind before it is recorded, in which libraries choose kernels and allocate memory.
+WARM_UP: Final = 3
 
 _Size = list[tuple[torch.Size, torch.dtype]]  # of all tensors of a batch
 
 
 class _Inputs:
-    """Where a recorded step finds its batch: always in the same memory."""
+    """A batch in memory that stays the same from replay to replay."""
 
-    def __init__(self, images: Tensor, labels: Tensor, knowledge: Knowledge | None) -> None:
-        self.images = images.clone()
-        self.labels = labels.clone()
-        self.knowledge = None if knowledge is None else knowledge.map(torch.clone)
-        self.progress = torch.zeros((), device=images.device)
+    def __init__(self, batch: TrainingBatch) -> None:
+        knowledge = None if batch.knowledge is None else batch.knowledge.map(torch.clone)
+        self.batch = TrainingBatch(batch.images.clone(), batch.labels.clone(), knowledge)
+        self.progress = torch.zeros((), device=batch.images.device)
         self.epoch = 0.0
 
-    def fill(
-        self, images: Tensor, labels: Tensor, progress: float, knowledge: Knowledge | None
-    ) -> None:
+    def fill(self, batch: TrainingBatch, progress: float) -> None:
         """Copy in a batch of the same size."""
-        old = _tensors(self.images, self.labels, self.knowledge)
-        for kept, given in zip(old, _tensors(images, labels, knowledge), strict=True):
+        for kept, given in zip(_tensors(self.batch), _tensors(batch), strict=True):
             kept.copy_(given)
         if progress != self.epoch:
             self.progress.fill_(progress)
@@ -119,33 +113,32 @@ class _Inputs:
 
 
 class _Replay(NamedTuple):
-    """A kind of step: how to do it again, and how many matrices each time count as what."""
+    """A recorded kind of step, and the matrices it decomposes and differentiates each time."""
 
     run: Callable[[], tuple[StepResult, list[Tensor | None]]]
     decomposed: int
     differentiated: int
 
 
-class CapturedStep(Step):
-    """Another step, recorded; one graph for each of its kinds.
+class CUDAGraphStep(WrappedStep):
+    """Records a step as CUDA graphs, one for each of its kinds, and replays them.
 
-    The first three steps of a kind are ordinary ones. So is one on a batch of another size than the
-    recorded one, as an epoch's last may be. A larger batch, or two in succession of another size,
-    replace the recorded size: the first batch may be a short one. Gradients replace what `.grad`
-    held, and the result lies in memory that the next step overwrites. The optimizer's step is not
-    recorded: it is a handful of kernels, and so a schedule may change the learning rate as ever.
+    The first three steps of a kind are executed normally, and so are batches of another size than
+    the recorded one, such as an epoch's last. A larger batch, or two successive batches of another
+    size, replace the recorded size. Gradients replace `.grad`, and the next step overwrites the
+    result. The optimizer's step is not recorded, so that a schedule may change the learning rate.
 
-    A teacher's weights, hooks and modes are looked at while recording: changes after that go
-    unseen. Where a step cannot be recorded, a warning says why, and it runs as it is.
+    Changes of the teacher's weights, hooks or modes after a recording have no effect. If a step
+    cannot be recorded, a warning says why, and it is executed normally.
 
     Args:
-        step: what to record. In it nothing may wait for the device, see `linalg.may_branch`.
-        recorder: how; `CUDARecorder` but for tests.
+        step: to record. It must not synchronise with the device, see `linalg.may_branch`.
+        recorder: `CUDARecorder`, or a substitute in tests.
         watch: counts the matrices that the step decomposes and differentiates.
     """
 
     def __init__(self, step: Step, recorder: Recorder, watch: Convergence) -> None:
-        self.step = step
+        super().__init__(step)
         self.recorder = recorder
         self.watch = watch
         self._trained: list[nn.Parameter] = step.parameters()
@@ -160,57 +153,27 @@ class CapturedStep(Step):
         """What the step trains."""
         return self._trained
 
-    def train_mode(self) -> None:
-        """Put the trained network in training mode."""
-        self.step.train_mode()
-
-    def plan(self, progress: float) -> bool:
-        """Which kind the next step is of."""
-        return self.step.plan(progress)
-
-    def measure_again(self) -> None:
-        """Let nothing follow from the last gradients."""
-        self.step.measure_again()
-
-    def state_dict(self) -> dict[str, Any]:
-        """What the step carries to the next one."""
-        return self.step.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
-        self.step.load_state_dict(state)
-
-    def end_epoch(self) -> None:
-        """Called after the last step of an epoch."""
-        self.step.end_epoch()
-
     def __call__(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        progress: float | Tensor,
-        knowledge: Knowledge | None = None,
-        measure: bool | None = None,
-        part: BatchPart | None = None,
+        self, batch: TrainingBatch, progress: float | Tensor, measure: bool | None = None
     ) -> StepResult:
         """Fill the gradients, by a replay if this kind of step has been recorded."""
-        if part is not None:  # its factors are numbers, which a recording would keep
-            return self.step(images, labels, progress, knowledge, measure, part)
+        if batch.part is not None:  # its factors are numbers, which would become constants
+            return self.step(batch, progress, measure)
         epoch = float(progress)
         if measure is None:
             measure = self.plan(epoch)
-        inputs = None if self._failed else self._inputs_for(images, labels, knowledge)
+        inputs = None if self._failed else self._inputs_for(batch)
         if inputs is None:
-            return self.step(images, labels, epoch, knowledge, measure)
-        inputs.fill(images, labels, epoch, knowledge)
+            return self.step(batch, epoch, measure)
+        inputs.fill(batch, epoch)
         if measure not in self._replays and self._warmed[measure] < WARM_UP:
             self._warmed[measure] += 1
             return self.recorder.warm_up(partial(self._work, inputs, measure))[0]
         try:
             replay = self._replays.get(measure) or self._record(inputs, measure)
-        except Exception as error:  # whatever a foreign model does that cannot be recorded
+        except Exception as error:  # a model may do anything that cannot be recorded
             self._give_up(error)
-            return self.step(images, labels, epoch, knowledge, measure)
+            return self.step(batch, epoch, measure)
         result, gradients = replay.run()
         self.watch.decomposed += replay.decomposed
         self.watch.differentiated += replay.differentiated
@@ -218,29 +181,27 @@ class CapturedStep(Step):
             parameter.grad = gradient
         return result
 
-    def _inputs_for(
-        self, images: Tensor, labels: Tensor, knowledge: Knowledge | None
-    ) -> _Inputs | None:
-        """Memory for a batch of the recorded size, or of the size recorded from now on."""
-        size = [(tensor.shape, tensor.dtype) for tensor in _tensors(images, labels, knowledge)]
+    def _inputs_for(self, batch: TrainingBatch) -> _Inputs | None:
+        """Memory for a batch of the recorded size, or of the size to record from now on."""
+        size = [(tensor.shape, tensor.dtype) for tensor in _tensors(batch)]
         if self._inputs is not None and size == self._size:
             self._other_size = []
             return self._inputs
-        larger = self._inputs is None or len(images) > len(self._inputs.images)
+        larger = self._inputs is None or len(batch.images) > len(self._inputs.batch.images)
         if not larger and size != self._other_size:
             self._other_size = size
             return None
         self._size, self._other_size = size, []
-        self._inputs = _Inputs(images, labels, knowledge)
+        self._inputs = _Inputs(batch)
         self._warmed.clear()
         self._replays.clear()
         return self._inputs
 
     def _work(self, inputs: _Inputs, measure: bool) -> tuple[StepResult, list[Tensor | None]]:
-        """What is recorded. It makes new gradients, which each replay fills: it adds to none."""
+        """What is recorded. It creates new gradients, which each replay overwrites."""
         for parameter in self._trained:
             parameter.grad = None
-        result = self.step(inputs.images, inputs.labels, inputs.progress, inputs.knowledge, measure)
+        result = self.step(inputs.batch, inputs.progress, measure)
         return result, [parameter.grad for parameter in self._trained]
 
     def _record(self, inputs: _Inputs, measure: bool) -> _Replay:
@@ -266,5 +227,6 @@ class CapturedStep(Step):
         )
 
 
-def _tensors(images: Tensor, labels: Tensor, knowledge: Knowledge | None) -> list[Tensor]:
-    return [images, labels, *(() if knowledge is None else knowledge.tensors())]
+def _tensors(batch: TrainingBatch) -> list[Tensor]:
+    knowledge = () if batch.knowledge is None else batch.knowledge.tensors()
+    return [batch.images, batch.labels, *knowledge]

@@ -1,24 +1,22 @@
-"""`evaluate`: accuracy of a finished run on the images that it was made for."""
+"""`evaluate`: accuracy of a trained network on the test images of a data set."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 import numpy as np
 from torch import nn
 
 from svdistill.common import ArgumentError, DataError, RunError, SVDistillError
-from svdistill.config import OBJECT
+from svdistill.config import OBJECT, TrainConfig
 from svdistill.data import (
     ANY,
     Augmentation,
     ImageData,
-    ImageSplit,
     Opened,
     Part,
     Prepared,
@@ -34,41 +32,32 @@ from svdistill.runs import (
     WeightsCard,
     load_student,
     read_card,
-    stored_values,
+    read_config,
     weights_file,
 )
-from svdistill.training.metrics import Evaluation, evaluate_network
+from svdistill.training.metrics import Evaluation, EvaluationImages, evaluate_network
 from svdistill.training.setup import choose_device
 
-SEED: Final = 0  # of the choice of some images
-
+SEED: Final = 0  # of the choice of `count` images
 RESIDENT_BYTES: Final = 8e9
-
-
-class EvaluationImages(NamedTuple):
-    """Test images, and what normalises them as the network knows them."""
-
-    split: ImageSplit
-    augmentation: Augmentation | Prepared
 
 
 def load_test_images(
     run: str | Path, data: str | ImageData | None = None, *, count: int | None = None
 ) -> EvaluationImages:
-    """The test images that a trained network is measured on.
+    """Load the test images that a trained network is evaluated on.
 
-    Images of a data set by name come in the size of the network's training images, and in its
-    classes: of data that has more classes, those that the network knows are kept, by their names,
-    in the order of its logits.
+    Images are resized to the network's training size. Of data with more classes, those of the
+    network are kept, matched by name.
 
     Args:
         run: a run directory, or a `.safetensors` file that a run wrote.
         data: where images come from, as in `load_images`, or images of the network's classes; None
-            for the data that the run, or the run in whose directory the file lies, was trained on.
-        count: of a data set by name, at most so many, the same share of each class; None for all.
+            for the data that the run was trained on, as the file's directory says.
+        count: maximal number of images, the same share of each class; None for all.
 
     Returns:
-        The images, with labels as the network counts its classes, and their normalisation.
+        The images, with labels in the order of the network's logits, and their normalisation.
 
     Raises:
         SVDistillError: weights or data that cannot be read, or data without some of the classes.
@@ -89,10 +78,10 @@ def load_test_images(
 
 
 def require_card(run: str | Path) -> WeightsCard:
-    """What a run's weights say of themselves.
+    """The card of a run's weights.
 
     Raises:
-        RunError: nothing, or they are missing or damaged.
+        RunError: they have none, or are missing or damaged.
     """
     card = read_card(weights_file(Path(run)))
     if card is None:
@@ -117,38 +106,38 @@ def _given(card: WeightsCard, data: ImageData) -> EvaluationImages:
     return EvaluationImages(data.test, Prepared() if data.prepared else normalised)
 
 
-def _stored(run: Path) -> dict[str, Any]:
-    """The configuration of a run; a weights file is of the run whose directory it lies in."""
-    config = RunDirectory(run if run.is_dir() else run.parent).config
-    return stored_values(config) if config.exists() else {"data": OBJECT}
+def _config_of(run: Path) -> TrainConfig | None:
+    """The configuration of a run, or of the run whose directory holds a weights file."""
+    path = RunDirectory(run if run.is_dir() else run.parent).config
+    return read_config(path) if path.exists() else None
 
 
-def _chosen(stored: Mapping[str, Any]) -> Wanted:
-    """Which columns and splits a configuration chose."""
-    return Wanted(**{name: stored.get(name) or None for name in Wanted._fields})
+def _chosen(config: TrainConfig) -> Wanted:
+    """The columns and splits that a configuration chose."""
+    return Wanted(**{name: getattr(config, name) or None for name in Wanted._fields})
 
 
 def _chosen_for(run: Path, data: str) -> Wanted:
-    """What a run chose of data, if it was trained on the same."""
+    """The columns and splits that a run chose, if it was trained on the same data."""
     with contextlib.suppress(RunError):  # a damaged configuration matters to its own data only
-        stored = _stored(run)
-        return _chosen(stored) if stored["data"] == data else ANY
+        config = _config_of(run)
+        return _chosen(config) if config is not None and config.data == data else ANY
     return ANY
 
 
 def _open_own(run: Path, image_size: int) -> tuple[str, Opened]:
-    """What a run was trained on."""
-    stored = _stored(run)
-    data = stored["data"]
-    if data == OBJECT:
+    """Open the data that a run was trained on."""
+    config = _config_of(run)
+    if config is None or config.data == OBJECT:
         raise ArgumentError(
             "data",
             expected="images, since no config.yaml beside the weights names any",
             got="nothing",
             remedy="give --data, or in Python data=",
         )
+    data = config.data
     if data.startswith("hub:"):
-        # Whoever wrote config.yaml chose the name: nothing is asked of the hub for it.
+        # Nothing is fetched for a name in a file that may be untrusted.
         raise ArgumentError(
             "data",
             expected=f"consent to fetch {data}, which {run} was trained on, from the hub",
@@ -156,7 +145,7 @@ def _open_own(run: Path, image_size: int) -> tuple[str, Opened]:
             remedy=f"give --data {shlex.quote(data)} to fetch it, or in Python data=",
         )
     try:
-        return data, open_images(data, image_size, _chosen(stored))
+        return data, open_images(data, image_size, _chosen(config))
     except SVDistillError as error:
         raise DataError(
             str(run),
@@ -167,7 +156,7 @@ def _open_own(run: Path, image_size: int) -> tuple[str, Opened]:
 
 
 def _in_classes_of(card: WeightsCard, opened: Opened, source: str) -> Part:
-    """The test images of a network's classes, numbered as it numbers them."""
+    """The test images of a network's classes, with labels in the order of its logits."""
     names = opened.class_names
     missing = [name for name in card.class_names if name not in names]
     if missing:
@@ -199,12 +188,11 @@ def evaluate(
 ) -> Evaluation:
     """Accuracy of a trained network on the test split of a data set.
 
-    Images are resized and normalised as the network's own training images were.
+    Images are resized and normalised like the network's training images.
 
     Args:
         path: a run directory, or a `.safetensors` file that a run wrote.
-        data: where images come from, as in `load_images`, or images; None for the data that the run
-            was trained on. Of data with more classes those are taken that the network knows.
+        data: see `load_test_images`.
         network: see `load_student`; for runs that were given a Python object, or `module:attr`.
         device: `"auto"`, `"cpu"` or `"cuda"`.
 
@@ -217,13 +205,12 @@ def evaluate(
     network = load_student(path, network)
     images = load_test_images(path, data)
     target = choose_device(device)
-    return evaluate_network(
-        network.to(target), images.split.to(target), images.augmentation, device=target
-    )
+    moved = images._replace(split=images.split.to(target))
+    return evaluate_network(network.to(target), moved, device=target)
 
 
 def own_network(path: str | Path, name: str) -> nn.Module:
-    """Build a network for the weights of a run, which only its user may name.
+    """Build the network of a run from the user's own code.
 
     Args:
         path: a run directory, or a `.safetensors` file that a run wrote.

@@ -1,12 +1,12 @@
-"""The images of a run: of which size, and normalised how.
+"""The images of a run, their size and their normalisation.
 
-The rule; of size and of normalisation the first holds that applies:
+Size and normalisation are the first of these:
 
-1. `image_size`, where it is given;
-2. those of the knowledge store, or that the teacher was trained on, as its run or library says;
-3. those that the weights were trained on which the network starts from, likewise;
-4. the data's own. Where its images differ in size, or are not square, a network of another library
-   says its size.
+1. `image_size`, if it is given;
+2. those of the knowledge store, or those that the teacher was trained with;
+3. those that the network's initial weights were trained with;
+4. the data's own. If its images differ in size, or are not square, the size of a model library's
+   network.
 """
 
 from __future__ import annotations
@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Final
 
 from svdistill.common import ArgumentError, DataError
-from svdistill.config import OBJECT, PRETRAINED, CacheConfig, DistillConfig, TrainConfig
+from svdistill.config import (
+    OBJECT,
+    PRETRAINED,
+    DataConfig,
+    DistillConfig,
+    TeacherConfig,
+    TrainConfig,
+)
 from svdistill.data import ImageData, MixedSplit, load_images
 from svdistill.networks import InputSpec, input_spec, is_zoo
 from svdistill.runs import read_card, weights_file
@@ -27,39 +34,32 @@ OWN: Final = "the data's own"
 
 SHOWN_CLASSES: Final = 5
 
-# What reads a data set by name. Images that are given have been chosen and sized already.
-READING: Final = (
-    *("image_size", "classes_every", "classes", "train_size", "dev_fraction", "unlabelled"),
-    *("label_column", "image_column", "train_split", "test_split"),
-    *("memory_limit_gb", "workers"),
-)
+# Options of `DataConfig` that have an effect on given images too.
+NOT_READING: Final = ("output", "data", "augmentation")
 
 
 @dataclass(frozen=True)
-class Trained:
-    """The images that a trained network knows, and in words whose they are."""
+class _TrainedInputs:
+    """The images that a trained network expects, and whose they are."""
 
     spec: InputSpec
     whose: str
 
 
-def run_images(
-    config: TrainConfig | CacheConfig, reporter: Reporter, given: ImageData | None = None
-) -> ImageData:
-    """The images of a run, by the rule above; says in a line what was chosen, and why.
+def run_images(config: DataConfig, reporter: Reporter, given: ImageData | None = None) -> ImageData:
+    """The images of a run, by the rule above; shows what was chosen, and why.
 
     Args:
         config: which images, and for which networks.
-        reporter: is told.
-        given: images that are there already. They keep their size, and if they come prepared also
-            their normalisation.
+        reporter: shows size and normalisation.
+        given: the images themselves. They keep their size and, if prepared, their normalisation.
 
     Raises:
         SVDistillError: images, a teacher, weights or a store that cannot be read.
     """
     trained = _trained(config)
     if isinstance(config, TrainConfig):
-        input_spec(config.network)  # a name that its library lacks shows before images are read
+        input_spec(config.network)  # raises for an unknown name before images are read
     if given is not None:
         _require_unread(config)
         data, sized = given, "as given"
@@ -85,8 +85,8 @@ def run_images(
     return data
 
 
-def load_data(config: TrainConfig | CacheConfig) -> ImageData:
-    """The images that a configuration names, whatever its networks know."""
+def load_data(config: DataConfig) -> ImageData:
+    """The images that a configuration names, of its own `image_size`."""
     return load_images(
         config.data,
         image_size=config.image_size,
@@ -101,18 +101,20 @@ def load_data(config: TrainConfig | CacheConfig) -> ImageData:
         image_column=config.image_column or None,
         train_split=config.train_split or None,
         test_split=config.test_split or None,
-        # The held-out images are the same for every seed of a run.
+        # Runs of all seeds hold out the same images.
         seed=0,
     )
 
 
-def _trained(config: TrainConfig | CacheConfig) -> Trained | None:
-    """What the store, the teacher, or else the network to train was trained on."""
+def _trained(config: DataConfig) -> _TrainedInputs | None:
+    """The images that the store, the teacher, or else the network to train expects."""
     if isinstance(config, DistillConfig) and config.knowledge:
         known = KnowledgeStore(config.knowledge).manifest
-        return Trained(InputSpec(known.image_size, known.mean, known.std), f"{config.knowledge}'s")
+        return _TrainedInputs(
+            InputSpec(known.image_size, known.mean, known.std), f"{config.knowledge}'s"
+        )
     trained = None
-    if not isinstance(config, TrainConfig) or isinstance(config, DistillConfig):
+    if isinstance(config, TeacherConfig):
         if config.teacher != OBJECT and Path(config.teacher).exists():
             trained = _said_of(config.teacher, config.teacher_network)
         else:
@@ -122,21 +124,21 @@ def _trained(config: TrainConfig | CacheConfig) -> Trained | None:
     return trained
 
 
-def _said_of(weights: str, network: str | None) -> Trained | None:
-    """What the card of a weights file says, or else a library of its network."""
+def _said_of(weights: str, network: str | None) -> _TrainedInputs | None:
+    """What the card of a weights file says, or else the library of its network."""
     file = weights_file(Path(weights))
     if weights not in ("", PRETRAINED) and file.suffix == ".safetensors":
         card = read_card(file)
         if card is not None:
-            return Trained(InputSpec(card.image_size, card.mean, card.std), f"{weights}'s")
+            return _TrainedInputs(InputSpec(card.image_size, card.mean, card.std), f"{weights}'s")
     spec = input_spec(network) if network else None
-    return None if spec is None else Trained(spec, f"{network}'s own")
+    return None if spec is None else _TrainedInputs(spec, f"{network}'s own")
 
 
-def _of_their_own_size(config: TrainConfig | CacheConfig) -> tuple[ImageData, str]:
+def _of_their_own_size(config: DataConfig) -> tuple[ImageData, str]:
     try:
         return load_data(config), OWN
-    except DataError:  # sizes that differ, or else the same error comes again
+    except DataError:  # sizes differ; any other error is raised again
         if not isinstance(config, TrainConfig) or not is_zoo(config.network):
             raise
         spec = input_spec(config.network)
@@ -145,11 +147,11 @@ def _of_their_own_size(config: TrainConfig | CacheConfig) -> tuple[ImageData, st
         return data, f"{config.network}'s own, since the data's differ"
 
 
-def _require_unread(config: TrainConfig | CacheConfig) -> None:
+def _require_unread(config: DataConfig) -> None:
     """Raise `ArgumentError` for an option that would have no effect on given images."""
-    usual = {field.name: field.default for field in fields(config)}
-    for name in READING:
-        if getattr(config, name) != usual[name]:
+    for field in fields(DataConfig):
+        name = field.name
+        if name not in NOT_READING and getattr(config, name) != field.default:
             raise ArgumentError(
                 name,
                 expected="nothing beside images that are given",
@@ -159,7 +161,7 @@ def _require_unread(config: TrainConfig | CacheConfig) -> None:
 
 
 def _counts(data: ImageData) -> str:
-    """How many images there are of what, for a person to see that it is what was meant."""
+    """Numbers of images and classes, so that the user sees which were found."""
     labelled = data.train.labelled if isinstance(data.train, MixedSplit) else data.train
     unlabelled = len(data.train) - len(labelled)
     held_out = "" if data.dev is None else f", {len(data.dev):,} held out"

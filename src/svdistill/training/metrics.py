@@ -1,4 +1,4 @@
-"""Losses and accuracies of an epoch and of an evaluation."""
+"""Losses and accuracies of steps, epochs and evaluations."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ from svdistill.parallel import ALONE, BatchPart, Share, sum_over
 
 
 class WholeBatch(NamedTuple):
-    """Of a batch of which several processes have parts: its images, those with labels, and those
-    that were classified right.
-    """
+    """Counts over all processes: images, labelled images, and correctly classified ones."""
 
     images: int
     labelled: int
@@ -28,10 +26,10 @@ class WholeBatch(NamedTuple):
 
 
 class StepResult(NamedTuple):
-    """What a step computed, detached: scalars and logits [B, C].
+    """Results of a step, detached: scalars and logits [B, C].
 
-    Where several processes have parts of the batch, the losses and norms are of the whole batch,
-    and so is `whole`; the logits are of this process's part.
+    With several processes, losses and norms are those of the whole batch, as is `whole`; the logits
+    are those of this process's part.
     """
 
     task_loss: Tensor
@@ -42,15 +40,15 @@ class StepResult(NamedTuple):
 
 
 def of_whole_batch(result: StepResult, labels: Tensor, part: BatchPart) -> StepResult:
-    """The losses and right answers of all processes' parts, in one small reduction.
+    """Reduce losses and correct answers over the processes, in one call.
 
     Args:
         result: of this process's part.
-        labels: [B], of it.
-        part: which it is.
+        labels: [B], of this part.
+        part: how it counts in the batch.
 
     Returns:
-        The same in all processes, but for the logits.
+        A result that is equal in all processes, but for the logits.
     """
     losses = [result.task_loss, result.transfer_loss]
     right = (result.logits.argmax(dim=-1) == labels).sum()
@@ -74,14 +72,14 @@ class Evaluation:
 
 
 class EpochMeter:
-    """Running means over one epoch, as sums on the device: to read them is to wait for it."""
+    """Running means over an epoch, as sums on the device; reading them synchronises with it."""
 
     def __init__(self, device: torch.device) -> None:
         self.images = 0
         self.steps = 0
         self.skipped = 0
-        # Of labelled images: how many, right answers, task loss; of all: transfer loss; of steps:
-        # the three norms, and how many had finite ones.
+        # Over labelled images: count, correct answers, task loss; over all images: transfer loss;
+        # over steps: three norms, and the count of steps with finite ones.
         self.sums = torch.zeros(8, dtype=torch.float64, device=device)
         self.has_transfer = False
         self.has_norms = False
@@ -108,26 +106,26 @@ class EpochMeter:
         self.steps += 1
 
     def train_accuracy(self) -> float:
-        """Percentage of labelled training images that were classified right so far."""
+        """Percentage of labelled training images classified correctly so far."""
         return 100 * float(self.sums[1]) / self._labelled()
 
     def mean_task_loss(self) -> float:
-        """Mean cross-entropy so far; not finite from the first step on in which it was not."""
+        """Mean cross-entropy so far; not finite after the first step with a loss that is not."""
         return float(self.sums[2]) / self._labelled()
 
     def mean_transfer_loss(self) -> float | None:
-        """Mean transfer loss so far, likewise."""
+        """Mean transfer loss so far; not finite like the task loss."""
         return float(self.sums[3]) / self.images if self.has_transfer else None
 
     def mean_norms(self) -> list[float | None]:
-        """Mean norms of the task's, the transfer's and the clipped gradient."""
+        """Mean norms of the task, the transfer and the clipped gradient."""
         if not self.has_norms:
             return [None] * 3
         *norms, steps = self.sums[4:].tolist()
         return [norm / max(steps, 1.0) for norm in norms]
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums so far; to read them is to wait for the device."""
+        """The sums so far; reading them synchronises with the device."""
         return {
             "images": self.images,
             "steps": self.steps,
@@ -138,18 +136,18 @@ class EpochMeter:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.images, self.steps = state["images"], state["steps"]
         self.skipped = state.get("skipped", 0)
         self.sums.copy_(torch.tensor(state["sums"], dtype=self.sums.dtype))
         self.has_transfer, self.has_norms = state["has_transfer"], state["has_norms"]
 
     def _labelled(self) -> float:
-        """How many labelled images there were so far; 1 for none, to divide by."""
+        """Number of labelled images so far, as a divisor: at least 1."""
         return max(float(self.sums[0]), 1.0)
 
     def require_finite(self, where: str) -> None:
-        """Raise `TrainingError` if a loss was not finite in some step so far."""
+        """Raise `TrainingError` if a loss was not finite in any step so far."""
         require_finite("loss", self.mean_task_loss(), where)
         require_finite("transfer_loss", self.mean_transfer_loss() or 0.0, where)
 
@@ -165,48 +163,50 @@ def require_finite(name: str, loss: float, where: str) -> None:
         )
 
 
+class EvaluationImages(NamedTuple):
+    """Images to evaluate on, and the normalisation that the network expects."""
+
+    split: ImageSplit
+    augmentation: Augmentation | Prepared
+
+
 @torch.inference_mode()
 def evaluate_network(
     network: nn.Module,
-    split: ImageSplit,
-    augmentation: Augmentation | Prepared,
+    images: EvaluationImages,
     *,
     device: torch.device,
     batch_size: int = 500,
     each_batch: Callable[[], object] = lambda: None,
     share: Share = ALONE,
 ) -> Evaluation:
-    """Accuracy and loss of a network, in eval mode, on whole images without augmentation.
+    """Accuracy and loss of a network, in eval mode.
 
     Args:
-        network: maps normalised images [B, 3, H, W] to logits [B, C].
-        split: the images.
-        augmentation: whose normalisation is used.
-        device: where the network lies.
-        batch_size: changes nothing but speed and memory.
-        each_batch: is called before each; what it raises ends the evaluation.
-        share: what this process looks at; the result is of all images, in every process.
-
-    Returns:
-        `Evaluation`; the network keeps its mode.
+        network: maps normalised images [B, 3, H, W] to logits [B, C]; its mode is restored.
+        images: to evaluate on, without augmentation.
+        device: of the network.
+        batch_size: affects speed and memory only.
+        each_batch: called before each batch; may raise to end the evaluation.
+        share: the images of this process; the result counts those of all processes.
     """
-    # Sums on the device: to read them at each batch would wait for it.
-    images, right = 0, torch.zeros((), dtype=torch.int64, device=device)
+    # Sums on the device, since reading them synchronises with it.
+    count, right = 0, torch.zeros((), dtype=torch.int64, device=device)
     loss = torch.zeros((), device=device)
     was_training = network.training
     network.eval()
-    for batch in split.batches(batch_size, device=device, order_seed=None, share=share):
+    for batch in images.split.batches(batch_size, device=device, order_seed=None, share=share):
         each_batch()
         if batch.part is not None and batch.part.stand_in:
             continue
-        views = augmentation.normalise(batch.images)
+        views = images.augmentation.normalise(batch.images)
         output = network(views.contiguous(memory_format=torch.channels_last))
         logits = as_logits(output).float()
         right += (logits.argmax(dim=-1) == batch.labels).sum()
         loss += F.cross_entropy(logits, batch.labels, reduction="sum")
-        images += len(views)
+        count += len(views)
     network.train(was_training)
     if share != ALONE:
-        counted = sum_over(torch.stack([right.double(), loss.double(), loss.new_full((), images)]))
-        right, loss, images = counted[0], counted[1], int(counted[2])
-    return Evaluation(100 * int(right) / images, float(loss) / images, images)
+        counted = sum_over(torch.stack([right.double(), loss.double(), loss.new_full((), count)]))
+        right, loss, count = counted[0], counted[1], int(counted[2])
+    return Evaluation(100 * int(right) / count, float(loss) / count, count)

@@ -1,11 +1,10 @@
-"""What a person sees of a run: a progress bar, lines and advice."""
+"""Progress of a run: a bar, lines, and advice on slow loading."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Self
 
 import torch
 from rich.console import Console
@@ -24,56 +23,45 @@ from svdistill.data import Batch, ImageSplit
 from svdistill.runs import EpochRecord
 from svdistill.training.metrics import EpochMeter
 
-# Of an epoch's training time. Above it, whoever trains is told.
-MUCH: Final = 0.3
-
-
-class Clock(Protocol):
-    """Marks moments, and tells the time between two of them."""
-
-    def mark(self) -> Any:
-        """The present moment."""
-
-    def seconds(self, before: Any, after: Any) -> float:
-        """The time from one moment to the other."""
+# Share of training time spent waiting for images, above which advice is shown.
+SLOW_LOADING: Final = 0.3
 
 
 class HostClock:
-    """The time of a host that computes by itself."""
+    """Measures time on the CPU."""
 
-    def mark(self) -> float:
+    def mark(self) -> Any:
         """The present moment."""
         return time.perf_counter()
 
-    def seconds(self, before: float, after: float) -> float:
+    def seconds(self, before: Any, after: Any) -> float:
         """The time from one moment to the other."""
-        return after - before
+        return float(after - before)
 
 
-class CUDAClock:
-    """The time of a GPU.
+class CUDAClock(HostClock):
+    """Measures how long a GPU was idle.
 
-    A host that works ahead may wait for images while the GPU still computes, and nothing is lost.
-    The GPU's own moments tell how long it had nothing to do.
+    The host queues work ahead: while it waits for images, the GPU may still compute.
     """
 
-    def mark(self) -> torch.cuda.Event:
-        """The moment when the GPU is through with what it has been given so far."""
+    def mark(self) -> Any:
+        """The moment when the GPU has finished all queued work."""
         event = torch.cuda.Event(enable_timing=True)
         event.record()
         return event
 
-    def seconds(self, before: torch.cuda.Event, after: torch.cuda.Event) -> float:
-        """The time from one moment to the other; waits for the latter."""
+    def seconds(self, before: Any, after: Any) -> float:
+        """The time from one moment to the other; synchronises with the GPU."""
         after.synchronize()
-        return before.elapsed_time(after) / 1000
+        return float(before.elapsed_time(after)) / 1000
 
 
 class LoadingTime:
-    """Adds up the time between wanting a batch and having it.
+    """Sums the time between the request of a batch and its arrival.
 
     Args:
-        clock: of the device that computes.
+        clock: of the device that trains.
 
     Example:
         >>> loading = LoadingTime(HostClock())
@@ -83,13 +71,13 @@ class LoadingTime:
         True
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: HostClock) -> None:
         self.clock = clock
         self.waits: list[tuple[Any, Any]] = []
-        self.before = 0.0  # seconds, in an earlier process
+        self.before = 0.0  # seconds before a resumption
 
     def watch(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The same batches."""
+        """Yield the same batches."""
         while True:
             wanted = self.clock.mark()
             try:
@@ -100,62 +88,56 @@ class LoadingTime:
             yield batch
 
     def seconds(self) -> float:
-        """The sum so far. To read it is to wait for the device."""
+        """The sum so far; synchronises with the device."""
         return self.before + sum(self.clock.seconds(*wait) for wait in self.waits)
 
 
 def loading_time(device: torch.device) -> LoadingTime:
-    """Nothing waited for yet, on this device."""
+    """A new `LoadingTime` for a device."""
     return LoadingTime(CUDAClock() if device.type == "cuda" else HostClock())
 
 
 def loading_advice(loading: float, training: float, images: ImageSplit) -> str | None:
-    """What to say to somebody whose training waits for its images, if it does.
+    """Advice on faster loading, if an epoch waited long for its images.
 
     Args:
-        loading: seconds that an epoch has waited for images.
+        loading: seconds that the epoch waited.
         training: seconds that it took, without evaluation.
-        images: the split that was trained on.
+        images: the training images.
     """
-    if loading <= MUCH * training:
+    if loading <= SLOW_LOADING * training:
         return None
     share = 100 * loading / training
     return f"{share:.0f} % of the time training waits for images; {images.loading_remedy}"
 
 
-READING_SECONDS: Final = 0.25  # from one reading of the meter to the next
+READING_SECONDS: Final = 0.25  # between two readings of the meter
 
-# The first steps, which load and warm up, tell nothing of the others; then some that are timed.
+# Steps that warm up and are not timed, then those that are timed for an estimate.
 FIRST_STEPS: Final = 2
-
 TIMED_STEPS: Final = 8
 
 
 class Reporter:
-    """Says nothing; the base of those that do."""
+    """Shows nothing; base of reporters."""
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        return None
+    def __exit__(self, *error: object) -> None:
+        """Stop showing progress."""
 
     def message(self, text: str) -> None:
-        """Say something once."""
+        """Show a line."""
 
     def start(self, name: str, total_steps: int, done_steps: int) -> None:
-        """A run of so many steps begins, or goes on."""
+        """A run starts, or continues after `done_steps` of its steps."""
 
     def step(self, meter: EpochMeter) -> None:
-        """One step is done. To read the meter of the epoch so far is to wait for the device."""
+        """A step is done. Reading the epoch's meter synchronises with the device."""
 
     def advance(self, images: int) -> None:
-        """The knowledge of so many more images is computed."""
+        """The knowledge of more images is computed."""
 
     def epoch(self, record: EpochRecord) -> None:
         """An epoch is done."""
@@ -187,12 +169,7 @@ class BarReporter(Reporter):
         self.bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.bar.stop()
 
     def message(self, text: str) -> None:
@@ -209,7 +186,7 @@ class BarReporter(Reporter):
         self.steps, self.steps_left = 0, total_steps - done_steps
 
     def step(self, meter: EpochMeter) -> None:
-        """Move the bar, and now and then say how the epoch goes."""
+        """Advance the bar, and now and then show loss and accuracy."""
         if self.task is None:
             return
         now = time.monotonic()
@@ -222,7 +199,7 @@ class BarReporter(Reporter):
         self.bar.update(self.task, advance=1, state=state)
 
     def _expect(self, now: float) -> None:
-        """Say once how long the run will take."""
+        """Show once how long the run will take."""
         self.steps += 1
         if self.steps == FIRST_STEPS:
             self.timed_from = now
@@ -234,7 +211,7 @@ class BarReporter(Reporter):
             )
 
     def advance(self, images: int) -> None:
-        """Move the bar."""
+        """Advance the bar."""
         if self.task is not None:
             self.bar.update(self.task, advance=images, state="images")
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from svdistill.config import OBJECT, DistillConfig, TrainConfig
 from svdistill.data import ImageData
@@ -16,188 +17,87 @@ from svdistill.distillation import Distiller
 from svdistill.losses import TransferLoss, object_name
 from svdistill.networks import profile_network
 from svdistill.parallel import in_main, is_main, together
-from svdistill.runs import RunDirectory, RunSummary, network_digest, skipped_steps
-from svdistill.store import KnowledgeStore, Manifest, require_fit
+from svdistill.runs import RunDirectory, RunSummary, TrainingPosition, network_digest, skipped_steps
+from svdistill.store import KnowledgeStore, require_fit
 from svdistill.taps import PairedTaps, TapPairs
 from svdistill.training.before_after import Accuracies, measure_before_after, write_before_after
-from svdistill.training.epoch import Views, views_of
+from svdistill.training.context import RunContext, ViewSchedule
 from svdistill.training.images import run_images
 from svdistill.training.progress import Reporter
+from svdistill.training.reproducibility import deterministic, require_same_setup
 from svdistill.training.setup import (
-    Losses,
     build_losses,
-    deterministic,
     move_data,
     new_accelerator,
     new_student,
-    place_network,
+    new_teacher,
     require_classes,
     try_once,
     two_images,
     whole_loss,
 )
-from svdistill.training.stages import paired_taps, taps_of_store
 from svdistill.training.step import DistillStep, Step, TaskStep, TransferStep
-from svdistill.training.stopping import StopRequests, begin_alike, trouble_explained
-from svdistill.training.teacher import teacher_of, warn_of_poor_teacher
-from svdistill.training.trainer import Loop, Stage
+from svdistill.training.stopping import StopRequests, explain_machine_errors
+from svdistill.training.taps import paired_taps, taps_of_store
+from svdistill.training.teacher import warn_of_poor_teacher
+from svdistill.training.trainer import Trainer, TrainingStage
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-class RunParts(NamedTuple):
-    """What a run is made of, all of it checked.
-
-    `teacher_fingerprint` is a digest of the teacher's weights, or names the knowledge of a store.
-    """
-
-    student: nn.Module
-    stages: list[Stage]
-    data: ImageData
-    views: Views
-    teacher: nn.Module | None = None
-    teacher_accuracy: float | None = None
-    knowledge: str = ""
-    teacher_fingerprint: str = ""
-
-
-def parts_of_training(
-    config: TrainConfig,
-    accelerator: Accelerator,
-    reporter: Reporter,
-    network: nn.Module | None,
-    data: ImageData | None,
-) -> RunParts:
-    """Of a training on labels alone, without a teacher."""
-    data = run_images(config, reporter, data)
-    student = new_student(config, data, accelerator.device, reporter, network)
-    _, images = two_images(data, accelerator.device)
-    require_classes("network", student, images, data.num_classes)
-    stages = [Stage("task", TaskStep(student, accelerator), config.epochs)]
-    return RunParts(student, stages, data, views_of(config))
-
-
-def parts_of_distillation(
-    config: DistillConfig,
-    accelerator: Accelerator,
-    reporter: Reporter,
-    teacher: nn.Module | None,
-    student: nn.Module | None,
-    data: ImageData | None,
-    loss: TransferLoss | None = None,
-) -> RunParts:
-    """Of a distillation whose teacher runs beside its student."""
-    data, device = run_images(config, reporter, data), accelerator.device
-    teacher = teacher_of(config, data, teacher)
-    digest = network_digest(teacher)
-    place_network(teacher, device)
-    student = new_student(config, data, device, reporter, student)
-    batch, images = two_images(data, device)
-    require_classes("teacher", teacher, images, data.num_classes)
-    require_classes("network", student, images, data.num_classes)
-    taps = paired_taps(config, teacher, student, images, loss)
-    distiller = _distiller(build_losses(config, loss), config, teacher, student, taps).to(device)
-    _show(taps, distiller, reporter)
-    try_once(distiller, images, batch.labels)
-    stages = _stages(config, distiller, accelerator)
-    return RunParts(student, stages, data, views_of(config), teacher, teacher_fingerprint=digest)
-
-
-def parts_from_store(
-    config: DistillConfig,
-    accelerator: Accelerator,
-    reporter: Reporter,
-    student: nn.Module | None,
-    data: ImageData | None,
-    loss: TransferLoss | None = None,
-) -> RunParts:
-    """Of a distillation without a teacher, from the knowledge that it left."""
-    data, device = run_images(config, reporter, data), accelerator.device
-    store = KnowledgeStore(config.knowledge)
-    known = store.manifest
-    require_fit(known, data, whole_loss(config, loss), config.augmentation)
-    student = new_student(config, data, device, reporter, student)
-    batch, images = two_images(data, device)
-    require_classes("network", student, images, data.num_classes)
-    taps = taps_of_store(config, known, student, images, loss)
-    distiller = _distiller(build_losses(config, loss), config, None, student, taps).to(device)
-    _show(taps, distiller, reporter)
-    try_once(distiller, images, batch.labels, store.read(batch.indices, 0, device))
-    stages = _stages(config, distiller, accelerator, store)
-    return RunParts(
-        *(student, stages, data, Views(known.views_seed, known.views)),
-        teacher_accuracy=known.teacher_accuracy,
-        knowledge=f"{known.teacher_sha256} {known.loss}",
-        teacher_fingerprint=_knowledge_digest(known),
-    )
-
-
-def _knowledge_digest(known: Manifest) -> str:
-    """Of what a store's knowledge is; not of the paths that it was computed from."""
-    facts = (known.teacher_sha256, known.teacher_taps, known.loss, known.data_fingerprint)
-    drawn = (known.augmentation, known.views, known.views_seed, known.mean, known.std)
-    return hashlib.sha256(repr((*facts, *drawn, known.structure)).encode()).hexdigest()
-
-
-def _show(taps: PairedTaps | TapPairs, distiller: Distiller, reporter: Reporter) -> None:
-    """Say which stages were paired, and whether the adapters in that table are used."""
-    if isinstance(taps, PairedTaps):
-        reporter.message(str(taps))
-        if distiller.adapters is None and any(row.needs_adapter for row in taps.rows):
-            reporter.message("no adapters: the loss compares no channels")
-
-
-def _distiller(
-    losses: Losses,
-    config: DistillConfig,
-    teacher: nn.Module | None,
-    student: nn.Module,
-    taps: PairedTaps | TapPairs,
-) -> Distiller:
-    return Distiller(
-        teacher,
-        student,
-        losses.clipped,
-        taps=taps,
-        clip=config.clip,
-        clip_interval=config.clip_interval,
-        unclipped=losses.unclipped,
-        weight_decay=config.weight_decay if config.optimizer == "sgd" else 0.0,
-    )
-
-
-def _stages(
-    config: DistillConfig,
-    distiller: Distiller,
-    accelerator: Accelerator,
-    store: KnowledgeStore | None = None,
-) -> list[Stage]:
-    """Task and transfer at once; or the transfer alone, then the task and what counts with it."""
-    parts = (distiller, accelerator, config.task_weight, config.transfer_weight)
-    if not config.transfer_epochs:
-        return [Stage("both", DistillStep(*parts), config.epochs, store)]
-    transfer = Stage("transfer", TransferStep(*parts), config.transfer_epochs, store)
-    if distiller.unclipped is None:
-        task: Step = TaskStep(distiller.student, accelerator)
-        return [transfer, Stage("task", task, config.epochs)]
-    rest = Distiller(
-        distiller.teacher,
-        distiller.student,
-        distiller.unclipped,
-        taps=[],
-        clip="none",
-        clip_interval=config.clip_interval,
-        weight_decay=distiller.weight_decay,
-    )
-    task = DistillStep(rest, accelerator, config.task_weight, transfer_weight=1.0)
-    return [transfer, Stage("task", task, config.epochs, store)]
-
-
 Config = TypeVar("Config", bound=TrainConfig)
 
 
-@trouble_explained()
+@dataclass(frozen=True)
+class GivenObjects:
+    """Python objects given in place of names in a configuration."""
+
+    network: nn.Module | None = None
+    data: ImageData | None = None
+    teacher: nn.Module | None = None
+    loss: TransferLoss | None = None
+
+    def noted_in(self, config: Config) -> Config:
+        """The configuration, with `object` or the loss's class in place of these names."""
+        given = {"network": self.network, "data": self.data, "teacher": self.teacher}
+        names = {name: OBJECT for name, value in given.items() if value is not None}
+        if self.loss is not None:
+            names["loss"] = object_name(self.loss)
+        return replace(config, **names)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class TeacherSource:
+    """Where a student's knowledge comes from: a teacher that runs, or a store.
+
+    Attributes:
+        network: the teacher; None without one.
+        store: the store; None without one.
+        accuracy: the teacher's, as the store says.
+        contents: teacher and loss of the store.
+        fingerprint: digest of the teacher's weights, or of the store's knowledge.
+    """
+
+    network: nn.Module | None = None
+    store: KnowledgeStore | None = None
+    accuracy: float | None = None
+    contents: str = ""
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True)
+class RunSetup:
+    """Networks, stages and images of a run, checked before anything is written."""
+
+    student: nn.Module
+    stages: list[TrainingStage]
+    data: ImageData
+    views: ViewSchedule
+    source: TeacherSource = TeacherSource()
+
+
+@explain_machine_errors()
 def train(
     config: TrainConfig,
     reporter: Reporter | None = None,
@@ -212,7 +112,7 @@ def train(
 
     Args:
         config: what to train, on what, how, and where to.
-        reporter: what a person sees; nothing by default.
+        reporter: shows progress; nothing by default.
         network: the network itself, instead of a name in the configuration. It is trained in place;
             its weights are where it starts. `load_student` wants one like it.
         data: the images themselves, instead of a name.
@@ -223,19 +123,12 @@ def train(
     Raises:
         SVDistillError: a bad value, data set or run directory, or a loss that is not finite; a
             machine without the memory, disk or processes that it takes.
-        Stopped: SIGTERM, SIGHUP or Ctrl-C came; `resume` goes on from that very step.
+        Stopped: SIGTERM, SIGHUP or Ctrl-C was received; `resume` continues after the same step.
     """
-    reporter = reporter or Reporter()
-    config = _noting_objects(config, network=network, data=data)
-    config.check()
-    accelerator = new_accelerator(config)
-    reporter = reporter if is_main() else Reporter()
-    parts = together(partial(parts_of_training, config, accelerator, reporter, network, data))
-    with deterministic(config.deterministic):
-        return _run(config, parts, accelerator, reporter)
+    return _run(config, reporter, GivenObjects(network, data), _set_up_training)
 
 
-@trouble_explained()
+@explain_machine_errors()
 def distill(
     config: DistillConfig,
     reporter: Reporter | None = None,
@@ -251,9 +144,9 @@ def distill(
 
     Args:
         config: teacher, student, loss and taps, and all that `train` takes.
-        reporter: what a person sees; nothing by default.
+        reporter: shows progress; nothing by default.
         teacher: the trained network itself, instead of a name in the configuration. It is frozen.
-        student: the network itself, likewise, as `network` of `train`.
+        student: the network itself, in place of a name; see `network` of `train`.
         data: the images themselves, instead of a name.
         loss: the transfer loss itself, instead of a name; the options of losses are not read then.
 
@@ -265,91 +158,228 @@ def distill(
             not fit; a loss that is not finite; a machine as for `train`.
         Stopped: see `train`.
     """
-    reporter = reporter or Reporter()
-    config = _noting_objects(config, network=student, data=data, teacher=teacher)
-    if loss is not None:
-        config = replace(config, loss=object_name(loss))
-    config.check()
-    accelerator = new_accelerator(config)
-    reporter = reporter if is_main() else Reporter()
-    parts = together(
-        partial(parts_from_store, config, accelerator, reporter, student, data, loss)
-        if config.knowledge
-        else partial(
-            parts_of_distillation, config, accelerator, reporter, teacher, student, data, loss
-        )
-    )
-    with deterministic(config.deterministic):
-        return _run(config, parts, accelerator, reporter)
-
-
-def _noting_objects(config: Config, **given: object) -> Config:
-    """The configuration, in which what was given as an object is called `object`."""
-    names = {name: OBJECT for name, value in given.items() if value is not None}
-    return replace(config, **names)  # type: ignore[arg-type]
-
-
-def _say_how_resumed(run: RunDirectory, reporter: Reporter) -> None:
-    """Say what a run goes on with that its start had another of."""
-    if run.resumed_with:
-        reporter.message(
-            f"resumed with {run.resumed_with}: the result is not bit for bit that of a run that "
-            "was never stopped"
-        )
+    return _run(config, reporter, GivenObjects(student, data, teacher, loss), _set_up_distillation)
 
 
 def _run(
-    config: TrainConfig, parts: RunParts, accelerator: Accelerator, reporter: Reporter
+    config: Config,
+    reporter: Reporter | None,
+    given: GivenObjects,
+    set_up: Callable[[Config, Accelerator, Reporter, GivenObjects], RunSetup],
 ) -> RunSummary:
-    """Everything that could be checked has been: open the run directory, train, summarise."""
-    student, stages, data, views, teacher, teacher_accuracy, knowledge, teacher_digest = parts
-    contents = {"images": data.fingerprint, "knowledge store": knowledge}
-    begin_alike(config, student, [stage.step for stage in stages], teacher, contents)
+    """Check and set up everything in all processes, then train."""
+    config = given.noted_in(config)
+    config.check()
+    accelerator = new_accelerator(config)
+    if reporter is None or not is_main():
+        reporter = Reporter()
+    setup = together(partial(set_up, config, accelerator, reporter, given))
+    with deterministic(config.deterministic):
+        return _train_and_summarise(config, setup, accelerator, reporter)
+
+
+def _set_up_training(
+    config: TrainConfig, accelerator: Accelerator, reporter: Reporter, given: GivenObjects
+) -> RunSetup:
+    """The setup of a training on labels alone."""
+    data = run_images(config, reporter, given.data)
+    student = new_student(config, data, accelerator.device, reporter, given.network)
+    _, images = two_images(data, accelerator.device)
+    require_classes("network", student, images, data.num_classes)
+    stages = [TrainingStage("task", TaskStep(student, accelerator), config.epochs)]
+    return RunSetup(student, stages, data, ViewSchedule.from_config(config))
+
+
+def _set_up_distillation(
+    config: DistillConfig, accelerator: Accelerator, reporter: Reporter, given: GivenObjects
+) -> RunSetup:
+    """The setup of a distillation."""
+    data, device = run_images(config, reporter, given.data), accelerator.device
+    if config.knowledge:
+        source = _stored_knowledge(config, data, given.loss)
+    else:
+        teacher = new_teacher(config, data, device, given.teacher)
+        source = TeacherSource(teacher, fingerprint=network_digest(teacher))
+    student = new_student(config, data, device, reporter, given.network)
+    batch, images = two_images(data, device)
+    require_classes("network", student, images, data.num_classes)
+    distiller = _new_distiller(config, source, student, images, given.loss, reporter).to(device)
+    knowledge, views = None, ViewSchedule.from_config(config)
+    if source.store is not None:
+        knowledge = source.store.read(batch.indices, 0, device)
+        views = ViewSchedule(source.store.manifest.views_seed, source.store.manifest.views)
+    try_once(distiller, images, batch.labels, knowledge)
+    stages = _stages(config, distiller, accelerator, source.store)
+    return RunSetup(student, stages, data, views, source)
+
+
+def _stored_knowledge(
+    config: DistillConfig, data: ImageData, loss: TransferLoss | None
+) -> TeacherSource:
+    """A knowledge store that fits the run's images and loss."""
+    store = KnowledgeStore(config.knowledge)
+    known = store.manifest
+    require_fit(known, data, whole_loss(config, loss), config.augmentation)
+    # What the knowledge is, not the paths that it was computed from.
+    facts = (known.teacher_sha256, known.teacher_taps, known.loss, known.data_fingerprint)
+    drawn = (known.augmentation, known.views, known.views_seed, known.mean, known.std)
+    text = repr((*facts, *drawn, known.structure))
+    return TeacherSource(
+        store=store,
+        accuracy=known.teacher_accuracy,
+        contents=f"{known.teacher_sha256} {known.loss}",
+        fingerprint=hashlib.sha256(text.encode()).hexdigest(),
+    )
+
+
+def _new_distiller(
+    config: DistillConfig,
+    source: TeacherSource,
+    student: nn.Module,
+    images: Tensor,
+    loss: TransferLoss | None,
+    reporter: Reporter,
+) -> Distiller:
+    """Pair the taps, and say how."""
+    taps: PairedTaps | TapPairs
+    if source.store is not None:
+        taps = taps_of_store(config, source.store.manifest, student, images, loss)
+    else:
+        assert source.network is not None
+        taps = paired_taps(config, source.network, student, images, loss)
+    losses = build_losses(config, loss)
+    distiller = Distiller(
+        source.network,
+        student,
+        losses.clipped,
+        taps=taps,
+        clip=config.clip,
+        clip_interval=config.clip_interval,
+        unclipped=losses.unclipped,
+        weight_decay=config.weight_decay if config.optimizer == "sgd" else 0.0,
+    )
+    if isinstance(taps, PairedTaps):
+        reporter.message(str(taps))
+        if distiller.adapters is None and any(row.needs_adapter for row in taps.rows):
+            reporter.message("no adapters: the loss compares no channels")
+    return distiller
+
+
+def _stages(
+    config: DistillConfig,
+    distiller: Distiller,
+    accelerator: Accelerator,
+    store: KnowledgeStore | None = None,
+) -> list[TrainingStage]:
+    """Task and transfer at once; or the transfer alone, then the task and the unclipped loss."""
+    parts = (distiller, accelerator, config.task_weight, config.transfer_weight)
+    if not config.transfer_epochs:
+        return [TrainingStage("both", DistillStep(*parts), config.epochs, store)]
+    transfer = TrainingStage("transfer", TransferStep(*parts), config.transfer_epochs, store)
+    if distiller.unclipped is None:
+        task: Step = TaskStep(distiller.student, accelerator)
+        return [transfer, TrainingStage("task", task, config.epochs)]
+    rest = Distiller(
+        distiller.teacher,
+        distiller.student,
+        distiller.unclipped,
+        taps=[],
+        clip="none",
+        clip_interval=config.clip_interval,
+        weight_decay=distiller.weight_decay,
+    )
+    task = DistillStep(rest, accelerator, config.task_weight, transfer_weight=1.0)
+    return [transfer, TrainingStage("task", task, config.epochs, store)]
+
+
+def _train_and_summarise(
+    config: TrainConfig, setup: RunSetup, accelerator: Accelerator, reporter: Reporter
+) -> RunSummary:
+    """Open the run directory, train and summarise."""
+    student, source = setup.student, setup.source
+    contents = {"images": setup.data.fingerprint, "knowledge store": source.contents}
+    steps = [stage.step for stage in setup.stages]
+    require_same_setup(config, student, steps, source.network, contents)
     run = RunDirectory(config.output)
     with StopRequests() as stops, ExitStack() as stack:
-        held = run.held(config, data.fingerprint, teacher_digest)
+        held = run.opened(config, setup.data.fingerprint, source.fingerprint)
         in_main(partial(stack.enter_context, held))
-        data = move_data(data, accelerator.device)
+        data = move_data(setup.data, accelerator.device)
         accelerator.init_trackers("tensorboard")
-        loop = Loop(student, stages, data, config, views, run, accelerator, reporter, stops)
-        if teacher is not None:
-            teacher_accuracy = loop.evaluate(data.test, teacher).accuracy
-        distilled = isinstance(config, DistillConfig)
-        before = loop.evaluate(data.test, student).accuracy if distilled else None
+        context = RunContext(config, data, setup.views, run, accelerator, reporter, stops)
+        trainer = Trainer(student, setup.stages, context)
+        teacher_accuracy, before = _initial_accuracies(trainer, source)
         with reporter:
-            _say_how_resumed(run, reporter)
-            if teacher_accuracy is not None:
-                reporter.message(
-                    f"teacher: {teacher_accuracy:.2f} % on {len(data.test)} test images"
-                )
-                warn_of_poor_teacher(teacher_accuracy, before or 0.0, data.num_classes, reporter)
-            place = loop.fit()
+            _show_start(context, teacher_accuracy, before)
+            position = trainer.fit()
         for tracker in accelerator.trackers:
-            tracker.finish()  # not `end_training`, which would leave the group of processes too
+            tracker.finish()  # not `end_training`, which also leaves the group of processes
         if before is not None and is_main():
-            accuracies = Accuracies(len(data.test), teacher_accuracy, before, place.last_accuracy)
-            figures = measure_before_after(teacher, student, data.image_shape, accuracies)
+            accuracies = Accuracies(
+                len(data.test), teacher_accuracy, before, position.last_accuracy
+            )
+            figures = measure_before_after(source.network, student, data.image_shape, accuracies)
             write_before_after(run.before_after, figures)
-        profile = profile_network(student, data.image_shape)
-        summary = RunSummary(
-            directory=str(run.path),
-            kind="distill" if distilled else "train",
-            network=config.network,
-            width=config.width,
-            loss=config.loss if isinstance(config, DistillConfig) else None,
-            seed=config.seed,
-            last_accuracy=place.last_accuracy,
-            best_accuracy=place.best_accuracy,
-            best_epoch=place.best_epoch,
-            best_by="test" if data.dev is None else "dev",
-            teacher_accuracy=teacher_accuracy,
-            parameters=profile.parameters,
-            flops=profile.flops,
-            epochs=place.total,
-            seconds=place.seconds,
-            num_classes=data.num_classes,
-            image_size=data.image_shape[-1],
-            skipped_steps=skipped_steps(run.path) if is_main() else 0,
-        )
+        summary = _summary(context, student, position, teacher_accuracy)
         in_main(partial(run.finish, summary))
         return summary
+
+
+def _initial_accuracies(
+    trainer: Trainer, source: TeacherSource
+) -> tuple[float | None, float | None]:
+    """Accuracies of the teacher and, if it is distilled, of the untrained student."""
+    test, teacher_accuracy = trainer.context.data.test, source.accuracy
+    if source.network is not None:
+        teacher_accuracy = trainer.evaluate(test, source.network).accuracy
+    if not isinstance(trainer.context.config, DistillConfig):
+        return teacher_accuracy, None
+    return teacher_accuracy, trainer.evaluate(test, trainer.network).accuracy
+
+
+def _show_start(
+    context: RunContext, teacher_accuracy: float | None, student_accuracy: float | None
+) -> None:
+    """Say what differs from the start of a resumed run, and how good the teacher is."""
+    data, message = context.data, context.reporter.message
+    if context.run.resumed_with:
+        message(
+            f"resumed with {context.run.resumed_with}: the result is not bit for bit that of a run "
+            "that was never stopped"
+        )
+    if teacher_accuracy is not None:
+        message(f"teacher: {teacher_accuracy:.2f} % on {len(data.test)} test images")
+        warn_of_poor_teacher(
+            teacher_accuracy, student_accuracy or 0.0, data.num_classes, context.reporter
+        )
+
+
+def _summary(
+    context: RunContext,
+    student: nn.Module,
+    position: TrainingPosition,
+    teacher_accuracy: float | None,
+) -> RunSummary:
+    config, data, run = context.config, context.data, context.run
+    profile = profile_network(student, data.image_shape)
+    loss = config.loss if isinstance(config, DistillConfig) else None
+    return RunSummary(
+        directory=str(run.path),
+        kind="train" if loss is None else "distill",
+        network=config.network,
+        width=config.width,
+        loss=loss,
+        seed=config.seed,
+        last_accuracy=position.last_accuracy,
+        best_accuracy=position.best_accuracy,
+        best_epoch=position.best_epoch,
+        best_by="test" if data.dev is None else "dev",
+        teacher_accuracy=teacher_accuracy,
+        parameters=profile.parameters,
+        flops=profile.flops,
+        epochs=position.total,
+        seconds=position.seconds,
+        num_classes=data.num_classes,
+        image_size=data.image_shape[-1],
+        skipped_steps=skipped_steps(run.path) if is_main() else 0,
+    )

@@ -1,119 +1,52 @@
-"""Everything that a run needs, made from its configuration and checked before any writing."""
+"""Losses, networks and device of a run, checked before anything is written."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from svdistill.common import ArgumentError, TrainingError, as_logits, require_choice
-from svdistill.config import PRETRAINED, CacheConfig, DistillConfig, TrainConfig
+from svdistill.common import ArgumentError, as_logits, require_choice
+from svdistill.config import PRETRAINED, TeacherConfig, TrainConfig
 from svdistill.data import Batch, ImageData
 from svdistill.distillation import Distiller
 from svdistill.losses import Knowledge, SumLoss, TransferLoss, added_to_task, build_loss, loss_specs
-from svdistill.networks import build_network, pretrained_classes
+from svdistill.networks import build_network, is_zoo, pretrained_classes
 from svdistill.parallel import TIMEOUT, launched_size, require_launched
 from svdistill.training.progress import Reporter
-from svdistill.training.teacher import fill_network
+from svdistill.training.reproducibility import derive_seed, require_workspace
+from svdistill.training.teacher import (
+    data_options,
+    fill_network,
+    load_library_teacher,
+    load_teacher,
+)
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-def derive_seed(*parts: int | str) -> int:
-    """A seed in [0, 2^63) for one purpose at one place of a run.
-
-    A resumed run asks for the seeds of the next epoch and needs no generator's state.
-
-    Args:
-        parts: e.g. the run's seed, a purpose and an epoch.
-
-    Example:
-        >>> derive_seed(0, "order", 3) == derive_seed(0, "order", 3) != derive_seed(0, "order", 4)
-        True
-    """
-    text = "/".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-
-
-VARIABLE: Final = "CUBLAS_WORKSPACE_CONFIG"
-
-WORKSPACES: Final = (":4096:8", ":16:8")
-
-
-def require_workspace(device: torch.device) -> None:
-    """Raise `ArgumentError` where cuBLAS was left free to add up in any order.
-
-    It reads its setting once, before any code of ours may have run.
-    """
-    if device.type == "cuda" and os.environ.get(VARIABLE) not in WORKSPACES:
-        raise ArgumentError(
-            "deterministic",
-            expected=f"{VARIABLE} to be {' or '.join(WORKSPACES)}, for a GPU",
-            got=repr(os.environ.get(VARIABLE, "")),
-            remedy=f"start it as `{VARIABLE}={WORKSPACES[0]} svdistill ...`",
-        )
-
-
-@contextmanager
-def deterministic(wanted: bool) -> Iterator[None]:
-    """Let torch run deterministic algorithms only; afterwards it does again as it did before.
-
-    Args:
-        wanted: where not, nothing is changed.
-
-    Raises:
-        TrainingError: an operation has none.
-    """
-    if not wanted:
-        yield
-        return
-    cudnn = torch.backends.cudnn
-    before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True)
-    cudnn.deterministic, cudnn.benchmark = True, False
-    try:
-        yield
-    except RuntimeError as error:
-        if "deterministic" not in str(error):
-            raise
-        raise TrainingError(
-            "deterministic",
-            expected="operations that have a deterministic form on this device",
-            got=" ".join(str(error).split())[:150],
-            remedy="leave --deterministic out, or use another loss or network",
-        ) from error
-    finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=warn_only)
-        cudnn.deterministic, cudnn.benchmark = before[1:]
-
-
-PRECISIONS = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
+PRECISIONS: Final = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
 class Losses(NamedTuple):
-    """What a configuration transfers: the loss that is clipped, and one that is not, if any."""
+    """The losses to transfer: one that is clipped, and one that is not, if any."""
 
     clipped: TransferLoss
     unclipped: TransferLoss | None = None
 
 
-def build_losses(config: DistillConfig | CacheConfig, given: TransferLoss | None = None) -> Losses:
-    """The transfer losses that a configuration names; a soft target that is added is not clipped.
+def build_losses(config: TeacherConfig, given: TransferLoss | None = None) -> Losses:
+    """Build the losses that a configuration names; an added soft target is not clipped.
 
     Args:
-        config: the names, and the losses' options.
-        given: the loss itself, where a name would not do.
+        config: names and options of the losses.
+        given: the loss itself, in place of a name.
 
     Example:
-        >>> build_losses(DistillConfig(output="runs/a", loss="fsp+soft_target")).unclipped
+        >>> build_losses(TeacherConfig(output="runs/a", loss="fsp+soft_target")).unclipped
         SumLoss(
           weights=(1.0,)
           (losses): ModuleList(
@@ -133,13 +66,11 @@ def build_losses(config: DistillConfig | CacheConfig, given: TransferLoss | None
     return Losses(transfer, SumLoss([build_loss(spec, config) for spec in of_task], weights))
 
 
-def whole_loss(
-    config: DistillConfig | CacheConfig, given: TransferLoss | None = None
-) -> TransferLoss:
-    """One loss that reads all that a configuration's losses read, as a knowledge store keeps it.
+def whole_loss(config: TeacherConfig, given: TransferLoss | None = None) -> TransferLoss:
+    """The sum of all losses of a configuration: a knowledge store holds what it reads.
 
     Example:
-        >>> whole_loss(DistillConfig(output="runs/a", loss="fsp"))
+        >>> whole_loss(TeacherConfig(output="runs/a", loss="fsp"))
         FSPLoss()
     """
     losses = [loss for loss in build_losses(config, given) if loss is not None]
@@ -147,13 +78,45 @@ def whole_loss(
 
 
 def move_data(data: ImageData, device: torch.device) -> ImageData:
-    """The same images on a device, where they are resident."""
+    """Move images that are resident in memory to a device."""
     return replace(
         data,
         train=data.train.to(device),
         test=data.test.to(device),
         dev=None if data.dev is None else data.dev.to(device),
     )
+
+
+def new_teacher(
+    config: TeacherConfig,
+    data: ImageData,
+    device: torch.device,
+    given: nn.Module | None = None,
+) -> nn.Module:
+    """The teacher, on its device; it takes the data's images and tells their classes apart.
+
+    Args:
+        config: where the teacher is kept.
+        data: whose classes and size of images it is for.
+        device: where it goes.
+        given: the network itself, in place of a name.
+
+    Raises:
+        SVDistillError: see `load_teacher` and `require_classes`.
+    """
+    teacher, classes, size = given, data.num_classes, data.image_shape[-1]
+    if teacher is None and is_zoo(config.teacher):
+        weights, options = config.teacher_weights, data_options(config)
+        teacher = load_library_teacher(config.teacher, classes, weights, size, options)
+    elif teacher is None:
+        network, width = config.teacher_network, config.teacher_width
+        teacher = load_teacher(
+            config.teacher, classes, network=network, width=width, image_size=size
+        )
+    place_network(teacher, device)
+    _, images = two_images(data, device)
+    require_classes("teacher", teacher, images, data.num_classes)
+    return teacher
 
 
 def new_student(
@@ -163,17 +126,17 @@ def new_student(
     reporter: Reporter | None = None,
     given: nn.Module | None = None,
 ) -> nn.Module:
-    """The network to train, with the weights that it starts from.
+    """The network to train, on its device, with its initial weights.
 
     Args:
         config: the network's name, its initial weights, and the seed of random ones.
-        data: whose classes and size of images it is built for.
+        data: its classes and image size determine the network's.
         device: where it goes.
-        reporter: is told of a head that starts anew.
-        given: the network itself, where a name would not do.
+        reporter: shows which head starts with random weights.
+        given: the network itself, in place of a name.
 
     Raises:
-        SVDistillError: a name, package or weights that are not there, or of another network.
+        SVDistillError: a missing name, package or weights file, or weights of another network.
     """
     torch.manual_seed(derive_seed(config.seed, "weights"))
     reporter, classes = reporter or Reporter(), data.num_classes
@@ -198,7 +161,7 @@ def new_student(
 
 
 def place_network(network: nn.Module, device: torch.device) -> None:
-    """Move a network to its device, laid out channels last: convolutions are fastest so."""
+    """Move a network to a device, in channels-last memory format, which is fastest."""
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -206,24 +169,24 @@ def place_network(network: nn.Module, device: torch.device) -> None:
 def try_once(
     distiller: Distiller, images: Tensor, labels: Tensor, knowledge: Knowledge | None = None
 ) -> None:
-    """Images through everything: whatever does not fit shows before anything is written."""
+    """Run two images through networks, adapters and losses, so that errors show early."""
     distiller.eval()
     distiller(images, knowledge=knowledge, labels=labels)
 
 
 def two_images(data: ImageData, device: torch.device) -> tuple[Batch, Tensor]:
-    """The first training images, and as a network sees them."""
+    """The first two training images, and the same normalised."""
     batch = data.train.first(2, device)
     return batch, data.augmentation("none").normalise(batch.images)
 
 
 @torch.no_grad()
 def require_classes(argument: str, network: nn.Module, images: Tensor, num_classes: int) -> None:
-    """Raise `ArgumentError` unless a network takes the images, and gives a logit for each class.
+    """Raise `ArgumentError` unless a network takes the images and has a logit for each class.
 
     Args:
-        argument: what the message names.
-        network: comes back in the mode that it had.
+        argument: name in the message.
+        network: its mode does not change.
         images: normalised, [B, 3, H, W].
         num_classes: of the data.
     """
@@ -232,7 +195,7 @@ def require_classes(argument: str, network: nn.Module, images: Tensor, num_class
         logits = as_logits(network.eval()(images))
     except ArgumentError:
         raise
-    except Exception as error:  # networks from anywhere
+    except Exception as error:  # any network may raise anything
         raise ArgumentError(
             argument,
             expected=f"a network that takes images {'x'.join(map(str, images.shape[2:]))}",
@@ -266,8 +229,8 @@ def choose_device(name: str) -> torch.device:
 
 
 def new_accelerator(config: TrainConfig) -> Accelerator:
-    """Device, precision and TensorBoard for one run; of a launcher's processes also the group."""
-    # Here, not above: networks and their weights are opened without it.
+    """Device, precision and TensorBoard of one run, and the group of a launcher's processes."""
+    # Imported late, since loading networks and weights does not need it.
     from accelerate import Accelerator, DataLoaderConfiguration, InitProcessGroupKwargs
     from accelerate.state import AcceleratorState
 
@@ -291,7 +254,7 @@ def new_accelerator(config: TrainConfig) -> Accelerator:
         mixed_precision=PRECISIONS[config.precision],
         log_with="tensorboard",
         project_dir=config.output,
-        # The batches are the same, however many share them: so is the number of schedule steps.
+        # The number of batches, and so of schedule steps, does not depend on the processes.
         dataloader_config=DataLoaderConfiguration(split_batches=True),
         kwargs_handlers=[group] if launched_size() > 1 else [],
     )

@@ -1,13 +1,13 @@
-"""One step's forward and backward pass: of the task, of the transfer, or of both.
+"""Forward and backward pass of one batch: of the task, of the transfer, or of both.
 
-A step leaves the gradients in `.grad`; the loop around it owns the optimizer.
+A step leaves the gradients in `.grad`; the trainer owns the optimizer.
 """
 
 from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -30,8 +30,24 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
+class TrainingBatch(NamedTuple):
+    """What a step learns from.
+
+    Attributes:
+        images: [B, 3, H, W], normalised.
+        labels: [B], int64, `UNLABELLED` for images without one.
+        knowledge: the teacher's of these images, if it is read from a store.
+        part: how the images count, if they are a part of a larger batch.
+    """
+
+    images: Tensor
+    labels: Tensor
+    knowledge: Knowledge | None = None
+    part: BatchPart | None = None
+
+
 class Step(abc.ABC):
-    """Forward and backward on one batch.
+    """Forward and backward pass of one batch.
 
     Attributes:
         uses_unlabelled: whether it learns from images without labels.
@@ -49,39 +65,69 @@ class Step(abc.ABC):
 
     @abc.abstractmethod
     def __call__(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        progress: float | Tensor,
-        knowledge: Knowledge | None = None,
-        measure: bool | None = None,
-        part: BatchPart | None = None,
+        self, batch: TrainingBatch, progress: float | Tensor, measure: bool | None = None
     ) -> StepResult:
-        """Fill the gradients for a batch of images [B, 3, H, W] and labels [B].
+        """Fill the gradients.
 
-        Where they are a part of a batch, the gradients are those of the whole batch, in all
-        processes alike.
+        Of a part of a batch, the gradients are those of the whole batch, equal in all processes.
 
-        The teacher's knowledge of these images is given where it comes from a store. A recorded
-        step gets its progress as a tensor, and as `measure` what `plan` answered.
+        Args:
+            batch: images, labels and knowledge.
+            progress: the epoch, from 0; a scalar tensor while a CUDA graph is recorded.
+            measure: what `plan` returned; None unless a CUDA graph is recorded.
         """
 
     def plan(self, progress: float) -> bool:
-        """Which of at most two kinds the next step is of: `Distiller.plan`."""
+        """Which of at most two kinds the next step is: see `Distiller.plan`."""
         return True
 
     def measure_again(self) -> None:  # noqa: B027  most steps measure nothing
-        """Let nothing follow from the last gradients: fp16's scaler has skipped them."""
+        """Discard the last measurement: fp16's scaler has skipped its gradients."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What the step carries to the next one, beside parameters."""
+        """The step's state, without parameters."""
         return {}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027  likewise
-        """Go on from what `state_dict` returned."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027  most have no state
+        """Restore what `state_dict` returned."""
 
-    def end_epoch(self) -> None:  # noqa: B027  most steps have nothing to do then
+    def end_epoch(self) -> None:  # noqa: B027  most steps do nothing then
         """Called after the last step of an epoch."""
+
+
+class WrappedStep(Step):
+    """Base of steps that execute another one in another way."""
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What the step trains."""
+        return self.step.parameters()
+
+    def train_mode(self) -> None:
+        """Put the trained network in training mode."""
+        self.step.train_mode()
+
+    def plan(self, progress: float) -> bool:
+        """Which kind the next step is."""
+        return self.step.plan(progress)
+
+    def measure_again(self) -> None:
+        """Discard the last measurement."""
+        self.step.measure_again()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The step's state, without parameters."""
+        return self.step.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.step.load_state_dict(state)
+
+    def end_epoch(self) -> None:
+        """Called after the last step of an epoch."""
+        self.step.end_epoch()
 
 
 class TaskStep(Step):
@@ -102,24 +148,22 @@ class TaskStep(Step):
         self.network.train()
 
     def __call__(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        progress: float | Tensor,
-        knowledge: Knowledge | None = None,
-        measure: bool | None = None,
-        part: BatchPart | None = None,
+        self, batch: TrainingBatch, progress: float | Tensor, measure: bool | None = None
     ) -> StepResult:
         """Backward of the cross-entropy."""
-        with self.accelerator.autocast(), batch_norm_over(part):
-            logits = as_logits(self.network(images))
-        task_loss = labelled_cross_entropy(logits.float(), labels, part)
+        with self.accelerator.autocast(), batch_norm_over(batch.part):
+            logits = as_logits(self.network(batch.images))
+        task_loss = labelled_cross_entropy(logits.float(), batch.labels, batch.part)
         result = StepResult(task_loss.detach(), None, logits.detach(), None)
-        if part is not None:
-            result = of_whole_batch(result, labels, part)
+        if batch.part is not None:
+            result = of_whole_batch(result, batch.labels, batch.part)
         self.accelerator.backward(task_loss)
-        if part is not None:
-            _average(self.parameters())
+        if batch.part is not None:
+            parameters = self.parameters()
+            gradients = [parameter.grad for parameter in parameters]
+            average_gradients(gradients)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
         return result
 
 
@@ -137,7 +181,7 @@ class _DistillerStep(Step):
         self.transfer_weight = transfer_weight
 
     def parameters(self) -> list[nn.Parameter]:
-        """The student's parameters, and the loss's where it has any."""
+        """Parameters of the student, its adapters and the loss."""
         return self.distiller.trainable_parameters()
 
     def train_mode(self) -> None:
@@ -153,27 +197,21 @@ class _DistillerStep(Step):
         self.distiller.measure_again()
 
     def state_dict(self) -> dict[str, Any]:
-        """The scale of an amortised clip, and what is watched."""
+        """The scale of an amortised clip, and what is watched for warnings."""
         return self.distiller.carried_state()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.distiller.load_carried_state(state)
 
     def end_epoch(self) -> None:
-        """Warn if the transfer taught nothing."""
+        """Warn if the transfer's gradient was always zero."""
         self.distiller.end_epoch()
 
-    def _forward(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        knowledge: Knowledge | None,
-        part: BatchPart | None,
-    ) -> DistillerOutput:
-        with self.accelerator.autocast(), batch_norm_over(part):
+    def _forward(self, batch: TrainingBatch) -> DistillerOutput:
+        with self.accelerator.autocast(), batch_norm_over(batch.part):
             output: DistillerOutput = self.distiller(
-                images, knowledge=knowledge, part=part, labels=labels
+                batch.images, knowledge=batch.knowledge, part=batch.part, labels=batch.labels
             )
         return output
 
@@ -181,9 +219,9 @@ class _DistillerStep(Step):
         self,
         task_loss: Tensor,
         output: DistillerOutput,
+        part: BatchPart | None,
         progress: float | Tensor,
         measure: bool | None,
-        part: BatchPart | None,
     ) -> GradientNorms:
         return self.distiller.backward(
             task_loss,
@@ -196,56 +234,46 @@ class _DistillerStep(Step):
 
 
 class DistillStep(_DistillerStep):
-    """1-stage: the task and the transfer at once, the transfer's gradient clipped."""
+    """1-stage training: task and transfer at once, the transfer's gradient clipped."""
 
     def __call__(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        progress: float | Tensor,
-        knowledge: Knowledge | None = None,
-        measure: bool | None = None,
-        part: BatchPart | None = None,
+        self, batch: TrainingBatch, progress: float | Tensor, measure: bool | None = None
     ) -> StepResult:
         """Backward of both losses."""
-        output = self._forward(images, labels, knowledge, part)
-        task_loss = labelled_cross_entropy(output.logits.float(), labels, part)
-        result = _measured(output, task_loss, labels, part)
-        norms = self._backward(task_loss * self.task_weight, output, progress, measure, part)
+        output = self._forward(batch)
+        task_loss = labelled_cross_entropy(output.logits.float(), batch.labels, batch.part)
+        result = _forward_result(output, task_loss, batch)
+        weighted = task_loss * self.task_weight
+        norms = self._backward(weighted, output, batch.part, progress, measure)
         return result._replace(norms=norms)
 
 
 class TransferStep(_DistillerStep):
-    """First stage of two: the transfer alone. The task loss is measured, not learnt."""
+    """First stage of 2-stage training: the transfer alone. The task loss is only measured."""
 
     def __call__(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        progress: float | Tensor,
-        knowledge: Knowledge | None = None,
-        measure: bool | None = None,
-        part: BatchPart | None = None,
+        self, batch: TrainingBatch, progress: float | Tensor, measure: bool | None = None
     ) -> StepResult:
         """Backward of the transfer loss."""
-        output = self._forward(images, labels, knowledge, part)
-        # Detached, so that it adds no gradient and clips none.
-        task_loss = labelled_cross_entropy(output.logits.detach().float(), labels, part)
-        result = _measured(output, task_loss, labels, part)
+        output = self._forward(batch)
+        # Detached: it adds no gradient, and clips none.
+        logits = output.logits.detach().float()
+        task_loss = labelled_cross_entropy(logits, batch.labels, batch.part)
+        result = _forward_result(output, task_loss, batch)
         alone = output._replace(unclipped_loss=None)
-        self._backward(task_loss, alone, progress, measure, part)
+        self._backward(task_loss, alone, batch.part, progress, measure)
         return result
 
 
 def labelled_cross_entropy(logits: Tensor, labels: Tensor, part: BatchPart | None = None) -> Tensor:
-    """Mean cross-entropy over the images that have a label; 0 where none has.
+    """Mean cross-entropy over the labelled images; 0 if there are none.
 
-    Of a part of a batch it is such that its mean over the processes is the whole batch's.
+    Of a part of a batch it is scaled such that its mean over the processes is the whole batch's.
 
     Args:
         logits: [B, C].
         labels: [B], int64, `UNLABELLED` for images without one.
-        part: which part of a batch they are, where several processes have one.
+        part: how the images count, if they are a part of a larger batch.
 
     Example:
         >>> logits, labels = torch.randn(3, 5), torch.tensor([4, UNLABELLED, 0])
@@ -255,39 +283,29 @@ def labelled_cross_entropy(logits: Tensor, labels: Tensor, part: BatchPart | Non
         >>> labelled_cross_entropy(logits, labels.fill_(UNLABELLED))
         tensor(0.)
     """
-    # Divided here: the mean of none would be NaN.
+    # Not reduction="mean", which is NaN without labels.
     total = F.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction="sum")
     if part is not None:
         return total * part.of_labelled()
     return total / (labels != UNLABELLED).sum().clamp(min=1)
 
 
-def _measured(
-    output: DistillerOutput, task_loss: Tensor, labels: Tensor, part: BatchPart | None
-) -> StepResult:
-    """What a forward pass has shown, before its gradients are taken."""
+def _forward_result(output: DistillerOutput, task_loss: Tensor, batch: TrainingBatch) -> StepResult:
+    """The losses and logits of a forward pass, detached."""
     detached = task_loss.detach(), output.transfer_loss.detach(), output.logits.detach()
     result = StepResult(*detached, norms=None)
-    if part is None:
+    if batch.part is None:
         return result
-    result = of_whole_batch(result, labels, part)
+    result = of_whole_batch(result, batch.labels, batch.part)
     assert result.transfer_loss is not None
-    # Here, where all processes see the same: one that raised alone would leave the others waiting.
-    if part.processes > 1:
+    # All processes see the same loss here; if one raised alone, the others would wait for it.
+    if batch.part.processes > 1:
         require_finite_transfer(result.transfer_loss)
     return result
 
 
-def _average(parameters: list[nn.Parameter]) -> None:
-    """Replace the gradients of all parameters by their mean over the processes."""
-    gradients = [parameter.grad for parameter in parameters]
-    average_gradients(gradients)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
-
-
 def _loss_scale(accelerator: Accelerator, device: torch.device) -> float:
-    """fp16's loss scale. Only a scaler that was asked to scale something serves an optimizer."""
+    """fp16's loss scale; the optimizer's step needs a scaler that has scaled something."""
     if accelerator.scaler is None:
         return 1.0
     return float(accelerator.scaler.scale(torch.ones((), device=device)))

@@ -1,4 +1,4 @@
-"""The teacher, from wherever the user keeps it, and initial weights of a network."""
+"""Load a teacher, or initial weights of a network, from files and model libraries."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from svdistill.common import ArgumentError, RunError, require_no_device
-from svdistill.config import PRETRAINED, CacheConfig, DistillConfig
-from svdistill.data import ImageData
+from svdistill.config import PRETRAINED, TeacherConfig
 from svdistill.networks import (
     build_network,
     fill,
@@ -33,26 +32,27 @@ from svdistill.runs import (
 )
 from svdistill.training.progress import Reporter
 
-# Under these names training scripts save weights beside other things.
-WITHIN: Final = ("state_dict", "model", "model_state_dict")
+# Keys under which training scripts save weights.
+WEIGHT_KEYS: Final = ("state_dict", "model", "model_state_dict")
 
 
 def fill_network(network: nn.Module, path: str | Path, num_classes: int) -> tuple[str, ...]:
-    """Fill a network from a weights file; a head of other classes is left as it is.
+    """Fill a network from a weights file, but for a head of other classes.
 
-    A tensor is of the head if it has a row for each class. All else must agree in name and shape.
+    The head's tensors have a row for each class. All others must agree in name and shape.
 
     Args:
-        network: as it was built for `num_classes`.
+        network: built for `num_classes`.
         path: a `.safetensors` file, a run directory, or a file of tensors that `torch.save` wrote.
             Pickled code in it is never run.
         num_classes: of the network.
 
     Returns:
-        Names of the tensors that were left.
+        Names of the head's tensors that were not filled.
 
     Raises:
-        RunError: the file is missing, damaged, holds more than tensors, or is of another network.
+        RunError: the file is missing, damaged, holds more than tensors, or belongs to another
+            network.
     """
     file = weights_file(Path(path))
     tensors = _read(file)
@@ -84,7 +84,7 @@ def _fill(network: nn.Module, tensors: Mapping[str, Tensor], num_classes: int) -
 
 
 def _rows_differ(own: Tensor, found: Tensor, num_classes: int) -> bool:
-    """Whether two tensors differ in the number of classes and in nothing else."""
+    """Whether two tensors differ in the number of classes only."""
     rows = own.shape[:1] == (num_classes,) and found.shape[:1] != (num_classes,)
     return rows and own.ndim == found.ndim and own.shape[1:] == found.shape[1:]
 
@@ -96,7 +96,7 @@ def _read(file: Path) -> Mapping[str, Tensor]:
         require_no_device(file)
         _require_whole(file)
         return _unwrap(torch.load(file, map_location="cpu", weights_only=True))
-    except Exception as error:  # torch raises whatever its readers stumble over
+    except Exception as error:  # torch may raise anything
         raise RunError(
             str(file),
             expected="weights: a .safetensors file, or tensors alone that torch.save wrote",
@@ -106,12 +106,12 @@ def _read(file: Path) -> Mapping[str, Tensor]:
 
 
 def _require_whole(file: Path) -> None:
-    """Raise `ValueError` where an archive is damaged, or unpacks to more than it takes on disk.
+    """Raise `ValueError` if an archive is damaged or compressed.
 
-    `torch.save` compresses nothing: a small file that fills the memory is none of its own. It
-    writes checksums, which `torch.load` does not look at.
+    `torch.save` does not compress, so a compressed file could only be made to fill the memory. It
+    writes checksums that `torch.load` does not verify.
     """
-    if not zipfile.is_zipfile(file):  # of torch before 1.6
+    if not zipfile.is_zipfile(file):  # written by torch before 1.6
         return
     with zipfile.ZipFile(file) as archive:
         size = sum(entry.file_size for entry in archive.infolist())
@@ -122,8 +122,8 @@ def _require_whole(file: Path) -> None:
 
 
 def _unwrap(saved: Any) -> dict[str, Tensor]:
-    """The tensors by their names, without the wrapping of training scripts."""
-    for name in WITHIN:
+    """The tensors by name, without the wrappers of training scripts."""
+    for name in WEIGHT_KEYS:
         if isinstance(saved, Mapping) and isinstance(saved.get(name), Mapping):
             saved = saved[name]
     if not isinstance(saved, Mapping) or not all(isinstance(t, Tensor) for t in saved.values()):
@@ -136,27 +136,6 @@ def _few(names: list[str]) -> str:
     return (", ".join(names[:3]) + (", ..." if names[3:] else "")) or "nothing"
 
 
-def teacher_of(
-    config: DistillConfig | CacheConfig, data: ImageData, given: nn.Module | None = None
-) -> nn.Module:
-    """The teacher that a configuration names, or that was given.
-
-    Raises:
-        SVDistillError: see `load_teacher`.
-    """
-    if given is not None:
-        return given
-    return load_teacher(
-        config.teacher,
-        data.num_classes,
-        network=config.teacher_network,
-        width=config.teacher_width,
-        weights=config.teacher_weights,
-        image_size=data.image_shape[-1],
-        data=_data_options(config),
-    )
-
-
 def load_teacher(
     spec: str,
     num_classes: int,
@@ -165,31 +144,29 @@ def load_teacher(
     width: float = 1.0,
     weights: str = "",
     image_size: int | None = None,
-    data: str = "--data DATA",
 ) -> nn.Module:
-    """Load a teacher from wherever the user keeps it.
+    """Load a teacher from a run, a file, a model library or code.
 
     Args:
         spec: a run directory, a `.safetensors` file, a network of timm, torchvision or transformers
             as `build_network` names it, or `module:attr` (see `import_network`).
-        num_classes: the classes of the data, which the teacher's must be.
-        network: name of the network, for a file that does not say it, or says code of one's own.
-        width: factor on its channels, likewise.
-        weights: of another library's network: a file, or empty for the published ones.
-        image_size: side of the images in pixels, for networks that are built for one.
-        data: the options that name the data, for the command that an error message advises.
+        num_classes: of the data, and of the teacher.
+        network: name of the network, for a file that does not say it, or names the user's code.
+        width: factor on its channels, for such a file.
+        weights: for a model library's network: a file, or empty for the published weights.
+        image_size: side of the images in pixels, for networks built for one size.
 
     Returns:
-        The network; its logits' number is not checked here, unless a file or a library tells it.
+        The network; its number of logits is checked only if a file or a library states it.
 
     Raises:
-        ArgumentError: the spec is none of these, or a name is needed.
-        RunError: the weights are missing, damaged, or of another network or class count.
+        ArgumentError: the spec is none of these, or `network` is needed.
+        RunError: the weights are missing, damaged, or of another network or number of classes.
     """
     if Path(spec).exists():
         return _from_file(weights_file(Path(spec)), num_classes, network, width, image_size)
     if is_zoo(spec):
-        return _from_zoo(spec, num_classes, weights, image_size, data)
+        return load_library_teacher(spec, num_classes, weights, image_size)
     if is_code(spec):
         return import_network(spec, num_classes)
     raise ArgumentError(
@@ -227,10 +204,22 @@ def _from_file(
     return teacher
 
 
-def _from_zoo(
-    spec: str, num_classes: int, weights: str, image_size: int | None, data: str
+def load_library_teacher(
+    spec: str,
+    num_classes: int,
+    weights: str,
+    image_size: int | None,
+    data: str = "--data DATA",
 ) -> nn.Module:
-    """A network of another library, whose head must be of the data's classes."""
+    """A model library's network, whose head must have the data's classes.
+
+    Args:
+        spec: see `load_teacher`, as are the next three.
+        num_classes: of the data.
+        weights: a file, or empty for the published weights.
+        image_size: side of the images in pixels.
+        data: options that select the data, for the command in an error message.
+    """
     published = weights in ("", PRETRAINED)
     words = ["--network", spec, "--weights", weights or PRETRAINED]
     command = f"svdistill train {shlex.join(words)} {data} --output runs/teacher"
@@ -254,8 +243,8 @@ def _wrong_head(got: str, num_classes: int, command: str) -> ArgumentError:
     )
 
 
-def _data_options(config: DistillConfig | CacheConfig) -> str:
-    """The options that name a configuration's data, as one types them."""
+def data_options(config: TeacherConfig) -> str:
+    """The options that select a configuration's data, as typed."""
     words = ["--data", config.data]
     if config.classes_every != 1:
         words += ["--classes_every", str(config.classes_every)]
@@ -264,20 +253,20 @@ def _data_options(config: DistillConfig | CacheConfig) -> str:
     return shlex.join(words)
 
 
-# Share of the way from guessing to no mistake.
+# A poor teacher is nearer than this to guessing, between guessing (0) and no mistake (1).
 POOR_SKILL: Final = 0.25
 
 
 def warn_of_poor_teacher(
     accuracy: float, student_accuracy: float, num_classes: int, reporter: Reporter
 ) -> None:
-    """Say so if a teacher hardly knows the data, or knows less than its student already does.
+    """Warn if a teacher is little better than guessing, or no better than its untrained student.
 
     Args:
-        accuracy: the teacher's on the test images, in percent.
-        student_accuracy: the untrained student's on them, likewise.
+        accuracy: of the teacher on the test images, in percent.
+        student_accuracy: of the untrained student, in percent.
         num_classes: of the data.
-        reporter: is told.
+        reporter: shows the warning.
     """
     guessing = 100 / num_classes
     if accuracy < guessing + POOR_SKILL * (100 - guessing):

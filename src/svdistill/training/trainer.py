@@ -1,99 +1,51 @@
-"""The training loop: step, evaluate, log, save; the same for every stage and method."""
+"""The training loop, the same for every stage and method: train, evaluate, log, save."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any, Final
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ConstantLR, LRScheduler, MultiStepLR, OneCycleLR
+from torch.optim.lr_scheduler import LRScheduler
 
 from svdistill.common import RunError, Stopped
-from svdistill.config import TrainConfig
-from svdistill.data import ImageData, ImageSplit
+from svdistill.data import Batch, ImageSplit
 from svdistill.linalg import Convergence, watch_convergence
-from svdistill.parallel import is_grouped, own_share, require_alike
-from svdistill.runs import Checkpoint, Place, RunDirectory, WeightsCard, save_weights
+from svdistill.parallel import ALONE, is_grouped, own_share, require_alike
+from svdistill.runs import Checkpoint, EpochRecord, TrainingPosition, WeightsCard, save_weights
 from svdistill.store import KnowledgeStore
-from svdistill.training.epoch import BegunEpoch, Epochs, Evaluations, Views, record_epoch
-from svdistill.training.metrics import Evaluation, evaluate_network, require_finite
-from svdistill.training.progress import Reporter, loading_advice
-from svdistill.training.step import Step
-from svdistill.training.stopping import StopRequests
+from svdistill.training.accumulation import AccumulatedStep
+from svdistill.training.context import RunContext
+from svdistill.training.cuda_graphs import CUDAGraphStep, CUDARecorder
+from svdistill.training.epoch import EpochState, Evaluations, record_epoch
+from svdistill.training.metrics import (
+    Evaluation,
+    EvaluationImages,
+    evaluate_network,
+    require_finite,
+)
+from svdistill.training.optimizer import build_optimizer, build_schedule
+from svdistill.training.progress import loading_advice
+from svdistill.training.reproducibility import derive_seed
+from svdistill.training.step import Step, TrainingBatch
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-
-
-def build_optimizer(
-    name: str, parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float
-) -> Optimizer:
-    """An optimizer over the parameters.
-
-    Args:
-        name: `"sgd"`, with Nesterov momentum 0.9 as in the paper, or `"adamw"`.
-        parameters: those to train.
-        learning_rate: the highest of the schedule.
-        weight_decay: coupled for `"sgd"`, decoupled for `"adamw"`.
-
-    Example:
-        >>> build_optimizer("sgd", [nn.Parameter(torch.zeros(2))], 0.1, 0.0).defaults["nesterov"]
-        True
-    """
-    if name == "sgd":
-        return torch.optim.SGD(
-            parameters, lr=learning_rate, momentum=0.9, nesterov=True, weight_decay=weight_decay
-        )
-    return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
-
-
-def build_schedule(
-    name: str, optimizer: Optimizer, learning_rate: float, total_steps: int
-) -> LRScheduler:
-    """A schedule that is advanced after every step.
-
-    Args:
-        name: `"paper"` (x0.1 at half of the steps, x0.01 at three quarters), `"one_cycle"` (up to
-            the learning rate over 30 % of the steps, then down along a cosine) or `"constant"`.
-        optimizer: whose learning rate is set.
-        learning_rate: the highest.
-        total_steps: steps of the whole stage.
-
-    Example:
-        >>> sgd = build_optimizer("sgd", [nn.Parameter(torch.zeros(2))], 1.0, 0.0)
-        >>> schedule = build_schedule("paper", sgd, 1.0, total_steps=4)
-        >>> rates = []
-        >>> for _ in range(4):
-        ...     rates += schedule.get_last_lr()
-        ...     sgd.step()
-        ...     schedule.step()
-        >>> [round(rate, 3) for rate in rates]
-        [1.0, 1.0, 0.1, 0.01]
-
-    Source: milestones of the paper's protocol (100 and 150 of 200 epochs); Smith, Topin,
-    "Super-Convergence", 2018.
-    """
-    if name == "one_cycle":
-        # The momentum stays: Nesterov's correction is tuned for one value. One step more than
-        # there are, since the schedule is also advanced after the last.
-        return OneCycleLR(optimizer, learning_rate, total_steps + 1, cycle_momentum=False)
-    if name == "paper":
-        milestones = [math.ceil(total_steps / 2), math.ceil(total_steps * 3 / 4)]
-        return MultiStepLR(optimizer, milestones, gamma=0.1)
-    return ConstantLR(optimizer, factor=1.0, total_iters=0)
+# Steps between two checks that the losses are finite. Each check synchronises with the device.
+CHECK_EVERY: Final = {"cpu": 1, "cuda": 50}
 
 
 @dataclass(frozen=True)
-class Stage:
-    """So many epochs of one kind of step, with an optimizer and a schedule of their own.
+class TrainingStage:
+    """Epochs of one kind of step, with an optimizer and a schedule of their own.
 
-    Its steps get the teacher's knowledge from the store, where there is one.
+    Attributes:
+        name: as in `metrics.jsonl`.
+        step: forward and backward pass.
+        epochs: their number.
+        store: where the step's knowledge is read; None if its teacher runs, or it has none.
     """
 
     name: str
@@ -102,242 +54,314 @@ class Stage:
     store: KnowledgeStore | None = None
 
 
-class Loop:
-    """Trains a network through its stages, from wherever its run directory says it has come.
+@dataclass(frozen=True)
+class _ActiveStage:
+    """A stage in training: its images, its step as it is executed, optimizer and schedule."""
+
+    stage: TrainingStage
+    images: ImageSplit
+    step: Step
+    optimizer: Optimizer
+    schedule: LRScheduler
+    watch: Convergence
+
+
+class Trainer:
+    """Trains a network through its stages, from the last checkpoint of the run.
 
     Args:
-        network: the one to train and to save, on the accelerator's device.
+        network: to train and to save, on the accelerator's device.
         stages: at least one.
-        data: images to train and evaluate on.
-        config: optimizer, schedule, batch size, augmentation and seed.
-        views: which views of the images are trained on.
-        run: where checkpoint, metrics and weights go.
-        accelerator: device, precision and trackers.
-        reporter: what a person sees.
-        stops: is asked between steps, and between batches of an evaluation.
+        context: configuration, images, run directory, device and reporter.
+
+    Attributes:
+        position: how far the run has come.
     """
 
     def __init__(
-        self,
-        network: nn.Module,
-        stages: Sequence[Stage],
-        data: ImageData,
-        config: TrainConfig,
-        views: Views,
-        run: RunDirectory,
-        accelerator: Accelerator,
-        reporter: Reporter,
-        stops: StopRequests,
+        self, network: nn.Module, stages: Sequence[TrainingStage], context: RunContext
     ) -> None:
         self.network = network
         self.stages = stages
-        self.data = data
-        self.config = config
-        self.views = views
-        self.run = run
-        self.accelerator = accelerator
-        self.reporter = reporter
-        self.stops = stops
-        self.saved = time.monotonic()
-        size = data.image_shape[-1]
-        self.augmentation = data.augmentation(config.augmentation).to(accelerator.device)
-        self.epochs = [
-            Epochs(
-                data.train if stage.step.uses_unlabelled else data.train.labelled,
-                *(config, views, self.augmentation, accelerator, reporter),
-            )
-            for stage in stages
-        ]
-        self.advised = False
+        self.context = context
+        self.position = TrainingPosition()
+        self.device = context.device
+        self.share = own_share()
+        data, config = context.data, context.config
+        self.augmentation = data.augmentation(config.augmentation).to(self.device)
         self.card = WeightsCard(
-            config.network, config.width, data.class_names, data.mean, data.std, size
+            *(config.network, config.width, data.class_names, data.mean, data.std),
+            image_size=data.image_shape[-1],
         )
+        self._saved_at = time.monotonic()
+        self._advised = False
 
-    def fit(self) -> Place:
+    def fit(self) -> TrainingPosition:
         """Train until the last epoch.
 
         Returns:
-            Where the run ended.
+            The position at the end of the run.
 
         Raises:
-            TrainingError: a loss is not finite. What was saved before stays.
-            Stopped: a signal has come, and a checkpoint is saved.
+            TrainingError: a loss is not finite. Earlier checkpoints stay.
+            Stopped: a signal was received, and a checkpoint is saved.
         """
-        start = self._resume()
-        place, begun = start.place, start.begun
-        steps_done = begun["steps"] if begun else 0
-        # One file, on the disks of all.
-        require_alike({"checkpoint": (replace(place, seconds=0.0), steps_done)})
-        steps = [
-            epochs.steps
-            for stage, epochs in zip(self.stages, self.epochs, strict=True)
-            for _ in range(stage.epochs)
-        ]
-        done = sum(steps[: place.total]) + steps_done
-        self.reporter.start(self.run.path.name, sum(steps), done)
-        self.saved = time.monotonic()
-        with watch_convergence(self.accelerator.device) as watch:
-            while place.stage < len(self.stages):
-                place = self._fit_stage(start._replace(place=place), watch)
-                place = replace(place, stage=place.stage + 1, epoch=0)
-                start = Checkpoint(place, {})
-        return place
+        checkpoint = self._resume()
+        self.position = checkpoint.position
+        self._start_reporter(checkpoint)
+        self._saved_at = time.monotonic()
+        with watch_convergence(self.device) as watch:
+            for stage in self.stages[self.position.stage :]:
+                state = self._begin_stage(stage, checkpoint.states, watch)
+                self._fit_stage(state, checkpoint.epoch_state)
+                self.position = self.position.next_stage()
+                checkpoint = Checkpoint(self.position, {})
+        return self.position
 
-    def _fit_stage(self, start: Checkpoint, watch: Convergence) -> Place:
-        """The epochs of a stage that are left."""
-        place = start.place
-        stage, epochs = self.stages[place.stage], self.epochs[place.stage]
-        optimizer, schedule = self._optimisation(stage, epochs.steps)
-        if start.states:
-            optimizer.load_state_dict(start.states["optimizer"])
-            schedule.load_state_dict(start.states["schedule"])
-        step = epochs.captured(stage.step, watch)
-        save = partial(self._save, stage, optimizer, schedule)
-        for epoch in range(place.epoch, stage.epochs):
-            begun = epochs.begin(place, step, schedule, watch)
-            if start.begun is not None:
-                begun.load_state_dict(start.begun)
-                start = start._replace(begun=None)
-            between = partial(self._between_steps, save, place, begun, epochs.steps)
-            epochs.train(place, begun, stage.store, optimizer, schedule, between)
-            trained = begun.seconds()
-            watch.add_other_processes()
-            try:
-                evaluations = self._evaluate_epoch()
-            except Stopped:
-                save(place, begun)
-                self.stops.check(f"after the last step of epoch {place.total + 1}")
-            test_loss = evaluations.test.loss
-            require_finite("loss", test_loss, f"on the test images after epoch {place.total + 1}")
-            record = record_epoch(stage.name, begun, place.total, evaluations, trained)
-            place = replace(
-                place,
-                epoch=epoch + 1,
-                total=place.total + 1,
-                last_accuracy=record.test_accuracy,
-                seconds=place.seconds + record.seconds,
+    def _fit_stage(self, active: _ActiveStage, unfinished: dict[str, Any] | None) -> None:
+        """Train the epochs of a stage that are left, the first one from its checkpoint."""
+        for _ in range(self.position.epoch, active.stage.epochs):
+            epoch = self._begin_epoch(active, unfinished)
+            unfinished = None
+            self._train_epoch(active, epoch)
+            trained = epoch.seconds()
+            active.watch.add_other_processes()
+            evaluations = self._evaluate_epoch(active, epoch)
+            record = record_epoch(
+                active.stage.name, epoch, self.position.total, evaluations, trained
             )
-            place = self._save_weights(place, evaluations)
-            self.run.append(record)
-            self.accelerator.log(record.numbers(), step=record.epoch)
-            save(place)
-            self.reporter.epoch(record)
-            self._advise(loading_advice(begun.loading.seconds(), trained, epochs.images))
-            self.stops.hear(self.accelerator.device)
-            self.stops.check(f"after epoch {place.total}")
-        return place
+            self._end_epoch(record, evaluations)
+            self._log(record)
+            self._save(active)
+            self.context.reporter.epoch(record)
+            self._advise(loading_advice(epoch.loading.seconds(), trained, active.images))
+            self.context.stops.poll(self.device)
+            self.context.stops.check(f"after epoch {self.position.total}")
 
-    def _between_steps(
-        self, save: Callable[[Place, BegunEpoch], None], place: Place, begun: BegunEpoch, steps: int
-    ) -> None:
-        """Save if it is time to, and stop if a signal has come."""
-        minutes = (time.monotonic() - self.saved) / 60
-        due = 0 < self.config.checkpoint_minutes <= minutes
-        if self.stops.hear(self.accelerator.device, due) or self.stops.requested:
-            begun.meter.require_finite(f"in epoch {place.total + 1}, by step {begun.steps}")
-            save(place, begun)
-        self.stops.check(f"after step {begun.steps} of {steps} in epoch {place.total + 1}")
+    def _train_epoch(self, active: _ActiveStage, epoch: EpochState) -> None:
+        """Train the steps of an epoch that are left."""
+        max_grad_norm, accelerator = self.context.config.max_grad_norm, self.context.accelerator
+        step, meter, optimizer = active.step, epoch.meter, active.optimizer
+        step.train_mode()
+        batches = active.images.batches(
+            self.context.config.batch_size,
+            device=self.device,
+            order_seed=self._seed("order"),
+            skip=epoch.steps,
+            share=self.share,
+        )
+        epoch.set_random_states()
+        for number, batch in enumerate(epoch.loading.watch(batches), start=epoch.steps + 1):
+            result = step(self._training_batch(active, batch, number), self.position.epoch)
+            meter.update(result, batch.labels)
+            self._check_losses(epoch, number)
+            if max_grad_norm is not None:
+                accelerator.clip_grad_norm_(step.parameters(), max_grad_norm)
+            optimizer.step()
+            if getattr(optimizer, "step_was_skipped", False):  # by fp16's scaler
+                meter.skipped += 1
+                step.measure_again()
+            optimizer.zero_grad()
+            active.schedule.step()
+            epoch.steps = number
+            self.context.reporter.step(meter)
+            self._save_or_stop(active, epoch)
+        step.end_epoch()
 
-    def _save(
-        self,
-        stage: Stage,
-        optimizer: Optimizer,
-        schedule: LRScheduler,
-        place: Place,
-        begun: BegunEpoch | None = None,
-    ) -> None:
-        """Write a checkpoint: the only place where one is made."""
-        scaler = self.accelerator.scaler  # fp16's loss scale; None in other precisions
-        states = {
-            "network": self.network.state_dict(),
-            "companions": self._companions(stage).state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "schedule": schedule.state_dict(),
-            "scaler": {} if scaler is None else scaler.state_dict(),
-        }
-        started = None if begun is None else begun.state_dict()
-        self.run.checkpoints.save(Checkpoint(place, states, started))
-        self.saved = time.monotonic()
+    def _training_batch(self, active: _ActiveStage, batch: Batch, number: int) -> TrainingBatch:
+        """Random views of a batch's images, and the teacher's knowledge of them from a store."""
+        views, epoch, store = self.context.views, self.position.total, active.stage.store
+        if active.images.repeats:
+            view = views.of_step(epoch, number, self._steps(active.images))
+        else:
+            view = views.of_epoch(epoch)
+        images = self.augmentation(batch.images, seed=views.seed, indices=batch.indices, view=view)
+        return TrainingBatch(
+            images.contiguous(memory_format=torch.channels_last),
+            batch.labels,
+            None if store is None else store.read(batch.indices, view, self.device),
+            batch.part,
+        )
+
+    def _check_losses(self, epoch: EpochState, number: int) -> None:
+        every = CHECK_EVERY[self.device.type]
+        if number % every == 0 or number == epoch.total_steps:
+            by = "" if every == 1 else "by "
+            epoch.meter.require_finite(f"in epoch {self.position.total + 1}, {by}step {number}")
+
+    def _save_or_stop(self, active: _ActiveStage, epoch: EpochState) -> None:
+        """Between steps: save a checkpoint if it is time to, and stop if a signal was received."""
+        stops, where = self.context.stops, f"in epoch {self.position.total + 1}"
+        minutes = (time.monotonic() - self._saved_at) / 60
+        due = 0 < self.context.config.checkpoint_minutes <= minutes
+        if stops.poll(self.device, due) or stops.requested:
+            epoch.meter.require_finite(f"{where}, by step {epoch.steps}")
+            self._save(active, epoch)
+        stops.check(f"after step {epoch.steps} of {epoch.total_steps} {where}")
 
     def evaluate(self, split: ImageSplit, network: nn.Module) -> Evaluation:
-        """Accuracy and loss of a network on one of the splits."""
+        """Accuracy and loss of a network on a split of the run's images."""
+        # Several processes stop only between steps: within an evaluation each is at another image.
+        each_batch = _do_nothing if is_grouped() else self.context.stops.check
+        images = EvaluationImages(split, self.augmentation)
         return evaluate_network(
-            network,
-            split,
-            self.augmentation,
-            device=self.accelerator.device,
-            each_batch=_go_on if is_grouped() else self.stops.check,
-            share=own_share(),
+            network, images, device=self.device, each_batch=each_batch, share=self.share
         )
 
-    def _evaluate_epoch(self) -> Evaluations:
-        """The network as the epoch left it."""
-        test = self.evaluate(self.data.test, self.network)
-        dev = None if self.data.dev is None else self.evaluate(self.data.dev, self.network)
+    def _evaluate_epoch(self, active: _ActiveStage, epoch: EpochState) -> Evaluations:
+        data, number = self.context.data, self.position.total + 1
+        try:
+            test = self.evaluate(data.test, self.network)
+            dev = None if data.dev is None else self.evaluate(data.dev, self.network)
+        except Stopped:
+            self._save(active, epoch)
+            self.context.stops.check(f"after the last step of epoch {number}")
+            raise
+        require_finite("loss", test.loss, f"on the test images after epoch {number}")
         return Evaluations(test, dev)
 
-    def _save_weights(self, place: Place, evaluations: Evaluations) -> Place:
-        """Keep the student of this epoch, and of the best one."""
-        save_weights(self.run.student, self.network, self.card)
+    def _end_epoch(self, record: EpochRecord, evaluations: Evaluations) -> None:
+        """Advance the position, and save the weights of this epoch, and of the best one."""
+        self.position = self.position.next_epoch(record.test_accuracy, record.seconds)
+        save_weights(self.context.run.student, self.network, self.card)
         score = evaluations.chooser.accuracy
-        if score <= place.best_score:
-            return place
-        save_weights(self.run.best_student, self.network, self.card)
-        return replace(
-            place,
-            best_epoch=place.total - 1,
-            best_score=score,
-            best_accuracy=evaluations.test.accuracy,
-        )
+        if score > self.position.best_score:
+            save_weights(self.context.run.best_student, self.network, self.card)
+            self.position = replace(
+                self.position,
+                best_epoch=record.epoch,
+                best_score=score,
+                best_accuracy=record.test_accuracy,
+            )
 
-    def _advise(self, advice: str | None) -> None:
-        """Say once how images come faster, where there is something to say."""
-        if advice is not None and not self.advised:
-            self.reporter.message(advice)
-            self.advised = True
+    def _log(self, record: EpochRecord) -> None:
+        self.context.run.append(record)
+        self.context.accelerator.log(record.numbers(), step=record.epoch)
 
-    def _optimisation(self, stage: Stage, steps: int) -> tuple[Optimizer, LRScheduler]:
-        config = self.config
-        self.accelerator.free_memory()  # or it would unscale the last stage's gradients again
-        optimizer = build_optimizer(
-            config.optimizer, stage.step.parameters(), config.learning_rate, config.weight_decay
-        )
-        schedule = build_schedule(
-            config.schedule, optimizer, config.learning_rate, steps * stage.epochs
-        )
-        prepared: tuple[Optimizer, LRScheduler] = self.accelerator.prepare(optimizer, schedule)
-        return prepared
-
-    def _companions(self, stage: Stage) -> nn.ParameterList:
-        """What a stage trains beside the network: adapters, and the losses' own parameters."""
-        own = set(self.network.parameters())
-        return nn.ParameterList(p for p in stage.step.parameters() if p not in own)
+    def _save(self, active: _ActiveStage, epoch: EpochState | None = None) -> None:
+        """Write a checkpoint, within an epoch or between two."""
+        scaler = self.context.accelerator.scaler  # of fp16; None in other precisions
+        states = {
+            "network": self.network.state_dict(),
+            "companions": self._companions(active.stage).state_dict(),
+            "optimizer": active.optimizer.state_dict(),
+            "schedule": active.schedule.state_dict(),
+            "scaler": {} if scaler is None else scaler.state_dict(),
+        }
+        epoch_state = None if epoch is None else epoch.state_dict()
+        self.context.run.checkpoints.save(Checkpoint(self.position, states, epoch_state))
+        self._saved_at = time.monotonic()
 
     def _resume(self) -> Checkpoint:
-        """Where to go on: network and adapters are as they were there, and the metrics too."""
-        checkpoint = self.run.checkpoints.load(self.accelerator.device)
+        """Load the last checkpoint into network and adapters; drop metrics of later epochs."""
+        run, scaler = self.context.run, self.context.accelerator.scaler
+        checkpoint = run.checkpoints.load(self.device)
         if checkpoint is None:
-            self.run.keep_epochs(0)
-            return Checkpoint(Place(), {})
-        place, states = checkpoint.place, checkpoint.states
+            run.keep_epochs(0)
+            return Checkpoint(TrainingPosition(), {})
+        position, states = checkpoint.position, checkpoint.states
+        stage = self.stages[position.stage]
         try:
             self.network.load_state_dict(states["network"])
-            companions = self._companions(self.stages[place.stage])
-            companions.load_state_dict(states.get("companions", {}))
-            if self.accelerator.scaler is not None:
-                self.accelerator.scaler.load_state_dict(states["scaler"])
+            self._companions(stage).load_state_dict(states.get("companions", {}))
+            if scaler is not None:
+                scaler.load_state_dict(states["scaler"])
         except (KeyError, RuntimeError) as error:
             raise RunError(
-                str(self.run.checkpoints.newest),
+                str(run.checkpoints.newest),
                 expected="a checkpoint of this run",
                 got=" ".join(str(error).split())[:300],
                 remedy="start the run again in another directory",
             ) from error
-        self.run.keep_epochs(place.total)
-        if place.epoch == self.stages[place.stage].epochs:
-            return Checkpoint(replace(place, stage=place.stage + 1, epoch=0), {})
+        run.keep_epochs(position.total)
+        if position.epoch == stage.epochs:
+            return Checkpoint(position.next_stage(), {})
         return checkpoint
 
+    def _start_reporter(self, checkpoint: Checkpoint) -> None:
+        """Show how many steps are done, once all processes have read the same checkpoint."""
+        position, unfinished = checkpoint.position, checkpoint.epoch_state
+        steps_done = unfinished["steps"] if unfinished else 0
+        require_alike({"checkpoint": (replace(position, seconds=0.0), steps_done)})
+        steps = [
+            self._steps(self._images(stage)) for stage in self.stages for _ in range(stage.epochs)
+        ]
+        done = sum(steps[: position.total]) + steps_done
+        self.context.reporter.start(self.context.run.path.name, sum(steps), done)
 
-def _go_on() -> None:
-    """Within an evaluation several processes do not stop: each would at another image."""
+    def _begin_stage(
+        self, stage: TrainingStage, states: dict[str, dict[str, Any]], watch: Convergence
+    ) -> _ActiveStage:
+        """Build a stage's optimizer and schedule, and restore their states, if there are any."""
+        config, accelerator = self.context.config, self.context.accelerator
+        images = self._images(stage)
+        accelerator.free_memory()  # or it would unscale the last stage's gradients again
+        rate, steps = config.learning_rate, self._steps(images) * stage.epochs
+        parameters = stage.step.parameters()
+        optimizer = build_optimizer(config.optimizer, parameters, rate, config.weight_decay)
+        schedule = build_schedule(config.schedule, optimizer, rate, steps)
+        optimizer, schedule = accelerator.prepare(optimizer, schedule)
+        if states:
+            optimizer.load_state_dict(states["optimizer"])
+            schedule.load_state_dict(states["schedule"])
+        step = executed_step(stage.step, self.context, watch)
+        return _ActiveStage(stage, images, step, optimizer, schedule, watch)
+
+    def _begin_epoch(self, active: _ActiveStage, unfinished: dict[str, Any] | None) -> EpochState:
+        """The state of an epoch before its first step, or as its checkpoint says."""
+        # Each process draws other dropout for its part of a batch.
+        rank = (self.share.rank,) if self.share.rank else ()
+        epoch = EpochState(
+            active.step,
+            active.watch,
+            self.device,
+            total_steps=self._steps(active.images),
+            learning_rate=float(active.schedule.get_last_lr()[0]),
+            seed=self._seed("dropout", *rank),
+        )
+        if unfinished is not None:
+            epoch.load_state_dict(unfinished)
+        return epoch
+
+    def _seed(self, purpose: str, *more: int) -> int:
+        """A seed for this epoch."""
+        position = self.position
+        return derive_seed(self.context.config.seed, purpose, position.stage, position.epoch, *more)
+
+    def _images(self, stage: TrainingStage) -> ImageSplit:
+        """The training images of a stage."""
+        train = self.context.data.train
+        return train if stage.step.uses_unlabelled else train.labelled
+
+    def _steps(self, images: ImageSplit) -> int:
+        """Steps of an epoch over the images."""
+        return images.steps(self.context.config.batch_size)
+
+    def _companions(self, stage: TrainingStage) -> nn.ParameterList:
+        """Parameters that a stage trains in addition to the network's: of adapters and losses."""
+        own = set(self.network.parameters())
+        return nn.ParameterList(p for p in stage.step.parameters() if p not in own)
+
+    def _advise(self, advice: str | None) -> None:
+        """Say once how images would load faster."""
+        if advice is not None and not self._advised:
+            self.context.reporter.message(advice)
+            self._advised = True
+
+
+def executed_step(step: Step, context: RunContext, watch: Convergence) -> Step:
+    """The step as the trainer executes it: in parts, as CUDA graphs, or unchanged.
+
+    CUDA graphs need batches of one size in one process, and no fp16 scaler, which reads gradients.
+    """
+    config, device = context.config, context.device
+    if config.accumulate > 1:
+        return AccumulatedStep(step, config.accumulate)
+    fixed = not context.accelerator.scaler and own_share() == ALONE
+    if device.type != "cuda" or not fixed or config.capture == "off":
+        return step
+    return CUDAGraphStep(step, CUDARecorder(device), watch)
+
+
+def _do_nothing() -> None:
+    pass

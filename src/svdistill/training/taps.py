@@ -1,4 +1,4 @@
-"""Which modules of teacher and student are tapped, and paired."""
+"""Choose the taps of teacher and student, and pair them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from svdistill.taps import (
 )
 from svdistill.training.setup import whole_loss
 
-# Pairs, or taps of a teacher alone, where none are chosen.
+# Number of pairs, or of a teacher's taps, if none are chosen.
 COUNT: Final = 4
 
 NO_TAPS: Final = TapPairs((), ())
@@ -42,20 +42,20 @@ def paired_taps(
     images: Tensor,
     loss: TransferLoss | None = None,
 ) -> PairedTaps | TapPairs:
-    """The taps that were chosen, those that networks of the paper have, or stages that are found.
+    """Pair the chosen taps, the taps of the paper's networks, or stages found by a dry run.
 
     Args:
-        config: the taps, where they are chosen, and the loss.
-        teacher: as it will be tapped.
-        student: likewise.
-        images: two as both networks take them.
-        loss: the loss itself, where the configuration does not name it.
+        config: the chosen taps, if any, and the loss.
+        teacher: on the images' device.
+        student: on the images' device.
+        images: two normalised images.
+        loss: the loss itself, in place of a name.
 
     Returns:
-        The pairs, with their shapes where the loss reads taps.
+        The pairs, with their shapes if the loss reads taps.
 
     Raises:
-        ArgumentError: taps of one network alone, that a network lacks, or that cannot be paired.
+        ArgumentError: taps of one network only, unknown paths, or taps that cannot be paired.
     """
     paths_T = own_taps(teacher, config.teacher_taps)
     paths_S = own_taps(student, config.student_taps)
@@ -77,14 +77,14 @@ def paired_taps(
 
 
 def own_taps(network: nn.Module, chosen: list[str]) -> tuple[str, ...]:
-    """The taps that were chosen, or those that a network of the paper names; others have none."""
+    """The chosen taps, or those of one of the paper's networks; others have none."""
     if not chosen and isinstance(network, PaperNetwork):
         return network.tap_paths
-    return FeatureTaps(network, chosen).paths  # raises for a path that is misspelt
+    return FeatureTaps(network, chosen).paths  # raises for an unknown path
 
 
 def tap_paths(argument: str, network: nn.Module, chosen: list[str]) -> tuple[str, ...]:
-    """The same, where there must be some.
+    """`own_taps`, of which there must be some.
 
     Raises:
         ArgumentError: there are none.
@@ -103,10 +103,10 @@ def tap_paths(argument: str, network: nn.Module, chosen: list[str]) -> tuple[str
 def taps_without_student(
     config: CacheConfig, teacher: nn.Module, images: Tensor
 ) -> tuple[str, ...]:
-    """A teacher's taps for students to come: chosen, the paper's own, or its last stages.
+    """A teacher's taps for later students: chosen, those of the paper's networks, or stages.
 
-    Of an isotropic network, such as a ViT, blocks at even depths. None where the loss reads logits
-    alone.
+    These are the last stages, or, of an isotropic network such as a ViT, blocks at even depths.
+    Empty if the loss reads logits only.
     """
     paths = own_taps(teacher, config.teacher_taps)
     if paths or not whole_loss(config).needs_taps:
@@ -125,20 +125,20 @@ def taps_of_store(
     images: Tensor,
     loss: TransferLoss | None = None,
 ) -> PairedTaps | TapPairs:
-    """The student's taps for knowledge of a teacher that is not there.
+    """Pair a student's taps with those of a knowledge store.
 
     Args:
-        config: the student's taps, where they are chosen.
+        config: the student's chosen taps, if any.
         known: the store's manifest.
-        student: as it will be tapped.
-        images: two as the student takes them.
-        loss: the loss itself, where the configuration does not name it.
+        student: on the images' device.
+        images: two normalised images.
+        loss: the loss itself, in place of a name.
 
     Returns:
-        The pairs; with their shapes where the store says the teacher's.
+        The pairs, with their shapes if the store has the teacher's.
 
     Raises:
-        ArgumentError: taps that the student lacks, or fewer stages than the teacher has taps.
+        ArgumentError: unknown paths, or fewer stages than the teacher has taps.
     """
     paths = own_taps(student, config.student_taps)
     if not whole_loss(config, loss).needs_taps and not (paths and known.teacher_taps):
@@ -163,7 +163,7 @@ def taps_of_store(
 
 
 def _stages_for(taps: tuple[Stage, ...], student: nn.Module, images: Tensor) -> list[Stage]:
-    """The student's stages that agree best with a teacher's taps, taken to be at even depths."""
+    """The student's stages that fit a teacher's taps best, as if these were at even depths."""
     sides = _sides(images)
     teacher = [
         FoundStage(tap, grid(tap.shape, sides), number / len(taps))

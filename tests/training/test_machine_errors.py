@@ -20,10 +20,10 @@ from svdistill.common.files import write_atomically
 from svdistill.config import CacheConfig
 from svdistill.data.streaming import StreamedSplit
 from svdistill.runs import directory as run_directory_module, load_student
-from svdistill.runs.checkpoint import Checkpoint, Checkpoints, Place, load_checkpoint
+from svdistill.runs.checkpoint import Checkpoint, Checkpoints, TrainingPosition, load_checkpoint
 from svdistill.runs.weights import read_card, save_weights
 from svdistill.training import cache_knowledge, train
-from svdistill.training.stopping import explain_trouble, trouble_explained
+from svdistill.training.stopping import as_machine_error, explain_machine_errors
 from tiny_runs import KillAfter, Killed, outcome, snapshot, train_config
 
 LARGE = {"network": {"weight": torch.zeros(500_000)}}  # 2 MB
@@ -64,12 +64,12 @@ class TestAFullDisk:
         with small_disk(tmp_path) as disk:
             kept = Checkpoints(disk)
             for epoch in (1, 2):
-                kept.save(Checkpoint(Place(epoch=epoch), {}))
+                kept.save(Checkpoint(TrainingPosition(epoch=epoch), {}))
             before = snapshot(disk)
             with pytest.raises(RunError, match=r"checkpoint\.pt: " + FULL):
-                kept.save(Checkpoint(Place(epoch=3), LARGE))
+                kept.save(Checkpoint(TrainingPosition(epoch=3), LARGE))
             assert snapshot(disk) == before
-            assert kept.load(torch.device("cpu")).place.epoch == 2
+            assert kept.load(torch.device("cpu")).position.epoch == 2
 
     def test_weights(self, tmp_path, teacher_run):
         card = read_card(teacher_run / "student.safetensors")
@@ -125,13 +125,13 @@ class TestAFileThatMayNotGrow:
 
     def test_a_checkpoint(self, tmp_path):
         kept = Checkpoints(tmp_path)
-        kept.save(Checkpoint(Place(epoch=1), {}))
+        kept.save(Checkpoint(TrainingPosition(epoch=1), {}))
         before = snapshot(tmp_path)
         with (
             largest_file(1 << 20),
             pytest.raises(RunError, match=r"checkpoint\.pt: .* got File too large"),
         ):
-            kept.save(Checkpoint(Place(epoch=2), LARGE))
+            kept.save(Checkpoint(TrainingPosition(epoch=2), LARGE))
         assert snapshot(tmp_path) == before
 
     def test_what_torch_says_of_its_own_writer(self, tmp_path):
@@ -182,7 +182,7 @@ class TestMemory:
     def test_more_than_there_is(self):
         with (
             pytest.raises(MachineError, match=r"memory: .*DefaultCPUAllocator.*--batch_size"),
-            trouble_explained(),
+            explain_machine_errors(),
         ):
             torch.empty(1 << 60)
 
@@ -197,7 +197,7 @@ class TestMemory:
         ids=lambda error: type(error).__name__,
     )
     def test_as_others_say_it(self, error):
-        said = str(explain_trouble(error))
+        said = str(as_machine_error(error))
         assert said.startswith("memory: expected enough of it for a step, got ")
         assert "--batch_size" in said
 
@@ -211,7 +211,7 @@ class TestMemory:
         with pytest.raises(MachineError):
             train(config, Greedy(0))
         kept = load_checkpoint(tmp_path / "run" / "checkpoint.pt", torch.device("cpu"))
-        assert kept.begun["steps"] == 1
+        assert kept.epoch_state["steps"] == 1
         train(dataclasses.replace(config, resume=True))
         train(dataclasses.replace(config, output=str(tmp_path / "whole")))
         assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
@@ -243,7 +243,7 @@ def test_a_process_that_decodes_dies():
     split = StreamedSplit(Deadly(), np.arange(4), torch.zeros(4, dtype=torch.int64), workers=1)
     with (
         pytest.raises(MachineError, match=r"workers: .*DataLoader worker.*--workers 0"),
-        trouble_explained(),
+        explain_machine_errors(),
     ):
         list(split.batches(2, device="cpu", order_seed=None))
 
@@ -259,6 +259,6 @@ def test_a_process_that_decodes_dies():
     ids=lambda error: type(error).__name__,
 )
 def test_other_errors_are_none_of_the_machines(error):
-    assert explain_trouble(error) is None
-    with pytest.raises(type(error)), trouble_explained():
+    assert as_machine_error(error) is None
+    with pytest.raises(type(error)), explain_machine_errors():
         raise error

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from svdistill.training.trainer import build_optimizer, build_schedule
+from svdistill.training.optimizer import build_optimizer, build_schedule
 
 
 def rates(name, total_steps, learning_rate=0.3):

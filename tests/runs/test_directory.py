@@ -5,15 +5,15 @@ import pytest
 import torch
 
 from svdistill.common.errors import RunError
-from svdistill.runs.directory import (
-    RunDirectory,
+from svdistill.runs.directory import RunDirectory
+from svdistill.runs.records import (
+    EpochRecord,
     RunSummary,
     environment,
     read_environment,
     read_records,
     read_summary,
 )
-from svdistill.runs.records import EpochRecord
 from svdistill.runs.stored_config import stored_values
 from tiny_runs import distill_config, snapshot, train_config
 
@@ -182,13 +182,13 @@ class TestOneAtATime:
     @pytest.mark.parametrize("resume", [True, False])
     def test_a_second_one_is_told_who_holds_it(self, run, resume):
         config = train_config(run.path, resume=True)
-        with run.held(config, "images"):
+        with run.opened(config, "images"):
             before = snapshot(run.path)
             second = RunDirectory(run.path)
             match = r"no other process writes, got one that is held by process \d+ on"
             with (
                 pytest.raises(RunError, match=match),
-                second.held(dataclasses.replace(config, resume=resume), "images"),
+                second.opened(dataclasses.replace(config, resume=resume), "images"),
             ):
                 pytest.fail("it was not refused")
             assert snapshot(run.path) == before
@@ -197,7 +197,7 @@ class TestOneAtATime:
     def test_what_a_killed_one_has_left_is_swept_up(self, run):
         for name in (".lock", ".checkpoint.pt.123.tmp"):
             (run.path / name).write_text("left")
-        with run.held(train_config(run.path, resume=True), "images"):
+        with run.opened(train_config(run.path, resume=True), "images"):
             assert set(snapshot(run.path)) == {".lock", "config.yaml", "environment.json"}
 
     @pytest.mark.parametrize("left", [[".lock"], [".config.yaml.1.tmp"], ["config.yaml"]])
@@ -207,14 +207,14 @@ class TestOneAtATime:
                 path.unlink()
         for name in left:
             (run.path / name).touch()
-        with run.held(train_config(run.path, resume=True), "images"):
+        with run.opened(train_config(run.path, resume=True), "images"):
             assert set(snapshot(run.path)) == {".lock", "config.yaml", "environment.json"}
 
     def test_a_directory_of_something_else_is_not_locked(self, tmp_path):
         (tmp_path / "thesis.tex").write_text("years of work")
         with (
             pytest.raises(RunError, match="something else"),
-            RunDirectory(tmp_path).held(train_config(tmp_path), "images"),
+            RunDirectory(tmp_path).opened(train_config(tmp_path), "images"),
         ):
             pytest.fail("it was not refused")
         assert snapshot(tmp_path) == {"thesis.tex": b"years of work"}

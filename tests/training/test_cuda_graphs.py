@@ -14,10 +14,10 @@ from svdistill.distillation.distiller import Distiller
 from svdistill.linalg import watch_convergence
 from svdistill.losses import FSPLoss, SoftTargetLoss, SumLoss, SVDLoss
 from svdistill.networks import build_network
-from svdistill.runs.directory import read_records
-from svdistill.training import distill, epoch as epochs_module, train
-from svdistill.training.cuda_graphs import WARM_UP, CapturedStep, CUDARecorder
-from svdistill.training.step import DistillStep, TaskStep, TransferStep
+from svdistill.runs.records import read_records
+from svdistill.training import distill, train, trainer as trainer_module
+from svdistill.training.cuda_graphs import WARM_UP, CUDAGraphStep, CUDARecorder
+from svdistill.training.step import DistillStep, TaskStep, TrainingBatch, TransferStep
 from tiny_runs import distill_config, outcome, train_config
 
 CLIPS = ("norm", "poster", "global", "none", "amortised")
@@ -34,7 +34,8 @@ LOSSES = {
 CASES = [("svd", clip) for clip in CLIPS] + [
     (loss, "amortised") for loss in LOSSES if loss != "svd"
 ]
-# What is stored is what the loss would have extracted, and no clip depends on the precision.
+# The loss is given what it would have extracted, if knowledge is stored; half precision changes no
+# clip.
 RECORDED = [
     *(("no", "svd", clip, stored) for clip in CLIPS for stored in (False, True)),
     *(("no", loss, "amortised", False) for loss in LOSSES if loss != "svd"),
@@ -120,7 +121,8 @@ def trained(step, source, *, each=10, last=8, device="cpu"):
     found = []
     step.train_mode()
     for number, (images, labels) in enumerate(batches(3 * each, 8, last, device, each)):
-        result = step(images, labels, number // each, None if source is None else source(images))
+        knowledge = None if source is None else source(images)
+        result = step(TrainingBatch(images, labels, knowledge), number // each)
         images.fill_(torch.nan)  # whoever still needs the batch has kept it
         found += [result.task_loss.clone(), result.logits.clone()]
         found += [] if result.transfer_loss is None else [result.transfer_loss.clone()]
@@ -143,10 +145,11 @@ def test_a_recorded_step_never_waits_for_the_host(precision, loss, clip, stored)
     knowledge = distiller.teach(images) if stored else None
     progress = torch.zeros(())
     with watch_convergence("cpu"):
-        step(images, labels, progress, knowledge, measure=True)  # as a warm-up does
+        batch = TrainingBatch(images, labels, knowledge)
+        step(batch, progress, measure=True)  # as a warm-up does
         with recorded(), Recordable():
             for measure in (True, False):
-                step(images, labels, progress, knowledge, measure=measure)
+                step(batch, progress, measure=measure)
 
 
 @pytest.mark.parametrize("kind", [TransferStep, TaskStep])
@@ -157,10 +160,10 @@ def test_nor_do_the_steps_of_two_stages(accelerator, kind):
         if kind is TaskStep
         else TransferStep(distiller, accelerator, 1.0, 1.0)
     )
-    images, labels = next(batches(1))
-    step(images, labels, torch.zeros(()), measure=True)
+    batch = TrainingBatch(*next(batches(1)))
+    step(batch, torch.zeros(()), measure=True)
     with recorded(), Recordable():
-        step(images, labels, torch.zeros(()), measure=True)
+        step(batch, torch.zeros(()), measure=True)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +197,7 @@ def test_trains_as_the_step_itself_bit_for_bit(precision, clip, stored):
         distiller = make_distiller(clip=clip)
         step = DistillStep(distiller, new_accelerator(precision), 0.5, 2.0)
         with watch_convergence("cpu") as watch:
-            step = CapturedStep(step, tape, watch) if capture else step
+            step = CUDAGraphStep(step, tape, watch) if capture else step
             found.append(trained(step, distiller.teach if stored else None, each=6, last=3))
     assert tape.recorded == (2 if clip in ("none", "amortised") else 1)
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
@@ -203,7 +206,7 @@ def test_trains_as_the_step_itself_bit_for_bit(precision, clip, stored):
 def test_each_kind_of_step_is_recorded_once():
     distiller, tape = make_distiller(clip="amortised"), Tape()
     with watch_convergence("cpu") as watch:
-        step = CapturedStep(DistillStep(distiller, new_accelerator(), 1.0, 1.0), tape, watch)
+        step = CUDAGraphStep(DistillStep(distiller, new_accelerator(), 1.0, 1.0), tape, watch)
         trained(step, None)
     assert (tape.warmed, tape.recorded) == (2 * WARM_UP, 2)
 
@@ -212,11 +215,11 @@ def test_a_first_batch_that_is_short_is_not_what_is_recorded():
     step = DistillStep(make_distiller(clip="norm"), new_accelerator(), 1.0, 1.0)
     tape = Tape()
     with watch_convergence("cpu") as watch:
-        captured = CapturedStep(step, tape, watch)
+        graphs = CUDAGraphStep(step, tape, watch)
         # The last one is short too, and as before it is an ordinary step.
         for size in (3, 8, 8, 8, 8, 3, 8):
-            images, labels = next(batches(1, images=size))
-            assert captured(images, labels, 0).logits.shape == (size, 4)
+            batch = TrainingBatch(*next(batches(1, images=size)))
+            assert graphs(batch, 0).logits.shape == (size, 4)
             clear_gradients(step)
     assert (tape.warmed, tape.recorded) == (1 + WARM_UP, 1)
 
@@ -225,9 +228,9 @@ def test_a_smaller_size_that_stays_is_recorded():
     step = DistillStep(make_distiller(clip="norm"), new_accelerator(), 1.0, 1.0)
     tape = Tape()
     with watch_convergence("cpu") as watch:
-        captured = CapturedStep(step, tape, watch)
+        graphs = CUDAGraphStep(step, tape, watch)
         for size in (8, 3, 3, 3, 3, 3):
-            captured(*next(batches(1, images=size)), 0)
+            graphs(TrainingBatch(*next(batches(1, images=size))), 0)
             clear_gradients(step)
     assert tape.recorded == 1
 
@@ -259,10 +262,10 @@ def test_a_replay_makes_no_new_memory():
     """The optimizer and the meter read where a graph writes."""
     distiller = make_distiller(FSPLoss)
     with watch_convergence("cpu") as watch:
-        step = CapturedStep(DistillStep(distiller, new_accelerator(), 1.0, 1.0), Tape(), watch)
+        step = CUDAGraphStep(DistillStep(distiller, new_accelerator(), 1.0, 1.0), Tape(), watch)
         places = []
         for images, labels in batches(WARM_UP + 3):
-            result = step(images, labels, 0)
+            result = step(TrainingBatch(images, labels), 0)
             tensors = (result.logits, *(p.grad for p in step.parameters()))
             places.append([tensor.data_ptr() for tensor in tensors])
             clear_gradients(step)
@@ -275,7 +278,7 @@ def test_what_cannot_be_recorded_runs_as_it_is():
         for _ in range(2)
     )
     with watch_convergence("cpu") as watch:
-        step = CapturedStep(refused, Refusing(), watch)
+        step = CUDAGraphStep(refused, Refusing(), watch)
         with pytest.warns(RuntimeWarning, match=r"not permitted when .*`capture: off`") as warned:
             found = trained(step, None)
     assert len(warned) == 1
@@ -302,9 +305,9 @@ def test_counts_the_matrices_of_replays():
     for recorder in (None, Graph()):
         step = DistillStep(make_distiller(width=1.0), new_accelerator(), 1.0, 1.0)
         with watch_convergence("cpu") as watch:
-            step = step if recorder is None else CapturedStep(step, recorder, watch)
+            step = step if recorder is None else CUDAGraphStep(step, recorder, watch)
             for images, labels in batches(WARM_UP + 4):
-                step(images, labels, 0)
+                step(TrainingBatch(images, labels), 0)
                 clear_gradients(step)
         counted.append((watch.decomposed, watch.differentiated))
     assert counted[0] == counted[1]
@@ -321,10 +324,10 @@ def test_a_transfer_that_teaches_nothing_is_noticed(last):
     distiller.teacher.requires_grad_(True)
     with watch_convergence("cpu") as watch:
         inner = DistillStep(distiller, new_accelerator(), 1.0, 1.0)
-        step = CapturedStep(inner, Tape(), watch)
+        step = CUDAGraphStep(inner, Tape(), watch)
         for epoch in range(3):
             for images, labels in batches(10, last=last):
-                step(images, labels, epoch)
+                step(TrainingBatch(images, labels), epoch)
             with pytest.warns(TransferWarning, match=f"in every step of epoch {epoch}"):
                 step.end_epoch()
 
@@ -332,11 +335,11 @@ def test_a_transfer_that_teaches_nothing_is_noticed(last):
 def taped(monkeypatch):
     tapes = []
 
-    def captured(epochs, step, watch):
+    def recorded_step(step, context, watch):
         tapes.append(Tape())
-        return CapturedStep(step, tapes[-1], watch)
+        return CUDAGraphStep(step, tapes[-1], watch)
 
-    monkeypatch.setattr(epochs_module.Epochs, "captured", captured)
+    monkeypatch.setattr(trainer_module, "executed_step", recorded_step)
     return tapes
 
 
@@ -362,16 +365,16 @@ def test_the_loop_comes_to_the_same_with_it(tmp_path, teacher_run, monkeypatch, 
         changes = {**changes, "width": 0.1}
     distill(distill_config(tmp_path / "plain", teacher_run, **changes))
     tapes = taped(monkeypatch)
-    distill(distill_config(tmp_path / "captured", teacher_run, **changes))
+    distill(distill_config(tmp_path / "recorded", teacher_run, **changes))
     assert all(tape.recorded for tape in tapes)
     assert len(tapes) > 0
-    assert outcome(tmp_path / "captured") == outcome(tmp_path / "plain")
+    assert outcome(tmp_path / "recorded") == outcome(tmp_path / "plain")
 
 
-@pytest.mark.parametrize("look_every", [2, 50])
-def test_the_loop_notices_a_loss_that_is_not_finite(tmp_path, monkeypatch, look_every):
+@pytest.mark.parametrize("check_every", [2, 50])
+def test_the_loop_notices_a_loss_that_is_not_finite(tmp_path, monkeypatch, check_every):
     taped(monkeypatch)
-    monkeypatch.setattr(epochs_module, "LOOK_EVERY", {"cpu": look_every})
+    monkeypatch.setattr(trainer_module, "CHECK_EVERY", {"cpu": check_every})
     with pytest.raises(TrainingError, match=r"^loss: .*nan in epoch 1, by step [24]"):
         train(train_config(tmp_path / "run", learning_rate=1e30))
     assert not list((tmp_path / "run").glob("*.safetensors"))
@@ -419,6 +422,6 @@ def test_on_a_gpu(loss, clip, stored):
         step = DistillStep(distiller, accelerator, 0.5, 2.0)
         with watch_convergence(device) as watch, warnings.catch_warnings():
             warnings.simplefilter("error", RuntimeWarning)
-            step = CapturedStep(step, CUDARecorder(device), watch) if capture else step
+            step = CUDAGraphStep(step, CUDARecorder(device), watch) if capture else step
             found.append(trained(step, distiller.teach if stored else None, last=3, device=device))
     torch.testing.assert_close(found[1], found[0], rtol=1e-2, atol=1e-3)

@@ -1,10 +1,35 @@
+import itertools
+
 import pytest
 import torch
+from hypothesis import given, strategies as st
 
 from svdistill.common.errors import ArgumentError, TrainingError
 from svdistill.training import distill, run as run_module, train
-from svdistill.training.setup import deterministic, require_workspace
+from svdistill.training.reproducibility import derive_seed, deterministic, require_workspace
 from tiny_runs import distill_config, outcome, train_config
+
+PART = st.one_of(st.integers(0, 10**6), st.text("abcdefghij", min_size=1))
+
+
+@given(st.lists(PART, min_size=1, max_size=5))
+def test_fits_every_generator(parts):
+    assert 0 <= derive_seed(*parts) < 2**63
+    assert derive_seed(*parts) == derive_seed(*parts)
+
+
+def test_stays_the_same_for_ever():
+    """Runs must be repeatable in another process and in another version."""
+    assert derive_seed(0, "order", 0, 0) == 1778561849141805087
+
+
+def test_neighbours_do_not_meet():
+    """Neither (1, 23) and (12, 3), nor any two places of a run."""
+    places = list(itertools.product([0, 1, 11], ["order", "views"], range(3), range(30)))
+    assert len({derive_seed(*place) for place in places}) == len(places)
+    assert derive_seed(1, 23) != derive_seed(12, 3)
+    assert derive_seed("a", "b") != derive_seed("ab")
+
 
 RANDOM = {"network": "vgg_student", "width": 0.05, "augmentation": "paper", "epochs": 1}
 
@@ -68,9 +93,9 @@ def test_a_gpu_needs_a_setting_of_cublas(setting, monkeypatch):
 
 def test_a_run_is_deterministic_where_it_is_asked_to(tmp_path, monkeypatch):
     seen = []
-    was = run_module.Loop.fit
+    was = run_module.Trainer.fit
     monkeypatch.setattr(
-        run_module.Loop, "fit", lambda loop: (seen.append(settings()), was(loop))[1]
+        run_module.Trainer, "fit", lambda trainer: (seen.append(settings()), was(trainer))[1]
     )
     for wanted in (True, False):
         train(train_config(tmp_path / str(wanted), epochs=1, deterministic=wanted))

@@ -1,18 +1,21 @@
 """A step in parts against the step itself, in every stage, with and without labels."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import nn
 
 from svdistill.common.errors import ArgumentError
 from svdistill.data import UNLABELLED
 from svdistill.distillation.distiller import Distiller
 from svdistill.losses import SoftTargetLoss, SVDLoss
+from svdistill.parallel import own_share
 from svdistill.training.accumulation import AccumulatedStep
-from svdistill.training.step import DistillStep, TaskStep, TransferStep
+from svdistill.training.step import DistillStep, TaskStep, TrainingBatch, TransferStep
 from tiny_runs import distill_config, train_config
+from together import in_processes
 
 IMAGES = torch.rand(7, 3, 12, 12, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, UNLABELLED, 2, 3, UNLABELLED, 1, 0])
@@ -24,9 +27,13 @@ def network(seed):
     return nn.Sequential(*layers, nn.Linear(8 * 9, 4))
 
 
+def plain_accelerator():
+    """What a step needs of one in float32, in a process of a group too."""
+    return SimpleNamespace(scaler=None, autocast=nullcontext, backward=lambda loss: loss.backward())
+
+
 def make(kind):
-    AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(cpu=True)
+    accelerator = plain_accelerator()
     if kind is TaskStep:
         return TaskStep(network(1), accelerator)
     distiller = Distiller(
@@ -44,8 +51,8 @@ def test_equals_the_whole_batch(kind, stored):
     parts = AccumulatedStep(inner, 3)
     knowledge = whole.distiller.teach(IMAGES) if stored else None
     for _ in range(2):  # with a measurement, and without
-        expected = whole(IMAGES, LABELS, 0, knowledge)
-        found = parts(IMAGES, LABELS, 0, knowledge)
+        batch = TrainingBatch(IMAGES, LABELS, knowledge)
+        expected, found = whole(batch, 0), parts(batch, 0)
         close = {"rtol": 1e-4, "atol": 1e-6}
         torch.testing.assert_close(found, expected, **close, check_dtype=False)
         for one, other in zip(parts.parameters(), whole.parameters(), strict=True):
@@ -53,9 +60,34 @@ def test_equals_the_whole_batch(kind, stored):
             one.grad = other.grad = None
 
 
+def two_steps(step):
+    """Losses and gradients of two steps on this process's share of the batch."""
+    share, found = own_share(), []
+    part = share.part(len(IMAGES), int((LABELS != UNLABELLED).sum()))
+    batch = TrainingBatch(share.take(IMAGES), share.take(LABELS), part=part)
+    for _ in range(2):  # with a measurement, and without
+        result = step(batch, 0)
+        found.append([result.task_loss, result.transfer_loss])
+        for parameter in step.parameters():
+            found[-1].append(parameter.grad)
+            parameter.grad = None
+    return found
+
+
+def accumulated():
+    return two_steps(AccumulatedStep(make(DistillStep), 2))
+
+
+def test_equals_the_whole_batch_in_two_processes_too(tmp_path):
+    expected = two_steps(make(DistillStep))
+    for found in in_processes(2, accumulated, tmp_path):
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6, check_dtype=False)
+
+
 def test_there_are_never_more_parts_than_images():
     step = AccumulatedStep(make(DistillStep), 4)
-    assert step(IMAGES[:2], LABELS[:2], 0).logits.shape == (2, 4)
+    assert step(TrainingBatch(IMAGES[:2], LABELS[:2]), 0).logits.shape == (2, 4)
 
 
 def test_no_more_parts_than_images_in_a_step():

@@ -12,11 +12,11 @@ from svdistill.common.errors import RunError, TrainingError
 from svdistill.data import load_images
 from svdistill.networks import build_network
 from svdistill.runs.checkpoint import Checkpoints, load_checkpoint, save_checkpoint
-from svdistill.runs.directory import read_records, read_summary
+from svdistill.runs.records import read_records, read_summary
 from svdistill.runs.weights import read_card, weights_file
-from svdistill.training import Evaluation, distill, train, trainer as loop_module
+from svdistill.training import Evaluation, distill, train, trainer as trainer_module
 from svdistill.training.progress import Reporter
-from svdistill.training.setup import derive_seed
+from svdistill.training.reproducibility import derive_seed
 from svdistill.training.step import DistillStep
 from tiny_runs import (
     RANDOM,
@@ -100,9 +100,9 @@ class TestTraining:
     def test_tells_the_clip_which_epoch_it_is(self, tmp_path, teacher_run, monkeypatch):
         seen, call = [], DistillStep.__call__
 
-        def watched(step, images, labels, progress, **rest):
+        def watched(step, batch, progress):
             seen.append(progress)
-            return call(step, images, labels, progress, **rest)
+            return call(step, batch, progress)
 
         monkeypatch.setattr(DistillStep, "__call__", watched)
         distill(distill_config(tmp_path / "run", teacher_run))
@@ -344,7 +344,7 @@ class TestDivergence:
                 optimizer, lambda step: rates[min(step, len(rates) - 1)]
             )
 
-        monkeypatch.setattr(loop_module, "build_schedule", exploding)
+        monkeypatch.setattr(trainer_module, "build_schedule", exploding)
         photographing = Photographing(tmp_path / "run")
         with pytest.raises(TrainingError, match=r"^loss: expected a finite number, got .* epoch 2"):
             train(train_config(tmp_path / "run"), photographing)
@@ -397,11 +397,11 @@ class TestWhatIsLeft:
         """The first of equals; neither the last nor the one that the test split would choose."""
         scores = {"dev": iter([50.0, 70.0, 70.0, 60.0]), "test": iter([40.0, 45.0, 80.0, 30.0])}
 
-        def measured(loop, split, network):
-            name = "test" if split is loop.data.test else "dev"
+        def measured(trainer, split, network):
+            name = "test" if split is trainer.context.data.test else "dev"
             return Evaluation(next(scores[name]), 1.0, len(split))
 
-        monkeypatch.setattr(loop_module.Loop, "evaluate", measured)
+        monkeypatch.setattr(trainer_module.Trainer, "evaluate", measured)
         run = tmp_path / "run"
         photographing = Photographing(run)
         summary = train(train_config(run, epochs=4, dev_fraction=0.3), photographing)

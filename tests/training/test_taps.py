@@ -8,7 +8,7 @@ from svdistill.common.errors import ArgumentError
 from svdistill.config import CacheConfig
 from svdistill.networks import build_network
 from svdistill.taps import FeatureTaps, PairedTaps, TapPairs
-from svdistill.training.stages import paired_taps, taps_of_store, taps_without_student
+from svdistill.training.taps import paired_taps, taps_of_store, taps_without_student
 from tiny_runs import distill_config
 
 IMAGES = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))

@@ -1,0 +1,75 @@
+"""The teacher and the loss: what `distill` and `cache` can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from svdistill.common import ArgumentError, require_positive
+from svdistill.config.data import DataConfig
+from svdistill.losses import DEFAULT_LOSS, OPTIONS, option_defaults, require_read
+from svdistill.networks import is_zoo, require_network
+
+
+@dataclass(kw_only=True)
+class TeacherConfig(DataConfig):
+    """A teacher, its taps, and the loss that students learn by.
+
+    Args:
+        teacher: A run directory, a .safetensors file, `timm:NAME`, `torchvision:NAME`,
+            `hf:NAME_OR_FOLDER`, or `module:attr` of your own code.
+        teacher_weights: For `timm:`, `torchvision:` and `hf:`, a weights file; empty for the
+            published ones.
+        teacher_network: The network's name, for a .safetensors file that does not say it.
+        teacher_width: Factor on its channel counts, for such a file.
+        teacher_taps: Module paths of the teacher's taps. If empty, the paper's networks have their
+            own; of other networks `distill` pairs stages, and `cache` takes the last ones.
+        loss: What to transfer. `svd` compares channels as in the paper, `position_svd` positions.
+            An added soft target counts as part of the task: it is not clipped. Any sum of the
+            losses listed below, such as `fsp+soft_target`, and of `module:Class` of your own code.
+        num_vectors: Singular vectors per tap; empty for 4 (position_svd) or 1 (svd).
+        beta: Width of the radial basis function; empty for 8 (svd).
+        gradient: `exact`, the `poster`'s formula, or what its `authors`' code computes; empty for
+            `exact` (svd).
+        temperature: Softening of the predictions; empty for 4 (soft_target).
+        soft_target_weight: Factor on the soft target where it is added to another loss.
+    """
+
+    teacher: str = ""
+    teacher_weights: str = ""
+    teacher_network: str | None = None
+    teacher_width: float = 1.0
+    teacher_taps: list[str] = field(default_factory=list)
+    loss: str = DEFAULT_LOSS
+    num_vectors: int | None = None
+    beta: float | None = None
+    gradient: Literal["exact", "poster", "authors"] | None = None
+    temperature: float | None = None
+    soft_target_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Set the options of the loss that were left out to its defaults.
+
+        If none was left out, no code of the user's own is imported.
+        """
+        left_out = [option for option in OPTIONS if getattr(self, option) is None]
+        if left_out:
+            defaults = option_defaults(self.loss)
+            for option in left_out:
+                setattr(self, option, defaults[option])
+
+    def check(self) -> None:
+        """Raise `ArgumentError` for the first invalid value."""
+        super().check()
+        if self.teacher_network is not None:
+            require_network("teacher_network", self.teacher_network)
+        if self.teacher_weights and not is_zoo(self.teacher):
+            raise ArgumentError(
+                "teacher_weights",
+                expected="nothing beside a teacher that has its own weights",
+                got=repr(self.teacher_weights),
+                remedy="leave it out, or give a teacher timm:NAME, torchvision:NAME or hf:NAME",
+            )
+        for name in ("teacher_width", "soft_target_weight"):
+            require_positive(name, getattr(self, name))
+        require_read(self)
