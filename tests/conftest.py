@@ -13,15 +13,22 @@ os.environ["HF_DATASETS_CACHE"] = CACHE.name
 
 
 def pytest_collection_finish(session):
-    """Keep what was imported out of garbage collection, so that a collection costs little."""
-    gc.collect()
-    gc.freeze()
+    free_garbage()
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_runtest_logfinish(nodeid, location):
-    """Free the networks that a test left in reference cycles: some are 100 MB."""
+def pytest_runtest_teardown(item, nextitem):
+    if nextitem is None or nextitem.path != item.path:
+        free_garbage()
+
+
+def free_garbage():
+    """Free the networks that tests left in reference cycles: some are 100 MB.
+
+    What is left is mostly imported modules. Frozen, these make no later collection slow or rare.
+    """
     gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory, blocks: list[Block]) -> Path:
     file, entry, row, formula = [block.text for block in blocks if block.language == "python"]
     (copy / FILE).write_text(file)
     after(copy / REGISTRY, r"^from svdistill.losses.fsp .*\n", IMPORT)
-    before(copy / REGISTRY, r"^    \)\n\}\n", entry)
+    before(copy / REGISTRY, r"^    \)\n\}\n", entry.rstrip() + ",\n")
     after(copy / CONTRACT, r"^from svdistill.common.errors .*\n", IMPORT)
     after(copy / CONTRACT, r"^LOSSES = \{\n", row)
     before(copy / FORMULAS, r"\Z", formula)

@@ -39,6 +39,7 @@ ONLY_PARSED = {
     "speed.md": "measures for minutes",
     "large.md": "needs data sets that must be asked for",
 }
+AT_ONCE = (*ONLY_PARSED, "index.md")  # the blocks of other pages train
 OWN_IMAGES = ("tutorial.md",)  # their first block writes some
 # All that is run otherwise than it is written, and why.
 INSTEAD = {
@@ -64,7 +65,14 @@ def test_examples_that_are_included_are_run_by_their_own_tests(page: str) -> Non
             assert (ROOT / "tests" / "examples" / f"test_{path.name}").exists(), path
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(DOCS / page)])
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[] if page in AT_ONCE else [pytest.mark.slow])
+        for page in PAGES
+        if blocks_of(DOCS / page)
+    ],
+)
 def test_code_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     if page not in OWN_IMAGES:

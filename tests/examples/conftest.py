@@ -15,7 +15,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 def name_of(request: pytest.FixtureRequest) -> str:
     """Of the example that the test file is named after."""
-    return request.module.__name__.removeprefix("test_")
+    return request.path.stem.removeprefix("test_")
 
 
 @pytest.fixture(scope="module")

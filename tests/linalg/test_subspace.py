@@ -65,17 +65,21 @@ def test_agrees_with_float64_on_what_looks_like_feature_maps(n: int, d: int, k: 
     check_against_float64(like_feature_maps(n, d).float(), k)
 
 
-@pytest.mark.cifar100
-@pytest.mark.parametrize("name", network_names())
-def test_agrees_with_float64_on_maps_of_real_images(name: str, cifar100: Path) -> None:
+@pytest.fixture(scope="module")
+def real_images(cifar100: Path) -> torch.Tensor:
     data = load_images(f"parquet:{cifar100}", classes_every=10)
     batch = next(data.test.batches(32, device="cpu", order_seed=0))
-    images = Augmentation("none", 32, data.mean, data.std).normalise(batch.images)
+    return Augmentation("none", 32, data.mean, data.std).normalise(batch.images)
+
+
+@pytest.mark.cifar100
+@pytest.mark.parametrize("name", network_names())
+def test_agrees_with_float64_on_maps_of_real_images(name: str, real_images: torch.Tensor) -> None:
     torch.manual_seed(0)
     network = build_network(name, 10)
     checked = 0
     with torch.no_grad():
-        recording = FeatureTaps(network, network.tap_paths).run(images)
+        recording = FeatureTaps(network, network.tap_paths).run(real_images)
     for feature_map in recording.features:
         matrices = feature_map.flatten(2).mT
         if min(matrices.shape[1:]) >= 32:

@@ -38,6 +38,7 @@ def test_every_loss_and_clip_is_there():
     assert {case.clip for case in TWO} == set(CLIPS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("processes", "case"), CHOSEN, ids=str)
 def test_several_processes_train_as_one(processes, case, found, data):
     alone = trained(case, data)

@@ -30,7 +30,7 @@ from svdistill.distillation.gradient_clipping import (
     GradientNorms,
     keep_saved_tensors,
 )
-from svdistill.linalg import may_branch
+from svdistill.linalg import may_branch, uncompiled
 from svdistill.losses import Knowledge, SumKnowledge, TransferLoss
 from svdistill.parallel import BatchPart
 from svdistill.taps import (
@@ -230,7 +230,7 @@ class Distiller(nn.Module):
         if self._frozen_teacher is not None:
             self._frozen_teacher.refresh()
 
-    @torch.compiler.disable  # inference mode, and a teacher that chooses its own form
+    @uncompiled  # inference mode, and a teacher that chooses its own form
     def _extract(self, *inputs: Any, **kwargs: Any) -> list[Knowledge]:
         """What each loss keeps of a batch."""
         teacher = require_teacher(self._frozen_teacher)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
+import torch._functorch.config
 from torch import Tensor, nn
 
 from svdistill.common import ArgumentError, TrainingError, require_choice

@@ -11,6 +11,7 @@ from svdistill.linalg.precision import (
     may_branch,
     powers_of_two,
     to_working,
+    uncompiled,
     uncompiled_if_lowered,
     working_dtype,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "register_constant",
     "to_working",
     "truncated_svd",
+    "uncompiled",
     "uncompiled_if_lowered",
     "watch_convergence",
     "working_dtype",

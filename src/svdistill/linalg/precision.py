@@ -140,12 +140,28 @@ def full_precision(device: torch.device) -> Iterator[None]:
             restore()
 
 
+def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
+    """Leave a function out of compiled graphs.
+
+    Unlike `torch.compiler.disable` this imports the compiler only in a program that compiles.
+    """
+    eager = torch._disable_dynamo(function)
+
+    @wraps(function)
+    def chosen(*args: P.args, **kwargs: P.kwargs) -> R:
+        if torch.compiler.is_compiling():
+            return eager(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return chosen
+
+
 def uncompiled_if_lowered(function: Callable[P, R]) -> Callable[P, R]:
     """Keep a function out of a compiled graph while float32 products on CUDA are lowered.
 
     A graph cannot hold the switch of `full_precision`. The function's first argument is a tensor.
     """
-    eager = torch.compiler.disable(function)
+    eager = torch._disable_dynamo(function)
 
     @wraps(function)
     def chosen(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -156,12 +172,16 @@ def uncompiled_if_lowered(function: Callable[P, R]) -> Callable[P, R]:
     return chosen
 
 
-@torch.compiler.assume_constant_result  # a compiled graph is guarded by torch's own flag
 def _is_lowered() -> bool:
     matmul = torch.backends.cuda.matmul
     if not hasattr(torch._C, "_get_fp32_precision_getter"):
         return bool(matmul.allow_tf32)
     return matmul.fp32_precision not in FULL
+
+
+# `torch.compiler.assume_constant_result`, which would import the compiler. A compiled graph is
+# guarded by torch's own flag.
+_is_lowered.__dict__["_dynamo_marked_constant"] = True
 
 
 def _raise_precision(device_type: str) -> Callable[[], None]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from svdistill.common import ArgumentError, nearest
+from svdistill.linalg import uncompiled
 from svdistill.taps.layouts import channels_first, module_path
 
 
@@ -87,6 +88,7 @@ class FeatureTaps:
         self.model = model
         self.paths = tuple(paths)
 
+    @uncompiled  # a compiler leaves hooks' frames in pieces, some of which it fails to guard
     def run(self, *inputs: Any, **kwargs: Any) -> Recording:
         """Call the model with these arguments and record its taps.
 
