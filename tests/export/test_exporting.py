@@ -55,7 +55,7 @@ def test_onnx_runs_without_torch_or_svdistill_as_the_manual_says(
     images = next(load_images("digits").test.batches(300, device="cpu", order_seed=1)).images
     np.save(tmp_path / "images.npy", images.permute(0, 2, 3, 1).numpy())
     shutil.copy(onnx_report.path, tmp_path / "student.onnx")
-    lines = EXPORT_EXAMPLES.partition("alone:\n")[2].splitlines()
+    lines = EXPORT_EXAMPLES.partition("and numpy:\n")[2].splitlines()
     program = PROGRAM.format(manual="\n".join(line.strip() for line in lines))
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False

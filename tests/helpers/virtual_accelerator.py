@@ -4,6 +4,7 @@ A process sets it up before its first backward pass, so each test runs a process
 """
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -112,6 +113,7 @@ def run_on_virtual_accelerator(script):
         capture_output=True,
         text=True,
         timeout=120,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])

@@ -10,7 +10,7 @@ from torch import nn
 
 from feature_maps import logits, maps
 from svdistill.common.errors import ArgumentError
-from svdistill.config import CacheConfig, DistillConfig
+from svdistill.config import CacheConfig, DistillConfig, TeacherConfig
 from svdistill.distillation.distiller import Distiller
 from svdistill.losses import (
     FSPLoss,
@@ -188,7 +188,7 @@ class TestOptions:
     def test_the_help_tells_the_defaults(self):
         text = registry.losses_text()
         assert all(spec.title in text for spec in loss_specs("svd+fsp+position_svd+soft_target"))
-        documented = " ".join(DistillConfig.__doc__.split())
+        documented = " ".join(TeacherConfig.__doc__.split())
         options = {name: loss_specs(name)[0].options for name in loss_names()}
         assert options["svd"] == {"num_vectors": 1, "beta": 8.0, "gradient": "exact"}
         assert options["position_svd"] == {"num_vectors": 4, "grid": 0}

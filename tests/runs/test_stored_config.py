@@ -48,6 +48,8 @@ OTHER = {
     "beta": 4.0,
     "gradient": "poster",
     "temperature": 2.0,
+    "grid": 8,
+    "nontarget_weight": 2.0,
     "clip": "none",
     "clip_interval": 5,
     "task_weight": 0.5,

@@ -348,7 +348,7 @@ def test_no_store_and_a_damaged_one(tmp_path, store):
         ("augmentation", "none", "^views: expected 1, since without augmentation"),
         ("augmentation", "flip", "^augmentation: "),
         ("num_vectors", 0, "^num_vectors: "),
-        ("loss", "at", "^loss: "),
+        ("loss", "no_such", "^loss: "),
         ("dtype", "float8", "^dtype: "),
         ("batch_size", 0, "^batch_size: "),
         ("device", "gpu", "^device: "),

@@ -8,7 +8,7 @@ from saved_networks import CARD, logits, network
 from svdistill.common.errors import ArgumentError, RunError
 from svdistill.config import DistillConfig
 from svdistill.runs.weights import save_weights
-from svdistill.training.teacher import _data_options, load_teacher
+from svdistill.training.teacher import data_options, load_teacher
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_the_hint_to_retrain_repeats_all_options_that_name_the_data():
         train_split="fit",
         test_split="cut",
     )
-    assert _data_options(config) == (
+    assert data_options(config) == (
         "--data 'folder:my images' --classes_every 2 --classes 5@0 --label_column kind "
         "--image_column photo --train_split fit --test_split cut"
     )

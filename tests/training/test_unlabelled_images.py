@@ -100,9 +100,9 @@ def test_a_stage_of_the_task_alone_sees_labelled_images_alone(tmp_path, teacher_
     seen = {TransferStep: [], TaskStep: []}
 
     def watched(kind, call):
-        def watching(step, images, labels, **rest):
-            seen[kind].append(labels)
-            return call(step, images, labels, **rest)
+        def watching(step, batch, *rest):
+            seen[kind].append(batch.labels)
+            return call(step, batch, *rest)
 
         return watching
 
@@ -119,9 +119,9 @@ def test_a_stage_of_the_task_alone_sees_labelled_images_alone(tmp_path, teacher_
 def test_repeated_images_are_shown_in_other_views(tmp_path, teacher_run, monkeypatch):
     views = []
 
-    def watched(step, images, labels, **rest):
-        views.append(images)
-        return call(step, images, labels, **rest)
+    def watched(step, batch, *rest):
+        views.append(batch.images)
+        return call(step, batch, *rest)
 
     call = TransferStep.__call__
     monkeypatch.setattr(TransferStep, "__call__", watched)
@@ -155,7 +155,7 @@ def test_what_cannot_be(tmp_path, teacher_run):
     with pytest.raises(ArgumentError, match=r"unlabelled: expected nothing where .* no teacher"):
         train(train_config(tmp_path / "a", unlabelled="rest"))
     with pytest.raises(ArgumentError, match="unlabelled: expected one of folder:PATH"):
-        distill(distill_config(tmp_path / "b", teacher_run, unlabelled="digits"))
+        distill(distill_config(tmp_path / "b", teacher_run, unlabelled="zip:digits"))
     with pytest.raises(ArgumentError, match="batch_size: expected an integer of at least 2"):
         distill(distill_config(tmp_path / "c", teacher_run, **SIZES, batch_size=1))
     assert not list(tmp_path.iterdir())

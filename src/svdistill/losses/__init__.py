@@ -6,7 +6,6 @@ from svdistill.losses.dist import DISTLoss
 from svdistill.losses.dkd import DKDLoss
 from svdistill.losses.finite import not_finite, source
 from svdistill.losses.fsp import FSPKnowledge, FSPLoss
-from svdistill.losses.logit_loss import SoftTargetKnowledge
 from svdistill.losses.position_gram import (
     CosineAffinityLoss,
     PositionGramKnowledge,
@@ -34,7 +33,11 @@ from svdistill.losses.registry import (
     titles,
 )
 from svdistill.losses.similarity_preserving import SimilarityKnowledge, SimilarityPreservingLoss
-from svdistill.losses.soft_target import LogitStandardizationLoss, SoftTargetLoss
+from svdistill.losses.soft_target import (
+    LogitStandardizationLoss,
+    SoftTargetKnowledge,
+    SoftTargetLoss,
+)
 from svdistill.losses.spec import LossSpec
 from svdistill.losses.sum import SumKnowledge, SumLoss
 from svdistill.losses.svd import SVDKnowledge, SVDLoss, align

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from svdistill.losses.logit_loss import LogitLoss, require_weights
+from svdistill.losses.soft_target import LogitLoss, require_weights
 from svdistill.losses.transfer import unit_vectors
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from svdistill.losses.logit_loss import LogitLoss, SoftTargetKnowledge, require_weights
+from svdistill.losses.soft_target import LogitLoss, SoftTargetKnowledge, require_weights
 from svdistill.losses.transfer import require_match
 from svdistill.parallel import BatchPart
 

@@ -1,13 +1,118 @@
-"""Soft targets: the teacher's softened predictions, of plain or of standardised logits."""
+"""Hinton's soft targets, logit standardization, and what the losses on logits share."""
 
 from __future__ import annotations
 
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from svdistill.common import require_positive
-from svdistill.losses.logit_loss import LogitLoss
-from svdistill.losses.transfer import unit_vectors
+from svdistill.common import ArgumentError, require_positive
+from svdistill.linalg import to_working, working_dtype
+from svdistill.losses.transfer import Knowledge, TransferLoss, require_match, unit_vectors
+
+
+@dataclass(frozen=True)
+class SoftTargetKnowledge(Knowledge):
+    """The teacher's logits [B, C] or [B, C, ...]."""
+
+    logits: Tensor
+
+
+class LogitLoss(TransferLoss, abc.ABC):
+    """A loss that compares a student's logits with its teacher's; a child defines `distance`.
+
+    The classes are dimension 1 of the logits, as in torch's `cross_entropy`: [B, C], or
+    [B, C, H, W] and [B, C, T, H, W] with a prediction per pixel. With `class_dim` they are another
+    one: [B, T, C] with a prediction per token. A single class is the logit z of a binary
+    classifier, whose prediction is ``sigmoid(z / T)``. Classes exclude each other: for a
+    multi-label network, whose C logits are C binary predictions, write a loss of your own.
+
+    Args:
+        temperature: T, positive.
+        class_dim: the dimension of the classes; None for 1. 3-dimensional logits may be [B, C, L]
+            or [B, T, C], so there give 1 or -1.
+
+    Raises:
+        ArgumentError: temperature not positive, class_dim 0; in use, logits of another shape than
+            the teacher's, without a dimension of classes, or 3-dimensional without `class_dim`.
+    """
+
+    needs_taps = False
+    compares_channels = False
+    knowledge_type = SoftTargetKnowledge
+
+    def __init__(self, temperature: float, class_dim: int | None) -> None:
+        super().__init__()
+        require_positive("temperature", temperature)
+        if class_dim == 0:
+            raise ArgumentError(
+                "class_dim",
+                expected="the dimension of the classes",
+                got="0, that of the images",
+                remedy="give 1 for logits [B, C, ...], -1 for [B, ..., C]",
+            )
+        self.temperature = temperature
+        self.class_dim = class_dim
+
+    @abc.abstractmethod
+    def distance(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+        """The loss of logits [B * positions, C], C at least 2."""
+
+    @torch.no_grad()
+    def extract(self, features: Sequence[Tensor], logits: Tensor | None) -> SoftTargetKnowledge:
+        """The logits."""
+        assert logits is not None  # needs_logits
+        # Where the dtype stays, `to` returns the very tensor, graph and all: no_grad is not enough.
+        return SoftTargetKnowledge(logits.detach().to(working_dtype(logits.dtype)))
+
+    def forward(
+        self,
+        features: Sequence[Tensor],
+        logits: Tensor,
+        knowledge: SoftTargetKnowledge,
+        labels: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of a student's logits against a teacher's."""
+        taught = knowledge.logits
+        remedy = "give both the same classes"
+        require_match("logits", tuple(logits.shape), tuple(taught.shape), remedy)
+        student = self._predictions(to_working(logits))
+        return self.distance(student, self._predictions(taught).to(student.dtype), labels)
+
+    def _predictions(self, logits: Tensor) -> Tensor:
+        """The logits as one row of classes per prediction, [B * positions, C]."""
+        dim = self.class_dim
+        known = logits.ndim >= 2 if dim is None else -logits.ndim < dim < logits.ndim
+        if not known or (dim is None and logits.ndim == 3):
+            name = type(self).__name__
+            raise ArgumentError(
+                "logits",
+                expected="[B, C], [B, C, H, W], or any shape with class_dim, which says where the "
+                "classes are",
+                got=f"shape {list(logits.shape)} and class_dim={dim}",
+                remedy=f"give {name}(class_dim=1) for [B, C, L], class_dim=-1 for [B, T, C]",
+            )
+        if logits.ndim > 2:
+            logits = logits.movedim(1 if dim is None else dim, -1).flatten(0, -2)
+        # The softmax of one class is 1 whatever its logit; beside a zero it is the sigmoid.
+        return F.pad(logits, (1, 0)) if logits.shape[1] == 1 else logits
+
+    def extra_repr(self) -> str:
+        """The options, for ``print(loss)``."""
+        declared = "" if self.class_dim is None else f", class_dim={self.class_dim}"
+        return f"temperature={self.temperature}{declared}"
+
+
+def require_weights(**weights: float) -> None:
+    """Raise `ArgumentError` for a weight that is negative or not finite."""
+    for name, weight in weights.items():
+        if not 0 <= weight < float("inf"):
+            remedy = "give 0 to leave the part out"
+            raise ArgumentError(name, expected="0 or more", got=weight, remedy=remedy)
 
 
 class SoftTargetLoss(LogitLoss):
