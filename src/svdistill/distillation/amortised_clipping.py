@@ -51,7 +51,7 @@ class AmortisedBackward:
         (tensor([1.5000]), tensor(0.5000))
 
     Between two measurements c is not bounded by the current batch: on the digits in batches of 8,
-    the clipped transfer gradient of a step reached 20 times the task's. `interval=1` keeps the
+    the clipped transfer gradient of a step reached 21 times the task's. `interval=1` keeps the
     bound in every step.
 
     Differs from the paper, which compares both gradients in every step and per parameter tensor.
