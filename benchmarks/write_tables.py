@@ -14,12 +14,13 @@ from __future__ import annotations
 import json
 import re
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from svdistill.common import Cell, Table, columns, mean_cell, millions_cell, number_cell
 from svdistill.networks import describe_network, network_names, published_size
-from svdistill.report import compare, find_runs, method_rows, plot_curves, run_table
+from svdistill.report import Comparison, compare, find_runs, method_rows, plot_curves, run_table
 from svdistill.runs import read_summary
 from svdistill_benchmarks import DFVResult, StepResult, SVDResult
 from svdistill_benchmarks.run import read_result
@@ -252,9 +253,15 @@ def agreement_table() -> str:
     return "\n".join(lines)
 
 
+@cache
+def compared(preset: str) -> Comparison:
+    """The comparison of a preset's runs, which several tables are made from."""
+    return compare(find_runs([RESULTS / preset]))
+
+
 def mini_table(pair: str) -> str:
     """Every method that results/mini has for a pair of networks, the best first."""
-    pairs = compare(find_runs([RESULTS / "mini"])).pairs
+    pairs = compared("mini").pairs
     (methods,) = (one.methods for one in pairs if one.pair == pair)
     rows = tuple(
         (
@@ -273,8 +280,7 @@ def mini_table(pair: str) -> str:
 def summary_table(preset: str) -> str:
     """The methods of `SUMMARY` on every pair of a preset: last epoch in percent."""
     pairs = {
-        one.pair: {method.name: method for method in one.methods}
-        for one in compare(find_runs([RESULTS / preset])).pairs
+        one.pair: {method.name: method for method in one.methods} for one in compared(preset).pairs
     }
     names = sorted(pairs)
     rows = tuple(

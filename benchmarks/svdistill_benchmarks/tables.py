@@ -49,22 +49,6 @@ def step_grids(result: StepResult) -> list[Grid]:
     ]
 
 
-def ratio_grid(result: StepResult) -> Grid:
-    """Steps over their floor alone: a row for each way to teach, a column for each teacher."""
-    names = [row.name for row in result.tables[0].rows]
-    return Grid(
-        f"a training step over the floor, batch {result.batch_size}",
-        ("", *(f"{table.teacher} to {table.student}" for table in result.tables)),
-        [
-            (
-                names[place],
-                *(f"{table.rows[place].over_floor.median:.2f}" for table in result.tables),
-            )
-            for place in range(len(names))
-        ],
-    )
-
-
 def svd_grids(result: SVDResult) -> list[Grid]:
     """A table for each network."""
     return [
