@@ -104,7 +104,6 @@ def _teacher(pair: Pair, preset: Preset, root: Path) -> TrainConfig:
     return replace(
         preset.teacher,
         network=pair.teacher,
-        epochs=preset.teacher_epochs.get(pair.teacher, preset.teacher.epochs),
         output=str(root / pair.teacher.replace("_", "-")),
         precision=_precision(pair.teacher, preset),
     )

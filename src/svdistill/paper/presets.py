@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -170,7 +169,6 @@ class Preset:
         bf16: networks that compute in bfloat16, where it was measured to be faster.
         store_vectors: singular vectors per tap in a shared store of the SVD loss. A method with
             more runs its teacher.
-        teacher_epochs: epochs of teachers that differ from `teacher`.
         keep_stores: whether a store stays on disk once its students are finished.
     """
 
@@ -185,7 +183,6 @@ class Preset:
     methods: tuple[str, ...] = ()
     bf16: tuple[str, ...] = ()
     store_vectors: int = 16
-    teacher_epochs: Mapping[str, int] = field(default_factory=dict)
     keep_stores: bool = True
 
 
@@ -263,7 +260,6 @@ PRESETS: Final = {
             "resnext_student",
         ),
         store_vectors=1,
-        teacher_epochs={"vgg_teacher": 60},  # without batch norm it learns slowly
         keep_stores=False,
     ),
     "paper": Preset(
