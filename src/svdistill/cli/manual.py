@@ -200,6 +200,8 @@ the end come a table for each pair of networks, and one page of all runs.
   networks   teacher, student alone, soft target, FSP and SVD, for each pair of networks
   multitask  one stage (task and transfer at once) against two
   dfv        the number of singular vectors, 1 to 16
+  rivals     losses of other papers, with their papers' weights, beside ours
+  ablation   position SVD and Gram matrices of positions with one property changed at a time
   large      images of 64x64: Tiny-ImageNet, or 50 classes of ImageNet
 
 presets:

@@ -189,11 +189,12 @@ def _predict_parser() -> ArgumentParser:
 
 
 def _reproduce_parser() -> ArgumentParser:
-    from svdistill.paper import ReproduceConfig
+    from svdistill.paper import EXPERIMENTS, ReproduceConfig
 
     usage = "svdistill reproduce WHAT [options]"
     parser = _parser(usage, manual.REPRODUCE_MANUAL, manual.REPRODUCE_EXAMPLES)
-    parser.add_argument("what", type=str, help="`networks`, `multitask`, `dfv` or `large`.")
+    names = ", ".join(f"`{name}`" for name in EXPERIMENTS)
+    parser.add_argument("what", type=str, help=f"One of {names}.")
     parser.add_class_arguments(ReproduceConfig)
     return parser
 

@@ -1,9 +1,11 @@
 """The paper's tables and figures as lists of runs, and what makes them; the demo."""
 
 from svdistill.paper.digits_demo import demo
+from svdistill.paper.plan import EXPERIMENTS
 from svdistill.paper.reproduce import ReproduceConfig, reproduce
 
 __all__ = [
+    "EXPERIMENTS",
     "ReproduceConfig",
     "demo",
     "reproduce",

@@ -94,7 +94,8 @@ def reproduce(
 
     Args:
         experiment: `"networks"` (every method on every pair), `"multitask"` (one stage against
-            two), `"dfv"` (numbers of vectors), or `"large"` (images of 64x64).
+            two), `"dfv"` (numbers of vectors), `"rivals"` (losses of other papers), `"ablation"`
+            (properties of the losses on positions), or `"large"` (images of 64x64).
         config: the preset, and changes to it.
         console: where progress and tables are printed; nothing is printed by default.
 
