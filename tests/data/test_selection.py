@@ -207,10 +207,24 @@ def test_too_few_classes():
 @pytest.mark.parametrize("text", ["50@0", "2@12345678901234567890", "007@1"])
 def test_a_draw_is_read(text):
     count, seed = text.split("@")
-    assert parse_draw(text) == (int(count), int(seed))
+    assert parse_draw(text) == (int(count), int(seed), False)
+    assert parse_draw(f"rest:{text}") == (int(count), int(seed), True)
 
 
-@pytest.mark.parametrize("text", ["50", 50, "", "@0", "50@", "1@0", "-5@0", "5@-1", "5 @0", "٥@0"])
+@pytest.mark.parametrize("every", [1, 2])
+def test_the_rest_of_a_draw_is_all_that_it_leaves(every):
+    whole = set(select_classes(WNIDS, every, None).tolist())
+    drawn, rest = (
+        select_classes(WNIDS, every, ClassDraw(2, 0, rest=rest)).tolist() for rest in (False, True)
+    )
+    assert rest == sorted(whole - set(drawn))
+    with pytest.raises(ArgumentError, match=r"classes: .*so that 2 are left, got"):
+        select_classes(WNIDS, every, ClassDraw(len(whole) - 1, 0, rest=True))
+
+
+@pytest.mark.parametrize(
+    "text", ["50", 50, "", "@0", "50@", "1@0", "-5@0", "5@-1", "5 @0", "٥@0", "rest:5", "rest@0"]
+)
 def test_what_is_no_draw(text):
     with pytest.raises(ArgumentError, match=r"classes: expected N@SEED, such as 50@0: .*got .*; "):
         parse_draw(text)

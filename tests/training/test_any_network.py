@@ -147,13 +147,15 @@ class TestLibraries:
 
     def test_a_teacher_of_other_classes_is_told_what_to_do(self, tmp_path):
         fields = {"network": "timm:test_resnet", "classes_every": 2, "image_size": 16}
+        fields["loss"] = "soft_target"
         with pytest.raises(ArgumentError) as caught:
             distill(distillation(tmp_path / "run", "timm:resnet18", **fields))
         assert str(caught.value) == (
-            "teacher: expected a head for the data's 5 classes, got timm:resnet18, which tells "
-            "1000 apart; train it on them first, `svdistill train --network timm:resnet18 "
-            "--weights pretrained --data digits --classes_every 2 --output runs/teacher`, then "
-            "give --teacher runs/teacher"
+            "teacher: expected one of the data's 5 classes, since the loss soft_target reads its "
+            "logits, got timm:resnet18, which has 1000 of them; train it on them first, "
+            "`svdistill train --network timm:resnet18 --weights pretrained --data digits "
+            "--classes_every 2 --output runs/teacher`, then give --teacher runs/teacher; or give a "
+            "--loss that reads none: svd, fsp, position_svd, position_gram, cosine, at, sp"
         )
         assert not (tmp_path / "run").exists()
 
@@ -275,8 +277,10 @@ class TestObjects:
     def test_of_other_classes_stop_before_a_run(self, tmp_path):
         with pytest.raises(ArgumentError, match=r"^network: .*logits \[images, 5\].*\(2, 10\)"):
             train(config(tmp_path / "run", classes_every=2), network=Wrapped())
-        few = distillation(tmp_path / "run", "", classes_every=2)
-        with pytest.raises(ArgumentError, match=r"^teacher: .*logits \[images, 5\].*\(2, 10\)"):
+        few = distillation(tmp_path / "run", "", classes_every=2, loss="soft_target")
+        with pytest.raises(
+            ArgumentError, match=r"^teacher: .*logits \(2, 10\) in place of \(2, 5\)"
+        ):
             distill(few, teacher=Wrapped(), student=Wrapped())
         assert not (tmp_path / "run").exists()
 

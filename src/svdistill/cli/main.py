@@ -236,9 +236,11 @@ def _show_gain(run: str) -> None:
 def _print_store(store: Any) -> None:
     views = store.manifest.views
     size = len(store) * views * store.bytes_per_image
+    accuracy = store.manifest.teacher_accuracy
+    teacher = "teacher of other classes" if accuracy is None else f"teacher {accuracy:.2f} %"
     _show(
         f"{len(store):,} images, {views} views each, {store.bytes_per_image:,} bytes per image and "
-        f"view, {size / 1e6:,.1f} MB; teacher {store.manifest.teacher_accuracy:.2f} %\n{store.path}"
+        f"view, {size / 1e6:,.1f} MB; {teacher}\n{store.path}"
     )
 
 

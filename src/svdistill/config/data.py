@@ -23,7 +23,8 @@ class DataConfig:
         image_size: Side in pixels to which images are resized. If empty, as a teacher or pretrained
             network knows them, else as they are.
         classes_every: Keep every n-th class only.
-        classes: `N@SEED` keeps N of these, drawn by their names; empty keeps all.
+        classes: `N@SEED` keeps N of these, drawn by their names, `rest:N@SEED` the others; empty
+            keeps all.
         train_size: Keep that many training images, the same share of each class; empty keeps all.
         dev_fraction: Share of the training images held out to choose the best epoch on; a store
             keeps no knowledge of them.

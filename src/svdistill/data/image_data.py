@@ -120,8 +120,8 @@ def load_images(
         fallback_size: the image size if `image_size` is None and the images differ in size or are
             not square. None makes these an error.
         classes_every: keep classes 0, n, 2n, ... and number them 0, 1, 2, ...
-        classes: ``N@SEED``: of these keep N, drawn by their names as in `select_classes`. None
-            keeps all.
+        classes: ``N@SEED``: of these keep N, drawn by their names as in `select_classes`;
+            ``rest:N@SEED``: keep the others. None keeps all.
         train_size: keep this many training images, stratified. None keeps all.
         dev_fraction: share of the training images to hold out as dev split, 0 to below 1.
         seed: decides which images `train_size` keeps and `dev_fraction` holds out.

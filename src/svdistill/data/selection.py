@@ -34,31 +34,33 @@ class Subset(NamedTuple):
 
 
 class ClassDraw(NamedTuple):
-    """The number of classes to draw, and the seed."""
+    """The number of classes to draw, the seed, and whether the others are kept instead."""
 
     size: int
     seed: int
+    rest: bool = False
 
 
 def parse_draw(text: str) -> ClassDraw:
-    """Read ``N@SEED``.
+    """Read ``N@SEED`` or ``rest:N@SEED``.
 
     Raises:
         ArgumentError: it has another form, or N is below 2.
 
     Example:
         >>> parse_draw("50@0")
-        ClassDraw(size=50, seed=0)
+        ClassDraw(size=50, seed=0, rest=False)
     """
-    found = re.fullmatch("([0-9]+)@([0-9]+)", str(text))
-    if found is None or int(found[1]) < 2:
+    found = re.fullmatch("(rest:)?([0-9]+)@([0-9]+)", str(text))
+    if found is None or int(found[2]) < 2:
         raise ArgumentError(
             "classes",
-            expected="N@SEED, such as 50@0: how many classes, 2 or more, and the seed of the draw",
+            expected="N@SEED, such as 50@0: how many classes, 2 or more, and the seed of the draw; "
+            "or rest:N@SEED for all others",
             got=repr(text),
             remedy="write it so, or leave it out to keep all classes",
         )
-    return ClassDraw(int(found[1]), int(found[2]))
+    return ClassDraw(int(found[2]), int(found[3]), rest=found[1] is not None)
 
 
 def select_classes(names: Sequence[str], every: int, draw: ClassDraw | None) -> np.ndarray:
@@ -71,7 +73,7 @@ def select_classes(names: Sequence[str], every: int, draw: ClassDraw | None) -> 
     Args:
         names: name of each class.
         every: keep classes 0, n, 2n, ...
-        draw: how many of these to draw, or None for all.
+        draw: how many of these to draw or to leave out, or None for all.
 
     Returns:
         The chosen classes, ascending, int64 ``[C]``.
@@ -80,8 +82,11 @@ def select_classes(names: Sequence[str], every: int, draw: ClassDraw | None) -> 
         ArgumentError: if fewer than 2 classes are left, or fewer than are to be drawn.
 
     Example:
-        >>> select_classes(["ant", "bee", "cat", "dog"], 1, ClassDraw(2, seed=0)).tolist()
+        >>> names = ["ant", "bee", "cat", "dog"]
+        >>> select_classes(names, 1, ClassDraw(2, seed=0)).tolist()
         [1, 3]
+        >>> select_classes(names, 1, ClassDraw(2, seed=0, rest=True)).tolist()
+        [0, 2]
     """
     kept = range(0, len(names), every)
     if len(kept) < 2:
@@ -93,15 +98,18 @@ def select_classes(names: Sequence[str], every: int, draw: ClassDraw | None) -> 
         )
     if draw is None:
         return np.array(kept)
-    if draw.size > len(kept):
+    most = len(kept) - 2 if draw.rest else len(kept)
+    if draw.size > most:
+        others = ", so that 2 are left" if draw.rest else ""
         raise ArgumentError(
             "classes",
-            expected=f"at most {len(kept)} classes, as many as there are",
+            expected=f"at most {most} classes of {len(kept)}{others}",
             got=draw.size,
             remedy="draw fewer",
         )
     digests = {place: sha256(f"{draw.seed}:{names[place]}".encode()).digest() for place in kept}
-    return np.array(sorted(sorted(kept, key=digests.__getitem__)[: draw.size]))
+    order = sorted(kept, key=digests.__getitem__)
+    return np.array(sorted(order[draw.size :] if draw.rest else order[: draw.size]))
 
 
 def keep_classes(subset: Subset, classes: np.ndarray) -> Subset:

@@ -109,6 +109,16 @@ def loss_names() -> tuple[str, ...]:
     return tuple(_SPECS)
 
 
+def losses_without_logits() -> tuple[str, ...]:
+    """Names of the registered losses that read no logits, so that any teacher may have others.
+
+    Example:
+        >>> losses_without_logits()[:3]
+        ('svd', 'fsp', 'position_svd')
+    """
+    return tuple(name for name, spec in _SPECS.items() if "logits" not in spec.needs)
+
+
 def loss_specs(loss: str) -> tuple[LossSpec, ...]:
     """The entries of a loss or of a sum of losses; the user's own code is imported.
 

@@ -254,7 +254,8 @@ def _teachers(
 ) -> list[Run]:
     """The teachers that a group's students name, and its family's, each once.
 
-    A teacher whose accuracy on the students' images differs from its own run's is left out.
+    A teacher of other data, or whose accuracy on the students' images differs from its own run's,
+    is left out.
     """
     family = group._replace(pair=TEACHER_PAIRS.get(group.pair, group.pair))
     found = [run for run in groups.get(family, []) if run.is_teacher]
@@ -262,9 +263,13 @@ def _teachers(
         teacher = teacher_among(run, runs) if run.is_distilled else None
         measured = run.summary.teacher_accuracy
         # Another machine may classify a few images differently.
-        if teacher is not None and (
-            measured is None or abs(measured - teacher.summary.last_accuracy) < SAME_ACCURACY
-        ):
+        if teacher is None:
+            continue
+        if measured is None:
+            same = _group(teacher).data == group.data
+        else:
+            same = abs(measured - teacher.summary.last_accuracy) < SAME_ACCURACY
+        if same:
             found.append(teacher)
     return list({run.path: run for run in found}.values())
 

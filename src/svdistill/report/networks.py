@@ -208,7 +208,7 @@ def trained_teacher(run: Run, teacher: str | Path | None = None) -> nn.Module:
 
     Raises:
         Missing: it is not available, or is the user's own code.
-        SVDistillError: its weights are damaged or have other classes, or its library is missing.
+        SVDistillError: its weights are damaged, or its library is missing.
     """
     spec, weights = _spec(run, teacher), str(run.config.get("teacher_weights") or "")
     name = run.config.get("teacher_network")
@@ -228,14 +228,15 @@ def trained_teacher(run: Run, teacher: str | Path | None = None) -> nn.Module:
         if own := _own_code(read_card(file), name):
             raise Missing(f"the teacher of {run.path} {_own(own)}")
     with torch.random.fork_rng(devices=[]):
-        return load_teacher(
+        loaded = load_teacher(
             spec,
-            len(card_of(run).class_names),
+            card_of(run).class_names,
             network=name,
             width=float(run.config.get("teacher_width", 1.0)),
             weights=weights,
             image_size=card_of(run).image_size,
-        ).eval()
+        )
+        return loaded.network.eval()
 
 
 def build_teacher(run: Run, teacher: str | Path | None = None) -> nn.Module:

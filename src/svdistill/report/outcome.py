@@ -52,11 +52,10 @@ def before_after_table(measured: BeforeAfter, title: str = "", teacher: str = ""
     """
     rows = []
     for name, figures in measured.rows().items():
-        low, high = wilson_interval(figures.accuracy, measured.test_images)
         rows.append(
             (
                 Cell(f"teacher {teacher}".strip() if name == "teacher" else name),
-                Cell(f"{figures.accuracy:.2f} ({low:.1f}-{high:.1f})", figures.accuracy),
+                _accuracy_cell(figures.accuracy, measured.test_images),
                 millions_cell(figures.parameters, digits=3),
                 millions_cell(figures.flops),
                 number_cell(figures.milliseconds, "{:.1f} ms"),
@@ -74,6 +73,13 @@ def before_after_table(measured: BeforeAfter, title: str = "", teacher: str = ""
         best=(len(rows) - 1,),
         sortable=False,
     )
+
+
+def _accuracy_cell(accuracy: float | None, images: int) -> Cell:
+    if accuracy is None:
+        return Cell("other classes")
+    low, high = wilson_interval(accuracy, images)
+    return Cell(f"{accuracy:.2f} ({low:.1f}-{high:.1f})", accuracy)
 
 
 # Of the tiles: the measured field, its text, and the word for a smaller value.

@@ -164,10 +164,14 @@ def class_choice(config: Config) -> str:
     Example:
         >>> class_choice({"classes_every": 5}), class_choice({"classes": "50@0"})
         ('one class in 5', '50 classes')
+        >>> class_choice({"classes": "rest:50@0"})
+        'all but 50 classes'
     """
     every, drawn = config.get("classes_every", 1), config.get("classes")
     chosen = [f"one class in {every}"] if every > 1 else []
-    chosen += [f"{drawn.partition('@')[0]} classes"] if drawn else []
+    if drawn:
+        count = drawn.removeprefix("rest:").partition("@")[0]
+        chosen.append(f"{'all but ' if drawn.startswith('rest:') else ''}{count} classes")
     return ", ".join(chosen) or "all classes"
 
 

@@ -43,7 +43,8 @@ class Manifest:
         teacher_sha256: of the teacher's weights, with their names and shapes.
         teacher_taps: module paths of the teacher's taps.
         tap_shapes: of their outputs, without the batch; empty in stores of earlier versions.
-        teacher_accuracy: percentage of the test images; None until the store is complete.
+        teacher_accuracy: percentage of the test images; None until the store is complete, and for a
+            teacher of other classes.
         data: where the images came from.
         data_fingerprint: `ImageData.fingerprint`.
         images: number of training images.

@@ -206,7 +206,7 @@ class StoreWriter:
 
         write_atomically(shard.file(self.path), fill)
 
-    def finish(self, teacher_accuracy: float) -> Manifest:
+    def finish(self, teacher_accuracy: float | None) -> Manifest:
         """Mark the store as complete."""
         finished = replace(self.manifest, teacher_accuracy=teacher_accuracy, complete=True)
         write_manifest(self.path / MANIFEST_NAME, finished)

@@ -23,13 +23,13 @@ class NetworkFigures:
     """Accuracy and cost of a network.
 
     Attributes:
-        accuracy: percentage of the test images.
+        accuracy: percentage of the test images; None for a teacher of other classes.
         parameters, flops: the FLOPs (2 x multiply-adds) for one image.
         bytes: of its weights and buffers.
         milliseconds: median latency for one image on the CPU.
     """
 
-    accuracy: float
+    accuracy: float | None
     parameters: int
     flops: int
     bytes: int
@@ -65,7 +65,7 @@ class BeforeAfter:
 
 @dataclass(frozen=True)
 class Accuracies:
-    """Percentages of the same test images; None for a teacher that is absent."""
+    """Percentages of the same test images; None for a teacher that is absent, or of others."""
 
     test_images: int
     teacher: float | None
@@ -95,15 +95,13 @@ def measure_before_after(
         cases = [Case("", partial(network, image)) for network in copies]
         times = [1e3 * timed.median for timed in interleave(cases, LATENCY_ROUNDS)]
 
-    def figures(number: int, accuracy: float) -> NetworkFigures:
+    def figures(number: int, accuracy: float | None) -> NetworkFigures:
         return NetworkFigures(accuracy, *costs[number], times[number])
 
     return BeforeAfter(
         test_images=accuracies.test_images,
         threads=torch.get_num_threads(),
-        teacher=None
-        if teacher is None or accuracies.teacher is None
-        else figures(0, accuracies.teacher),
+        teacher=None if teacher is None else figures(0, accuracies.teacher),
         before=figures(-1, accuracies.before),
         after=figures(-1, accuracies.after),
     )

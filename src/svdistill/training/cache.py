@@ -37,6 +37,7 @@ from svdistill.training.setup import (
 )
 from svdistill.training.stopping import StopRequests, explain_machine_errors
 from svdistill.training.taps import taps_without_student
+from svdistill.training.teacher import NO_ACCURACY
 
 
 @explain_machine_errors()
@@ -66,7 +67,8 @@ def cache_knowledge(
     device = choose_device(config.device)
     data = move_data(run_images(config, reporter, data), device)
     data.train.part(0, len(data.train))  # raises unless the images have a fixed order
-    extractor = _KnowledgeExtractor(config, new_teacher(config, data, device), data, device)
+    teacher = new_teacher(config, data, device)
+    extractor = _KnowledgeExtractor(config, teacher.network, data, device)
     writer = StoreWriter(config.output, extractor.manifest())
     total = len(data.train) * config.views
     with StopRequests() as stops, writer.locked(resume=config.resume) as shards, reporter:
@@ -75,10 +77,14 @@ def cache_knowledge(
         reporter.start(writer.path.name, total, total - missing)
         for shard in shards:
             writer.write(shard, extractor.read(shard, reporter, stops))
-        images = EvaluationImages(data.test, extractor.augmentation)
-        accuracy = evaluate_network(
-            extractor.teacher, images, device=device, each_batch=stops.check
-        ).accuracy
+        accuracy = None
+        if teacher.other_classes:
+            reporter.message(NO_ACCURACY.format(teacher.other_classes))
+        else:
+            images = EvaluationImages(data.test, extractor.augmentation)
+            accuracy = evaluate_network(
+                extractor.teacher, images, device=device, each_batch=stops.check
+            ).accuracy
         writer.finish(accuracy)
     return KnowledgeStore(writer.path)
 

@@ -39,7 +39,7 @@ from svdistill.training.setup import (
 from svdistill.training.step import DistillStep, Step, TaskStep, TransferStep
 from svdistill.training.stopping import StopRequests, explain_machine_errors
 from svdistill.training.taps import paired_taps, taps_of_store
-from svdistill.training.teacher import warn_of_poor_teacher
+from svdistill.training.teacher import NO_ACCURACY, warn_of_poor_teacher
 from svdistill.training.trainer import Trainer, TrainingStage
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ class TeacherSource:
         network: the teacher; None without one.
         store: the store; None without one.
         accuracy: the teacher's, as the store says.
+        other_classes: how the teacher's classes differ from the data's; empty if they do not.
         contents: teacher and loss of the store.
         fingerprint: digest of the teacher's weights, or of the store's knowledge.
     """
@@ -82,6 +83,7 @@ class TeacherSource:
     network: nn.Module | None = None
     store: KnowledgeStore | None = None
     accuracy: float | None = None
+    other_classes: str = ""
     contents: str = ""
     fingerprint: str = ""
 
@@ -185,7 +187,7 @@ def _set_up_training(
     data = run_images(config, reporter, given.data)
     student = new_student(config, data, accelerator.device, reporter, given.network)
     _, images = two_images(data, accelerator.device)
-    require_classes("network", student, images, data.num_classes)
+    require_classes(student, images, data.num_classes)
     stages = [TrainingStage("task", TaskStep(student, accelerator), config.epochs)]
     return RunSetup(student, stages, data, ViewSchedule.from_config(config))
 
@@ -198,11 +200,15 @@ def _set_up_distillation(
     if config.knowledge:
         source = _stored_knowledge(config, data, given.loss)
     else:
-        teacher = new_teacher(config, data, device, given.teacher)
-        source = TeacherSource(teacher, fingerprint=network_digest(teacher))
+        teacher = new_teacher(config, data, device, given.teacher, given.loss)
+        source = TeacherSource(
+            teacher.network,
+            other_classes=teacher.other_classes,
+            fingerprint=network_digest(teacher.network),
+        )
     student = new_student(config, data, device, reporter, given.network)
     batch, images = two_images(data, device)
-    require_classes("network", student, images, data.num_classes)
+    require_classes(student, images, data.num_classes)
     distiller = _new_distiller(config, source, student, images, given.loss, reporter).to(device)
     knowledge, views = None, ViewSchedule.from_config(config)
     if source.store is not None:
@@ -310,7 +316,7 @@ def _train_and_summarise(
         trainer = Trainer(student, setup.stages, context)
         teacher_accuracy, before = _initial_accuracies(trainer, source)
         with reporter:
-            _show_start(context, teacher_accuracy, before)
+            _show_start(context, source, teacher_accuracy, before)
             position = trainer.fit()
         for tracker in accelerator.trackers:
             tracker.finish()  # not `end_training`, which also leaves the group of processes
@@ -330,7 +336,7 @@ def _initial_accuracies(
 ) -> tuple[float | None, float | None]:
     """Accuracies of the teacher and, if it is distilled, of the untrained student."""
     test, teacher_accuracy = trainer.context.data.test, source.accuracy
-    if source.network is not None:
+    if source.network is not None and not source.other_classes:
         teacher_accuracy = trainer.evaluate(test, source.network).accuracy
     if not isinstance(trainer.context.config, DistillConfig):
         return teacher_accuracy, None
@@ -338,7 +344,10 @@ def _initial_accuracies(
 
 
 def _show_start(
-    context: RunContext, teacher_accuracy: float | None, student_accuracy: float | None
+    context: RunContext,
+    source: TeacherSource,
+    teacher_accuracy: float | None,
+    student_accuracy: float | None,
 ) -> None:
     """Say what differs from the start of a resumed run, and how good the teacher is."""
     data, message = context.data, context.reporter.message
@@ -352,6 +361,10 @@ def _show_start(
         warn_of_poor_teacher(
             teacher_accuracy, student_accuracy or 0.0, data.num_classes, context.reporter
         )
+    elif source.other_classes:
+        message(NO_ACCURACY.format(source.other_classes))
+    elif source.store is not None:
+        message("teacher of other classes: no accuracy")
 
 
 def _summary(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,15 +13,16 @@ from svdistill.config import PRETRAINED, TeacherConfig, TrainConfig
 from svdistill.data import Batch, ImageData
 from svdistill.distillation import Distiller
 from svdistill.losses import Knowledge, SumLoss, TransferLoss, added_to_task, build_loss, loss_specs
-from svdistill.networks import build_network, is_zoo, pretrained_classes
+from svdistill.networks import build_network, pretrained_classes
 from svdistill.parallel import TIMEOUT, require_launched
 from svdistill.training.progress import Reporter
 from svdistill.training.reproducibility import derive_seed, require_workspace
 from svdistill.training.teacher import (
-    data_options,
+    Teacher,
     fill_network,
-    load_library_teacher,
     load_teacher,
+    of_other_classes,
+    require_published_head,
 )
 
 if TYPE_CHECKING:
@@ -92,31 +93,54 @@ def new_teacher(
     data: ImageData,
     device: torch.device,
     given: nn.Module | None = None,
-) -> nn.Module:
-    """The teacher, on its device; it takes the data's images and tells their classes apart.
+    loss: TransferLoss | None = None,
+) -> Teacher:
+    """The teacher, on its device; it takes the data's images.
+
+    It tells their classes apart, unless the loss reads no logits.
 
     Args:
         config: where the teacher is kept.
         data: whose classes and size of images it is for.
         device: where it goes.
         given: the network itself, in place of a name.
+        loss: the loss itself, in place of a name.
 
     Raises:
-        SVDistillError: see `load_teacher` and `require_classes`.
+        SVDistillError: see `load_teacher`; a network that does not take the images; or other
+            classes, with a loss that reads logits.
     """
-    teacher, classes, size = given, data.num_classes, data.image_shape[-1]
-    if teacher is None and is_zoo(config.teacher):
-        weights, options = config.teacher_weights, data_options(config)
-        teacher = load_library_teacher(config.teacher, classes, weights, size, options)
-    elif teacher is None:
-        network, width = config.teacher_network, config.teacher_width
+    reads_logits = whole_loss(config, loss).needs_logits
+    teacher, classes = Teacher(given) if given is not None else None, data.num_classes
+    if teacher is None:
+        if reads_logits:
+            require_published_head(config, classes)
         teacher = load_teacher(
-            config.teacher, classes, network=network, width=width, image_size=size
+            config.teacher,
+            data.class_names,
+            network=config.teacher_network,
+            width=config.teacher_width,
+            weights=config.teacher_weights,
+            image_size=data.image_shape[-1],
         )
-    place_network(teacher, device)
+    place_network(teacher.network, device)
     _, images = two_images(data, device)
-    require_classes("teacher", teacher, images, data.num_classes)
+    output = try_network("teacher", teacher.network, images)
+    if not teacher.other_classes and (difference := _unlike_logits(output, len(images), classes)):
+        teacher = replace(teacher, other_classes=difference)
+    if teacher.other_classes and reads_logits:
+        raise of_other_classes(config, classes, teacher.other_classes)
     return teacher
+
+
+def _unlike_logits(output: object, images: int, num_classes: int) -> str:
+    """How a network's output differs from a logit for each image and class."""
+    try:
+        shape = tuple(as_logits(output).shape)
+    except ArgumentError as error:
+        return f"no logits: {str(error).partition(', got ')[2].partition(';')[0]}"
+    wanted = (images, num_classes)
+    return "" if shape == wanted else f"logits {shape} in place of {wanted} for {images} images"
 
 
 def new_student(
@@ -180,19 +204,36 @@ def two_images(data: ImageData, device: torch.device) -> tuple[Batch, Tensor]:
     return batch, data.augmentation("none").normalise(batch.images)
 
 
+def require_classes(network: nn.Module, images: Tensor, num_classes: int) -> None:
+    """Raise `ArgumentError` unless a student takes the images and has a logit for each class.
+
+    Args:
+        network: its mode does not change.
+        images: normalised, [B, 3, H, W].
+        num_classes: of the data.
+    """
+    logits = as_logits(try_network("network", network, images))
+    if tuple(logits.shape) != (len(images), num_classes):
+        raise ArgumentError(
+            "network",
+            expected=f"logits [images, {num_classes}], one per class of the data",
+            got=tuple(logits.shape),
+            remedy="use a network of the same classes",
+        )
+
+
 @torch.no_grad()
-def require_classes(argument: str, network: nn.Module, images: Tensor, num_classes: int) -> None:
-    """Raise `ArgumentError` unless a network takes the images and has a logit for each class.
+def try_network(argument: str, network: nn.Module, images: Tensor) -> Any:
+    """The output of a network in eval mode; raises `ArgumentError` if it does not take the images.
 
     Args:
         argument: name in the message.
         network: its mode does not change.
         images: normalised, [B, 3, H, W].
-        num_classes: of the data.
     """
     was_training = network.training
     try:
-        logits = as_logits(network.eval()(images))
+        return network.eval()(images)
     except ArgumentError:
         raise
     except Exception as error:  # any network may raise anything
@@ -204,13 +245,6 @@ def require_classes(argument: str, network: nn.Module, images: Tensor, num_class
         ) from error
     finally:
         network.train(was_training)
-    if tuple(logits.shape) != (len(images), num_classes):
-        raise ArgumentError(
-            argument,
-            expected=f"logits [images, {num_classes}], one per class of the data",
-            got=tuple(logits.shape),
-            remedy="use a network of the same classes",
-        )
 
 
 def choose_device(name: str) -> torch.device:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from svdistill.common import ArgumentError, RunError, require_no_device
 from svdistill.config import PRETRAINED, TeacherConfig
 from svdistill.data import DataChoices
+from svdistill.losses import losses_without_logits
 from svdistill.networks import (
     build_network,
     import_network,
@@ -137,39 +139,60 @@ def _few(names: list[str]) -> str:
     return (", ".join(names[:3]) + (", ..." if names[3:] else "")) or "nothing"
 
 
+@dataclass(frozen=True)
+class Teacher:
+    """A trained network, and whether its logits are of the data's classes.
+
+    Attributes:
+        network: the network.
+        other_classes: how its classes differ from the data's; empty if they are the same, or if
+            nothing says what they are.
+    """
+
+    network: nn.Module
+    other_classes: str = ""
+
+
 def load_teacher(
     spec: str,
-    num_classes: int,
+    class_names: Sequence[str],
     *,
     network: str | None = None,
     width: float = 1.0,
     weights: str = "",
     image_size: int | None = None,
-) -> nn.Module:
+) -> Teacher:
     """Load a teacher from a run, a file, a model library or code.
 
     Args:
         spec: a run directory, a `.safetensors` file, a network of timm, torchvision or transformers
             as `build_network` names it, or `module:attr` (see `import_network`).
-        num_classes: of the data, and of the teacher.
+        class_names: of the data. A teacher of other classes keeps its own; where their number is
+            not known, its head is zero.
         network: name of the network, for a file that does not say it, or names the user's code.
         width: factor on its channels, for such a file.
         weights: for a model library's network: a file, or empty for the published weights.
         image_size: side of the images in pixels, for networks built for one size.
 
     Returns:
-        The network; its number of logits is checked only if a file or a library states it.
+        The network, and how its classes differ if a file or a library says so.
 
     Raises:
         ArgumentError: the spec is none of these, or `network` is needed.
-        RunError: the weights are missing, damaged, or of another network or number of classes.
+        RunError: the weights are missing, damaged, or belong to another network.
     """
+    classes = len(class_names)
     if Path(spec).exists():
-        return _from_file(weights_file(Path(spec)), num_classes, network, width, image_size)
+        return _from_file(weights_file(Path(spec)), class_names, network, width, image_size)
+    if is_zoo(spec) and weights not in ("", PRETRAINED):
+        return _filled(build_network(spec, classes, image_size=image_size), weights, classes)
     if is_zoo(spec):
-        return load_library_teacher(spec, num_classes, weights, image_size)
+        own = pretrained_classes(spec)
+        assert own is not None  # a library's network has them
+        teacher = build_network(spec, own, pretrained=True, image_size=image_size)
+        return Teacher(teacher, "" if own == classes else f"{own} of them")
     if is_code(spec):
-        return import_network(spec, num_classes)
+        return Teacher(import_network(spec, classes))
     raise ArgumentError(
         "teacher",
         expected="a run directory, a .safetensors file, timm:NAME, torchvision:NAME, hf:NAME or "
@@ -180,20 +203,18 @@ def load_teacher(
 
 
 def _from_file(
-    file: Path, num_classes: int, network: str | None, width: float, image_size: int | None
-) -> nn.Module:
+    file: Path,
+    class_names: Sequence[str],
+    network: str | None,
+    width: float,
+    image_size: int | None,
+) -> Teacher:
     card = read_card(file)
-    if card is not None and len(card.class_names) != num_classes:
-        raise RunError(
-            str(file),
-            expected=f"a teacher of the data's {num_classes} classes",
-            got=f"one of {len(card.class_names)}",
-            remedy="train the teacher on the same data and classes",
-        )
+    own = class_names if card is None else card.class_names
     if card is not None and not (network and is_own_code(card)):
         teacher = build_as_on_card(card, file)
     elif network is not None:
-        teacher = build_network(network, num_classes, width, image_size=image_size)
+        teacher = build_network(network, len(own), width, image_size=image_size)
     else:
         raise ArgumentError(
             "teacher_network",
@@ -201,46 +222,68 @@ def _from_file(
             got="nothing",
             remedy="give --teacher_network, one of `svdistill info` or timm:NAME, torchvision:NAME",
         )
+    if card is None:
+        return _filled(teacher, str(file), len(own))
     load_weights(teacher, file)
-    return teacher
+    return Teacher(teacher, _difference(own, class_names))
 
 
-def load_library_teacher(
-    spec: str,
-    num_classes: int,
-    weights: str,
-    image_size: int | None,
-    data: str = "--data DATA",
-) -> nn.Module:
-    """A model library's network, whose head must have the data's classes.
+def _filled(network: nn.Module, weights: str, num_classes: int) -> Teacher:
+    """A network with the weights of a file; a head of other classes is zero, the same each time."""
+    head, tensors = fill_network(network, weights, num_classes), network.state_dict()
+    for name in head:
+        tensors[name].zero_()
+    return Teacher(network, f"not {num_classes} of them" if head else "")
 
-    Args:
-        spec: see `load_teacher`, as are the next three.
-        num_classes: of the data.
-        weights: a file, or empty for the published weights.
-        image_size: side of the images in pixels.
-        data: options that select the data, for the command in an error message.
+
+def _difference(own: Sequence[str], wanted: Sequence[str]) -> str:
+    """How a teacher's classes differ from the data's; empty if they do not.
+
+    Example:
+        >>> _difference(["ant", "bee"], ["bee", "cow"])
+        "other names, such as 'ant', which the data lacks"
+        >>> _difference(["ant", "bee"], ["bee", "ant"])
+        'another order of the names'
     """
-    published = weights in ("", PRETRAINED)
-    words = ["--network", spec, "--weights", weights or PRETRAINED]
-    command = f"svdistill train {shlex.join(words)} {data} --output runs/teacher"
-    if not published:
-        teacher = build_network(spec, num_classes, image_size=image_size)
-        if fill_network(teacher, weights, num_classes):
-            raise _wrong_head(f"that of {weights}, which tells others apart", num_classes, command)
-        return teacher
-    classes = pretrained_classes(spec)
-    if classes != num_classes:
-        raise _wrong_head(f"{spec}, which tells {classes} apart", num_classes, command)
-    return build_network(spec, num_classes, pretrained=True, image_size=image_size)
+    if len(own) != len(wanted):
+        return f"{len(own)} of them"
+    lacking = [name for name in own if name not in wanted]
+    if lacking:
+        return f"other names, such as {lacking[0]!r}, which the data lacks"
+    return "" if list(own) == list(wanted) else "another order of the names"
 
 
-def _wrong_head(got: str, num_classes: int, command: str) -> ArgumentError:
+# What a run or a store says of such a teacher.
+NO_ACCURACY: Final = "warning: teacher of other classes ({}): no accuracy"
+
+
+def require_published_head(config: TeacherConfig, num_classes: int) -> None:
+    """Raise `ArgumentError` if a library's published weights are of another number of classes.
+
+    A loss that reads logits needs the data's, and nothing is downloaded before.
+    """
+    if config.teacher_weights in ("", PRETRAINED) and is_zoo(config.teacher):
+        own = pretrained_classes(config.teacher)
+        if own != num_classes:
+            raise of_other_classes(config, num_classes, f"{own} of them")
+
+
+def of_other_classes(config: TeacherConfig, num_classes: int, difference: str) -> ArgumentError:
+    """The error of a teacher of other classes, for a loss that reads its logits."""
+    remedy = "give a teacher of these classes"
+    if is_zoo(config.teacher):
+        words = ["--network", config.teacher, "--weights", config.teacher_weights or PRETRAINED]
+        command = f"svdistill train {shlex.join(words)} {data_options(config)}"
+        remedy = (
+            f"train it on them first, `{command} --output runs/teacher`, then give --teacher "
+            "runs/teacher"
+        )
     return ArgumentError(
         "teacher",
-        expected=f"a head for the data's {num_classes} classes",
-        got=got,
-        remedy=f"train it on them first, `{command}`, then give --teacher runs/teacher",
+        expected=f"one of the data's {num_classes} classes, since the loss {config.loss} reads its "
+        "logits",
+        got=f"{config.teacher}, which has {difference}",
+        remedy=f"{remedy}; or give a --loss that reads none: {', '.join(losses_without_logits())}",
     )
 
 
