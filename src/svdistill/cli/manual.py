@@ -203,6 +203,7 @@ the end come a table for each pair of networks, and one page of all runs.
   rivals     losses of other papers, with their papers' weights, beside ours
   ablation   position SVD and Gram matrices of positions with one property changed at a time
   large      images of 64x64: Tiny-ImageNet, or 50 classes of ImageNet
+  domains    a teacher of 50 classes, students of the others, with all labels or a tenth
 
 presets:
   smoke  seconds: digits, a quarter of the width, 2 epochs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -42,12 +42,17 @@ class JobReporter:
         self.console = console
         self.failures: list[JobResult] = []
 
-    def show_images(self, source: str, data: ImageData) -> None:
-        """Print the number and size of the images, and the classes."""
-        size = "x".join(map(str, data.image_shape))
-        counts = f"{len(data.train):,} training images, {len(data.test):,} test images"
-        self._print(f"{source}: {counts}, {size}")
-        self._print(f"{data.num_classes} classes: {', '.join(data.class_names)}")
+    def show_images(self, jobs: Sequence[Job], images: Mapping[str, ImageData]) -> None:
+        """Print the number and size of the images, and the classes, once for equal ones."""
+        first: dict[int, Job] = {}
+        for job in jobs:
+            first.setdefault(id(images[job.output]), job)
+        for job in first.values():
+            data = images[job.output]
+            size = "x".join(map(str, data.image_shape))
+            counts = f"{len(data.train):,} training images, {len(data.test):,} test images"
+            self._print(f"{job.data}: {counts}, {size}")
+            self._print(f"{data.num_classes} classes: {', '.join(data.class_names)}")
 
     def show_plan(self, jobs: Sequence[Job], root: Path) -> None:
         """Print all jobs, each with its estimated time if it is left, and the time of all."""
@@ -90,15 +95,17 @@ def show_tables(runs: Sequence[Run], console: Console) -> None:
         console: where to print.
     """
     teachers = {run.pair: run for run in runs if run.is_teacher}
-    students = [run for run in runs if not run.is_teacher]
-    for pair in dict.fromkeys(run.pair for run in students):
+    groups: dict[tuple[str, int | None], list[Run]] = {}
+    for run in runs:
+        if not run.is_teacher:
+            groups.setdefault((run.pair, run.config.get("train_size")), []).append(run)
+    several = len({pair for pair, _ in groups}) < len(groups)
+    for (pair, labels), members in groups.items():
         teacher = teachers.get(pair) or teachers.get(pair.partition("_")[0])
-        rows = method_rows(
-            (run.row, run.summary)
-            for run in [teacher, *(run for run in students if run.pair == pair)]
-            if run is not None
-        )
-        console.print(run_table(rows, pair))
+        if any(run.is_distilled and run.summary.teacher_accuracy is None for run in members):
+            teacher = None  # of other classes
+        rows = method_rows((run.row, run.summary) for run in [teacher, *members] if run is not None)
+        console.print(run_table(rows, f"{pair}, {labels or 'all'} labels" if several else pair))
         alone = next((row.last for row in rows if row.method == "student alone"), None)
         if teacher and alone:
             lead = teacher.summary.last_accuracy - sum(alone) / len(alone)

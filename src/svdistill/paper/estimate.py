@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Final
@@ -34,11 +34,13 @@ class Estimator:
 
     Args:
         jobs: all jobs, including the teachers and stores that they need.
-        data: the images of all runs.
+        data: the images of each job, by its output.
         threads: CPU threads of each run.
     """
 
-    def __init__(self, jobs: Sequence[Job], data: ImageData, threads: int = 1) -> None:
+    def __init__(
+        self, jobs: Sequence[Job], data: Mapping[str, ImageData], threads: int = 1
+    ) -> None:
         self.jobs = {job.output: job for job in jobs}
         self.data = data
         self.threads = threads
@@ -54,25 +56,28 @@ class Estimator:
         return self._seconds[name]
 
     def _timed(self, job: Job) -> float:
-        images = len(self.data.train)
+        images = len(self.data[job.output].train)
         if isinstance(job, CacheConfig):
             teaching = job.views * images * self._time_teaching(job)
-            return teaching + self._evaluation(self._run_of(job.teacher))
+            return teaching + self._evaluation(job, self._run_of(job.teacher))
         learning, _ = self._times_alone(job)
-        evaluation = self._evaluation(job)
+        evaluation = self._evaluation(job, job)
         alone = job.epochs * (images * learning + evaluation)
         if not isinstance(job, DistillConfig):
             return alone
-        before = evaluation + (self._evaluation(self._run_of(job.teacher)) if job.teacher else 0.0)
+        before = evaluation
+        if job.teacher:
+            before += self._evaluation(job, self._run_of(job.teacher))
         transfer = images * self._time_transfer(job) + evaluation
         if job.transfer_epochs:
             return before + job.transfer_epochs * transfer + alone
         return before + job.epochs * transfer
 
-    def _evaluation(self, run: TrainConfig) -> float:
-        """Seconds of one evaluation of the run's network."""
-        held_out = 0 if self.data.dev is None else len(self.data.dev)
-        return (len(self.data.test) + held_out) * self._times_alone(run)[1]
+    def _evaluation(self, job: Job, run: TrainConfig) -> float:
+        """Seconds of one evaluation of a run's network on a job's images."""
+        data = self.data[job.output]
+        held_out = 0 if data.dev is None else len(data.dev)
+        return (len(data.test) + held_out) * self._times_alone(run)[1]
 
     def _times_alone(self, job: TrainConfig) -> tuple[float, float]:
         """Seconds per image of a step without a teacher, and of evaluation."""
@@ -135,14 +140,15 @@ class Estimator:
         return self._run_of(job.teacher) if isinstance(job, CacheConfig) else job
 
     def _network(self, job: TrainConfig) -> PaperNetwork:
-        network = build_paper_network(job.network, self.data.num_classes, job.width)
+        classes = self.data[job.output].num_classes
+        network = build_paper_network(job.network, classes, job.width)
         place_network(network, choose_device(job.device))
         return network
 
     def _images(self, job: Job) -> Tensor:
         device = choose_device(job.device)
         count = job.batch_size if device.type == "cuda" else min(job.batch_size, CPU_IMAGES)
-        images = torch.randn(count, *self.data.image_shape, device=device)
+        images = torch.randn(count, *self.data[job.output].image_shape, device=device)
         return images.contiguous(memory_format=torch.channels_last)
 
 

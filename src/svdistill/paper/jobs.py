@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Final
 
 from svdistill.common import RunError
-from svdistill.config import CacheConfig, DistillConfig, TrainConfig
+from svdistill.config import CacheConfig, DataConfig, DistillConfig, TrainConfig
+from svdistill.data import ImageData
 from svdistill.runs import MAY_DIFFER, RunDirectory, read_environment, stored_values
 from svdistill.store import MANIFEST_NAME, read_manifest
-from svdistill.training import cache_knowledge, distill, train
+from svdistill.training import cache_knowledge, distill, load_data, train
 
 Job = TrainConfig | CacheConfig
 
@@ -77,6 +78,19 @@ def is_finished(job: Job) -> bool:
                 remedy="choose another --output, or remove that run",
             )
     return run.summary.exists()
+
+
+def job_images(jobs: Sequence[Job]) -> dict[str, ImageData]:
+    """The images of each job, by its output. What several jobs share is loaded once."""
+    options = [one.name for one in fields(DataConfig) if one.name not in ("output", "augmentation")]
+    loaded: dict[tuple[object, ...], ImageData] = {}
+    images = {}
+    for job in jobs:
+        selection = tuple(getattr(job, option) for option in options)
+        if selection not in loaded:
+            loaded[selection] = load_data(job)
+        images[job.output] = loaded[selection]
+    return images
 
 
 def require_images(job: Job, fingerprint: str) -> None:

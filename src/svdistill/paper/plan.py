@@ -31,7 +31,7 @@ from svdistill.paper.presets import (
     vector_methods,
 )
 
-EXPERIMENTS: Final = ("networks", "multitask", "dfv", "rivals", "ablation", "large")
+EXPERIMENTS: Final = ("networks", "multitask", "dfv", "rivals", "ablation", "large", "domains")
 
 # A store keeps whole Gram matrices of at most this many positions a side.
 LARGEST_GRID: Final = 8
@@ -43,7 +43,7 @@ def default_pairs(experiment: str, preset: Preset) -> tuple[str, ...]:
         return preset.pairs
     if experiment == "ablation":
         return ("vgg_stride",)
-    if experiment == "large":
+    if experiment in ("large", "domains"):
         return ("vgg",)
     counted = [pair.name for pair in find_pairs(preset.pairs) if pair.vectors]
     if experiment == "multitask":
@@ -64,6 +64,10 @@ def default_methods(experiment: str, pair: Pair, preset: Preset) -> tuple[Method
             *find_methods(("student", "position-svd", "position-svd-soft-target")),
             GRAM,
             *ABLATION,
+        )
+    if experiment == "domains":
+        return find_methods(
+            ("student", "fsp-2-stage", "svd-amortised", "position-svd", "position-gram")
         )
     if preset.methods:
         return find_methods(preset.methods)

@@ -18,11 +18,13 @@ from svdistill.common import (
 )
 from svdistill.config import CacheConfig
 from svdistill.paper.console_output import JobReporter, show_tables
+from svdistill.paper.domains import DOMAINS, domains_preset, plan_domains
 from svdistill.paper.estimate import Estimator
 from svdistill.paper.jobs import (
     Job,
     delete_unneeded_stores,
     is_finished,
+    job_images,
     require_images,
     unfinished,
 )
@@ -30,7 +32,7 @@ from svdistill.paper.plan import EXPERIMENTS, default_methods, default_pairs, fi
 from svdistill.paper.presets import PRESETS, Preset, find_pairs
 from svdistill.paper.running import JobProcesses, JobResult, run_jobs
 from svdistill.report import Run, find_runs, write_report
-from svdistill.training import choose_device, load_data
+from svdistill.training import choose_device
 
 GPU_JOBS: Final = 3
 
@@ -52,7 +54,9 @@ class ReproduceConfig:
             one too, as `svdistill distill --loss` takes it.
         seeds: Trainings of each student; empty for the preset's number.
         data: Where images come from, as for `svdistill train`; empty for the preset's.
-        classes: `N@SEED` uses N of the classes, drawn by their names; empty for the preset's.
+        classes: `N@SEED` uses N of the classes, drawn by their names; empty for the preset's. Of
+            `domains`, the teacher's classes; its students learn the others.
+        teacher_data: For `domains`, where the teacher's images come from; empty for those of data.
         output: Folder for all runs; empty for runs/PRESET. Finished runs in it are not repeated.
         device: `auto`, `cpu` or `cuda`.
         jobs: Runs at a time; empty for one per core, or three on a GPU.
@@ -67,6 +71,7 @@ class ReproduceConfig:
     seeds: int | None = None
     data: str = ""
     classes: str = ""
+    teacher_data: str = ""
     output: str = ""
     device: str = "auto"
     jobs: int | None = None
@@ -95,7 +100,8 @@ def reproduce(
     Args:
         experiment: `"networks"` (every method on every pair), `"multitask"` (one stage against
             two), `"dfv"` (numbers of vectors), `"rivals"` (losses of other papers), `"ablation"`
-            (properties of the losses on positions), or `"large"` (images of 64x64).
+            (properties of the losses on positions), `"large"` (images of 64x64), or `"domains"` (a
+            teacher of other classes).
         config: the preset, and changes to it.
         console: where progress and tables are printed; nothing is printed by default.
 
@@ -112,16 +118,16 @@ def reproduce(
     preset = customised(experiment, config)
     root = Path(config.output or f"runs/{preset.name}")
     jobs = _jobs(experiment, config, preset, root)
-    data = load_data(preset.student)
+    images = job_images(jobs)
     left = unfinished(jobs)
     for job in jobs:
-        require_images(job, data.fingerprint)
+        require_images(job, images[job.output].fingerprint)
     count = config.jobs or _default_count(config.device)
     processes = JobProcesses(count, max(1, available_cores() // count), config.keep_memory)
-    reporter = JobReporter(left, Estimator(jobs, data, processes.threads), count, console)
+    reporter = JobReporter(left, Estimator(jobs, images, processes.threads), count, console)
     heading = f"{len(jobs)} runs, {len(left)} to do, in {root}"
     console.print(heading, markup=False, highlight=False, soft_wrap=True)
-    reporter.show_images(preset.student.data, data)
+    reporter.show_images(jobs, images)
     if config.dry_run:
         reporter.show_plan(jobs, root)
         return []
@@ -168,21 +174,29 @@ def customised(experiment: str, config: ReproduceConfig) -> Preset:
         changes |= {"image_size": LARGE_SIZE, "classes_every": 1}
         if config.data.startswith("folder:"):
             classes = classes or IMAGENET_CLASSES
-    if classes:
+    if config.teacher_data and experiment != DOMAINS:
+        raise ArgumentError(
+            "teacher_data",
+            expected="nothing in an experiment whose teacher has its students' images",
+            got=repr(config.teacher_data),
+            remedy="leave it out, or reproduce domains",
+        )
+    if classes and experiment != DOMAINS:
         changes |= {"classes": classes, "classes_every": 1}
-    return replace(
+    preset = replace(
         preset,
         teacher=replace(preset.teacher, **changes),
         student=replace(preset.student, **changes),
         seeds=config.seeds or preset.seeds,
     )
+    return domains_preset(preset, classes, config.teacher_data) if experiment == DOMAINS else preset
 
 
 def _jobs(experiment: str, config: ReproduceConfig, preset: Preset, root: Path) -> list[Job]:
     pairs = find_pairs(_names(config.network) or default_pairs(experiment, preset))
     methods = find_methods(_names(config.method))
     rows = [(pair, methods or default_methods(experiment, pair, preset)) for pair in pairs]
-    return plan(rows, preset, root)
+    return (plan_domains if experiment == DOMAINS else plan)(rows, preset, root)
 
 
 def _names(text: str) -> tuple[str, ...]:
