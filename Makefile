@@ -6,6 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip
 LOCK   ?= requirements.lock
 TORCH  := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
+VISION := $(shell sed -n 's/^torchvision==/torchvision==/p' constraints.txt)
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -46,14 +47,19 @@ format: $(VENV)/ready
 	$(BIN)/ruff format .
 
 # The CPU build of torch: from where pip already looks, else from PyTorch's own index, else
-# (macOS, Windows: plain wheels are CPU builds) by its plain name. All else has to have the hashes
-# in requirements.lock; `make LOCK= ...` takes any file of the versions in constraints.txt instead.
+# (macOS, Windows: plain wheels are CPU builds) by its plain name. Likewise torchvision's; without it
+# PyPI's, which imports beside a CPU build of torch with .ci/cpu_torchvision.py only. All else has to
+# have the hashes in requirements.lock; `make LOCK= ...` takes any file of the versions in
+# constraints.txt instead.
 $(VENV)/ready: pyproject.toml constraints.txt $(LOCK)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "svdistill needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -q --no-deps "$(TORCH)+cpu" 2>/dev/null \
 	  || $(PIP) install -q --no-deps "$(TORCH)+cpu" --extra-index-url $(CPU_INDEX) \
 	  || $(PIP) install -q -c constraints.txt "$(TORCH)"
+	$(PIP) install -q --no-deps "$(VISION)+cpu" 2>/dev/null \
+	  || $(PIP) install -q --no-deps "$(VISION)+cpu" --retries 0 \
+	    --extra-index-url $(CPU_INDEX) 2>/dev/null || true
 ifneq ($(LOCK),)
 	$(PIP) install -q --no-deps --require-hashes --only-binary :all: -r $(LOCK)
 	$(PIP) install -q --no-deps --no-build-isolation -e .
@@ -61,6 +67,8 @@ else
 	$(PIP) install -q -c constraints.txt -e '.[dev]'
 endif
 	$(PIP) check
+	$(BIN)/python -c 'import torchvision' 2>/dev/null || cp .ci/cpu_torchvision.* \
+	  "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 	@touch $@
 
 # The lock again, after a change in constraints.txt; of torch and what only its CUDA build needs it

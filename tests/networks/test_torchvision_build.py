@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -42,3 +43,16 @@ def test_another_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.import_module", broken)
     with pytest.raises(RuntimeError, match="no space left"):
         prepare_torchvision()
+
+
+@pytest.mark.slow
+@NEEDS_TORCHVISION
+def test_in_the_environment_that_make_makes_timm_is_imported_as_it_is() -> None:
+    pytest.importorskip("timm")
+    folder = Path(__file__).parents[2] / ".ci"
+    whole = subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True)
+    if whole.returncode == 0:
+        pytest.skip("this torchvision needs no help")
+    code = f"import site; site.addsitedir({str(folder)!r}); import timm"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
