@@ -104,7 +104,8 @@ def require_accuracy(name: str, before: float, after: float, tolerance: float) -
             expected=f"an accuracy of the int8 network of at least {before - tolerance:.2f} %, "
             f"{tolerance:g} below float32",
             got=f"{after:.2f} %",
-            remedy="nothing was written; give a higher --tolerance, or leave --quantize out",
+            remedy="nothing was written; give --precision fp16 in place of --quantize, or a higher "
+            "--tolerance",
         )
 
 
