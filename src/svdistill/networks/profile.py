@@ -47,11 +47,6 @@ def stage_costs(network: nn.Module, image: Tensor, paths: Sequence[str]) -> tupl
     Returns:
         For each path the cost of everything that runs after the module before it and until its own
         module ends; last, the cost of the rest.
-
-    Example:
-        >>> network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2))
-        >>> stage_costs(network.eval(), torch.zeros(1, 3, 2, 2), ["1"])
-        (Cost(parameters=16, flops=96), Cost(parameters=34, flops=64))
     """
     ran: set[nn.Parameter] = set()
     done: list[Cost] = []
@@ -278,24 +273,10 @@ def describe_network(
     width: float = 1.0,
     image_size: int | None = None,
 ) -> NetworkDescription:
-    """Describe a network without drawing its weights.
+    """Describe a network, as `build_network` names it, without drawing its weights.
 
-    Args:
-        name: as for `build_network`.
-        num_classes: number of logits, at least 1; None for those of its published weights, or 100.
-        width: positive factor on the channels, as for `build_network`.
-        image_size: side of the square image in pixels, at least 1; None for that of its published
-            weights, or 32.
-
-    Raises:
-        ArgumentError: an argument is out of range, the name is unknown or its package missing.
-
-    Example:
-        >>> description = describe_network("vgg_student")
-        >>> [row.shape for row in description.stages]
-        [(64, 16, 16), (128, 8, 8), (256, 4, 4), (512, 2, 2), (100,)]
-        >>> description.profile.flops, description.published.flops
-        (121184256, 121300000)
+    By default the number of classes and the image size are those of its published weights, or 100
+    and 32.
     """
     if num_classes is None:
         num_classes = pretrained_classes(name) or TABLE_SETTING[0]

@@ -15,7 +15,6 @@ from svdistill.common import (
     ArgumentError,
     import_attribute,
     nearest,
-    require_choice,
     require_count,
     require_positive,
 )
@@ -72,10 +71,7 @@ def require_width(name: str, width: float) -> None:
 
 
 def build_paper_network(name: str, num_classes: int, width: float = 1.0) -> PaperNetwork:
-    """Build one of the paper's networks; see `build_network`."""
-    require_choice("name", name, PAPER_NETWORKS)
-    require_count("num_classes", num_classes)
-    require_positive("width", width)
+    """Build one of the paper's networks; `build_network` also checks the arguments."""
     return PAPER_NETWORKS[name](num_classes, width)
 
 
@@ -175,14 +171,8 @@ def import_network(spec: str, num_classes: int, argument: str = "teacher") -> nn
 
     The current directory is searched first, as `python -m` does.
 
-    Args:
-        spec: `module:attr`, e.g. `"my_package.nets:resnet"`. The attribute is an `nn.Module`, or a
-            callable that returns one; it is given `num_classes` if it has such a parameter.
-        num_classes: the number of classes of the data.
-        argument: name of the argument in an error message.
-
-    Raises:
-        ArgumentError: the module or attribute does not exist, fails, or is no network.
+    The attribute in ``module:attr`` is an `nn.Module`, or a callable that returns one; it is given
+    `num_classes` if it has such a parameter. `argument` is its name in an error message.
     """
     found = import_attribute(spec, argument)
     if callable(found) and not isinstance(found, nn.Module):
