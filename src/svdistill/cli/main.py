@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        arguments: words after `svdistill`; those of the process by default.
+        arguments: the words after `svdistill`; by default those of `sys.argv`.
 
     Returns:
         The exit status: 0, 2 for bad input, 130 when interrupted, 143 when terminated, 129 when

@@ -1,4 +1,4 @@
-"""What every room uses: errors, files, locks, typed values, imports, timing, logits, machine."""
+"""Shared helpers: errors, files, locks, typed values, imports, timing, logits, the machine."""
 
 from svdistill.common.errors import (
     ArgumentError,

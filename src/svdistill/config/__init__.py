@@ -1,4 +1,4 @@
-"""What every command can be told: typed dataclasses, the same for YAML, flags and Python."""
+"""The options of every command: typed dataclasses, the same for YAML, flags and Python."""
 
 from svdistill.config.bench import BenchConfig, require_read
 from svdistill.config.cache import CacheConfig

@@ -22,27 +22,26 @@ class TrainConfig(DataConfig):
     Args:
         network: Network to train: a name that `svdistill info` lists, `timm:NAME`,
             `torchvision:NAME`, `hf:NAME_OR_FOLDER`, or `module:attr` of your own code.
-        weights: What the network starts from: `pretrained` for a library's published weights, or a
-            file, .safetensors or tensors of torch.save. Empty for random weights.
-        width: Factor on all channel counts of one of the paper's networks.
-        views: Different random views of each image; 0 for a new one in every epoch.
+        weights: Initial weights: `pretrained` for a library's published ones, or a file, either
+            .safetensors or tensors of torch.save. Empty for random weights.
+        width: Factor on all channel counts, for the paper's networks.
+        views: Number of different random views of each image; 0 for a new one in every epoch.
         views_seed: Seed of the views; empty for the run's own.
         epochs: Passes over the training images.
-        batch_size: Images in a step, of all processes together.
-        accumulate: Parts in which each batch goes through the networks, one after the other, for
-            less memory. The gradients are the whole batch's, but for the statistics of batch norm
-            and the draws of dropout, which see a part.
+        batch_size: Images in a step, over all processes.
+        accumulate: Number of parts into which each batch is divided to save memory. The gradients
+            are those of the whole batch, except that batch norm and dropout see one part at a time.
         optimizer: `sgd` (Nesterov momentum 0.9) or `adamw`.
-        learning_rate: Its highest value.
-        weight_decay: Factor on the weights in their gradient (`sgd`), or decoupled (`adamw`).
+        learning_rate: Highest learning rate of the schedule.
+        weight_decay: Weight decay, coupled to the gradient (`sgd`) or decoupled (`adamw`).
         schedule: `paper` (x0.1 at half the steps, x0.01 at 3/4), `one_cycle`, `constant`.
         max_grad_norm: Bound on the norm of the whole gradient; empty for none.
         precision: `float32`, `bf16`, or `fp16` (CUDA only).
         device: `auto`, `cpu` or `cuda`.
         capture: On a GPU, `auto` records each step as a CUDA graph and replays it; `off` does not.
         deterministic: Use deterministic algorithms only, so that equal runs on one machine are
-            equal bit by bit on a GPU too; slower, and refused where an operation has none.
-        seed: Of initial weights, order, augmentation and dropout.
+            equal bit for bit on a GPU too. Slower; an error if an operation has no such algorithm.
+        seed: Seed of initial weights, order of images, augmentation and dropout.
         checkpoint_minutes: Longest time between two checkpoints within an epoch; 0 saves at the
             ends of epochs only.
         resume: Continue the run in `output` from its last checkpoint.
@@ -134,18 +133,19 @@ class DistillConfig(TeacherConfig, TrainConfig):
 
     Args:
         knowledge: A knowledge store made by `svdistill cache`, instead of a teacher.
-        student_taps: Module paths of the student's taps, as many as the teacher's. If empty, chosen
-            like them.
-        clip: Bound on the transfer gradient against the task's: `amortised` with one scale for all,
-            measured in some steps only, for little more than the price of one gradient; `global`,
-            which measures it in every step; per tensor `norm` (the paper's authors' code) or
-            `poster`; or `none`.
-        clip_interval: With `amortised` and `none`, the steps from one measurement of both
+        student_taps: Module paths of the student's taps, as many as the teacher's. If empty, they
+            are chosen like the teacher's.
+        clip: Bound on the transfer gradient relative to the task's. `amortised`: one scale for all
+            tensors, measured in one of `clip_interval` steps, at little more than the cost of one
+            gradient. `global`: the same scale, measured in every step. `norm` (the paper's
+            authors' code) and `poster`: one scale per tensor. `none`: no bound.
+        clip_interval: With `amortised` and `none`, number of steps from one measurement of both
             gradients to the next.
         task_weight: Factor on the cross-entropy.
         transfer_weight: Factor on the transfer loss.
-        transfer_epochs: In 2-stage training, epochs of transfer alone before `epochs` of the task
-            alone, an added soft target with it. 0 for 1-stage training: both at once.
+        transfer_epochs: For 2-stage training, epochs of the transfer loss alone, before `epochs` of
+            the task alone, which includes an added soft target. 0 for 1-stage training: both at
+            once.
     """
 
     knowledge: str = ""
@@ -176,7 +176,7 @@ class DistillConfig(TeacherConfig, TrainConfig):
         require_whole_batches(self)
 
     def _check_knowledge(self) -> None:
-        """Raise where an option contradicts the store, which determines teacher, taps and views."""
+        """Raise if an option contradicts the store, which determines teacher, taps and views."""
         defaults: dict[str, Any] = {
             "teacher": "",
             "teacher_weights": "",

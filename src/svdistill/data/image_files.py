@@ -135,7 +135,7 @@ def _raise_unlistable(error: OSError) -> None:
 
 
 def _is_special(file: Path) -> bool:
-    """Whether it is there and not a regular file: opening a pipe waits for its writer."""
+    """Whether the path exists and is no regular file: opening a pipe waits for its writer."""
     try:
         return not S_ISREG(file.stat().st_mode)
     except OSError:  # reported when it is decoded

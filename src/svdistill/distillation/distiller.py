@@ -232,7 +232,7 @@ class Distiller(nn.Module):
 
     @uncompiled  # inference mode, and a teacher that chooses its own form
     def _extract(self, *inputs: Any, **kwargs: Any) -> list[Knowledge]:
-        """What each loss keeps of a batch."""
+        """The teacher's knowledge for each loss."""
         teacher = require_teacher(self._frozen_teacher)
         teacher.needs_logits = self._needs_logits()  # another loss may have been assigned
         with torch.inference_mode():
@@ -364,7 +364,7 @@ class Distiller(nn.Module):
         return {"amortised": self._backward.state_dict(), "watch": self._watch.state_dict()}
 
     def load_carried_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `carried_state` returned, with the same clip."""
+        """Restore what `carried_state` returned; the clip must be the same."""
         self._backward.load_state_dict(state["amortised"])
         self._watch.load_state_dict(state["watch"])
 

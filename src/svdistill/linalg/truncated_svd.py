@@ -111,7 +111,7 @@ def _decompose(matrices: Tensor, k: int, gradient: str, solver: str) -> tuple[Te
 
 
 def _solved(matrices: Tensor, k: int, solver: str) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    """Gram matrix, scale or None, and values and vectors of the matrices over their scale."""
+    """Gram matrix, scale or None, and the values and vectors of the scaled matrices."""
     with full_precision(matrices.device):
         gram = smaller_gram(matrices)
         scale = None if _is_ordinary(gram) else _scale(matrices)
@@ -271,7 +271,7 @@ def _scale(matrices: Tensor) -> Tensor:
 
 
 def _rescaled(matrices: Tensor, s: Tensor, V: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The scale of matrices, and over it the matrices and what a node returned for them."""
+    """The scale of matrices, and the matrices and a node's results divided by it."""
     scale = _scale(matrices.detach())
     return scale, _scaled(matrices, scale), s / scale[:, None], _scaled(V, scale / scale)
 

@@ -131,7 +131,7 @@ def loss_specs(loss: str) -> tuple[LossSpec, ...]:
 
 
 def titles(loss: str) -> tuple[str, ...]:
-    """What tables call the losses of a sum; nothing is imported, and any text is accepted.
+    """The titles of the losses of a sum, for tables. Imports nothing, and accepts any text.
 
     Example:
         >>> titles("svd+soft_target"), titles("my_package.losses:HintLoss")
@@ -185,7 +185,7 @@ def is_imported(loss: str) -> bool:
 
 
 def option_defaults(loss: str) -> dict[str, Any]:
-    """What each option of a configuration is by default, with this loss.
+    """The default of each option of a configuration, with this loss.
 
     Example:
         >>> option_defaults("position_svd+soft_target")["num_vectors"]
@@ -267,7 +267,7 @@ def object_name(loss: TransferLoss) -> str:
 
 
 def _usual_values() -> dict[str, list[Any]]:
-    """Of every option, its defaults with any loss; such a value may be left from another loss."""
+    """The defaults of every option with any loss; such a value may come from another loss."""
     usual: dict[str, list[Any]] = {option: [value] for option, value in OPTIONS.items()}
     for spec in _SPECS.values():
         for option, value in spec.options.items():

@@ -1,4 +1,4 @@
-"""What `reproduce` prints: images, plan, a line for each job that ends, and tables."""
+"""Output of `svdistill reproduce`: images, plan, a line for each finished job, and tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs: runs and knowledge stores to make, what they need, and whether they are finished."""
+"""Jobs: runs and knowledge stores to make, their inputs, and whether they are finished."""
 
 from __future__ import annotations
 

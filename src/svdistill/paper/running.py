@@ -56,7 +56,7 @@ def run_jobs(
     """Run jobs; jobs that were stopped before resume.
 
     Args:
-        jobs: in the order in which they are wanted; a job waits for those that it needs.
+        jobs: in order of priority; a job waits for the jobs that it needs.
         processes: how many at a time, and their threads.
         ended: called with the result of each job that ends.
         max_seconds: after this time the running jobs save their state and stop.

@@ -202,7 +202,7 @@ class Comparison:
 
 
 class Group(NamedTuple):
-    """What the runs of a comparison share."""
+    """The properties that all runs of a comparison share."""
 
     pair: str
     data: str
@@ -338,7 +338,7 @@ def _student_alone(method: MethodResult, rows: Iterable[MethodResult]) -> Method
 
 
 def _with_results(pair: str, method: MethodResult, alone: MethodResult | None) -> MethodResult:
-    """A row with what the student alone and the paper say about it."""
+    """The row with its gain over the student alone, and the paper's accuracy and gain."""
     published = _published(pair, method)
     if alone is None:
         return replace(method, published=published, step_time=1.0 if method.is_alone else None)

@@ -168,7 +168,7 @@ def _drawn_maps(pair: PairMaps) -> dict[str, Tensor]:
 
 
 def _differences(pair: PairMaps) -> dict[str, Tensor]:
-    """From the teacher's."""
+    """The differences of the students' maps from the teacher's."""
     every = {"before − teacher": pair.before, "after − teacher": pair.after}
     return {name: values - pair.teacher for name, values in every.items() if values is not None}
 

@@ -150,7 +150,7 @@ class CUDAGraphStep(WrappedStep):
         self._failed = False
 
     def parameters(self) -> list[nn.Parameter]:
-        """What the step trains."""
+        """The parameters that the step trains."""
         return self._trained
 
     def __call__(
@@ -198,7 +198,7 @@ class CUDAGraphStep(WrappedStep):
         return self._inputs
 
     def _work(self, inputs: _Inputs, measure: bool) -> tuple[StepResult, list[Tensor | None]]:
-        """What is recorded. It creates new gradients, which each replay overwrites."""
+        """The recorded work. It creates new gradients, which each replay overwrites."""
         for parameter in self._trained:
             parameter.grad = None
         result = self.step(inputs.batch, inputs.progress, measure)

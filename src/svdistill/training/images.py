@@ -86,7 +86,7 @@ def run_images(config: DataConfig, reporter: Reporter, given: ImageData | None =
 
 
 def load_data(config: DataConfig, fallback_size: int | None = None) -> ImageData:
-    """The images that a configuration names, whatever its networks know.
+    """The images that a configuration names, without regard to its networks.
 
     Args:
         config: which images.
@@ -131,7 +131,7 @@ def _trained(config: DataConfig) -> _TrainedInputs | None:
 
 
 def _said_of(weights: str, network: str | None) -> _TrainedInputs | None:
-    """What the card of a weights file says, or else the library of its network."""
+    """The images described by the card of a weights file, or by the library of its network."""
     file = weights_file(Path(weights))
     if weights not in ("", PRETRAINED) and file.suffix == ".safetensors":
         card = read_card(file)

@@ -69,12 +69,12 @@ class GivenObjects:
 
 @dataclass(frozen=True)
 class TeacherSource:
-    """Where a student's knowledge comes from: a teacher that runs, or a store.
+    """The source of a student's knowledge: a teacher network, or a store.
 
     Attributes:
         network: the teacher; None without one.
         store: the store; None without one.
-        accuracy: the teacher's, as the store says.
+        accuracy: the teacher's, as recorded in the store.
         contents: teacher and loss of the store.
         fingerprint: digest of the teacher's weights, or of the store's knowledge.
     """
@@ -111,10 +111,10 @@ def train(
     the main one writes and reports.
 
     Args:
-        config: what to train, on what, how, and where to.
+        config: network, images, options of training, and output.
         reporter: shows progress; nothing by default.
-        network: the network itself, instead of a name in the configuration. It is trained in place;
-            its weights are where it starts. `load_student` wants one like it.
+        network: the network itself, instead of a name in the configuration. It is trained in place,
+            from its present weights. `load_student` needs a network of the same structure.
         data: the images themselves, instead of a name.
 
     Returns:
@@ -240,7 +240,7 @@ def _new_distiller(
     loss: TransferLoss | None,
     reporter: Reporter,
 ) -> Distiller:
-    """Pair the taps, and say how."""
+    """Pair the taps, show the pairs, and build the distiller."""
     taps: PairedTaps | TapPairs
     if source.store is not None:
         taps = taps_of_store(config, source.store.manifest, student, images, loss)
@@ -271,7 +271,7 @@ def _stages(
     accelerator: Accelerator,
     store: KnowledgeStore | None = None,
 ) -> list[TrainingStage]:
-    """Task and transfer at once; or the transfer alone, then the task and the unclipped loss."""
+    """One stage, or two: the transfer loss alone, then the task with the unclipped loss."""
     parts = (distiller, accelerator, config.task_weight, config.transfer_weight)
     if not config.transfer_epochs:
         return [TrainingStage("both", DistillStep(*parts), config.epochs, store)]
@@ -340,7 +340,7 @@ def _initial_accuracies(
 def _show_start(
     context: RunContext, teacher_accuracy: float | None, student_accuracy: float | None
 ) -> None:
-    """Say what differs from the start of a resumed run, and how good the teacher is."""
+    """Show how a resumed run differs from its start, and the teacher's accuracy."""
     data, message = context.data, context.reporter.message
     if context.run.resumed_with:
         message(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class TrainingBatch(NamedTuple):
-    """What a step learns from.
+    """The images of a step, with labels and the teacher's knowledge.
 
     Attributes:
         images: [B, 3, H, W], normalised.
@@ -58,7 +58,7 @@ class Step(abc.ABC):
 
     @abc.abstractmethod
     def parameters(self) -> list[nn.Parameter]:
-        """What the step trains."""
+        """The parameters that the step trains."""
 
     @abc.abstractmethod
     def train_mode(self) -> None:
@@ -79,7 +79,7 @@ class Step(abc.ABC):
         """
 
     def plan(self, progress: float) -> bool:
-        """Which of at most two kinds the next step is: see `Distiller.plan`."""
+        """The kind of the next step, of at most two: see `Distiller.plan`."""
         return True
 
     def measure_again(self) -> None:  # noqa: B027  most steps measure nothing
@@ -103,7 +103,7 @@ class WrappedStep(Step):
         self.step = step
 
     def parameters(self) -> list[nn.Parameter]:
-        """What the step trains."""
+        """The parameters that the step trains."""
         return self.step.parameters()
 
     def train_mode(self) -> None:
@@ -111,7 +111,7 @@ class WrappedStep(Step):
         self.step.train_mode()
 
     def plan(self, progress: float) -> bool:
-        """Which kind the next step is."""
+        """The kind of the next step."""
         return self.step.plan(progress)
 
     def measure_again(self) -> None:
@@ -198,7 +198,7 @@ class _DistillerStep(Step):
         self.distiller.measure_again()
 
     def state_dict(self) -> dict[str, Any]:
-        """The scale of an amortised clip, and what is watched for warnings."""
+        """The scale of an amortised clip, and the counts on which warnings depend."""
         return self.distiller.carried_state()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -310,7 +310,7 @@ class Trainer:
         return _ActiveStage(stage, images, step, optimizer, schedule, watch)
 
     def _begin_epoch(self, active: _ActiveStage, unfinished: dict[str, Any] | None) -> EpochState:
-        """The state of an epoch before its first step, or as its checkpoint says."""
+        """The state of an epoch before its first step, or that of its checkpoint."""
         # Each process draws other dropout for its part of a batch.
         rank = (self.share.rank,) if self.share.rank else ()
         epoch = EpochState(
@@ -345,7 +345,7 @@ class Trainer:
         return nn.ParameterList(p for p in stage.step.parameters() if p not in own)
 
     def _advise(self, advice: str | None) -> None:
-        """Say once how images would load faster."""
+        """Show once how to load images faster."""
         if advice is not None and not self._advised:
             self.context.reporter.message(advice)
             self._advised = True
