@@ -30,6 +30,8 @@ from svdistill.common import SVDistillError, TextConsole, keep_memory, launched_
 
 RESULTS = ("evaluate", "info", "predict")  # commands whose printed text is the result
 
+PAGE = "report.html"  # in a run directory
+
 UNREAD = 141  # the status that a shell gives a command ended by SIGPIPE
 
 
@@ -154,6 +156,8 @@ class _Commands:
             )
         console.print(export_table(report))
         _show(*export_notes(report), report.path)
+        if (Path(options.run) / PAGE).exists():
+            _write_page(options.run)
 
     @staticmethod
     def predict(options: Namespace) -> None:
@@ -187,7 +191,7 @@ class _Commands:
     def report(options: Namespace) -> None:
         from svdistill.report import write_report
 
-        _show(write_report(options.runs, options.output, data=options.data, console=TextConsole()))
+        _show(write_report(options.runs, options.output, console=TextConsole()))
 
     @staticmethod
     def bench(options: Namespace) -> None:
@@ -221,14 +225,20 @@ def _print_summary(summary: Any) -> None:
 
 def _show_gain(run: str) -> None:
     """Print the student beside its teacher, and write a page; the run is finished already."""
-    from svdistill.report import before_after_table, write_report
+    from svdistill.report import before_after_table
     from svdistill.training import read_before_after
 
     figures = read_before_after(run)
     if figures is not None:
         TextConsole().print(before_after_table(figures))
+    _write_page(run)
+
+
+def _write_page(run: str) -> None:
+    from svdistill.report import write_report
+
     try:
-        _show(write_report([run], Path(run) / "report.html"))
+        _show(write_report([run], Path(run) / PAGE))
     except SVDistillError as error:
         warnings.warn(f"no report was written: {error}", stacklevel=2)
 

@@ -221,18 +221,19 @@ examples:
 """
 
 REPORT_MANUAL = """\
-Write finished runs as one HTML page: accuracies beside the paper's, training curves, costs, the
-effect of distillation on the feature maps, and how each run was made. The page is one file that
-opens from disk and loads nothing.
+Write finished runs as one HTML page: the gain over the student alone with its interval, size and
+latency, accuracies beside the paper's, training curves, predictions by class, calibration, and how
+each run was made. The page is one file that opens from disk and loads nothing.
 
-Nothing is trained. Feature maps need the weights of a student and of its teacher, and the images;
-the teacher's run may be among RUNS. The page says what is missing.
+Nothing is trained or timed: the page shows what the runs recorded. For a gain give runs of the
+student alone too, of the same options and seeds; `svdistill export` records the shipped file's
+latency.
 """
 
 REPORT_EXAMPLES = """\
 examples:
   svdistill report runs/demo
-  svdistill report runs/teacher runs/student-* --data parquet:data/cifar100 -o students.html
+  svdistill report runs/teacher runs/student-* -o students.html
 """
 
 BENCH_MANUAL = """\

@@ -204,12 +204,8 @@ def _report_parser() -> ArgumentParser:
     parser = _parser(usage, manual.REPORT_MANUAL, manual.REPORT_EXAMPLES)
     runs = "Run directories, or folders that contain some at any depth."
     parser.add_argument("runs", type=str, nargs="+", help=runs)
-    data = "Where images are now, for runs that do not find theirs; as for `train`."
-    return _with_options(
-        parser,
-        output=(str, "report.html", "The page; an existing file is replaced."),
-        data=(str | None, None, data),
-    )
+    page = "The page; an existing file is replaced."
+    return _with_options(parser, output=(str, "report.html", page))
 
 
 def _bench_parser() -> ArgumentParser:

@@ -136,7 +136,7 @@ def reproduce(
     runs = [run for job in made for run in find_runs([job.output])]
     show_tables(runs, console)
     if runs:
-        page = write_report([root], root / "report.html", data=config.data or None)
+        page = write_report([root], root / "report.html")
         console.print(f"page: {page}", highlight=False, soft_wrap=True)
     if reporter.failures:
         raise TrainingError(

@@ -42,8 +42,8 @@ class RunDirectory:
     """Reads and writes the files of one run. Only the main process writes.
 
     `config.yaml`, `environment.json`, `metrics.jsonl`, two checkpoints, `student.safetensors` (last
-    epoch), `student-best.safetensors` and `tensorboard/`; of a finished run also `summary.json`
-    and, after a distillation, `before_after.json`.
+    epoch), `student-best.safetensors` and `tensorboard/`; of a finished run also `summary.json`,
+    `predictions.json` and, after a distillation, `before_after.json`.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -55,6 +55,7 @@ class RunDirectory:
         self.environment = self.path / "environment.json"
         self.metrics = self.path / "metrics.jsonl"
         self.before_after = self.path / "before_after.json"
+        self.predictions = self.path / "predictions.json"
         self.summary = self.path / "summary.json"
         self.resumed_with = ""  # what differs from the environment of the start
 

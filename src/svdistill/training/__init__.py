@@ -11,6 +11,7 @@ from svdistill.training.evaluation import (
 )
 from svdistill.training.images import load_data
 from svdistill.training.metrics import Evaluation, EvaluationImages
+from svdistill.training.predictions import CalibrationBin, PredictionSummary, read_predictions
 from svdistill.training.progress import BarReporter
 from svdistill.training.reproducibility import derive_seed
 from svdistill.training.run import distill, train
@@ -28,9 +29,11 @@ __all__ = [
     "NO_TAPS",
     "BarReporter",
     "BeforeAfter",
+    "CalibrationBin",
     "Evaluation",
     "EvaluationImages",
     "NetworkFigures",
+    "PredictionSummary",
     "as_machine_error",
     "build_losses",
     "cache_knowledge",
@@ -48,6 +51,7 @@ __all__ = [
     "paired_taps",
     "place_network",
     "read_before_after",
+    "read_predictions",
     "require_card",
     "tap_paths",
     "taps_of_store",

@@ -23,6 +23,8 @@ from svdistill.taps import PairedTaps, TapPairs
 from svdistill.training.before_after import Accuracies, measure_before_after, write_before_after
 from svdistill.training.context import RunContext, ViewSchedule
 from svdistill.training.images import run_images
+from svdistill.training.metrics import Evaluation
+from svdistill.training.predictions import summarise_predictions, write_predictions
 from svdistill.training.progress import Reporter
 from svdistill.training.reproducibility import deterministic, require_same_setup
 from svdistill.training.setup import (
@@ -308,10 +310,12 @@ def _train_and_summarise(
         accelerator.init_trackers("tensorboard")
         context = RunContext(config, data, setup.views, run, accelerator, reporter, stops)
         trainer = Trainer(student, setup.stages, context)
-        teacher_accuracy, before = _initial_accuracies(trainer, source)
+        taught, before = _initial_evaluations(trainer, source)
+        teacher_accuracy = source.accuracy if taught is None else taught.accuracy
         with reporter:
             _show_start(context, teacher_accuracy, before)
             position = trainer.fit()
+            _record_predictions(trainer, taught)
         for tracker in accelerator.trackers:
             tracker.finish()  # not `end_training`, which also leaves the group of processes
         if before is not None and is_main():
@@ -325,16 +329,27 @@ def _train_and_summarise(
         return summary
 
 
-def _initial_accuracies(
+def _initial_evaluations(
     trainer: Trainer, source: TeacherSource
-) -> tuple[float | None, float | None]:
-    """Accuracies of the teacher and, if it is distilled, of the untrained student."""
-    test, teacher_accuracy = trainer.context.data.test, source.accuracy
-    if source.network is not None:
-        teacher_accuracy = trainer.evaluate(test, source.network).accuracy
+) -> tuple[Evaluation | None, float | None]:
+    """The teacher, if it runs, and the accuracy of the untrained student, if it is distilled."""
+    test, teacher = trainer.context.data.test, source.network
+    taught = None if teacher is None else trainer.evaluate(test, teacher)
     if not isinstance(trainer.context.config, DistillConfig):
-        return teacher_accuracy, None
-    return teacher_accuracy, trainer.evaluate(test, trainer.network).accuracy
+        return taught, None
+    return taught, trainer.evaluate(test, trainer.network).accuracy
+
+
+def _record_predictions(trainer: Trainer, taught: Evaluation | None) -> None:
+    """Keep what the network predicts on the test images after the last epoch."""
+    data, run = trainer.context.data, trainer.context.run
+    # A run that is resumed after its last epoch has not evaluated its network yet.
+    last = trainer.tested or trainer.evaluate(data.test, trainer.network)
+    teacher = None if taught is None else taught.predictions
+    assert last.predictions is not None
+    summary = summarise_predictions(last.predictions, teacher, data.class_names)
+    if is_main():
+        write_predictions(run.predictions, summary)
 
 
 def _show_start(

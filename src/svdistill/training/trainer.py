@@ -76,6 +76,7 @@ class Trainer:
 
     Attributes:
         position: how far the run has come.
+        tested: the evaluation on the test images after the last epoch; None before the first.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Trainer:
         self.stages = stages
         self.context = context
         self.position = TrainingPosition()
+        self.tested: Evaluation | None = None
         self.device = context.device
         self.share = own_share()
         data, config = context.data, context.config
@@ -220,6 +222,7 @@ class Trainer:
             self.context.stops.check(f"after the last step of epoch {number}")
             raise
         require_finite("loss", test.loss, f"on the test images after epoch {number}")
+        self.tested = test
         return Evaluations(test, dev)
 
     def _end_epoch(self, record: EpochRecord, evaluations: Evaluations) -> None:
