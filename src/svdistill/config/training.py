@@ -14,6 +14,10 @@ from svdistill.networks import is_zoo, require_network, require_width
 # Stands for a library's published weights, instead of a file.
 PRETRAINED: Final = "pretrained"
 
+# Learning rate and weight decay by optimizer. Those of `sgd` are the presets', in all but the
+# paper's; of `adamw`, PyTorch's own.
+USUAL_RATES: Final = {"sgd": (0.03, 5e-4), "adamw": (1e-3, 1e-2)}
+
 
 @dataclass(kw_only=True)
 class TrainConfig(DataConfig):
@@ -33,10 +37,12 @@ class TrainConfig(DataConfig):
             less memory. The gradients are the whole batch's, but for the statistics of batch norm
             and the draws of dropout, which see a part.
         optimizer: `sgd` (Nesterov momentum 0.9) or `adamw`.
-        learning_rate: Its highest value.
-        weight_decay: Factor on the weights in their gradient (`sgd`), or decoupled (`adamw`).
-        schedule: `paper` (x0.1 at half the steps, x0.01 at 3/4), `one_cycle`, `constant`.
-        max_grad_norm: Bound on the norm of the whole gradient; empty for none.
+        learning_rate: Its highest value; empty for 0.03 (`sgd`) or 0.001 (`adamw`).
+        weight_decay: Factor on the weights in their gradient (`sgd`), or decoupled (`adamw`); empty
+            for 0.0005 (`sgd`) or 0.01 (`adamw`).
+        schedule: `one_cycle` (up over 30 % of the steps, then down along a cosine), `paper` (x0.1
+            at half the steps, x0.01 at 3/4), `constant`.
+        max_grad_norm: Bound on the norm of the whole gradient; `null` for none.
         precision: `float32`, `bf16`, or `fp16` (CUDA only).
         device: `auto`, `cpu` or `cuda`.
         capture: On a GPU, `auto` records each step as a CUDA graph and replays it; `off` does not.
@@ -53,14 +59,14 @@ class TrainConfig(DataConfig):
     width: float = 1.0
     views: int = 0
     views_seed: int | None = None
-    epochs: int = 200
+    epochs: int = 30
     batch_size: int = 128
     accumulate: int = 1
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    learning_rate: float = 0.01
-    weight_decay: float = 1e-4
-    schedule: Literal["paper", "one_cycle", "constant"] = "paper"
-    max_grad_norm: float | None = None
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    schedule: Literal["paper", "one_cycle", "constant"] = "one_cycle"
+    max_grad_norm: float | None = 5.0
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     capture: Literal["auto", "off"] = "auto"
@@ -68,6 +74,11 @@ class TrainConfig(DataConfig):
     seed: int = 0
     checkpoint_minutes: float = 10.0
     resume: bool = False
+
+    def usual_values(self) -> dict[str, Any]:
+        """See `DataConfig.usual_values`: what the optimizer says."""
+        rate, decay = USUAL_RATES.get(self.optimizer, USUAL_RATES["sgd"])
+        return {**super().usual_values(), "learning_rate": rate, "weight_decay": decay}
 
     def check(self) -> None:
         """Raise `ArgumentError` for the first invalid value."""
@@ -78,10 +89,10 @@ class TrainConfig(DataConfig):
         if self.views_seed is not None:
             require_count("views_seed", self.views_seed, 0)
         self._check_batches()
-        require_positive("learning_rate", self.learning_rate)
-        if self.max_grad_norm is not None:
-            require_positive("max_grad_norm", self.max_grad_norm)
-        if not self.weight_decay >= 0:
+        for name in ("learning_rate", "max_grad_norm"):
+            if getattr(self, name) is not None:
+                require_positive(name, getattr(self, name))
+        if self.weight_decay is not None and not self.weight_decay >= 0:
             raise ArgumentError(
                 "weight_decay",
                 expected="0 or more",
@@ -139,21 +150,21 @@ class DistillConfig(TeacherConfig, TrainConfig):
         clip: Bound on the transfer gradient against the task's: `amortised` with one scale for all,
             measured in some steps only, for little more than the price of one gradient; `global`,
             which measures it in every step; per tensor `norm` (the paper's authors' code) or
-            `poster`; or `none`.
+            `poster`; or `none`. Empty for `amortised`, or `none` with losses on logits alone.
         clip_interval: With `amortised` and `none`, the steps from one measurement of both
             gradients to the next.
-        task_weight: Factor on the cross-entropy.
-        transfer_weight: Factor on the transfer loss.
+        task_weight: Factor on the cross-entropy; empty for 0.1 beside soft_target or lskd, else 1.
+        transfer_weight: Factor on the transfer loss; empty for 0.9 (soft_target alone) or 1.
         transfer_epochs: In 2-stage training, epochs of transfer alone before `epochs` of the task
             alone, an added soft target with it. 0 for 1-stage training: both at once.
     """
 
     knowledge: str = ""
     student_taps: list[str] = field(default_factory=list)
-    clip: Literal["norm", "poster", "global", "none", "amortised"] = "amortised"
+    clip: Literal["norm", "poster", "global", "none", "amortised"] | None = None
     clip_interval: int = 10
-    task_weight: float = 1.0
-    transfer_weight: float = 1.0
+    task_weight: float | None = None
+    transfer_weight: float | None = None
     transfer_epochs: int = 0
 
     def check(self) -> None:
@@ -172,7 +183,8 @@ class DistillConfig(TeacherConfig, TrainConfig):
         require_count("transfer_epochs", self.transfer_epochs, 0)
         require_count("clip_interval", self.clip_interval)
         for name in ("task_weight", "transfer_weight"):
-            require_positive(name, getattr(self, name))
+            if getattr(self, name) is not None:
+                require_positive(name, getattr(self, name))
         require_whole_batches(self)
 
     def _check_knowledge(self) -> None:

@@ -31,6 +31,7 @@ from svdistill.losses.registry import (
     require_read,
     require_whole_batches,
     titles,
+    usual_weights,
 )
 from svdistill.losses.similarity_preserving import SimilarityKnowledge, SimilarityPreservingLoss
 from svdistill.losses.soft_target import (
@@ -94,4 +95,5 @@ __all__ = [
     "require_whole_batches",
     "source",
     "titles",
+    "usual_weights",
 ]

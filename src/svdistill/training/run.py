@@ -170,10 +170,14 @@ def _run(
     """Check and set up everything in all processes, then train."""
     config = given.noted_in(config)
     config.check()
+    guessed, config = config.left_empty(), config.filled()
     accelerator = new_accelerator(config)
     if reporter is None or not is_main():
         reporter = Reporter()
     setup = together(partial(set_up, config, accelerator, reporter, given))
+    if guessed:
+        values = (f"{name} {value}" for name, value in guessed.items())
+        reporter.message(f"left empty, so as usual: {', '.join(values)}")
     with deterministic(config.deterministic):
         return _train_and_summarise(config, setup, accelerator, reporter)
 
