@@ -55,8 +55,15 @@ IMAGES: Final = {"data": "digits", "train_size": 64, "device": "cpu"}
 # Every option whose default may change is given.
 TRAINING: Final = {
     **IMAGES,
-    **{"epochs": 2, "batch_size": 16, "capture": "off", "seed": 3, "augmentation": "paper"},
-    **{"schedule": "paper", "learning_rate": 0.01, "weight_decay": 1e-4, "max_grad_norm": "null"},
+    "epochs": 2,
+    "batch_size": 16,
+    "capture": "off",
+    "seed": 3,
+    "augmentation": "paper",
+    "schedule": "paper",
+    "learning_rate": 0.01,
+    "weight_decay": 1e-4,
+    "max_grad_norm": "null",
 }
 WEIGHTS: Final = {"task_weight": 1.0, "transfer_weight": 1.0, "soft_target_weight": 1.0}
 # A teacher that knows something, and students whose steps are small enough for every loss.

@@ -14,6 +14,16 @@ from svdistill.networks import is_zoo, require_network, require_width
 # Stands for a library's published weights, instead of a file.
 PRETRAINED: Final = "pretrained"
 
+# What is not said beside a knowledge store, and its value then.
+SAID_BY_STORE: Final[dict[str, Any]] = {
+    "teacher": "",
+    "teacher_weights": "",
+    "teacher_network": None,
+    "teacher_taps": [],
+    "views": 0,
+    "views_seed": None,
+}
+
 # Learning rate and weight decay by optimizer. Those of `sgd` are the presets', in all but the
 # paper's; of `adamw`, PyTorch's own.
 USUAL_RATES: Final = {"sgd": (0.03, 5e-4), "adamw": (1e-3, 1e-2)}
@@ -189,15 +199,7 @@ class DistillConfig(TeacherConfig, TrainConfig):
 
     def _check_knowledge(self) -> None:
         """Raise where an option contradicts the store, which determines teacher, taps and views."""
-        defaults: dict[str, Any] = {
-            "teacher": "",
-            "teacher_weights": "",
-            "teacher_network": None,
-            "teacher_taps": [],
-            "views": 0,
-            "views_seed": None,
-        }
-        for name, default in defaults.items():
+        for name, default in SAID_BY_STORE.items():
             if getattr(self, name) != default:
                 raise ArgumentError(
                     name,

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Final
 
-from svdistill.common import ArgumentError
+from svdistill.common import ArgumentError, few_classes
 from svdistill.config import (
     OBJECT,
     PRETRAINED,
@@ -31,8 +31,6 @@ from svdistill.store import KnowledgeStore
 from svdistill.training.progress import Reporter
 
 OWN: Final = "the data's own"
-
-SHOWN_CLASSES: Final = 5
 
 # Options of `DataConfig` that have an effect on given images too.
 NOT_READING: Final = ("output", "data", "augmentation")
@@ -112,6 +110,12 @@ def load_data(config: DataConfig, fallback_size: int | None = None) -> ImageData
     )
 
 
+def trained_image_size(config: DataConfig) -> int | None:
+    """The side of the images that the networks of a run were trained on; None if that is open."""
+    trained = _trained(config)
+    return None if trained is None else trained.spec.image_size
+
+
 def _trained(config: DataConfig) -> _TrainedInputs | None:
     """The images that the store, the teacher, or else the network to train expects."""
     if isinstance(config, DistillConfig) and config.knowledge:
@@ -170,11 +174,9 @@ def _counts(data: ImageData) -> str:
     unlabelled = len(data.train) - len(labelled)
     held_out = "" if data.dev is None else f", {len(data.dev):,} held out"
     unseen = f", {unlabelled:,} without a label" if unlabelled else ""
-    names = ", ".join(data.class_names[:SHOWN_CLASSES])
-    more = ", ..." if data.num_classes > SHOWN_CLASSES else ""
     return (
         f"{len(labelled):,} training images{unseen}{held_out}, "
-        f"{len(data.test):,} test images, {data.num_classes} classes: {names}{more}"
+        f"{len(data.test):,} test images, {few_classes(data.class_names)}"
     )
 
 
