@@ -165,6 +165,16 @@ def reads(loss: str, option: str) -> bool:
     return any(option in spec.options for spec in registered_specs(loss))
 
 
+def reads_logits(loss: str) -> bool:
+    """Whether a registered loss reads logits, or any of a sum; nothing is imported.
+
+    Example:
+        >>> reads_logits("svd+soft_target"), reads_logits("svd")
+        (True, False)
+    """
+    return any("logits" in spec.needs for spec in registered_specs(loss))
+
+
 def may_read(loss: str, option: str) -> bool:
     """Whether a loss reads an option, where one of the user's own code may read any.
 

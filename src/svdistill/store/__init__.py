@@ -7,7 +7,7 @@ A store is a folder with `manifest.json` (`manifest`) and shards, whose rows hol
 from svdistill.store.manifest import IN_BF16, MANIFEST_NAME, Manifest, read_manifest
 from svdistill.store.reading import KnowledgeStore, loss_text, require_fit
 from svdistill.store.structure import DTYPES, describe
-from svdistill.store.writer import SHARD_IMAGES, Shard, StoreWriter
+from svdistill.store.writer import SHARD_IMAGES, Shard, StoreWriter, stored_manifest
 
 __all__ = [
     "DTYPES",
@@ -22,4 +22,5 @@ __all__ = [
     "loss_text",
     "read_manifest",
     "require_fit",
+    "stored_manifest",
 ]

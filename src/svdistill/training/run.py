@@ -174,6 +174,8 @@ def _run(
     accelerator = new_accelerator(config)
     if reporter is None or not is_main():
         reporter = Reporter()
+    # Before images are read.
+    together(partial(RunDirectory(config.output).require_free, resume=config.resume))
     setup = together(partial(set_up, config, accelerator, reporter, given))
     if guessed:
         values = (f"{name} {value}" for name, value in guessed.items())
@@ -245,6 +247,7 @@ def _new_distiller(
     reporter: Reporter,
 ) -> Distiller:
     """Pair the taps, and say how."""
+    assert config.weight_decay is not None  # filled
     taps: PairedTaps | TapPairs
     if source.store is not None:
         taps = taps_of_store(config, source.store.manifest, student, images, loss)
@@ -276,6 +279,8 @@ def _stages(
     store: KnowledgeStore | None = None,
 ) -> list[TrainingStage]:
     """Task and transfer at once; or the transfer alone, then the task and the unclipped loss."""
+    assert config.task_weight is not None  # filled, as the next one
+    assert config.transfer_weight is not None
     parts = (distiller, accelerator, config.task_weight, config.transfer_weight)
     if not config.transfer_epochs:
         return [TrainingStage("both", DistillStep(*parts), config.epochs, store)]
