@@ -117,7 +117,17 @@ def _distill_parser() -> ArgumentParser:
 
     usage = "svdistill distill --teacher TEACHER | --knowledge STORE --output DIR [options]"
     epilog = (manual.LOSSES + losses_text(), manual.DISTILL_EXAMPLES, manual.RUN_FILES)
-    return _config_parser(_parser(usage, manual.DISTILL_MANUAL, *epilog), DistillConfig)
+    parser = _config_parser(_parser(usage, manual.DISTILL_MANUAL, *epilog), DistillConfig)
+    return _with_options(
+        parser,
+        seeds=(int | None, None, manual.SEEDS),
+        baseline=(bool, False, manual.BASELINE),
+        jobs=(
+            int | None,
+            None,
+            "With these, runs at a time; empty for one per core, or three on a GPU.",
+        ),
+    )
 
 
 def _cache_parser() -> ArgumentParser:

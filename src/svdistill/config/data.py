@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Final, Literal, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, Literal, Self, get_args, get_origin, get_type_hints
 
 from svdistill.common import ArgumentError, require_choice, require_count
 
@@ -56,6 +56,19 @@ class DataConfig:
     memory_limit_gb: float = 8.0
     workers: int | None = None
     augmentation: Literal["paper", "crop_flip", "none"] = "paper"
+
+    def usual_values(self) -> dict[str, Any]:
+        """What options that are left empty stand for, as other options say."""
+        return {}
+
+    def left_empty(self) -> dict[str, Any]:
+        """The options of `usual_values` that are left empty, with what they stand for."""
+        usual = self.usual_values().items()
+        return {name: value for name, value in usual if getattr(self, name) is None}
+
+    def filled(self) -> Self:
+        """The same, with nothing of `usual_values` left empty."""
+        return replace(self, **self.left_empty())
 
     def check(self) -> None:
         """Raise `ArgumentError` for the first invalid value."""

@@ -28,11 +28,9 @@ from svdistill.paper.jobs import (
 )
 from svdistill.paper.plan import EXPERIMENTS, default_methods, default_pairs, find_methods, plan
 from svdistill.paper.presets import PRESETS, Preset, find_pairs
-from svdistill.paper.running import JobProcesses, JobResult, run_jobs
+from svdistill.paper.running import JobProcesses, JobResult, default_count, run_jobs
 from svdistill.report import Run, find_runs, write_report
-from svdistill.training import choose_device, load_data
-
-GPU_JOBS: Final = 3
+from svdistill.training import load_data
 
 LARGE_SIZE: Final = 64
 
@@ -116,9 +114,9 @@ def reproduce(
     left = unfinished(jobs)
     for job in jobs:
         require_images(job, data.fingerprint)
-    count = config.jobs or _default_count(config.device)
+    count = config.jobs or default_count(config.device)
     processes = JobProcesses(count, max(1, available_cores() // count), config.keep_memory)
-    reporter = JobReporter(left, Estimator(jobs, data, processes.threads), count, console)
+    reporter = JobReporter(left, Estimator(jobs, data, processes.threads).seconds, count, console)
     heading = f"{len(jobs)} runs, {len(left)} to do, in {root}"
     console.print(heading, markup=False, highlight=False, soft_wrap=True)
     reporter.show_images(preset.student.data, data)
@@ -187,7 +185,3 @@ def _jobs(experiment: str, config: ReproduceConfig, preset: Preset, root: Path) 
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _default_count(device: str) -> int:
-    return GPU_JOBS if choose_device(device).type == "cuda" else available_cores()

@@ -110,13 +110,7 @@ class RunDirectory:
 
     def _is_resumed(self, config: RunConfig, contents: dict[str, str]) -> bool:
         """Whether it holds the run to resume; raises if it holds something else."""
-        if self.summary.exists():
-            raise RunError(
-                str(self.path),
-                expected="a directory without a finished run",
-                got="a finished run",
-                remedy="choose another --output, or remove the directory if it is not needed",
-            )
+        self._require_usable(config.resume)
         if config.resume and self.config.exists():
             if not self.environment.exists() and not self.checkpoints.any():
                 require_same(config, self.config)
@@ -126,6 +120,26 @@ class RunDirectory:
             require_same(config, self.config, known)
             require_contents(config, self.path, recorded, contents)
             return True
+        return False
+
+    def require_free(self, *, resume: bool) -> None:
+        """Raise `RunError` if it is in use, or holds a finished run, one not to resume, or files.
+
+        `opened` does the same, and more; this needs no images.
+        """
+        require_unlocked(self.path)
+        self._require_usable(resume)
+
+    def _require_usable(self, resume: bool) -> None:
+        if self.summary.exists():
+            raise RunError(
+                str(self.path),
+                expected="a directory without a finished run",
+                got="a finished run",
+                remedy="choose another --output, or remove the directory if it is not needed",
+            )
+        if resume and self.config.exists():
+            return
         foreign = not self.path.is_dir() or any(
             path.name != LOCK_NAME and not is_temporary(path) for path in self.path.iterdir()
         )
@@ -137,7 +151,6 @@ class RunDirectory:
                 got="an unfinished run" if started else "something else",
                 remedy="continue it with --resume" if started else "choose another --output",
             )
-        return False
 
     def append(self, record: EpochRecord) -> None:
         """Append an epoch to the metrics."""

@@ -172,10 +172,16 @@ def _run(
     """Check and set up everything in all processes, then train."""
     config = given.noted_in(config)
     config.check()
+    guessed, config = config.left_empty(), config.filled()
     accelerator = new_accelerator(config)
     if reporter is None or not is_main():
         reporter = Reporter()
+    # Before images are read.
+    together(partial(RunDirectory(config.output).require_free, resume=config.resume))
     setup = together(partial(set_up, config, accelerator, reporter, given))
+    if guessed:
+        values = (f"{name} {value}" for name, value in guessed.items())
+        reporter.message(f"left empty, so as usual: {', '.join(values)}")
     with deterministic(config.deterministic):
         return _train_and_summarise(config, setup, accelerator, reporter)
 
@@ -243,6 +249,7 @@ def _new_distiller(
     reporter: Reporter,
 ) -> Distiller:
     """Pair the taps, show the pairs, and build the distiller."""
+    assert config.weight_decay is not None  # filled
     taps: PairedTaps | TapPairs
     if source.store is not None:
         taps = taps_of_store(config, source.store.manifest, student, images, loss)
@@ -274,6 +281,8 @@ def _stages(
     store: KnowledgeStore | None = None,
 ) -> list[TrainingStage]:
     """One stage, or two: the transfer loss alone, then the task with the unclipped loss."""
+    assert config.task_weight is not None  # filled, as the next one
+    assert config.transfer_weight is not None
     parts = (distiller, accelerator, config.task_weight, config.transfer_weight)
     if not config.transfer_epochs:
         return [TrainingStage("both", DistillStep(*parts), config.epochs, store)]
