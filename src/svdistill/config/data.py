@@ -39,7 +39,9 @@ class DataConfig:
             split.
         memory_limit_gb: Decoded images up to this size stay in memory; more are streamed.
         workers: Processes that decode streamed images; empty for one a core, up to 8.
-        augmentation: `paper` (flip, rotation, crop), `crop_flip` or `none`.
+        augmentation: `paper` (flip, rotation, crop), `crop_flip`, `photo` (a part of the image
+            enlarged, flip, changed colours), `trivial` (the same with an operation of
+            TrivialAugment in place of the colours) or `none`.
     """
 
     output: str
@@ -56,7 +58,7 @@ class DataConfig:
     test_split: str | None = None
     memory_limit_gb: float = 8.0
     workers: int | None = None
-    augmentation: Literal["paper", "crop_flip", "none"] = "paper"
+    augmentation: Literal["paper", "crop_flip", "photo", "trivial", "none"] = "paper"
 
     def check(self) -> None:
         """Raise `ArgumentError` for the first invalid value."""
