@@ -38,7 +38,9 @@ class DataConfig:
             part of the training split.
         memory_limit_gb: Decoded images up to this size are kept in memory; more are streamed.
         workers: Processes that decode streamed images; empty for one per core, up to 8.
-        augmentation: `paper` (flip, rotation, crop), `crop_flip` or `none`.
+        augmentation: `paper` (flip, rotation, crop), `crop_flip`, `photo` (random resized crop,
+            flip, colour jitter), `trivial` (the same with an operation of TrivialAugment in place
+            of the colour jitter) or `none`.
     """
 
     output: str
@@ -55,7 +57,7 @@ class DataConfig:
     test_split: str | None = None
     memory_limit_gb: float = 8.0
     workers: int | None = None
-    augmentation: Literal["paper", "crop_flip", "none"] = "paper"
+    augmentation: Literal["paper", "crop_flip", "photo", "trivial", "none"] = "paper"
 
     def usual_values(self) -> dict[str, Any]:
         """What options that are left empty stand for, as other options say."""

@@ -51,8 +51,19 @@ class TrainConfig(DataConfig):
         weight_decay: Weight decay, coupled to the gradient (`sgd`) or decoupled (`adamw`); empty
             for 0.0005 (`sgd`) or 0.01 (`adamw`).
         schedule: `one_cycle` (up over 30 % of the steps, then down along a cosine), `paper` (x0.1
-            at half the steps, x0.01 at 3/4), `constant`.
+            at half the steps, x0.01 at 3/4), `cosine` (after a warm-up, down to 0), `constant`.
+        warmup_epochs: Epochs of a rising learning rate before `cosine`; empty for 5, or a tenth of
+            the epochs if that is less.
         max_grad_norm: Bound on the norm of the whole gradient; `null` for none.
+        label_smoothing: Probability that the labels' cross-entropy spreads over all classes, such
+            as 0.1.
+        mix: Mix each image and its label with another one of the batch: `mixup`, `cutmix`, or
+            `both`, one of them in each step. Teacher and student see the same mixed images. Empty
+            for none.
+        mix_alpha: The share of an image is drawn from Beta(alpha, alpha); empty for 0.2 (mixup) and
+            1 (cutmix).
+        ema: Decay of a moving average of the weights, such as 0.999, which is evaluated and saved
+            in place of the weights. Empty for none.
         precision: `float32`, `bf16`, or `fp16` (CUDA only).
         device: `auto`, `cpu` or `cuda`.
         capture: On a GPU, `auto` records each step as a CUDA graph and replays it; `off` does not.
@@ -75,8 +86,13 @@ class TrainConfig(DataConfig):
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float | None = None
     weight_decay: float | None = None
-    schedule: Literal["paper", "one_cycle", "constant"] = "one_cycle"
+    schedule: Literal["paper", "one_cycle", "cosine", "constant"] = "one_cycle"
+    warmup_epochs: float | None = None
     max_grad_norm: float | None = 5.0
+    label_smoothing: float = 0.0
+    mix: Literal["mixup", "cutmix", "both"] | None = None
+    mix_alpha: float | None = None
+    ema: float | None = None
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     capture: Literal["auto", "off"] = "auto"
@@ -102,6 +118,7 @@ class TrainConfig(DataConfig):
         for name in ("learning_rate", "max_grad_norm"):
             if getattr(self, name) is not None:
                 require_positive(name, getattr(self, name))
+        self._check_recipe()
         if self.weight_decay is not None and not self.weight_decay >= 0:
             raise ArgumentError(
                 "weight_decay",
@@ -116,6 +133,37 @@ class TrainConfig(DataConfig):
                 got=self.checkpoint_minutes,
                 remedy="give 0 to save at the ends of epochs only",
             )
+
+    def warmup(self, epochs: int) -> float:
+        """Epochs of a rising learning rate in a stage of so many epochs; 0 unless `cosine`."""
+        if self.schedule != "cosine":
+            return 0.0
+        usual = min(5.0, epochs / 10)
+        return usual if self.warmup_epochs is None else min(self.warmup_epochs, epochs)
+
+    def _check_recipe(self) -> None:
+        for name, limit in (("label_smoothing", 1.0), ("ema", 1.0), ("warmup_epochs", self.epochs)):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < limit:
+                raise ArgumentError(
+                    name,
+                    expected=f"0 to below {limit:g}",
+                    got=value,
+                    remedy="give a number in this range, or leave it out",
+                )
+        if self.mix_alpha is not None:
+            require_positive("mix_alpha", self.mix_alpha)
+        for name, read, reader in (
+            ("warmup_epochs", self.schedule == "cosine", "--schedule cosine"),
+            ("mix_alpha", self.mix is not None, "--mix"),
+        ):
+            if getattr(self, name) is not None and not read:
+                raise ArgumentError(
+                    name,
+                    expected=f"nothing without {reader}, which alone reads it",
+                    got=getattr(self, name),
+                    remedy=f"leave it out, or give {reader}",
+                )
 
     def _check_network(self) -> None:
         if self.network != OBJECT:
@@ -209,3 +257,10 @@ class DistillConfig(TeacherConfig, TrainConfig):
                     got=repr(getattr(self, name)),
                     remedy=f"leave out {name}, or give --teacher instead of --knowledge",
                 )
+        if self.mix is not None:
+            raise ArgumentError(
+                "mix",
+                expected="nothing beside knowledge, since a store knows no mixed images",
+                got=repr(self.mix),
+                remedy="leave out --mix, or give --teacher instead of --knowledge",
+            )

@@ -24,6 +24,7 @@ from svdistill.training.before_after import Accuracies, measure_before_after, wr
 from svdistill.training.context import RunContext, ViewSchedule
 from svdistill.training.images import run_images
 from svdistill.training.metrics import Evaluation
+from svdistill.training.mixing import require_mixable
 from svdistill.training.predictions import summarise_predictions, write_predictions
 from svdistill.training.progress import Reporter
 from svdistill.training.reproducibility import deterministic, require_same_setup
@@ -194,7 +195,8 @@ def _set_up_training(
     student = new_student(config, data, accelerator.device, reporter, given.network)
     _, images = two_images(data, accelerator.device)
     require_classes("network", student, images, data.num_classes)
-    stages = [TrainingStage("task", TaskStep(student, accelerator), config.epochs)]
+    step = TaskStep(student, accelerator, config.label_smoothing)
+    stages = [TrainingStage("task", step, config.epochs)]
     return RunSetup(student, stages, data, ViewSchedule.from_config(config))
 
 
@@ -257,6 +259,7 @@ def _new_distiller(
         assert source.network is not None
         taps = paired_taps(config, source.network, student, images, loss)
     losses = build_losses(config, loss)
+    require_mixable(config, losses)
     distiller = Distiller(
         source.network,
         student,
@@ -283,12 +286,13 @@ def _stages(
     """One stage, or two: the transfer loss alone, then the task with the unclipped loss."""
     assert config.task_weight is not None  # filled, as the next one
     assert config.transfer_weight is not None
-    parts = (distiller, accelerator, config.task_weight, config.transfer_weight)
+    smoothing = config.label_smoothing
+    parts = (distiller, accelerator, config.task_weight, config.transfer_weight, smoothing)
     if not config.transfer_epochs:
         return [TrainingStage("both", DistillStep(*parts), config.epochs, store)]
     transfer = TrainingStage("transfer", TransferStep(*parts), config.transfer_epochs, store)
     if distiller.unclipped is None:
-        task: Step = TaskStep(distiller.student, accelerator)
+        task: Step = TaskStep(distiller.student, accelerator, smoothing)
         return [transfer, TrainingStage("task", task, config.epochs)]
     rest = Distiller(
         distiller.teacher,
@@ -299,7 +303,7 @@ def _stages(
         clip_interval=config.clip_interval,
         weight_decay=distiller.weight_decay,
     )
-    task = DistillStep(rest, accelerator, config.task_weight, transfer_weight=1.0)
+    task = DistillStep(rest, accelerator, config.task_weight, 1.0, smoothing)
     return [transfer, TrainingStage("task", task, config.epochs, store)]
 
 
