@@ -311,6 +311,6 @@ def require_channels(taps: str, student: object, teacher: object) -> None:
         student,
         teacher,
         "give Distiller the taps of pair_taps(teacher, student, images), which adapts them, or "
-        "adapters=Adapters(student_channels, teacher_channels); or use PositionSVDLoss, which "
+        "adapters=Adapters(student_channels, teacher_channels); or use PositionGramLoss, which "
         "compares no channels",
     )
