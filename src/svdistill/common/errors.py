@@ -6,6 +6,7 @@ import difflib
 import signal
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Final
 
 
 class SVDistillError(Exception):
