@@ -6,11 +6,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from svdistill.report.networks import Latencies
 
 from made_runs import made_run, written
 from svdistill.common import ArgumentError, RunError
 from svdistill.report import write_report
-from svdistill.report.networks import Latencies
 from svdistill.report.page import SECTIONS
 from svdistill.report.runs import Run
 

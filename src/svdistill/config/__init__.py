@@ -4,11 +4,12 @@ from svdistill.config.bench import BenchConfig, require_read
 from svdistill.config.cache import CacheConfig
 from svdistill.config.data import OBJECT, DataConfig
 from svdistill.config.teacher import TeacherConfig
-from svdistill.config.training import PRETRAINED, DistillConfig, TrainConfig
+from svdistill.config.training import PRETRAINED, SAID_BY_STORE, DistillConfig, TrainConfig
 
 __all__ = [
     "OBJECT",
     "PRETRAINED",
+    "SAID_BY_STORE",
     "BenchConfig",
     "CacheConfig",
     "DataConfig",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Final, Literal, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, Literal, Self, get_args, get_origin, get_type_hints
 
 from svdistill.common import ArgumentError, require_choice, require_count
 
@@ -38,7 +38,9 @@ class DataConfig:
             part of the training split.
         memory_limit_gb: Decoded images up to this size are kept in memory; more are streamed.
         workers: Processes that decode streamed images; empty for one per core, up to 8.
-        augmentation: `paper` (flip, rotation, crop), `crop_flip` or `none`.
+        augmentation: `paper` (flip, rotation, crop), `crop_flip`, `photo` (random resized crop,
+            flip, colour jitter), `trivial` (the same with an operation of TrivialAugment in place
+            of the colour jitter) or `none`.
     """
 
     output: str
@@ -55,7 +57,20 @@ class DataConfig:
     test_split: str | None = None
     memory_limit_gb: float = 8.0
     workers: int | None = None
-    augmentation: Literal["paper", "crop_flip", "none"] = "paper"
+    augmentation: Literal["paper", "crop_flip", "photo", "trivial", "none"] = "paper"
+
+    def usual_values(self) -> dict[str, Any]:
+        """What options that are left empty stand for, as other options say."""
+        return {}
+
+    def left_empty(self) -> dict[str, Any]:
+        """The options of `usual_values` that are left empty, with what they stand for."""
+        usual = self.usual_values().items()
+        return {name: value for name, value in usual if getattr(self, name) is None}
+
+    def filled(self) -> Self:
+        """The same, with nothing of `usual_values` left empty."""
+        return replace(self, **self.left_empty())
 
     def check(self) -> None:
         """Raise `ArgumentError` for the first invalid value."""

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from svdistill.common import ArgumentError, require_positive
 from svdistill.config.data import DataConfig
-from svdistill.losses import DEFAULT_LOSS, OPTIONS, option_defaults, require_read
+from svdistill.losses import (
+    DEFAULT_LOSS,
+    OPTIONS,
+    option_defaults,
+    require_read,
+    usual_weights,
+)
 from svdistill.networks import is_zoo, require_network
 
 
@@ -38,7 +44,7 @@ class TeacherConfig(DataConfig):
         nontarget_weight: Factor on the part of decoupled distillation that compares the classes
             other than the label's; empty for 8 (dkd).
         soft_target_weight: Factor on a loss on logits (soft_target, dkd, dist, lskd) where it is
-            added to another loss.
+            added to another loss; empty for 0.9 (soft_target) or 1.
     """
 
     teacher: str = ""
@@ -53,7 +59,7 @@ class TeacherConfig(DataConfig):
     temperature: float | None = None
     grid: int | None = None
     nontarget_weight: float | None = None
-    soft_target_weight: float = 1.0
+    soft_target_weight: float | None = None
 
     def __post_init__(self) -> None:
         """Set each option of the loss that is None to the loss's default.
@@ -65,6 +71,11 @@ class TeacherConfig(DataConfig):
             defaults = option_defaults(self.loss)
             for option in left_out:
                 setattr(self, option, defaults[option])
+
+    def usual_values(self) -> dict[str, Any]:
+        """See `DataConfig.usual_values`: what the loss says."""
+        usual = {**super().usual_values(), **usual_weights(self.loss)}
+        return {name: value for name, value in usual.items() if hasattr(self, name)}
 
     def check(self) -> None:
         """Raise `ArgumentError` for the first invalid value."""
@@ -78,6 +89,7 @@ class TeacherConfig(DataConfig):
                 got=repr(self.teacher_weights),
                 remedy="leave it out, or give a teacher timm:NAME, torchvision:NAME or hf:NAME",
             )
-        for name in ("teacher_width", "soft_target_weight"):
-            require_positive(name, getattr(self, name))
+        require_positive("teacher_width", self.teacher_width)
+        if self.soft_target_weight is not None:
+            require_positive("soft_target_weight", self.soft_target_weight)
         require_read(self)

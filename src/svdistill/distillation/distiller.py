@@ -81,7 +81,8 @@ class Distiller(nn.Module):
             loss trains them, with the student: give the optimizer `trainable_parameters()`.
             `"amortised"` and `"global"` scale their gradient, the other clips leave it.
         clip: how the transfer gradient is bounded: `"amortised"`, at little more than the cost of
-            one gradient, see `AmortisedBackward`; or in every step, see `multitask_backward`.
+            one gradient, see `AmortisedBackward`; or in every step, see `multitask_backward`. None
+            takes `"amortised"`, or `"none"` for a loss on logits alone.
         clip_interval: with `"amortised"` and `"none"`, the steps from one measurement of both
             gradients to the next; `backward` returns the norms of the last measurement.
         unclipped: a second loss that counts as part of the task, such as soft targets beside
@@ -116,7 +117,7 @@ class Distiller(nn.Module):
         *,
         taps: PairedTaps | TapPairs | Sequence[str],
         adapters: Adapters | None = None,
-        clip: str = "amortised",
+        clip: str | None = None,
         clip_interval: int = 10,
         unclipped: TransferLoss | None = None,
         weight_decay: float = 0.0,
@@ -128,6 +129,7 @@ class Distiller(nn.Module):
             FeatureTaps(teacher, paths.teacher)  # raises before the teacher is changed
         self._student_taps = FeatureTaps(student, paths.student)
         require_equally_many(paths)
+        clip = clip or ("amortised" if loss.needs_taps else "none")
         self._backward = backward_of_clip(clip, clip_interval)
         self.student = student
         self.loss = loss

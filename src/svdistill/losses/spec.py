@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
@@ -31,6 +31,7 @@ class LossSpec:
         clipped: whether its gradient is clipped if it is added to another loss. Otherwise it
             counts as part of the task, as losses on logits do.
         weight: option of a configuration that multiplies it if it counts as part of the task.
+        usual_weights: of the task and of itself, if it is a loss on logits.
         stages: stages of training in its paper; tables mark runs with another number.
         compact: whether its knowledge is small enough to store for all images.
     """
@@ -41,6 +42,7 @@ class LossSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     clipped: bool = True
     weight: str = ""
+    usual_weights: tuple[float, float] = (1.0, 1.0)
     stages: int = 1
     compact: bool = False
 
@@ -52,10 +54,15 @@ class LossSpec:
 
 
 def logit_spec(
-    name: str, build: Callable[..., TransferLoss], title: str, options: Mapping[str, Any]
+    name: str,
+    build: Callable[..., TransferLoss],
+    title: str,
+    options: Mapping[str, Any],
+    usual_weights: tuple[float, float] = (1.0, 1.0),
 ) -> LossSpec:
     """The entry of a loss on logits alone: not clipped, with the weight of soft targets."""
-    return LossSpec(name, build, title, options, clipped=False, weight=LOGIT_WEIGHT, compact=True)
+    entry = LossSpec(name, build, title, options, usual_weights=usual_weights)
+    return replace(entry, clipped=False, weight=LOGIT_WEIGHT, compact=True)
 
 
 def spec_of_code(name: str, options: Mapping[str, Any]) -> LossSpec:

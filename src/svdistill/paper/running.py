@@ -15,12 +15,21 @@ from typing import Final
 
 import torch
 
-from svdistill.common import Stopped, SVDistillError, keep_memory
+from svdistill.common import Stopped, SVDistillError, available_cores, keep_memory
 from svdistill.paper.jobs import Job, needs, run_job
+from svdistill.training import choose_device
 
 LONGEST_WAIT: Final = 3600.0
 
 PATIENCE: Final = 20.0  # seconds until all processes have finished their step and saved
+
+
+GPU_JOBS: Final = 3
+
+
+def default_count(device: str) -> int:
+    """Jobs at a time: one for each core, or three on a GPU."""
+    return GPU_JOBS if choose_device(device).type == "cuda" else available_cores()
 
 
 @dataclass(frozen=True)

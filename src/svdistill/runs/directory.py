@@ -42,8 +42,8 @@ class RunDirectory:
     """Reads and writes the files of one run. Only the main process writes.
 
     `config.yaml`, `environment.json`, `metrics.jsonl`, two checkpoints, `student.safetensors` (last
-    epoch), `student-best.safetensors` and `tensorboard/`; of a finished run also `summary.json`
-    and, after a distillation, `before_after.json`.
+    epoch), `student-best.safetensors` and `tensorboard/`; of a finished run also `summary.json`,
+    `predictions.json` and, after a distillation, `before_after.json`.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -55,6 +55,7 @@ class RunDirectory:
         self.environment = self.path / "environment.json"
         self.metrics = self.path / "metrics.jsonl"
         self.before_after = self.path / "before_after.json"
+        self.predictions = self.path / "predictions.json"
         self.summary = self.path / "summary.json"
         self.resumed_with = ""  # what differs from the environment of the start
 
@@ -109,13 +110,7 @@ class RunDirectory:
 
     def _is_resumed(self, config: RunConfig, contents: dict[str, str]) -> bool:
         """Whether it holds the run to resume; raises if it holds something else."""
-        if self.summary.exists():
-            raise RunError(
-                str(self.path),
-                expected="a directory without a finished run",
-                got="a finished run",
-                remedy="choose another --output, or remove the directory if it is not needed",
-            )
+        self._require_usable(config.resume)
         if config.resume and self.config.exists():
             if not self.environment.exists() and not self.checkpoints.any():
                 require_same(config, self.config)
@@ -125,6 +120,26 @@ class RunDirectory:
             require_same(config, self.config, known)
             require_contents(config, self.path, recorded, contents)
             return True
+        return False
+
+    def require_free(self, *, resume: bool) -> None:
+        """Raise `RunError` if it is in use, or holds a finished run, one not to resume, or files.
+
+        `opened` does the same, and more; this needs no images.
+        """
+        require_unlocked(self.path)
+        self._require_usable(resume)
+
+    def _require_usable(self, resume: bool) -> None:
+        if self.summary.exists():
+            raise RunError(
+                str(self.path),
+                expected="a directory without a finished run",
+                got="a finished run",
+                remedy="choose another --output, or remove the directory if it is not needed",
+            )
+        if resume and self.config.exists():
+            return
         foreign = not self.path.is_dir() or any(
             path.name != LOCK_NAME and not is_temporary(path) for path in self.path.iterdir()
         )
@@ -136,7 +151,6 @@ class RunDirectory:
                 got="an unfinished run" if started else "something else",
                 remedy="continue it with --resume" if started else "choose another --output",
             )
-        return False
 
     def append(self, record: EpochRecord) -> None:
         """Append an epoch to the metrics."""

@@ -20,4 +20,5 @@ from svdistill.store.writer import (
     SHARD_IMAGES as SHARD_IMAGES,
     Shard as Shard,
     StoreWriter as StoreWriter,
+    stored_manifest as stored_manifest,
 )

@@ -105,6 +105,33 @@ def _unreadable(shard: Shard, store: Path, got: str) -> RunError:
     )
 
 
+def stored_manifest(store: Path, *, resume: bool) -> Manifest | None:
+    """The manifest of a store to resume; None for an empty folder.
+
+    Raises:
+        RunError: the folder holds a store and `resume` is False, or other files.
+    """
+    file = store / MANIFEST_NAME
+    if file.exists():
+        stored = read_manifest(file)
+        if resume:
+            return stored
+        raise RunError(
+            str(store),
+            expected="a new or empty directory",
+            got="a finished store" if stored.complete else "an unfinished store",
+            remedy="choose another --output, or give --resume to check and continue it",
+        )
+    if store.exists() and (not store.is_dir() or not all(map(_is_ours, store.iterdir()))):
+        raise RunError(
+            str(store),
+            expected="a new or empty directory",
+            got="something else",
+            remedy="choose another --output",
+        )
+    return None
+
+
 class StoreWriter:
     """Writes a store: lock or open it, write the missing shards in any order, finish.
 
@@ -143,21 +170,10 @@ class StoreWriter:
 
     def _stored(self, resume: bool) -> Manifest | None:
         """The manifest of the store to resume; None for an empty folder."""
-        file = self.path / MANIFEST_NAME
-        if file.exists():
-            stored = read_manifest(file)
-            self._require_same(stored, resume)
-            return stored
-        if self.path.exists() and (
-            not self.path.is_dir() or not all(map(_is_ours, self.path.iterdir()))
-        ):
-            raise RunError(
-                str(self.path),
-                expected="a new or empty directory",
-                got="something else",
-                remedy="choose another --output",
-            )
-        return None
+        stored = stored_manifest(self.path, resume=resume)
+        if stored is not None:
+            self._require_same(stored)
+        return stored
 
     def write(self, shard: Shard, batches: Iterable[Knowledge]) -> None:
         """Write a shard, atomically, from its images in stored order, in batches of any size."""
@@ -181,14 +197,7 @@ class StoreWriter:
         write_manifest(self.path / MANIFEST_NAME, finished)
         return finished
 
-    def _require_same(self, stored: Manifest, resume: bool) -> None:
-        if not resume:
-            raise RunError(
-                str(self.path),
-                expected="a new or empty directory",
-                got="a finished store" if stored.complete else "an unfinished store",
-                remedy="choose another --output, or give --resume to check and continue it",
-            )
+    def _require_same(self, stored: Manifest) -> None:
         for name in stored.differences(self.manifest):
             raise RunError(
                 name,

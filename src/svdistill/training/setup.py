@@ -48,7 +48,7 @@ def build_losses(config: TeacherConfig, given: TransferLoss | None = None) -> Lo
     Example:
         >>> build_losses(TeacherConfig(output="runs/a", loss="fsp+soft_target")).unclipped
         SumLoss(
-          weights=(1.0,)
+          weights=(0.9,)
           (losses): ModuleList(
             (0): SoftTargetLoss(temperature=4.0)
           )
@@ -57,7 +57,7 @@ def build_losses(config: TeacherConfig, given: TransferLoss | None = None) -> Lo
     if given is not None:
         return Losses(given)
     specs = loss_specs(config.loss)
-    of_task = added_to_task(specs)
+    config, of_task = config.filled(), added_to_task(specs)
     clipped = [build_loss(spec, config) for spec in specs if spec not in of_task]
     transfer = clipped[0] if len(clipped) == 1 else SumLoss(clipped, [1.0] * len(clipped))
     if not of_task:
