@@ -2,7 +2,10 @@
 
 from svdistill.parallel.batch_norm import batch_norm_over as batch_norm_over
 from svdistill.parallel.group import (
+    ALONE as ALONE,
     TIMEOUT as TIMEOUT,
+    BatchPart as BatchPart,
+    Share as Share,
     broadcast as broadcast,
     close_group as close_group,
     gather as gather,
@@ -21,4 +24,3 @@ from svdistill.parallel.group import (
     sum_over as sum_over,
     together as together,
 )
-from svdistill.parallel.parts import ALONE as ALONE, BatchPart as BatchPart, Share as Share

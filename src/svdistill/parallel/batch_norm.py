@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
-from svdistill.parallel.group import gather, sum_over
-from svdistill.parallel.parts import BatchPart
+from svdistill.parallel.group import BatchPart, gather, sum_over
 
 
 @contextmanager
