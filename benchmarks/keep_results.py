@@ -4,8 +4,8 @@ r"""Copy finished runs into a folder that is committed: small, and without this 
         --weights vgg-teacher mobilenet-teacher vgg-stride/svd-amortised-0
 
 Of each run the configuration, environment, metrics, predictions and summary are kept; of those
-named by `--weights`, the network after the last epoch too, in float16. What was kept before and is not among
-the runs stays.
+named by `--weights`, the network after the last epoch too, in float16. What was kept before and is
+not among the runs stays.
 """
 
 from __future__ import annotations
