@@ -103,7 +103,7 @@ class Watching(Reporter):
     def message(self, text):
         self.told.append(("message", text))
 
-    def start(self, name, total_steps, done_steps):
+    def start(self, name, total_steps, done_steps, evaluations=0.0):
         self.told.append(("start", name, total_steps, done_steps))
 
     def step(self, meter):

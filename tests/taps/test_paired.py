@@ -77,10 +77,7 @@ def test_replacing_by_a_map_with_channels_last() -> None:
     [
         ({"teacher": "layer.1"}, r"^teacher: .*got 'layer\.1'; did you mean 'layers\.1'"),
         ({"student": "layers.1:nhwc"}, r"^student: .*; did you mean 'layer"),
-        (
-            {"teacher": "head:nhwc"},
-            r"^teacher: .*'head:nhwc', of shape \[10\].*; leave ':nhwc' out",
-        ),
+        ({"teacher": "head:nhwc"}, r"^tap 'head:nhwc': .*\(1, 10\); leave ':nhwc' out"),
         ({"student": "layer1"}, r"^student: expected each module once, .*drop a row first"),
         ({"teacher": "layers.0"}, r"^teacher: expected each module once"),
     ],

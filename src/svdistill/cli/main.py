@@ -26,7 +26,14 @@ from svdistill.cli.processes import (
     text_logs,
 )
 from svdistill.cli.spelling import explain, spell
-from svdistill.common import SVDistillError, TextConsole, keep_memory, launched_size, shown
+from svdistill.common import (
+    SVDistillError,
+    TextConsole,
+    first_synonym,
+    keep_memory,
+    launched_size,
+    shown,
+)
 
 RESULTS = ("evaluate", "info", "predict")  # commands whose printed text is the result
 
@@ -39,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        arguments: words after `svdistill`; those of the process by default.
+        arguments: the words after `svdistill`; by default those of `sys.argv`.
 
     Returns:
         The exit status: 0, 2 for bad input, 130 when interrupted, 143 when terminated, 129 when
@@ -113,7 +120,12 @@ class _Commands:
         from svdistill.config import DistillConfig
         from svdistill.training import BarReporter, distill
 
-        summary = distill(DistillConfig(**_training_fields(options)), BarReporter())
+        fields = _training_fields(options)
+        repeated = {name: fields.pop(name) for name in ("seeds", "baseline", "jobs")}
+        if any(repeated.values()):
+            _compare_seeds(DistillConfig(**fields), options.keep_memory, repeated)
+            return
+        summary = distill(DistillConfig(**fields), BarReporter())
         with finished_run():
             _print_summary(summary)
             if is_speaker():
@@ -164,7 +176,9 @@ class _Commands:
         from svdistill.export import predict
 
         for prediction in predict(options.file, options.images, top=options.top):
-            classes = (f"{name} {100 * share:.1f} %" for name, share in prediction.classes)
+            classes = (
+                f"{first_synonym(name)} {100 * share:.1f} %" for name, share in prediction.classes
+            )
             _show("   ".join((str(prediction.path), *classes)))
 
     @staticmethod
@@ -221,6 +235,14 @@ def _print_summary(summary: Any) -> None:
         f"{skipped}\n"
         f"{summary.directory}"
     )
+
+
+def _compare_seeds(config: Any, keep_memory: bool, repeated: dict[str, Any]) -> None:
+    from svdistill.paper import compare_seeds
+    from svdistill.parallel import require_alone
+
+    require_alone("distill --seeds")
+    compare_seeds(config, keep_memory=keep_memory, console=TextConsole(), **repeated)
 
 
 def _show_gain(run: str) -> None:

@@ -103,8 +103,10 @@ DISTILL_EXAMPLES = """\
 examples:
   svdistill distill --teacher runs/teacher --network mobilenet_student --data parquet:cifar100 \\
                     --output runs/svd
-  svdistill distill --teacher runs/teacher --loss soft_target --clip none --task_weight 0.1 \\
-                    --transfer_weight 0.9 --network mobilenet_student --output runs/soft
+  svdistill distill --teacher runs/teacher --network mobilenet_student --data folder:flowers \\
+                    --seeds 3 --baseline --output runs/worth
+  svdistill distill --teacher runs/teacher --loss soft_target --network mobilenet_student \\
+                    --output runs/soft
   svdistill distill --teacher my_package.nets:teacher --teacher_taps [layer1,layer2] \\
                     --student_taps [stage1,stage2] --student vgg_student --output runs/own
   svdistill distill --teacher runs/teacher --student timm:mobilenetv3_small_100 \\
@@ -116,6 +118,15 @@ examples:
 LOSSES = """\
 losses for --loss, alone or joined by +, with their options:
 """
+
+SEEDS = (
+    "Repeat the run with this many seeds, each in a folder in `output`; the same command goes on."
+)
+
+BASELINE = (
+    "Train the student alone and by plain soft targets too, for 3 seeds if --seeds gives no other "
+    "number, and say whether the loss is worth it."
+)
 
 CACHE_MANUAL = """\
 Compute a teacher's knowledge of every training image once, and keep it in a store on disk. Then
@@ -200,6 +211,8 @@ the end come a table for each pair of networks, and one page of all runs.
   networks   teacher, student alone, soft target, FSP and SVD, for each pair of networks
   multitask  one stage (task and transfer at once) against two
   dfv        the number of singular vectors, 1 to 16
+  rivals     losses of other papers, with their papers' weights, beside ours
+  ablation   position SVD and Gram matrices of positions with one property changed at a time
   large      images of 64x64: Tiny-ImageNet, or 50 classes of ImageNet
 
 presets:

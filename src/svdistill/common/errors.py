@@ -48,7 +48,7 @@ class DataError(SVDistillError):
 
 
 class RunError(SVDistillError):
-    """A run directory, checkpoint or weights file is missing, finished, damaged or of another."""
+    """A run directory, checkpoint or weights file is missing, damaged, finished or mismatched."""
 
 
 class TrainingError(SVDistillError):

@@ -159,7 +159,7 @@ _DTYPES = {"float32": "float32", "fp16": "float16"}
 
 
 def _tolerance(metadata: ExportMetadata) -> str:
-    """The tolerance of the comparison, where it is not float32's."""
+    """The tolerance of the comparison, if it differs from float32's."""
     if metadata.precision not in TOLERANCES or metadata.precision == "float32":
         return ""
     return f" (tolerance {TOLERANCES[metadata.precision][0]:g})"

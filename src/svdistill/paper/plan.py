@@ -113,7 +113,7 @@ def plan(rows: Sequence[tuple[Pair, Sequence[Method]]], preset: Preset, root: Pa
                 jobs.append(_teacher(pair, preset, root))
             jobs += [_store(pair, m, preset, root) for m in methods if _is_cached(m, preset)]
             jobs += [_student(pair, method, seed, preset, root) for method in methods]
-    return list({job.output: job for job in jobs}.values())
+    return list({job.output: job.filled() for job in jobs}.values())
 
 
 def _teacher(pair: Pair, preset: Preset, root: Path) -> TrainConfig:

@@ -228,7 +228,17 @@ class Preset:
     keep_stores: bool = True
 
 
-_PAPER: Final = TrainConfig(output="", data="parquet:data/cifar100")
+_PAPER: Final = TrainConfig(
+    output="",
+    data="parquet:data/cifar100",
+    augmentation="paper",
+    epochs=200,
+    batch_size=128,
+    learning_rate=0.01,
+    weight_decay=1e-4,
+    schedule="paper",
+    max_grad_norm=None,
+)
 
 _MINI: Final = replace(
     _PAPER,

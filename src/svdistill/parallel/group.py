@@ -65,9 +65,7 @@ def size() -> int:
 
 def rank() -> int:
     """The rank of this process, from 0; before the group is joined, as launched."""
-    if is_grouped():
-        return dist.get_rank()
-    return launched_rank()
+    return dist.get_rank() if is_grouped() else launched_rank()
 
 
 def is_main() -> bool:
@@ -114,15 +112,9 @@ def gather_values(value: Any) -> list[Any]:
 
 
 def together(work: Callable[[], Result]) -> Result:
-    """Do some work in every process; if it fails in one, raise in all.
+    """Do some work in every process; if it fails in one, raise the first error in all.
 
     So no process waits for one that has left.
-
-    Returns:
-        The result of the work in this process.
-
-    Raises:
-        SVDistillError: that of the first process that failed.
     """
     if not is_grouped():
         return work()
@@ -133,14 +125,14 @@ def together(work: Callable[[], Result]) -> Result:
         failure = error
     for number, failed in enumerate(gather_values(failure)):
         if failed is not None:
-            raised: SVDistillError = failed if failure is None or number != rank() else failure
+            raised: SVDistillError = failure if failure and number == rank() else failed
             raised.everywhere = True
             raise raised
     return result  # type: ignore[return-value]
 
 
 def meet() -> None:
-    """Wait until all processes have come here."""
+    """Wait until all processes have reached this point."""
     together(lambda: None)
 
 

@@ -34,14 +34,7 @@ class BatchPart(NamedTuple):
         return 0.0 if self.stand_in else float(self.processes)
 
     def of_mean(self, here: int) -> float:
-        """The factor on a mean over this part's `here` images.
-
-        Example:
-            >>> parts = [BatchPart(images=5, labelled=5, processes=2)] * 2
-            >>> means = [1.0, 4.0]  # of three images, and of two
-            >>> sum(part.of_mean(n) * m for part, n, m in zip(parts, [3, 2], means)) / 2
-            2.2
-        """
+        """The factor on a mean over this part's `here` images."""
         return self.of_sum() * here / self.images
 
     def of_labelled(self) -> float:
@@ -60,16 +53,7 @@ class Share:
     size: int = 1
 
     def take(self, batch: Tensor) -> Tensor:
-        """The process's entries of a tensor in the order of a batch; at least one.
-
-        Example:
-            >>> import torch
-            >>> batch = torch.tensor([7, 1, 5])
-            >>> [Share(rank, 2).take(batch).tolist() for rank in range(2)]
-            [[7, 5], [1]]
-            >>> Share(3, 4).take(batch).tolist()
-            [7]
-        """
+        """The process's entries of a tensor in the order of a batch; at least one."""
         if self.size == 1:
             return batch
         return batch[self.rank :: self.size] if self.rank < len(batch) else batch[:1]

@@ -123,7 +123,7 @@ class Comparison:
 
 
 class Group(NamedTuple):
-    """What the runs of a comparison share."""
+    """The properties that all runs of a comparison share."""
 
     pair: str
     data: str

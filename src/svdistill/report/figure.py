@@ -57,7 +57,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Section:
-    """What a section of the page shows of one comparison, or of several on the same data.
+    """The contents of a section of the page, on one comparison or on several of the same data.
 
     Attributes:
         title: the comparison or the data.

@@ -38,6 +38,11 @@ TEXTS: Final = {
     "image_size": "{} pixels",
     "max_grad_norm": "gradient norm at most {}",
     "precision": "{}",
+    "warmup_epochs": "{} epochs of warm-up",
+    "label_smoothing": "label smoothing {}",
+    "mix": "{}",
+    "mix_alpha": "its alpha {}",
+    "ema": "weights averaged with {}",
 }
 
 # Speeds compare only if all of these are equal.

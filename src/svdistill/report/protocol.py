@@ -206,12 +206,15 @@ def _clipping(config: Config) -> str | None:
 SCHEDULES: Final = {
     "paper": "× 0.1 at half, × 0.01 at three quarters",
     "one_cycle": "one cycle, up to the learning rate and down",
+    "cosine": "a cosine down, after a warm-up",
     "constant": "constant",
 }
 
 AUGMENTATIONS: Final = {
     "paper": "flip, rotation, crop",
     "crop_flip": "crop and flip",
+    "photo": "resized crop, flip, colours",
+    "trivial": "resized crop, flip, TrivialAugment",
     "none": "none",
 }
 
@@ -247,6 +250,9 @@ TRAINING: Final = (
     Setting("bound on the whole gradient", "none", _field("max_grad_norm")),
     Setting("augmentation", AUGMENTATIONS["paper"], _choice("augmentation", AUGMENTATIONS)),
     Setting("new views of an image", "one every epoch", _views),
+    Setting("label smoothing", "none", lambda config: f"{config.get('label_smoothing') or 'none'}"),
+    Setting("mixed images", "none", _field("mix")),
+    Setting("average of the weights", "none", _field("ema")),
     Setting("precision", "float32", _field("precision", missing="float32")),
 )
 

@@ -159,7 +159,7 @@ def dataset_name(config: Config) -> str:
 
 
 def class_choice(config: Config) -> str:
-    """Which of its data set's classes a run kept.
+    """The classes of its data set that a run kept, in words.
 
     Example:
         >>> class_choice({"classes_every": 5}), class_choice({"classes": "50@0"})
@@ -216,17 +216,17 @@ class Run:
 
     @property
     def is_of_paper(self) -> bool:
-        """Whether it trained one of the paper's networks."""
+        """Whether the run trained one of the paper's networks."""
         return self.summary.network in network_names()
 
     @property
     def is_distilled(self) -> bool:
-        """Whether it had a transfer loss."""
+        """Whether the run had a transfer loss."""
         return "loss" in self.config
 
     @property
     def is_teacher(self) -> bool:
-        """Whether it trained one of the paper's teacher networks."""
+        """Whether the run trained one of the paper's teacher networks."""
         return self.summary.network.endswith("_teacher") and not self.is_distilled
 
     @property

@@ -9,7 +9,7 @@ from svdistill.training.evaluation import (
     own_network,
     require_card,
 )
-from svdistill.training.images import load_data
+from svdistill.training.images import load_data, trained_image_size
 from svdistill.training.metrics import Evaluation, EvaluationImages
 from svdistill.training.predictions import CalibrationBin, PredictionSummary, read_predictions
 from svdistill.training.progress import BarReporter
@@ -56,5 +56,6 @@ __all__ = [
     "tap_paths",
     "taps_of_store",
     "train",
+    "trained_image_size",
     "whole_loss",
 ]
