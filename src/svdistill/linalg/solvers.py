@@ -34,8 +34,8 @@ SMALLEST = 24
 
 CROSSOVER = 6
 
-# On an accelerator `leading_of_small` takes fewer kernels, up to a size k m^2 from which its products
-# take longer than the kernels that it saves: by arithmetic, not measured.
+# On an accelerator `leading_of_small` takes fewer kernels, up to a size k m^2 from which its
+# products take longer than the kernels that it saves: by arithmetic, not measured.
 SQUARED = 2**15
 
 
