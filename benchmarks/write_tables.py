@@ -122,7 +122,7 @@ SUMMARY = {
     "SVD": "SVD, as in the paper",
     "SVD, amortised": "SVD, our clip",
     "position SVD + soft target": "position SVD + soft target",
-    "Gram of positions + soft target, grid 8": "**Gram of positions + soft target: the default**",
+    "Gram of positions + soft target, grid 4": "**Gram of positions + soft target: the default**",
 }
 
 # Of benchmarks/results/reliability/NAME.json: the list of rows, and each column's title and key.

@@ -199,7 +199,7 @@ class TestOptions:
             "empty for `exact` (svd)",
             "empty for 4 (soft_target, dkd, dist) or 2 (lskd)",
             "empty for 8 (dkd)",
-            "empty for 8 (position_gram, cosine) or 0 (position_svd)",
+            "empty for 4 (position_gram), 8 (cosine) or 0 (position_svd)",
         ):
             assert said in documented
 
