@@ -145,7 +145,7 @@ class TestOptions:
         [
             ("fsp", "beta", 3.0, "svd reads it"),
             ("fsp", "num_vectors", 3, "svd or position_svd reads it"),
-            ("svd", "grid", 4, "position_svd or position_gram or cosine reads it"),
+            ("svd", "grid", 3, "position_svd or position_gram or cosine reads it"),
             ("soft_target", "nontarget_weight", 2.0, "dkd reads it"),
             ("position_svd", "gradient", "poster", "svd reads it"),
             ("svd", "temperature", 3.0, "soft_target or dkd or dist or lskd reads it"),
