@@ -38,7 +38,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
 MEASURED = ROOT / "benchmarks" / "results"
 PAGES = (
-    *("README.md", "docs/speed.md", "docs/findings.md", "docs/reliability.md"),
+    *("README.md", "docs/speed.md", "docs/findings.md", "docs/all_runs.md", "docs/reliability.md"),
     *("docs/parallel.md", "docs/networks.md", "docs/accuracy.md"),
 )
 BENCHMARKS: dict[str, type[StepResult] | type[SVDResult] | type[DFVResult]] = {
@@ -121,7 +121,8 @@ SUMMARY = {
     "soft target": "soft target (2015)",
     "SVD": "SVD, as in the paper",
     "SVD, amortised": "SVD, our clip",
-    "position SVD + soft target, k = 4, amortised": "**position SVD + soft target: the default**",
+    "position SVD + soft target": "position SVD + soft target",
+    "Gram of positions + soft target, grid 4": "**Gram of positions + soft target: the default**",
 }
 
 # Of benchmarks/results/reliability/NAME.json: the list of rows, and each column's title and key.
