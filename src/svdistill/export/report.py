@@ -53,18 +53,25 @@ class ExportReport:
 def export_table(report: ExportReport) -> Table:
     """Size, accuracy and latency of an exported file beside its network."""
     compared = report.columns
-    rows = [
-        ("parameters", *[number_cell(report.parameters, "{:,}")] * len(compared)),
-        ("file", *(number_cell(column.file_bytes / 1e6, "{:.2f} MB") for column in compared)),
-        ("accuracy", *(number_cell(column.accuracy, "{:.2f} %") for column in compared)),
+    parameters = [number_cell(report.parameters, "{:,}")] * len(compared)
+    sizes = [number_cell(column.file_bytes / 1e6, "{:.2f} MB") for column in compared]
+    accuracies = [number_cell(column.accuracy, "{:.2f} %") for column in compared]
+    times = [
+        (
+            Cell(f"batch of {latency.batch_size}"),
+            *(number_cell(1e3 * one.median, "{:.2f} ms") for one in latency.times.values()),
+        )
+        for latency in report.latencies
     ]
-    for latency in report.latencies:
-        times = (number_cell(1e3 * one.median, "{:.2f} ms") for one in latency.times.values())
-        rows.append((f"batch of {latency.batch_size}", *times))
     return Table(
         report.metadata.network,
         columns("", *(column.title for column in compared)),
-        tuple((Cell(name), *cells) for name, *cells in rows),
+        (
+            (Cell("parameters"), *parameters),
+            (Cell("file"), *sizes),
+            (Cell("accuracy"), *accuracies),
+            *times,
+        ),
     )
 
 

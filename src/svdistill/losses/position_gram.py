@@ -95,9 +95,9 @@ class PositionGramLoss(GramOfPositions):
 
     def distance(self, student: Tensor, *teacher: Tensor) -> Tensor:
         """The distances [B] of one tap, from the teacher's Gram matrix [B, N, N]."""
+        # Both are scaled as `extract` does it, so that the distance of equals is 0.
         gram_S = _gram(scaled(student, (1, 2)))
-        # Scaled as `extract` does it, so that the distance of equals is 0.
-        A_S, A_T = (unit_vectors(scaled(gram, (1, 2)), (1, 2)) for gram in (gram_S, *teacher))
+        A_S, A_T = (unit_vectors(gram, (1, 2)) for gram in (gram_S, *teacher))
         return (A_S - A_T).square().sum(dim=(1, 2))
 
 

@@ -60,7 +60,7 @@ _SPECS: Final[dict[str, LossSpec]] = {
     )
 }
 
-DEFAULT_LOSS: Final = "position_svd+soft_target"
+DEFAULT_LOSS: Final = "position_gram+soft_target"
 
 
 class LossOptions(Protocol):

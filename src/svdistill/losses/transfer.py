@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from svdistill.common import ArgumentError
-from svdistill.linalg import may_branch
+from svdistill.linalg import largest_magnitude, may_branch
 from svdistill.losses.finite import not_finite, source
 from svdistill.parallel import BatchPart
 
@@ -258,7 +258,7 @@ def scaled(tensor: Tensor, dims: tuple[int, ...]) -> Tensor:
         tensor([[ 0.5000, -1.0000],
                 [ 0.0000,  0.0000]])
     """
-    largest = tensor.detach().abs().amax(dim=dims, keepdim=True)
+    largest = largest_magnitude(tensor.detach(), dims)
     return tensor / torch.where(largest > smallest_magnitude(tensor.dtype), largest, 1.0)
 
 
@@ -311,6 +311,6 @@ def require_channels(taps: str, student: object, teacher: object) -> None:
         student,
         teacher,
         "give Distiller the taps of pair_taps(teacher, student, images), which adapts them, or "
-        "adapters=Adapters(student_channels, teacher_channels); or use PositionSVDLoss, which "
+        "adapters=Adapters(student_channels, teacher_channels); or use PositionGramLoss, which "
         "compares no channels",
     )

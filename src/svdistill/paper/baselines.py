@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import statistics
 from collections.abc import Mapping, Sequence
@@ -34,7 +33,7 @@ from svdistill.losses import OPTIONS, loss_specs, titles
 from svdistill.paper.console_output import JobReporter
 from svdistill.paper.jobs import Job, unfinished
 from svdistill.paper.running import JobProcesses, JobResult, default_count, run_jobs
-from svdistill.report import write_report
+from svdistill.report import t_interval, write_report
 from svdistill.runs import RunDirectory, read_summary
 from svdistill.training import trained_image_size
 
@@ -207,14 +206,7 @@ def paired_gain(ours: Sequence[float], others: Sequence[float]) -> Gain:
         '+2.00'
     """
     differences = [one - other for one, other in zip(ours, others, strict=True)]
-    mean = statistics.fmean(differences)
-    if len(differences) < 2:
-        return Gain(mean)
-    from scipy.stats import t  # takes a second to import
-
-    error = statistics.stdev(differences) / math.sqrt(len(differences))
-    half = float(t.ppf(0.975, len(differences) - 1)) * error
-    return Gain(mean, mean - half, mean + half)
+    return Gain(statistics.fmean(differences), *(t_interval(differences) or ()))
 
 
 def gain_table(accuracies: Mapping[str, Sequence[float]]) -> Table:

@@ -40,8 +40,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "FSP": {"loss": "fsp"},
     "SVD": {"loss": "svd"},
     # The default of distill but for the weights: with 100 labels equal ones were 4 points better.
-    "position SVD + soft target": {
-        "loss": "position_svd+soft_target",
+    "Gram of positions + soft target": {
+        "loss": "position_gram+soft_target",
         "task_weight": 1.0,
         "soft_target_weight": 1.0,
     },

@@ -2,7 +2,7 @@
 
 from svdistill.report.comparison import Comparison, PairComparison, compare
 from svdistill.report.curves import plot_curves
-from svdistill.report.methods import MethodResult
+from svdistill.report.methods import MethodResult, t_interval
 from svdistill.report.page import write_report
 from svdistill.report.runs import Run, find_runs
 from svdistill.report.tables import (
@@ -28,5 +28,6 @@ __all__ = [
     "networks_table",
     "plot_curves",
     "run_table",
+    "t_interval",
     "write_report",
 ]

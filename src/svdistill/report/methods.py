@@ -125,24 +125,32 @@ class MethodResult:
 
     @property
     def gain_interval(self) -> tuple[float, float] | None:
-        """The 95 % interval of the mean gain; None for fewer than two seeds.
-
-        Student's t interval of the paired differences d of n seeds:
-        ``mean(d) -+ t(0.975, n - 1) std(d) / sqrt(n)``.
-        """
-        if len(self.gains) < 2:
-            return None
-        from scipy.special import stdtrit
-
-        count = len(self.gains)
-        mean, deviation = statistics.fmean(self.gains), statistics.stdev(self.gains)
-        half = float(stdtrit(count - 1, 0.975)) * deviation / count**0.5
-        return mean - half, mean + half
+        """The 95 % interval of the mean gain; None for fewer than two seeds."""
+        return t_interval(self.gains)
 
     @property
     def seconds_per_image(self) -> float:
         """Training time for one image, mean over the seeds."""
         return statistics.fmean(map(_seconds_per_image, self.runs))
+
+
+def t_interval(differences: Sequence[float]) -> tuple[float, float] | None:
+    """The 95 % interval of a mean difference of pairs; None of fewer than two.
+
+    Student's t interval of n differences d: ``mean(d) -+ t(0.975, n - 1) std(d) / sqrt(n)``.
+
+    Example:
+        >>> [round(bound, 2) for bound in t_interval([2.0, 3.0, 1.0])]
+        [-0.48, 4.48]
+    """
+    count = len(differences)
+    if count < 2:
+        return None
+    from scipy.special import stdtrit
+
+    mean, deviation = statistics.fmean(differences), statistics.stdev(differences)
+    half = float(stdtrit(count - 1, 0.975)) * deviation / count**0.5
+    return mean - half, mean + half
 
 
 def varied_options(runs: Iterable[Run]) -> dict[str, set[str]]:

@@ -33,7 +33,7 @@ from svdistill.report.summary import Headline, accuracy_table, cost_table, headl
 # The headings of all sections in their order, by the field of `Contents` that each shows.
 SECTIONS: Final = {
     "summary": "Summary",
-    "accuracy": "Accuracy",
+    "accuracy": "Accuracy and costs",
     "curves": "Training curves",
     "predictions": "Predictions",
     "vectors": "Number of vectors",

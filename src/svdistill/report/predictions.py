@@ -53,7 +53,7 @@ def _recorded(method: MethodResult) -> list[PredictionSummary]:
 
 def quality_table(methods: Sequence[MethodResult]) -> Table:
     """Agreement, calibration, worst and best class of each row."""
-    rows = []
+    rows, several = [], any(len(method.runs) > 1 for method in methods)
     for method in methods:
         found = _recorded(method)
         agreements = [one.agreement for one in found if one.agreement is not None]
@@ -72,7 +72,7 @@ def quality_table(methods: Sequence[MethodResult]) -> Table:
             "best class %",
         ),
         tuple(rows),
-        caption="Predictions on the test images, means over the seeds",
+        caption="Predictions on the test images" + (", means over the seeds" if several else ""),
         notes=(
             "Agreement: the share of the images that student and teacher put into the same class.",
         ),
@@ -91,7 +91,7 @@ def class_table(methods: Sequence[MethodResult]) -> Table:
             f"Accuracy by class in percent: the {ENDS} lowest and the {ENDS} highest of "
             f"{len(found[-1])} classes for {last.name}"
         )
-    with_gain = len(methods) > 1 and methods[-2] is alone
+    with_gain = len(methods) > 1 and methods[-2] == alone
     rows = []
     for name in names:
         values = [accuracies.get(name) for accuracies in found]
@@ -157,7 +157,7 @@ def reliability_diagram(methods: Sequence[MethodResult]) -> Figure:
     styles = styled(method.name for method in methods)
     for axes in (left, right):
         plain(axes)
-        axes.set(xlabel="confidence, %", xlim=(0, 100))
+        axes.set(xlabel="confidence, %", xlim=(0, 101))
     left.plot((0, 100), (0, 100), color=BLACK, linewidth=1, alpha=0.5, label="calibrated")
     said = []
     for method in methods:
@@ -178,7 +178,7 @@ def reliability_diagram(methods: Sequence[MethodResult]) -> Figure:
         edges = [100 * place / len(bins) for place in range(len(bins) + 1)]
         right.stairs([100 * one.images / images for one in bins], edges, **look)
         said.append(label)
-    left.set(ylabel="accuracy, %", ylim=(0, 100))
+    left.set(ylabel="accuracy, %", ylim=(0, 101))
     right.set_ylabel("images, %")
     legend(drawing, [left], columns=2)
     return to_figure(

@@ -198,7 +198,7 @@ def evaluate_network(
     # Sums on the device, since reading them synchronises with it.
     count, right = 0, torch.zeros((), dtype=torch.int64, device=device)
     loss = torch.zeros((), device=device)
-    found = [Predictions(*torch.empty(2, 0, dtype=torch.int64, device=device), loss.new_empty(0))]
+    found = [Predictions(right.new_empty(0), right.new_empty(0), loss.new_empty(0))]
     was_training = network.training
     network.eval()
     for batch in images.split.batches(batch_size, device=device, order_seed=None, share=share):
