@@ -20,15 +20,7 @@ from typing import Any
 
 from svdistill.common import Cell, Table, columns, mean_cell, millions_cell, number_cell
 from svdistill.networks import describe_network, network_names, published_size
-from svdistill.report import (
-    Comparison,
-    MethodResult,
-    compare,
-    find_runs,
-    method_rows,
-    plot_curves,
-    run_table,
-)
+from svdistill.report import Comparison, compare, find_runs, method_rows, plot_curves, run_table
 from svdistill.runs import read_summary
 from svdistill_benchmarks import DFVResult, StepResult, SVDResult
 from svdistill_benchmarks.run import read_result
@@ -268,18 +260,13 @@ def compared(preset: str) -> Comparison:
     return compare(find_runs([RESULTS / preset]))
 
 
-def _full_name(method: MethodResult) -> str:
-    """A row's name with all its options, which pages tell apart from those of other sets."""
-    return "teacher" if method.is_teacher else method.runs[0].row
-
-
 def mini_table(pair: str) -> str:
     """Every method that results/mini has for a pair of networks, the best first."""
     pairs = compared("mini").pairs
     (methods,) = (one.methods for one in pairs if one.pair == pair)
     rows = tuple(
         (
-            Cell(_full_name(method)),
+            Cell(method.name),
             mean_cell(method.last),
             mean_cell(method.best),
             mean_cell(method.gains, signed=True),
@@ -294,8 +281,7 @@ def mini_table(pair: str) -> str:
 def summary_table(preset: str) -> str:
     """The methods of `SUMMARY` on every pair of a preset: last epoch in percent."""
     pairs = {
-        one.pair: {_full_name(method): method for method in one.methods}
-        for one in compared(preset).pairs
+        one.pair: {method.name: method for method in one.methods} for one in compared(preset).pairs
     }
     names = sorted(pairs)
     rows = tuple(
