@@ -31,7 +31,7 @@ CONJUGATE_RESIDUAL = 32.0  # eps |r|
 
 
 def are_resolved(lam: Tensor) -> Tensor:
-    """Which kept values exceed the rounding error of the Gram matrix."""
+    """Mask [B, k] of the kept values above the rounding error of the Gram matrix."""
     return lam > RESOLVED * torch.finfo(lam.dtype).eps * lam[..., :1]
 
 
@@ -41,7 +41,7 @@ def gap_floor(lam: Tensor) -> Tensor:
 
 
 def are_close(lam: Tensor) -> Tensor:
-    """Which members have a kept value within `gap_floor` of the next kept one, or of zero."""
+    """Mask [B] of the members with a kept value within `gap_floor` of the next one, or of zero."""
     following = torch.cat([lam[..., 1:], torch.zeros_like(lam[..., :1])], dim=-1)
     return (lam - following <= gap_floor(lam)).any(-1)
 
@@ -91,9 +91,9 @@ def _conjugate(gram: Tensor, Q: Tensor, pivot: Tensor, R: Tensor) -> tuple[Tenso
 
 
 def _factorised(gram: Tensor, Q: Tensor, lam: Tensor, pivot: Tensor, R: Tensor) -> Tensor:
-    """Cholesky, with a small shift that keeps the system definite where values meet.
+    """Solve by Cholesky, with a small shift that keeps the system definite for equal values.
 
-    Refining against the unshifted system removes the shift's error where there is a gap.
+    Refinement against the unshifted system removes the shift's error if there is a gap.
     """
     m = gram.shape[-1]
     identity = torch.eye(m, dtype=gram.dtype, device=gram.device)
@@ -279,7 +279,7 @@ def _uncoupled(U: Tensor, E: Tensor, V: Tensor) -> Tensor:
 
 
 def _inverse_gap(lam: Tensor) -> Tensor:
-    """1 / (lam_i - lam_j) at row j, column i; smoothly to 0 where two values meet."""
+    """1 / (lam_i - lam_j) at row j, column i; smoothly 0 for two equal values."""
     gap = lam[:, None, :] - lam[:, :, None]
     floor = gap_floor(lam)[:, :, None]
     scale = gap.square() + floor.square()

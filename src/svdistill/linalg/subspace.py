@@ -260,7 +260,7 @@ def polish(X: Tensor) -> Tensor:
 
 
 def are_orthonormal(X: Tensor) -> Tensor:
-    """Which members' rows [B, k, m] are orthonormal to `ORTHONORMAL`; those with NaN are not."""
+    """Mask [B] of members with rows [B, k, m] orthonormal within `ORTHONORMAL`; False for NaN."""
     error = (X @ X.mT - torch.eye(X.shape[-2], dtype=X.dtype, device=X.device)).abs()
     return error.amax(dim=(-2, -1)) <= ORTHONORMAL[X.dtype]
 

@@ -289,7 +289,7 @@ def _scale(matrices: Tensor) -> Tensor:
 
 
 def _rescaled(matrices: Tensor, s: Tensor, V: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The scale of matrices, and over it the matrices and what a node returned for them."""
+    """The scale of matrices, and the matrices and a node's results divided by it."""
     scale = _scale(matrices.detach())
     return scale, _scaled(matrices, scale), s / scale[:, None], _scaled(V, scale / scale)
 

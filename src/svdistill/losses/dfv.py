@@ -153,7 +153,7 @@ def _distance_by_series(first: Tensor, *others: Tensor, beta: float, terms: int)
 def _products(
     sides: Sequence[Tensor], beta: float, terms: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of `_DistanceBySeries` the rows A and B, the weighted Gram matrix of A, and that of B."""
+    """The rows A and B of `_DistanceBySeries`, the weighted Gram matrix of A, and that of B."""
     S_F, S_B, T_F, T_B = sides
     # Student and teacher together, which are as large: half the kernels.
     (S_F, T_F), (S_B, T_B) = (
@@ -226,7 +226,7 @@ def _rows(a: Tensor, beta: float, terms: int) -> Tensor:
 
 
 def _rows_gradient(a: Tensor, rows: Tensor, rows_bar: Tensor, beta: float) -> Tensor:
-    """From the gradient of ``r_p = (1 + u) x^p`` to that of a [B, D, k].
+    """The gradient of a [B, D, k] from that of ``r_p = (1 + u) x^p``.
 
     ``dr_p/da = -2 a / beta r_p + p sqrt(2/beta) r_{p-1}``.
     """

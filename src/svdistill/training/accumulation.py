@@ -13,7 +13,7 @@ from svdistill.data import UNLABELLED
 from svdistill.linalg import is_accelerator
 from svdistill.parallel import BatchPart
 from svdistill.training.metrics import StepResult
-from svdistill.training.step import Step, TrainingBatch, WrappedStep
+from svdistill.training.step import MixedLabels, Step, TrainingBatch, WrappedStep
 
 
 class AccumulatedStep(WrappedStep):
@@ -49,7 +49,7 @@ class AccumulatedStep(WrappedStep):
         )
 
     def _split(self, batch: TrainingBatch) -> Iterator[TrainingBatch]:
-        images, labels, knowledge, part = batch
+        images, labels, knowledge, part, mixed_in = batch
         if part is None:
             labelled = (labels != UNLABELLED).sum()
             known = labelled if is_accelerator(labels.device) else int(labelled)
@@ -65,4 +65,5 @@ class AccumulatedStep(WrappedStep):
                 labels[rows],
                 None if knowledge is None else knowledge.map(itemgetter(rows)),
                 part._replace(more=rows.stop < len(labels)),
+                None if mixed_in is None else MixedLabels(*(one[rows] for one in mixed_in)),
             )
