@@ -191,6 +191,8 @@ def with_tables(text: str) -> str:
             rows = tap_gradients_table()
         elif found[1] == "parallel":
             rows = parallel_table()
+        elif found[1] == "gpu-work":
+            rows = gpu_work_table()
         elif found[1] == "parallel-ties":
             rows = ties_table()
         elif found[1] == "numbers":
@@ -334,6 +336,26 @@ def tap_gradients_table() -> str:
             angle = "" if one["cosine"] is None else f", {one['cosine']:.2f}"
             cells.append(f"{one['share_of_exact']:.2f}{angle}")
         lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def gpu_work_table() -> str:
+    """What every method asks of a GPU, from benchmarks/results/gpu-work.json."""
+    lines = [
+        "| networks | losses | kernels: teacher, student, gradient | factorisations | MB | "
+        "floor MB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for pair, methods in json.loads((MEASURED / "gpu-work.json").read_text())["pairs"].items():
+        for method, found in methods.items():
+            kernels = list(found["kernels"].values())
+            parts = ", ".join(map(str, kernels))
+            moved = sum(found["bytes"].values()) / 1e6
+            lines.append(
+                f"| {pair} | {method} | {sum(kernels):,}: {parts} | "
+                f"{sum(found['factorisations'].values())} | {moved:,.0f} | "
+                f"{found['floor'] / 1e6:,.0f} |"
+            )
     return "\n".join(lines)
 
 
