@@ -138,7 +138,9 @@ def _plan(
     folder, stores = Path(config.output), list[Job]()
     if config.image_size is None:
         config = replace(config, image_size=trained_image_size(config))
-    if config.views and config.teacher and all(s.compact for s in loss_specs(config.loss)):
+    if config.views and config.augmentation == "none":
+        config = replace(config, views=1)  # all views are the same
+    if config.views and config.teacher and config.mix is None and _is_compact(config):
         stores = [_store(config, folder / "store")]
         config = replace(config, views_seed=config.views_seed or 0)
     methods: dict[str, TrainConfig] = {" + ".join(titles(config.loss)): config}
@@ -159,6 +161,13 @@ def _plan(
                 run = replace(run, knowledge=stores[0].output, **SAID_BY_STORE)
             runs[method].append(run.filled())
     return [*stores, *(run for made in zip(*runs.values(), strict=True) for run in made)], runs
+
+
+def _is_compact(config: DistillConfig) -> bool:
+    """Whether a store is small; Gram matrices are only if the maps are pooled."""
+    specs = loss_specs(config.loss)
+    whole = config.grid == 0 and any({"grid"} == set(spec.options) for spec in specs)
+    return all(spec.compact for spec in specs) and not whole
 
 
 def _by_soft_targets(config: DistillConfig) -> DistillConfig:

@@ -181,7 +181,8 @@ def _run(
     together(partial(RunDirectory(config.output).require_free, resume=config.resume))
     setup = together(partial(set_up, config, accelerator, reporter, given))
     if guessed:
-        values = (f"{name} {value}" for name, value in guessed.items())
+        told = (one for one in guessed.items() if one != ("soft_target_weight", 1.0))  # no effect
+        values = (f"{name} {value}" for name, value in told)
         reporter.message(f"left empty, so as usual: {', '.join(values)}")
     with deterministic(config.deterministic):
         return _train_and_summarise(config, setup, accelerator, reporter)
