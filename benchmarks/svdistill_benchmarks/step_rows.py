@@ -108,7 +108,7 @@ def step_rows(workload: Workload, networks: NetworkParts) -> list[Row]:
             tuple((part, times) for part, times in sometimes_both if part is not ours.teacher_svd),
         ),
         Row(
-            Case("default", _step(workload, *default, clip=DEFAULT.clip), AMORTISED_STEPS),
+            Case("default", _step(workload, *default, clip="amortised"), AMORTISED_STEPS),
             ((networks.teacher_to_logits, 1.0), *plain, (networks.transfer_backward, DOUBLE_SHARE)),
         ),
         Row(
