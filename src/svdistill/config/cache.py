@@ -18,8 +18,8 @@ class CacheConfig(TeacherConfig):
             the last one the first again.
         views_seed: Seed of the views.
         dtype: Of the numbers on disk, `float16` or `float32`; at most 16 of them stay float32.
-        precision: Of the teacher's computations, `float32` or `bf16`. Decompositions are computed
-            in float32 either way.
+        precision: Of the teacher's computations, `float32`, `bf16`, or `auto` as for `train`.
+            Decompositions are computed in float32 either way.
         batch_size: Images that the teacher sees at once.
         device: `auto`, `cpu` or `cuda`.
         resume: Check the store in `output`, and write what is missing or damaged.
@@ -28,7 +28,7 @@ class CacheConfig(TeacherConfig):
     views: int = 0
     views_seed: int = 0
     dtype: Literal["float16", "float32"] = "float16"
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Literal["float32", "bf16", "auto"] = "float32"
     batch_size: int = 256
     device: Literal["auto", "cpu", "cuda"] = "auto"
     resume: bool = False
