@@ -192,15 +192,15 @@ class _Commands:
     @staticmethod
     def bench(options: Namespace) -> None:
         from svdistill.config import BenchConfig
-        from svdistill_benchmarks import footnotes, grids, run_bench, to_rich
+        from svdistill_benchmarks import footnotes, run_bench, tables
 
         fields = _fields(options)
         what = fields.pop("what")
         console = TextConsole()
         with console.status("measuring, which may take minutes"):
             result, path = run_bench(what, BenchConfig(**fields))
-        for grid in grids(result):
-            console.print(to_rich(grid))
+        for table in tables(result):
+            console.print(table)
         _show(*footnotes(result), path)
 
 

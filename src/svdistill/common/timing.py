@@ -34,11 +34,10 @@ def threads(count: int | None) -> Iterator[None]:
 
 
 class Case(NamedTuple):
-    """A callable to time. Of `calls` consecutive calls the mean counts, for calls that differ."""
+    """A callable to time."""
 
     name: str
     run: Callable[[], object]
-    calls: int = 1
 
 
 @dataclass(frozen=True)
@@ -140,10 +139,9 @@ def synchronise(device: torch.device | str) -> None:
 def _time(case: Case, device: torch.device | str) -> float:
     synchronise(device)
     start = time.perf_counter()
-    for _ in range(case.calls):
-        case.run()
+    case.run()
     synchronise(device)
-    return (time.perf_counter() - start) / case.calls
+    return time.perf_counter() - start
 
 
 @contextmanager
