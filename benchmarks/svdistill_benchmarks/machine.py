@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import platform
 import resource
 import sys
@@ -39,6 +40,8 @@ def machine() -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "torchdistill": installed_version("torchdistill"),
         "date": datetime.now(UTC).date().isoformat(),
+        # Of the last minute, this process included: more than its threads is a busy machine.
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
     }
 
 

@@ -156,9 +156,10 @@ def footnotes(result: Result) -> list[str]:
     """What was left out, and where the rest was measured."""
     where = result.machine
     processor = f"{where['cpu']}, {where['threads']} threads ({where['cpu_capability']})"
+    load = f", load {where['load']}" if where.get("load") is not None else ""
     measured = (
         f"Measured on {where['gpu'] or processor}, torch {where['packages']['torch']}, "
-        f"{result.rounds} rounds, {where['date']}."
+        f"{result.rounds} rounds, {where['date']}{load}."
     )
     left_out = result.left_out if isinstance(result, StepResult) else ()
     return [*left_out, measured]
