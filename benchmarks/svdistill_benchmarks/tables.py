@@ -8,7 +8,7 @@ from svdistill.common import Cell, Column, Measurement, Table, columns, number_c
 from svdistill_benchmarks.dfv import DFVResult
 from svdistill_benchmarks.growth import GrowthResult
 from svdistill_benchmarks.step import NetworkSteps, StepResult, StepRow
-from svdistill_benchmarks.step_rows import FROM_STORE, POSITION_GRAM, POSITION_SVD, SVD
+from svdistill_benchmarks.step_rows import FROM_STORE, METHODS, POSITION_GRAM, POSITION_SVD, SVD
 from svdistill_benchmarks.svd import SVDResult
 
 Result = StepResult | SVDResult | DFVResult | GrowthResult
@@ -155,14 +155,21 @@ def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def footnotes(result: Result) -> list[str]:
     """What was left out, and where the rest was measured."""
     where = result.machine
-    processor = f"{where['cpu']}, {where['threads']} threads ({where['cpu_capability']})"
+    threads = f"{where['threads']} thread{'s' * (where['threads'] != 1)}"
+    processor = f"{where['cpu']}, {threads} ({where['cpu_capability']})"
     load = f", load {where['load']}" if where.get("load") is not None else ""
     measured = (
         f"Measured on {where['gpu'] or processor}, torch {where['packages']['torch']}, "
         f"{result.rounds} rounds, {where['date']}{load}."
     )
-    left_out = result.left_out if isinstance(result, StepResult) else ()
-    return [*left_out, measured]
+    return [*(_left_out(result) if isinstance(result, StepResult) else ()), measured]
+
+
+def _left_out(result: StepResult) -> list[str]:
+    """What was not measured: by the machine, or by an earlier version."""
+    measured = {row.name for table in result.tables for row in table.rows}
+    missing = [name for name in METHODS if name not in measured]
+    return [*result.left_out, *([f"Not measured yet: {', '.join(missing)}."] if missing else [])]
 
 
 def _table(title: str, heads: tuple[Column, ...], rows: Sequence[Sequence[Cell]]) -> Table:
