@@ -5,7 +5,7 @@ from svdistill_benchmarks.growth import GrowthResult, bench_growth
 from svdistill_benchmarks.run import run_bench
 from svdistill_benchmarks.step import StepResult, bench_step
 from svdistill_benchmarks.svd import SVDResult, bench_svd
-from svdistill_benchmarks.tables import footnotes, tables
+from svdistill_benchmarks.tables import footnotes, result_tables
 
 __all__ = [
     "DFVResult",
@@ -17,6 +17,6 @@ __all__ = [
     "bench_step",
     "bench_svd",
     "footnotes",
+    "result_tables",
     "run_bench",
-    "tables",
 ]

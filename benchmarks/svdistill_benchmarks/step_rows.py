@@ -140,7 +140,7 @@ def step_rows(workload: Workload, networks: NetworkParts) -> list[Row]:
 
 def method_steps(workload: Workload, name: str) -> Steps:
     """The steps of one of `METHODS`, with a live teacher or, by its name, from a store."""
-    config = METHODS[name.removesuffix(FROM_STORE)]
+    config = METHODS[name.removesuffix(FROM_STORE)].filled()
     live, store_bytes = not name.endswith(FROM_STORE), None
     student = workload.new_student()
     clipped, unclipped = build_losses(config)

@@ -138,7 +138,7 @@ def dfv_tables(result: DFVResult) -> list[Table]:
     return [_table(title, texts + numbers, rows)]
 
 
-def tables(result: Result) -> list[Table]:
+def result_tables(result: Result) -> list[Table]:
     """The tables of any result."""
     if isinstance(result, StepResult):
         return step_tables(result)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from svdistill_benchmarks import bench_growth, growth
-from svdistill_benchmarks.tables import tables
+from svdistill_benchmarks.tables import result_tables
 
 
 def test_one_thing_grows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,6 +23,6 @@ def test_one_thing_grows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shapes == [(1, 16, 4), (3, 16, 4), (2, 16, 4), (2, 32, 4), (2, 16, 4), (2, 16, 8)]
     assert [point.value for point in result.points] == [1, 3, 16, 32, 0.0625, 0.125]
     assert all(step.median > 0 for point in result.points for step in point.steps)
-    table = tables(result)[1]
+    table = result_tables(result)[1]
     assert table.title == "ms a step by image size; vgg, batch 2, width 0.0625, noise"
     assert [row[0].text for row in table.rows] == list(growth.METHODS)

@@ -1,5 +1,5 @@
 import gc
-from functools import partial
+import time
 
 import pytest
 import torch
@@ -10,10 +10,16 @@ from svdistill.common.timing import Case, Measurement, interleave, threads
 
 def test_cases_take_turns_after_the_warm_up() -> None:
     calls: list[str] = []
-    cases = [Case(name, partial(calls.append, name)) for name in "ab"]
-    measured = interleave(cases, rounds=2, warm_up=1)
-    assert "".join(calls) == "ab" * 3
-    assert [len(one.seconds) for one in measured] == [2, 2]
+    cases = [Case("a", lambda: calls.append("a")), Case("b", lambda: calls.append("b"), calls=2)]
+    interleave(cases, rounds=2, warm_up=1)
+    assert "".join(calls) == "ab" + "abb" * 2
+
+
+def test_the_mean_of_several_calls_is_kept() -> None:
+    waits = iter([0.0, 0.0, 0.04])
+    (measurement,) = interleave([Case("a", lambda: time.sleep(next(waits)), calls=2)], rounds=1)
+    assert 0.02 <= measurement.median < 0.04
+    assert measurement.seconds == (measurement.median,)
 
 
 def test_median_and_quartiles() -> None:

@@ -27,7 +27,15 @@ BAD = [
     ("views_seed", -1),
     ("workers", -1),
     ("optimizer", "adam"),
-    ("schedule", "cosine"),
+    ("schedule", "cosin"),
+    ("label_smoothing", 1.0),
+    ("label_smoothing", -0.1),
+    ("ema", 1.0),
+    ("ema", float("nan")),
+    ("mix", "cutout"),
+    ("mix_alpha", 0.0),
+    ("mix_alpha", 1.0),  # without mix
+    ("warmup_epochs", 5.0),  # without cosine
     ("precision", "fp32"),
     ("device", "gpu"),
 ]
@@ -110,6 +118,24 @@ def test_what_a_store_says_is_not_said_again(name, value):
     DistillConfig(output="runs/a", knowledge="stores/a").check()
     with pytest.raises(ArgumentError, match=rf"^{name}: expected nothing .* leave out {name}"):
         DistillConfig(**{"output": "runs/a", "knowledge": "stores/a", name: value}).check()
+
+
+def test_a_store_knows_no_mixed_images():
+    message = r"^mix: expected nothing beside knowledge.*got 'cutmix'; .*--teacher instead"
+    with pytest.raises(ArgumentError, match=message):
+        DistillConfig(output="runs/a", knowledge="stores/a", mix="cutmix").check()
+
+
+@pytest.mark.parametrize(
+    ("given", "epochs", "expected"), [(None, 100, 5), (None, 20, 2), (7.5, 100, 7.5), (0.0, 10, 0)]
+)
+def test_a_warm_up_is_short_beside_the_training(given, epochs, expected):
+    chosen = config(schedule="cosine", warmup_epochs=given, epochs=epochs)
+    chosen.check()
+    assert chosen.warmup(epochs) == expected
+    assert config(epochs=epochs).warmup(epochs) == 0
+    with pytest.raises(ArgumentError, match=r"^warmup_epochs: expected 0 to below 10"):
+        config(schedule="cosine", warmup_epochs=10.0, epochs=10).check()
 
 
 def test_only_a_teacher_teaches_without_labels():

@@ -13,7 +13,7 @@ from svdistill.distillation.distiller import Distiller
 from svdistill.losses import SoftTargetLoss, SVDLoss
 from svdistill.parallel import own_share
 from svdistill.training.accumulation import AccumulatedStep
-from svdistill.training.step import DistillStep, TaskStep, TrainingBatch, TransferStep
+from svdistill.training.step import DistillStep, MixedLabels, TaskStep, TrainingBatch, TransferStep
 from tiny_runs import distill_config, train_config
 from together import in_processes
 
@@ -43,15 +43,21 @@ def make(kind):
 
 
 @pytest.mark.parametrize(
-    ("kind", "stored"),
-    [(TaskStep, False), (DistillStep, False), (DistillStep, True), (TransferStep, False)],
+    ("kind", "stored", "mixed_in"),
+    [
+        (TaskStep, False, None),
+        (TaskStep, False, MixedLabels(LABELS.roll(1), torch.full((7,), 0.2))),
+        (DistillStep, False, None),
+        (DistillStep, True, None),
+        (TransferStep, False, None),
+    ],
 )
-def test_equals_the_whole_batch(kind, stored):
+def test_equals_the_whole_batch(kind, stored, mixed_in):
     whole, inner = make(kind), make(kind)
     parts = AccumulatedStep(inner, 3)
     knowledge = whole.distiller.teach(IMAGES) if stored else None
     for _ in range(2):  # with a measurement, and without
-        batch = TrainingBatch(IMAGES, LABELS, knowledge)
+        batch = TrainingBatch(IMAGES, LABELS, knowledge, mixed_in=mixed_in)
         expected, found = whole(batch, 0), parts(batch, 0)
         close = {"rtol": 1e-4, "atol": 1e-6}
         torch.testing.assert_close(found, expected, **close, check_dtype=False)

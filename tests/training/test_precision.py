@@ -185,7 +185,13 @@ def test_each_network_computes_in_its_precision(student, teacher, batch):
         if by_hand:
             with torch.autocast("cpu", torch.bfloat16, enabled=teacher == "bf16"):
                 given = batch._replace(knowledge=distiller.teach(batch.images))
-        step = DistillStep(distiller, InPrecision(), 1.0, 1.0, None if by_hand else teacher)
+        step = DistillStep(
+            distiller,
+            InPrecision(),
+            1.0,
+            1.0,
+            teacher_precision=None if by_hand else teacher,
+        )
         torch.manual_seed(1)
         result = step(given, 0.0)
         found.append([result.transfer_loss, *(p.grad for p in step.parameters())])

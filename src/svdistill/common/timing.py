@@ -34,10 +34,11 @@ def threads(count: int | None) -> Iterator[None]:
 
 
 class Case(NamedTuple):
-    """A callable to time."""
+    """A callable to time. Of `calls` consecutive calls the mean counts, for calls that differ."""
 
     name: str
     run: Callable[[], object]
+    calls: int = 1
 
 
 @dataclass(frozen=True)
@@ -139,9 +140,10 @@ def synchronise(device: torch.device | str) -> None:
 def _time(case: Case, device: torch.device | str) -> float:
     synchronise(device)
     start = time.perf_counter()
-    case.run()
+    for _ in range(case.calls):
+        case.run()
     synchronise(device)
-    return time.perf_counter() - start
+    return (time.perf_counter() - start) / case.calls
 
 
 @contextmanager

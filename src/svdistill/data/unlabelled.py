@@ -278,7 +278,7 @@ class MixedSplit(ImageSplit):
         return with_whole(parts, chunks, share, labelled=border)
 
     def _filled_batches(self, halves: tuple[int, int]) -> Fraction:
-        """How many batches the kind fills that fills more; the last one may be filled in part."""
+        """The larger of the two kinds' numbers of batches; the last batch may be incomplete."""
         labelled, unlabelled = halves
         return max(
             Fraction(len(self._labelled), labelled), Fraction(len(self._unlabelled), unlabelled)

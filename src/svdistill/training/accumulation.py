@@ -12,7 +12,7 @@ from torch import Tensor
 from svdistill.data import UNLABELLED
 from svdistill.parallel import BatchPart
 from svdistill.training.metrics import StepResult
-from svdistill.training.step import Step, TrainingBatch, WrappedStep
+from svdistill.training.step import MixedLabels, Step, TrainingBatch, WrappedStep
 
 
 class AccumulatedStep(WrappedStep):
@@ -48,7 +48,7 @@ class AccumulatedStep(WrappedStep):
         )
 
     def _split(self, batch: TrainingBatch) -> Iterator[TrainingBatch]:
-        images, labels, knowledge, part = batch
+        images, labels, knowledge, part, mixed_in = batch
         if part is None:
             part = BatchPart(len(labels), int((labels != UNLABELLED).sum()), processes=1)
         # The same number in every process: they wait for each other in each part.
@@ -62,4 +62,5 @@ class AccumulatedStep(WrappedStep):
                 labels[rows],
                 None if knowledge is None else knowledge.map(itemgetter(rows)),
                 part._replace(more=rows.stop < len(labels)),
+                None if mixed_in is None else MixedLabels(*(one[rows] for one in mixed_in)),
             )

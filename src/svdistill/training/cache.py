@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from svdistill.common import require_unlocked
 from svdistill.config import OBJECT, CacheConfig
 from svdistill.data import ImageData
 from svdistill.distillation import FrozenTeacher
@@ -18,7 +19,6 @@ from svdistill.networks import profile_network
 from svdistill.runs import network_digest
 from svdistill.store import (
     IN_BF16,
-    MANIFEST_NAME,
     SHARD_IMAGES,
     KnowledgeStore,
     Manifest,
@@ -26,7 +26,7 @@ from svdistill.store import (
     StoreWriter,
     describe,
     loss_text,
-    read_manifest,
+    stored_manifest,
 )
 from svdistill.training.images import run_images
 from svdistill.training.metrics import EvaluationImages, evaluate_network
@@ -67,6 +67,8 @@ def cache_knowledge(
     """
     config = config if data is None else replace(config, data=OBJECT)
     config.check()
+    require_unlocked(Path(config.output))
+    stored_manifest(Path(config.output), resume=config.resume)  # raises before images are read
     reporter = reporter or Reporter()
     device = choose_device(config.device)
     data = move_data(run_images(config, reporter, data), device)
@@ -109,9 +111,9 @@ class _KnowledgeExtractor:
         """Replace `auto` by the precision of the store to resume, or else by the faster one."""
         if self.config.precision != AUTO:
             return
-        manifest = Path(self.config.output) / MANIFEST_NAME
-        if self.config.resume and manifest.exists():
-            bf16 = read_manifest(manifest).teacher.endswith(IN_BF16)
+        stored = stored_manifest(Path(self.config.output), resume=self.config.resume)
+        if stored is not None:
+            bf16 = stored.teacher.endswith(IN_BF16)
             chosen: Precision = "bf16" if bf16 else "float32"
         else:
             images = first_images(self.data, self.config.batch_size, self.device)[1]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from svdistill.linalg import Convergence
 from svdistill.training.metrics import StepResult
-from svdistill.training.step import Step, TrainingBatch, WrappedStep
+from svdistill.training.step import MixedLabels, Step, TrainingBatch, WrappedStep
 
 Outputs = TypeVar("Outputs")
 
@@ -99,7 +99,10 @@ class _Inputs:
 
     def __init__(self, batch: TrainingBatch) -> None:
         knowledge = None if batch.knowledge is None else batch.knowledge.map(torch.clone)
-        self.batch = TrainingBatch(batch.images.clone(), batch.labels.clone(), knowledge)
+        mixed_in = batch.mixed_in and MixedLabels(*map(torch.clone, batch.mixed_in))
+        self.batch = TrainingBatch(
+            batch.images.clone(), batch.labels.clone(), knowledge, mixed_in=mixed_in
+        )
         self.progress = torch.zeros((), device=batch.images.device)
         self.epoch = 0.0
 
@@ -150,7 +153,7 @@ class CUDAGraphStep(WrappedStep):
         self._failed = False
 
     def parameters(self) -> list[nn.Parameter]:
-        """What the step trains."""
+        """The parameters that the step trains."""
         return self._trained
 
     def __call__(
@@ -198,7 +201,7 @@ class CUDAGraphStep(WrappedStep):
         return self._inputs
 
     def _work(self, inputs: _Inputs, measure: bool) -> tuple[StepResult, list[Tensor | None]]:
-        """What is recorded. It creates new gradients, which each replay overwrites."""
+        """The recorded work. It creates new gradients, which each replay overwrites."""
         for parameter in self._trained:
             parameter.grad = None
         result = self.step(inputs.batch, inputs.progress, measure)
@@ -229,4 +232,4 @@ class CUDAGraphStep(WrappedStep):
 
 def _tensors(batch: TrainingBatch) -> list[Tensor]:
     knowledge = () if batch.knowledge is None else batch.knowledge.tensors()
-    return [batch.images, batch.labels, *knowledge]
+    return [batch.images, batch.labels, *knowledge, *(batch.mixed_in or ())]

@@ -44,15 +44,18 @@ def build_stages(
         store: of the teacher's knowledge, if there is one.
     """
     if not isinstance(config, DistillConfig):
-        return [TrainingStage("task", TaskStep(trained, accelerator), config.epochs)]
+        step = TaskStep(trained, accelerator, config.label_smoothing)
+        return [TrainingStage("task", step, config.epochs)]
     assert isinstance(trained, Distiller)
-    own = config.teacher_precision
-    parts = (trained, accelerator, config.task_weight, config.transfer_weight, own)
+    assert config.task_weight is not None  # filled, as the next one
+    assert config.transfer_weight is not None
+    last = (config.label_smoothing, config.teacher_precision)
+    parts = (trained, accelerator, config.task_weight, config.transfer_weight, *last)
     if not config.transfer_epochs:
         return [TrainingStage("both", DistillStep(*parts), config.epochs, store)]
     transfer = TrainingStage("transfer", TransferStep(*parts), config.transfer_epochs, store)
     if trained.unclipped is None:
-        task: Step = TaskStep(trained.student, accelerator)
+        task: Step = TaskStep(trained.student, accelerator, config.label_smoothing)
         return [transfer, TrainingStage("task", task, config.epochs)]
     rest = Distiller(
         trained.teacher,
@@ -63,5 +66,5 @@ def build_stages(
         clip_interval=config.clip_interval,
         weight_decay=trained.weight_decay,
     )
-    task = DistillStep(rest, accelerator, config.task_weight, 1.0, own)
+    task = DistillStep(rest, accelerator, config.task_weight, 1.0, *last)
     return [transfer, TrainingStage("task", task, config.epochs, store)]

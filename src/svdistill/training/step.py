@@ -8,6 +8,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
 import torch
@@ -57,20 +58,29 @@ class MixedPrecision(Protocol):
         """Backward pass of a loss, scaled if there is a scaler."""
 
 
+class MixedLabels(NamedTuple):
+    """The second labels of mixed images [B], int64, and their shares [B], at most 1/2."""
+
+    labels: Tensor
+    share: Tensor
+
+
 class TrainingBatch(NamedTuple):
-    """What a step learns from.
+    """The images of a step, with labels and the teacher's knowledge.
 
     Attributes:
         images: [B, 3, H, W], normalised.
         labels: [B], int64, `UNLABELLED` for images without one.
         knowledge: the teacher's of these images, if it is read from a store.
         part: how the images count, if they are a part of a larger batch.
+        mixed_in: the second labels, if the images are mixed.
     """
 
     images: Tensor
     labels: Tensor
     knowledge: Knowledge | None = None
     part: BatchPart | None = None
+    mixed_in: MixedLabels | None = None
 
 
 class Step(abc.ABC):
@@ -84,7 +94,7 @@ class Step(abc.ABC):
 
     @abc.abstractmethod
     def parameters(self) -> list[nn.Parameter]:
-        """What the step trains."""
+        """The parameters that the step trains."""
 
     @abc.abstractmethod
     def train_mode(self) -> None:
@@ -105,7 +115,7 @@ class Step(abc.ABC):
         """
 
     def plan(self, progress: float) -> bool:
-        """Which of at most two kinds the next step is: see `Distiller.plan`."""
+        """The kind of the next step, of at most two: see `Distiller.plan`."""
         return True
 
     def measure_again(self) -> None:  # noqa: B027  most steps measure nothing
@@ -129,7 +139,7 @@ class WrappedStep(Step):
         self.step = step
 
     def parameters(self) -> list[nn.Parameter]:
-        """What the step trains."""
+        """The parameters that the step trains."""
         return self.step.parameters()
 
     def train_mode(self) -> None:
@@ -137,7 +147,7 @@ class WrappedStep(Step):
         self.step.train_mode()
 
     def plan(self, progress: float) -> bool:
-        """Which kind the next step is."""
+        """The kind of the next step."""
         return self.step.plan(progress)
 
     def measure_again(self) -> None:
@@ -162,9 +172,12 @@ class TaskStep(Step):
 
     uses_unlabelled = False
 
-    def __init__(self, network: nn.Module, accelerator: MixedPrecision) -> None:
+    def __init__(
+        self, network: nn.Module, accelerator: MixedPrecision, label_smoothing: float = 0.0
+    ) -> None:
         self.network = network
         self.accelerator = accelerator
+        self.label_smoothing = label_smoothing
 
     def parameters(self) -> list[nn.Parameter]:
         """The network's parameters."""
@@ -180,7 +193,7 @@ class TaskStep(Step):
         """Backward of the cross-entropy."""
         with self.accelerator.autocast(), batch_norm_over(batch.part):
             logits = as_logits(self.network(batch.images))
-        task_loss = labelled_cross_entropy(logits.float(), batch.labels, batch.part)
+        task_loss = batch_cross_entropy(logits.float(), batch, self.label_smoothing)
         result = StepResult(task_loss.detach(), None, logits.detach(), None)
         if batch.part is not None:
             result = of_whole_batch(result, batch.labels, batch.part)
@@ -201,12 +214,14 @@ class _DistillerStep(Step):
         accelerator: MixedPrecision,
         task_weight: float,
         transfer_weight: float,
+        label_smoothing: float = 0.0,
         teacher_precision: str | None = None,
     ) -> None:
         self.distiller = distiller
         self.accelerator = accelerator
         self.task_weight = task_weight
         self.transfer_weight = transfer_weight
+        self.label_smoothing = label_smoothing
         self.teacher_precision = teacher_precision  # None: the accelerator's
 
     def parameters(self) -> list[nn.Parameter]:
@@ -226,7 +241,7 @@ class _DistillerStep(Step):
         self.distiller.measure_again()
 
     def state_dict(self) -> dict[str, Any]:
-        """The scale of an amortised clip, and what is watched for warnings."""
+        """The scale of an amortised clip, and the counts on which warnings depend."""
         return self.distiller.carried_state()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -274,7 +289,7 @@ class DistillStep(_DistillerStep):
     ) -> StepResult:
         """Backward of both losses."""
         output = self._forward(batch)
-        task_loss = labelled_cross_entropy(output.logits.float(), batch.labels, batch.part)
+        task_loss = batch_cross_entropy(output.logits.float(), batch, self.label_smoothing)
         result = _forward_result(output, task_loss, batch)
         weighted = task_loss * self.task_weight
         norms = self._backward(weighted, output, batch.part, progress, measure)
@@ -291,35 +306,47 @@ class TransferStep(_DistillerStep):
         output = self._forward(batch)
         # Detached: it adds no gradient, and clips none.
         logits = output.logits.detach().float()
-        task_loss = labelled_cross_entropy(logits, batch.labels, batch.part)
+        task_loss = batch_cross_entropy(logits, batch, self.label_smoothing)
         result = _forward_result(output, task_loss, batch)
         alone = output._replace(unclipped_loss=None)
         self._backward(task_loss, alone, batch.part, progress, measure)
         return result
 
 
-def labelled_cross_entropy(logits: Tensor, labels: Tensor, part: BatchPart | None = None) -> Tensor:
-    """Mean cross-entropy over the labelled images; 0 if there are none.
+def batch_cross_entropy(
+    logits: Tensor, batch: TrainingBatch, label_smoothing: float = 0.0
+) -> Tensor:
+    """Mean cross-entropy over the labelled images of a batch; 0 if there are none.
 
-    Of a part of a batch it is scaled such that its mean over the processes is the whole batch's.
+    Of a part of a batch it is scaled such that its mean over the processes is the whole batch's. Of
+    a mixed image both labels count, each with its share.
 
     Args:
         logits: [B, C].
-        labels: [B], int64, `UNLABELLED` for images without one.
-        part: how the images count, if they are a part of a larger batch.
+        batch: labels, and how they count.
+        label_smoothing: probability that is spread over all classes, 0 to below 1.
 
     Example:
         >>> logits, labels = torch.randn(3, 5), torch.tensor([4, UNLABELLED, 0])
         >>> expected = F.cross_entropy(logits[[0, 2]], labels[[0, 2]])
-        >>> torch.equal(labelled_cross_entropy(logits, labels), expected)
+        >>> torch.equal(batch_cross_entropy(logits, TrainingBatch(None, labels)), expected)
         True
-        >>> labelled_cross_entropy(logits, labels.fill_(UNLABELLED))
+        >>> batch_cross_entropy(logits, TrainingBatch(None, labels.fill_(UNLABELLED)))
         tensor(0.)
     """
+    cross_entropy = partial(
+        F.cross_entropy, logits, ignore_index=UNLABELLED, label_smoothing=label_smoothing
+    )
+    labels, mixed_in = batch.labels, batch.mixed_in
     # Not reduction="mean", which is NaN without labels.
-    total = F.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction="sum")
-    if part is not None:
-        return total * part.of_labelled()
+    if mixed_in is None:
+        total = cross_entropy(labels, reduction="sum")
+    else:
+        first = cross_entropy(labels, reduction="none") * (1 - mixed_in.share)
+        second = cross_entropy(mixed_in.labels, reduction="none") * mixed_in.share
+        total = (first + second).sum()
+    if batch.part is not None:
+        return total * batch.part.of_labelled()
     return total / (labels != UNLABELLED).sum().clamp(min=1)
 
 

@@ -28,7 +28,8 @@ from svdistill.training.metrics import (
     evaluate_network,
     require_finite,
 )
-from svdistill.training.optimizer import build_optimizer, build_schedule
+from svdistill.training.mixing import mixed
+from svdistill.training.optimizer import averaged, build_optimizer, build_schedule
 from svdistill.training.progress import loading_advice
 from svdistill.training.reproducibility import derive_seed
 from svdistill.training.stages import TrainingStage
@@ -60,6 +61,7 @@ class Trainer:
 
     Attributes:
         position: how far the run has come.
+        tested: the evaluation on the test images after the last epoch; None before the first.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Trainer:
         self.stages = stages
         self.context = context
         self.position = TrainingPosition()
+        self.tested: Evaluation | None = None
         self.device = context.device
         self.share = own_share()
         data, config = context.data, context.config
@@ -77,8 +80,14 @@ class Trainer:
             *(config.network, config.width, data.class_names, data.mean, data.std),
             image_size=data.image_shape[-1],
         )
+        self.average = None if config.ema is None else averaged(network, config.ema)
         self._saved_at = time.monotonic()
         self._advised = False
+
+    @property
+    def result(self) -> nn.Module:
+        """What is evaluated and saved: the network, or the moving average of its weights."""
+        return self.network if self.average is None else self.average.module
 
     def fit(self) -> TrainingPosition:
         """Train until the last epoch.
@@ -100,6 +109,8 @@ class Trainer:
                 self._fit_stage(state, checkpoint.epoch_state)
                 self.position = self.position.next_stage()
                 checkpoint = Checkpoint(self.position, {})
+        if self.average is not None:
+            self.network.load_state_dict(self.average.module.state_dict())
         return self.position
 
     def _fit_stage(self, active: _ActiveStage, unfinished: dict[str, Any] | None) -> None:
@@ -136,8 +147,9 @@ class Trainer:
         )
         epoch.set_random_states()
         for number, batch in enumerate(epoch.loading.watch(batches), start=epoch.steps + 1):
-            result = step(self._training_batch(active, batch, number), self.position.epoch)
-            meter.update(result, batch.labels)
+            training_batch = self._training_batch(active, batch, number)
+            result = step(training_batch, self.position.epoch)
+            meter.update(result, training_batch.labels)
             self._check_losses(epoch, number)
             if max_grad_norm is not None:
                 accelerator.clip_grad_norm_(step.parameters(), max_grad_norm)
@@ -145,6 +157,8 @@ class Trainer:
             if getattr(optimizer, "step_was_skipped", False):  # by fp16's scaler
                 meter.skipped += 1
                 step.measure_again()
+            elif self.average is not None:
+                self.average.update_parameters(self.network)
             optimizer.zero_grad()
             active.schedule.step()
             epoch.steps = number
@@ -160,12 +174,13 @@ class Trainer:
         else:
             view = views.of_epoch(epoch)
         images = self.augmentation(batch.images, seed=views.seed, indices=batch.indices, view=view)
-        return TrainingBatch(
-            images.contiguous(memory_format=torch.channels_last),
-            batch.labels,
-            None if store is None else store.read(batch.indices, view, self.device),
-            batch.part,
-        )
+        knowledge = None if store is None else store.read(batch.indices, view, self.device)
+        config = self.context.config
+        drawn = TrainingBatch(images, batch.labels, knowledge, batch.part)
+        if config.mix is not None:
+            seed = self._seed("mix", number, self.share.rank)
+            drawn = mixed(drawn, config.mix, config.mix_alpha, seed)
+        return drawn._replace(images=drawn.images.contiguous(memory_format=torch.channels_last))
 
     def _check_losses(self, epoch: EpochState, number: int) -> None:
         every = CHECK_EVERY[self.device.type]
@@ -197,22 +212,23 @@ class Trainer:
     def _evaluate_epoch(self, active: _ActiveStage, epoch: EpochState) -> Evaluations:
         data, number = self.context.data, self.position.total + 1
         try:
-            test = self.evaluate(data.test, self.network)
-            dev = None if data.dev is None else self.evaluate(data.dev, self.network)
+            test = self.evaluate(data.test, self.result)
+            dev = None if data.dev is None else self.evaluate(data.dev, self.result)
         except Stopped:
             self._save(active, epoch)
             self.context.stops.check(f"after the last step of epoch {number}")
             raise
         require_finite("loss", test.loss, f"on the test images after epoch {number}")
+        self.tested = test
         return Evaluations(test, dev)
 
     def _end_epoch(self, record: EpochRecord, evaluations: Evaluations) -> None:
         """Advance the position, and save the weights of this epoch, and of the best one."""
         self.position = self.position.next_epoch(record.test_accuracy, record.seconds)
-        save_weights(self.context.run.student, self.network, self.card)
+        save_weights(self.context.run.student, self.result, self.card)
         score = evaluations.chooser.accuracy
         if score > self.position.best_score:
-            save_weights(self.context.run.best_student, self.network, self.card)
+            save_weights(self.context.run.best_student, self.result, self.card)
             self.position = replace(
                 self.position,
                 best_epoch=record.epoch,
@@ -233,6 +249,7 @@ class Trainer:
             "optimizer": active.optimizer.state_dict(),
             "schedule": active.schedule.state_dict(),
             "scaler": {} if scaler is None else scaler.state_dict(),
+            "average": {} if self.average is None else self.average.state_dict(),
         }
         epoch_state = None if epoch is None else epoch.state_dict()
         self.context.run.checkpoints.save(Checkpoint(self.position, states, epoch_state))
@@ -252,6 +269,8 @@ class Trainer:
             self._companions(stage).load_state_dict(states.get("companions", {}))
             if scaler is not None:
                 scaler.load_state_dict(states["scaler"])
+            if self.average is not None:
+                self.average.load_state_dict(states["average"])
         except (KeyError, RuntimeError) as error:
             raise RunError(
                 str(run.checkpoints.newest),
@@ -273,7 +292,12 @@ class Trainer:
             self._steps(self._images(stage)) for stage in self.stages for _ in range(stage.epochs)
         ]
         done = sum(steps[: position.total]) + steps_done
-        self.context.reporter.start(self.context.run.path.name, sum(steps), done)
+        data, config = self.context.data, self.context.config
+        evaluated = len(data.test) + (0 if data.dev is None else len(data.dev))
+        # Without a backward pass, an image takes a third of its time in a step.
+        evaluation = evaluated / config.batch_size / 3
+        evaluations = evaluation * (len(steps) - position.total)
+        self.context.reporter.start(self.context.run.path.name, sum(steps), done, evaluations)
 
     def _begin_stage(
         self, stage: TrainingStage, states: dict[str, dict[str, Any]], watch: Convergence
@@ -282,10 +306,13 @@ class Trainer:
         config, accelerator = self.context.config, self.context.accelerator
         images = self._images(stage)
         accelerator.free_memory()  # or it would unscale the last stage's gradients again
-        rate, steps = config.learning_rate, self._steps(images) * stage.epochs
+        rate, steps = config.learning_rate, self._steps(images)
+        assert rate is not None  # filled, as the next one
+        assert config.weight_decay is not None
         parameters = stage.step.parameters()
         optimizer = build_optimizer(config.optimizer, parameters, rate, config.weight_decay)
-        schedule = build_schedule(config.schedule, optimizer, rate, steps)
+        warmup = round(steps * config.warmup(stage.epochs))
+        schedule = build_schedule(config.schedule, optimizer, rate, steps * stage.epochs, warmup)
         optimizer, schedule = accelerator.prepare(optimizer, schedule)
         if states:
             optimizer.load_state_dict(states["optimizer"])
@@ -294,7 +321,7 @@ class Trainer:
         return _ActiveStage(stage, images, step, optimizer, schedule, watch)
 
     def _begin_epoch(self, active: _ActiveStage, unfinished: dict[str, Any] | None) -> EpochState:
-        """The state of an epoch before its first step, or as its checkpoint says."""
+        """The state of an epoch before its first step, or that of its checkpoint."""
         # Each process draws other dropout for its part of a batch.
         rank = (self.share.rank,) if self.share.rank else ()
         epoch = EpochState(
@@ -329,7 +356,7 @@ class Trainer:
         return nn.ParameterList(p for p in stage.step.parameters() if p not in own)
 
     def _advise(self, advice: str | None) -> None:
-        """Say once how images would load faster."""
+        """Show once how to load images faster."""
         if advice is not None and not self._advised:
             self.context.reporter.message(advice)
             self._advised = True
