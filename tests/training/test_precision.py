@@ -133,7 +133,7 @@ def test_nothing_is_left_of_a_measurement(batch, clock):
     before = copy.deepcopy(distiller.state_dict())
     state, carried = torch.get_rng_state(), distiller.carried_state()
     config = DistillConfig(output="runs/a", teacher="t", loss="fsp", precision="auto")
-    found = with_precision(config, distiller, batch, Reporter())
+    found = with_precision(config.filled(), distiller, batch, Reporter())
     assert (found.precision, found.teacher_precision) == ("float32", "bf16")
     assert torch.equal(torch.get_rng_state(), state)
     assert distiller.carried_state() == carried
