@@ -36,7 +36,8 @@ class TeacherConfig(DataConfig):
             is not clipped.
         num_vectors: Singular vectors per tap; empty for 4 (position_svd) or 1 (svd).
         grid: Maps are average-pooled to at most grid x grid positions before positions are
-            compared; 0 for no pooling; empty for 8 (position_gram, cosine) or 0 (position_svd).
+            compared; 0 for no pooling; empty for 4 (position_gram), 8 (cosine) or 0
+            (position_svd).
         beta: Width of the radial basis function; empty for 8 (svd).
         gradient: `exact`, `poster` (the formula of the paper's poster) or `authors` (that of the
             authors' code); empty for `exact` (svd).

@@ -69,9 +69,8 @@ class PositionGramLoss(GramOfPositions):
     A term equals ``2 - 2 CKA`` with the linear, uncentred CKA of the two maps over the positions
     (Kornblith et al., ICML 2019).
 
-    Truncating to k vectors buys a small store, N k numbers per tap and image instead of the N^2
-    here, 4,096 on an 8 x 8 grid. In exchange this loss needs no decomposition, and compares the
-    weak relations too.
+    A store keeps N^2 numbers per tap and image: 256 on a 4 x 4 grid, 4,096 on one of 8 x 8.
+    `PositionSVDLoss` keeps N k, which is less on fine grids, and has to decompose every map.
 
     Args:
         grid: most positions a side (of tokens: of their square grid); None or 0 for all.
@@ -90,7 +89,7 @@ class PositionGramLoss(GramOfPositions):
         True
     """
 
-    def __init__(self, grid: int | None = 8, reduction: str = "sum") -> None:
+    def __init__(self, grid: int | None = 4, reduction: str = "sum") -> None:
         super().__init__(grid, reduction)
 
     def distance(self, student: Tensor, *teacher: Tensor) -> Tensor:

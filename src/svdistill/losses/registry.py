@@ -46,7 +46,7 @@ _SPECS: Final[dict[str, LossSpec]] = {
         LossSpec("fsp", FSPLoss, "FSP", stages=2),
         LossSpec("position_svd", PositionSVDLoss, "position SVD", _OF_POSITIONS, compact=True),
         logit_spec("soft_target", SoftTargetLoss, "soft target", {"temperature": 4.0}, HINTON),
-        LossSpec("position_gram", PositionGramLoss, "Gram of positions", {"grid": 8}, compact=True),
+        LossSpec("position_gram", PositionGramLoss, "Gram of positions", {"grid": 4}, compact=True),
         LossSpec("cosine", CosineAffinityLoss, "cosines of positions", {"grid": 8}, compact=True),
         LossSpec("at", AttentionTransferLoss, "attention transfer"),
         LossSpec("sp", SimilarityPreservingLoss, "similarity of images"),

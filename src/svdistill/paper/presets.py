@@ -97,14 +97,15 @@ def _beside_soft(loss: str, name: str = "", **options: Any) -> Method:
     return Method(f"{name or loss.replace('_', '-')}-soft-target", taught)
 
 
-GRAM: Final = _beside_soft("position_gram")
+GRAM: Final = _beside_soft("position_gram", "position-gram-grid4", grid=4)
 
 # Losses of other papers, each with its paper's weights; those on feature maps beside soft targets.
 RIVALS: Final = (
     GRAM,
+    _beside_soft("position_gram", "position-gram-grid8", grid=8),
     _beside_soft("at"),
     _beside_soft("sp"),
-    _beside_soft("cosine"),
+    _beside_soft("cosine", grid=8),
     Method("dist", {"loss": "dist", "clip": "none"}),
     Method("dkd", {"loss": "dkd", "clip": "none", "nontarget_weight": 2.0}),
     Method("dkd-8", {"loss": "dkd", "clip": "none", "nontarget_weight": 8.0}),
@@ -117,7 +118,7 @@ RIVALS: Final = (
 ABLATION: Final = (
     *(_beside_soft("position_svd", f"position-svd-k{k}", num_vectors=k) for k in (1, 2, 8)),
     *(_beside_soft("position_svd", f"position-svd-grid{n}", grid=n) for n in (8, 4)),
-    *(_beside_soft("position_gram", f"position-gram-grid{n}", grid=n) for n in (4, 0)),
+    *(_beside_soft("position_gram", f"position-gram-grid{n}", grid=n) for n in (8, 0)),
     Method("position-gram", {"loss": "position_gram", "clip": "amortised"}),
     *(
         _beside_soft("position_gram", f"position-gram-weight{weight}", transfer_weight=weight)
@@ -301,6 +302,7 @@ PRESETS: Final = {
             "svd",
             "svd-amortised",
             "position-svd-soft-target",
+            GRAM.name,
         ),
         # On a CPU with AVX-512 BF16 a step of these takes 0.4 to 0.7 times as long as in float32;
         # MobileNet's depthwise convolutions take 1.1 times as long.
