@@ -76,7 +76,7 @@ def made_run(
         seed=config["seed"],
         last_accuracy=accuracies[-1],
         best_accuracy=max(accuracies),
-        best_epoch=len(accuracies) - 1,
+        best_epoch=len(accuracies),
         best_by="test",
         teacher_accuracy=teacher_accuracy,
         parameters=parameters,
