@@ -15,6 +15,7 @@ from svdistill.runs.checkpoint import Checkpoints, load_checkpoint, save_checkpo
 from svdistill.runs.records import read_records, read_summary
 from svdistill.runs.weights import read_card, weights_file
 from svdistill.training import Evaluation, distill, train, trainer as trainer_module
+from svdistill.training.predictions import Predictions
 from svdistill.training.progress import Reporter
 from svdistill.training.reproducibility import derive_seed
 from svdistill.training.step import DistillStep
