@@ -116,10 +116,12 @@ def batches(count, images=8, last=8, device="cpu", each=10):
 
 def trained(step, source, *, each=10, last=8, device="cpu"):
     """All that three epochs of so many steps find out, and the weights they lead to."""
-    optimizer = torch.optim.SGD(step.parameters(), 0.01, 0.9, nesterov=True, weight_decay=1e-4)
+    inner = getattr(step, "step", step)
+    parameters = inner.parameters()
+    optimizer = torch.optim.SGD(parameters, 0.01, 0.9, nesterov=True, weight_decay=1e-4)
     torch.manual_seed(5)
     found = []
-    step.train_mode()
+    inner.train_mode()
     for number, (images, labels) in enumerate(batches(3 * each, 8, last, device, each)):
         knowledge = None if source is None else source(images)
         result = step(TrainingBatch(images, labels, knowledge), number // each)
@@ -129,11 +131,11 @@ def trained(step, source, *, each=10, last=8, device="cpu"):
         found += [] if result.norms is None else [norm.clone() for norm in result.norms]
         optimizer.step()
         optimizer.zero_grad()
-    return found, [parameter.detach().clone() for parameter in step.parameters()]
+    return found, [parameter.detach().clone() for parameter in parameters]
 
 
 def clear_gradients(step):
-    for parameter in step.parameters():
+    for parameter in getattr(step, "step", step).parameters():
         parameter.grad = None
 
 
@@ -264,13 +266,14 @@ def test_a_replay_makes_no_new_memory():
     """The optimizer and the meter read where a graph writes."""
     distiller = make_distiller(FSPLoss)
     with watch_convergence("cpu") as watch:
-        step = CUDAGraphStep(DistillStep(distiller, new_accelerator(), 1.0, 1.0), Tape(), watch)
+        inner = DistillStep(distiller, new_accelerator(), 1.0, 1.0)
+        step = CUDAGraphStep(inner, Tape(), watch)
         places = []
         for images, labels in batches(WARM_UP + 3):
             result = step(TrainingBatch(images, labels), 0)
-            tensors = (result.logits, *(p.grad for p in step.parameters()))
+            tensors = (result.logits, *(p.grad for p in inner.parameters()))
             places.append([tensor.data_ptr() for tensor in tensors])
-            clear_gradients(step)
+            clear_gradients(inner)
     assert places[-1] == places[-2] == places[-3]
 
 
@@ -331,7 +334,7 @@ def test_a_transfer_that_teaches_nothing_is_noticed(last):
             for images, labels in batches(10, last=last):
                 step(TrainingBatch(images, labels), epoch)
             with pytest.warns(TransferWarning, match=f"in every step of epoch {epoch}"):
-                step.end_epoch()
+                inner.end_epoch()
 
 
 def taped(monkeypatch):

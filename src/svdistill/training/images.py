@@ -24,7 +24,7 @@ from svdistill.config import (
     TeacherConfig,
     TrainConfig,
 )
-from svdistill.data import ImageData, MixedSplit, load_images
+from svdistill.data import ImageData, load_images
 from svdistill.networks import InputSpec, input_spec, is_zoo
 from svdistill.runs import read_card, weights_file
 from svdistill.store import KnowledgeStore
@@ -166,7 +166,7 @@ def _require_unread(config: DataConfig) -> None:
 
 def _counts(data: ImageData) -> str:
     """Numbers of images and classes, so that the user sees which were found."""
-    labelled = data.train.labelled if isinstance(data.train, MixedSplit) else data.train
+    labelled = data.train.labelled
     unlabelled = len(data.train) - len(labelled)
     held_out = "" if data.dev is None else f", {len(data.dev):,} held out"
     unseen = f", {unlabelled:,} without a label" if unlabelled else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ from svdistill.training.epoch import EpochState, Evaluations, record_epoch
 from svdistill.training.metrics import (
     Evaluation,
     EvaluationImages,
+    StepResult,
     evaluate_network,
     require_finite,
 )
@@ -57,11 +58,11 @@ class TrainingStage:
 
 @dataclass(frozen=True)
 class _ActiveStage:
-    """A stage in training: its images, its step as it is executed, optimizer and schedule."""
+    """A stage in training: its images, what executes its step, optimizer and schedule."""
 
     stage: TrainingStage
     images: ImageSplit
-    step: Step
+    execute: Callable[[TrainingBatch, float], StepResult]
     optimizer: Optimizer
     schedule: LRScheduler
     watch: Convergence
@@ -150,7 +151,7 @@ class Trainer:
     def _train_epoch(self, active: _ActiveStage, epoch: EpochState) -> None:
         """Train the steps of an epoch that are left."""
         max_grad_norm, accelerator = self.context.config.max_grad_norm, self.context.accelerator
-        step, meter, optimizer = active.step, epoch.meter, active.optimizer
+        step, meter, optimizer = active.stage.step, epoch.meter, active.optimizer
         step.train_mode()
         batches = active.images.batches(
             self.context.config.batch_size,
@@ -162,7 +163,7 @@ class Trainer:
         epoch.set_random_states()
         for number, batch in enumerate(epoch.loading.watch(batches), start=epoch.steps + 1):
             training_batch = self._training_batch(active, batch, number)
-            result = step(training_batch, self.position.epoch)
+            result = active.execute(training_batch, self.position.epoch)
             meter.update(result, training_batch.labels)
             self._check_losses(epoch, number)
             if max_grad_norm is not None:
@@ -323,15 +324,15 @@ class Trainer:
         if states:
             optimizer.load_state_dict(states["optimizer"])
             schedule.load_state_dict(states["schedule"])
-        step = executed_step(stage.step, self.context, watch)
-        return _ActiveStage(stage, images, step, optimizer, schedule, watch)
+        execute = executed_step(stage.step, self.context, watch)
+        return _ActiveStage(stage, images, execute, optimizer, schedule, watch)
 
     def _begin_epoch(self, active: _ActiveStage, unfinished: dict[str, Any] | None) -> EpochState:
         """The state of an epoch before its first step, or as its checkpoint says."""
         # Each process draws other dropout for its part of a batch.
         rank = (self.share.rank,) if self.share.rank else ()
         epoch = EpochState(
-            active.step,
+            active.stage.step,
             active.watch,
             self.device,
             total_steps=self._steps(active.images),
@@ -368,7 +369,9 @@ class Trainer:
             self._advised = True
 
 
-def executed_step(step: Step, context: RunContext, watch: Convergence) -> Step:
+def executed_step(
+    step: Step, context: RunContext, watch: Convergence
+) -> Callable[[TrainingBatch, float], StepResult]:
     """The step as the trainer executes it: in parts, as CUDA graphs, or unchanged.
 
     CUDA graphs need batches of one size in one process, and no fp16 scaler, which reads gradients.
