@@ -15,7 +15,7 @@ from svdistill.linalg import watch_convergence
 from svdistill.losses import FSPLoss, SoftTargetLoss, SumLoss, SVDLoss
 from svdistill.networks import build_network
 from svdistill.runs.records import read_records
-from svdistill.training import distill, train, trainer as trainer_module
+from svdistill.training import distill, mixing, train, trainer as trainer_module
 from svdistill.training.cuda_graphs import WARM_UP, CUDAGraphStep, CUDARecorder
 from svdistill.training.step import DistillStep, TaskStep, TrainingBatch, TransferStep
 from tiny_runs import distill_config, outcome, train_config
@@ -205,6 +205,24 @@ def test_trains_as_the_step_itself_bit_for_bit(precision, clip, stored):
             found.append(trained(step, distiller.teach if stored else None, each=6, last=3))
     assert tape.recorded == (2 if clip in ("none", "amortised") else 1)
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
+
+
+def test_the_labels_of_mixed_images_are_inputs_of_a_recording(accelerator):
+    found, tape = [], Tape()
+    for capture in (False, True):
+        torch.manual_seed(0)
+        step = TaskStep(build_network("mobilenet_student", 4, 0.05), accelerator, 0.1)
+        with watch_convergence("cpu") as watch:
+            execute = CUDAGraphStep(step, tape, watch) if capture else step
+            for images, labels in batches(WARM_UP + 3):
+                seed = len(found) % (WARM_UP + 3)
+                mixed = mixing.mixed(TrainingBatch(images, labels), "mixup", 1.0, seed)
+                found.append(execute(mixed, 0).task_loss.clone())
+                clear_gradients(step)
+    assert tape.recorded == 1
+    plain, recorded = torch.stack(found).view(2, -1)
+    torch.testing.assert_close(recorded, plain, rtol=0, atol=0)
+    assert len(set(plain.tolist())) == WARM_UP + 3
 
 
 def test_each_kind_of_step_is_recorded_once():

@@ -141,7 +141,8 @@ class Trainer:
                 active.stage.name, epoch, self.position.total, evaluations, trained
             )
             self._end_epoch(record, evaluations)
-            self._log(record)
+            self.context.run.append(record)
+            self.context.accelerator.log(record.numbers(), step=record.epoch)
             self._save(active)
             self.context.reporter.epoch(record)
             self._advise(loading_advice(epoch.loading.seconds(), trained, active.images))
@@ -218,7 +219,7 @@ class Trainer:
     def evaluate(self, split: ImageSplit, network: nn.Module) -> Evaluation:
         """Accuracy and loss of a network on a split of the run's images."""
         # Several processes stop only between steps: within an evaluation each is at another image.
-        each_batch = _do_nothing if is_grouped() else self.context.stops.check
+        each_batch = (lambda: None) if is_grouped() else self.context.stops.check
         images = EvaluationImages(split, self.augmentation)
         return evaluate_network(
             network, images, device=self.device, each_batch=each_batch, share=self.share
@@ -249,10 +250,6 @@ class Trainer:
                 best_score=score,
                 best_accuracy=record.test_accuracy,
             )
-
-    def _log(self, record: EpochRecord) -> None:
-        self.context.run.append(record)
-        self.context.accelerator.log(record.numbers(), step=record.epoch)
 
     def _save(self, active: _ActiveStage, epoch: EpochState | None = None) -> None:
         """Write a checkpoint, within an epoch or between two."""
@@ -383,7 +380,3 @@ def executed_step(
     if device.type != "cuda" or not fixed or config.capture == "off":
         return step
     return CUDAGraphStep(step, CUDARecorder(device), watch)
-
-
-def _do_nothing() -> None:
-    pass
