@@ -3,9 +3,9 @@ r"""Copy finished runs into a folder that is committed: small, and without this 
     python benchmarks/keep_results.py runs/mini results/mini --data parquet:data/cifar100 \
         --weights vgg-teacher mobilenet-teacher vgg-stride/svd-amortised-0
 
-Of each run the configuration, environment, metrics and summary are kept; of those named by
-`--weights`, the network after the last epoch too, in float16. What was kept before and is not among
-the runs stays.
+Of each run the configuration, environment, metrics, predictions and summary are kept; of those
+named by `--weights`, the network after the last epoch too, in float16. What was kept before and is
+not among the runs stays.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ def keep(run: Path, source: Path, target: Path, data: str) -> Path:
             values[name] = str(target / Path(path).relative_to(source))
     _write(kept / "config.yaml", yaml.safe_dump(values, sort_keys=False))
     write_json(kept / "summary.json", read_json(run / "summary.json") | {"directory": str(kept)})
-    for name in ("environment.json", "metrics.jsonl"):
-        _write(kept / name, (run / name).read_text())
+    for name in ("environment.json", "metrics.jsonl", "predictions.json", "before_after.json"):
+        if (run / name).exists():  # before_after.json is of distilled runs
+            _write(kept / name, (run / name).read_text())
     return kept
 
 

@@ -20,17 +20,25 @@ from typing import Any
 
 from svdistill.common import Cell, Table, columns, mean_cell, millions_cell, number_cell
 from svdistill.networks import describe_network, network_names, published_size
-from svdistill.report import Comparison, compare, find_runs, method_rows, plot_curves, run_table
+from svdistill.report import (
+    Comparison,
+    MethodResult,
+    compare,
+    find_runs,
+    method_rows,
+    plot_curves,
+    run_table,
+)
 from svdistill.runs import read_summary
 from svdistill_benchmarks import DFVResult, StepResult, SVDResult
 from svdistill_benchmarks.run import read_result
-from svdistill_benchmarks.tables import footnotes, grids, to_markdown
+from svdistill_benchmarks.tables import footnotes, result_tables
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
 MEASURED = ROOT / "benchmarks" / "results"
 PAGES = (
-    *("README.md", "docs/speed.md", "docs/findings.md", "docs/reliability.md"),
+    *("README.md", "docs/speed.md", "docs/findings.md", "docs/all_runs.md", "docs/reliability.md"),
     *("docs/parallel.md", "docs/networks.md", "docs/accuracy.md"),
 )
 BENCHMARKS: dict[str, type[StepResult] | type[SVDResult] | type[DFVResult]] = {
@@ -113,7 +121,8 @@ SUMMARY = {
     "soft target": "soft target (2015)",
     "SVD": "SVD, as in the paper",
     "SVD, amortised": "SVD, our clip",
-    "position SVD + soft target, k = 4, amortised": "**position SVD + soft target: the default**",
+    "position SVD + soft target": "position SVD + soft target",
+    "Gram of positions + soft target, grid 4": "**Gram of positions + soft target: the default**",
 }
 
 # Of benchmarks/results/reliability/NAME.json: the list of rows, and each column's title and key.
@@ -211,7 +220,7 @@ def with_tables(text: str) -> str:
 def benchmark_tables(name: str) -> str:
     """All tables of a benchmark's result, each under its title, and where it was measured."""
     result = read_result(MEASURED / f"{name}.json", BENCHMARKS[name])
-    tables = [f"**{grid.title}**\n\n{to_markdown(grid)}" for grid in grids(result)]
+    tables = [f"**{one.title}**\n\n{one.to_markdown()}" for one in result_tables(result)]
     return "\n\n".join([*tables, *footnotes(result)])
 
 
@@ -259,13 +268,18 @@ def compared(preset: str) -> Comparison:
     return compare(find_runs([RESULTS / preset]))
 
 
+def _full_name(method: MethodResult) -> str:
+    """A row's name with all its options, which pages tell apart from those of other sets."""
+    return "teacher" if method.is_teacher else method.runs[0].row
+
+
 def mini_table(pair: str) -> str:
     """Every method that results/mini has for a pair of networks, the best first."""
     pairs = compared("mini").pairs
     (methods,) = (one.methods for one in pairs if one.pair == pair)
     rows = tuple(
         (
-            Cell(method.name),
+            Cell(_full_name(method)),
             mean_cell(method.last),
             mean_cell(method.best),
             mean_cell(method.gains, signed=True),
@@ -280,7 +294,8 @@ def mini_table(pair: str) -> str:
 def summary_table(preset: str) -> str:
     """The methods of `SUMMARY` on every pair of a preset: last epoch in percent."""
     pairs = {
-        one.pair: {method.name: method for method in one.methods} for one in compared(preset).pairs
+        one.pair: {_full_name(method): method for method in one.methods}
+        for one in compared(preset).pairs
     }
     names = sorted(pairs)
     rows = tuple(

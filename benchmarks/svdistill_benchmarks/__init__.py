@@ -4,7 +4,7 @@ from svdistill_benchmarks.dfv import DFVResult, bench_dfv
 from svdistill_benchmarks.run import run_bench
 from svdistill_benchmarks.step import StepResult, bench_step
 from svdistill_benchmarks.svd import SVDResult, bench_svd
-from svdistill_benchmarks.tables import footnotes, grids, to_rich
+from svdistill_benchmarks.tables import footnotes, result_tables
 
 __all__ = [
     "DFVResult",
@@ -14,7 +14,6 @@ __all__ = [
     "bench_step",
     "bench_svd",
     "footnotes",
-    "grids",
+    "result_tables",
     "run_bench",
-    "to_rich",
 ]

@@ -24,7 +24,7 @@ CLASSES: Final = 100
 
 # Options of `distill`, or None for the student alone.
 METHODS: Final[dict[str, DistillConfig | None]] = {
-    "default": DistillConfig(output=""),
+    "default": DistillConfig(output="").filled(),
     "plain student": None,
     "SVD": DistillConfig(output="", loss="svd", clip="norm"),
     "FSP": DistillConfig(output="", loss="fsp", clip="none"),

@@ -36,7 +36,7 @@ AMORTISED_STEPS = 20  # two intervals of clip="amortised": two steps in twenty t
 DOUBLE_SHARE = 0.1
 
 # The default of `svdistill distill`: position SVD, clipped, beside soft targets.
-DEFAULT = DistillConfig(output="")
+DEFAULT = DistillConfig(output="").filled()
 
 Shares = tuple[tuple[Part, float], ...]
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
-from rich.box import SIMPLE
-from rich.table import Table
-
-from svdistill.common import Measurement
+from svdistill.common import Cell, Column, Measurement, Table
 from svdistill_benchmarks.dfv import DFVResult
 from svdistill_benchmarks.step import StepResult
 from svdistill_benchmarks.svd import SVDResult
@@ -20,19 +16,10 @@ SVD_HEADINGS = ("tap", "solver", "forward", "both", "IQR", "s", "V", "V^T V", "l
 DFV_HEADINGS = ("channels", "k", "", "ms", "IQR", "peak MB", "distance", "gradient")
 
 
-@dataclass(frozen=True)
-class Grid:
-    """A table of text."""
-
-    title: str
-    headings: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-
-def step_grids(result: StepResult) -> list[Grid]:
+def step_tables(result: StepResult) -> list[Table]:
     """A table for each teacher and student; the floor is its last row."""
     return [
-        Grid(
+        _table(
             f"{table.teacher} to {table.student}, batch {result.batch_size}, {result.images}",
             STEP_HEADINGS,
             [
@@ -49,16 +36,16 @@ def step_grids(result: StepResult) -> list[Grid]:
     ]
 
 
-def svd_grids(result: SVDResult) -> list[Grid]:
+def svd_tables(result: SVDResult) -> list[Table]:
     """A table for each network."""
     return [
-        Grid(
+        _table(
             f"{network}, batch {result.batch_size}, k = 2, {result.features}; ms and errors",
             SVD_HEADINGS,
             [
                 (
                     f"{row.tap} {row.positions}x{row.channels}",
-                    f"`{row.solver}`",
+                    row.solver,
                     _milliseconds(row.forward.median),
                     _milliseconds(row.both_ways.median),
                     _spread(row.both_ways),
@@ -75,7 +62,7 @@ def svd_grids(result: SVDResult) -> list[Grid]:
     ]
 
 
-def dfv_grids(result: DFVResult) -> list[Grid]:
+def dfv_tables(result: DFVResult) -> list[Table]:
     """One table."""
     rows = [
         (
@@ -91,7 +78,7 @@ def dfv_grids(result: DFVResult) -> list[Grid]:
         for row in result.rows
     ]
     return [
-        Grid(
+        _table(
             f"distance of DFVs, both ways, batch {result.batch_size}; time, memory and errors",
             DFV_HEADINGS,
             rows,
@@ -99,34 +86,11 @@ def dfv_grids(result: DFVResult) -> list[Grid]:
     ]
 
 
-def grids(result: StepResult | SVDResult | DFVResult) -> list[Grid]:
+def result_tables(result: StepResult | SVDResult | DFVResult) -> list[Table]:
     """The tables of any result."""
     if isinstance(result, StepResult):
-        return step_grids(result)
-    return svd_grids(result) if isinstance(result, SVDResult) else dfv_grids(result)
-
-
-def to_rich(grid: Grid) -> Table:
-    """A table for a rich console."""
-    table = Table(title=grid.title, title_justify="left", box=SIMPLE, padding=0)
-    for place, heading in enumerate(grid.headings):
-        table.add_column(heading, justify="right" if place else "left", no_wrap=True)
-    for row in grid.rows:
-        table.add_row(*(cell.strip("`") for cell in row))
-    return table
-
-
-def to_markdown(grid: Grid) -> str:
-    """A Markdown table, without the title.
-
-    Example:
-        >>> print(to_markdown(Grid("", ("", "ms"), [("floor", "1.0")])))
-        |  | ms |
-        |---|---|
-        | floor | 1.0 |
-    """
-    lines = [_line(grid.headings), "|" + "---|" * len(grid.headings)]
-    return "\n".join(lines + [_line(row) for row in grid.rows])
+        return step_tables(result)
+    return svd_tables(result) if isinstance(result, SVDResult) else dfv_tables(result)
 
 
 def footnotes(result: StepResult | SVDResult | DFVResult) -> list[str]:
@@ -165,5 +129,8 @@ def _spread(measurement: Measurement) -> str:
     return f"{100 * width / measurement.median:.0f} %"
 
 
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+def _table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table of text: names on the left, numbers on the right."""
+    first, *others = headings
+    columns = (Column(first, numeric=False, wrap=False), *map(Column, others))
+    return Table(title, columns, tuple(tuple(map(Cell, row)) for row in rows))

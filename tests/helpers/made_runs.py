@@ -8,12 +8,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from svdistill.config import DistillConfig, TrainConfig
 from svdistill.report.comparison import PairComparison, compare
-from svdistill.report.feature_maps import TappedMaps
 from svdistill.report.runs import Run
 from svdistill.runs import EpochRecord, RunSummary, environment
 
@@ -95,17 +92,6 @@ def written(run: Run) -> Path:
     for name, text in files.items():
         (run.path / name).write_text(text)
     return run.path
-
-
-def random_maps(images: int = 5, channels: tuple[int, ...] = (6, 8, 4)) -> TappedMaps:
-    """Tapped maps without negative entries, 9 positions each."""
-    generator = torch.Generator().manual_seed(0)
-
-    def network() -> tuple[Tensor, ...]:
-        return tuple(torch.rand(images, 9, width, generator=generator) for width in channels)
-
-    taps = tuple(f"stage{place}" for place in range(len(channels)))
-    return TappedMaps(taps, network(), network(), network())
 
 
 def texts(svg: str) -> list[str]:

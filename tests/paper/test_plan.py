@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +8,7 @@ import pytest
 from svdistill.common.errors import ArgumentError
 from svdistill.config import CacheConfig, DistillConfig, TrainConfig
 from svdistill.paper.jobs import Job, needs
-from svdistill.paper.plan import default_methods, default_pairs, find_methods, plan
+from svdistill.paper.plan import EXPERIMENTS, default_methods, default_pairs, find_methods, plan
 from svdistill.paper.presets import CORE, METHODS, PAIRS, PRESETS, every_method, find_pairs
 
 ROOT = Path("runs")
@@ -22,7 +22,7 @@ def planned(experiment: str, preset_name: str, seeds: int = 1) -> list[Job]:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("experiment", ["networks", "multitask", "dfv", "large"])
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_planned_run_is_one_that_the_commands_accept(experiment: str, preset: str) -> None:
     jobs = planned(experiment, preset, seeds=2)
     for job in jobs:
@@ -66,6 +66,46 @@ def test_a_student_of_positions_reads_the_store_of_positions() -> None:
     assert (store.loss, store.num_vectors) == (student.loss, student.num_vectors)
 
 
+def test_rivals_that_compare_gram_matrices_share_a_store() -> None:
+    jobs = {job.output: job for job in planned("rivals", "mini")}
+    gram = "runs/stores/vgg-teacher-position-gram-grid8"
+    readers = {Path(job.output).name for job in jobs.values() if gram in needs(job)}
+    assert readers == {
+        f"{name}-0" for name in ("position-gram-grid8-soft-target", "cosine-soft-target")
+    }
+    assert (jobs[gram].loss, jobs[gram].grid) == ("position_gram+soft_target", 8)
+
+
+def test_rivals_have_the_weights_of_their_papers() -> None:
+    jobs = {Path(job.output).name: job for job in planned("rivals", "mini")}
+    for name, weights in {
+        "dist-0": (1.0, 1.0),
+        "dkd-0": (1.0, 1.0),
+        "lskd-0": (0.1, 1.0),
+        "at-soft-target-0": (0.1, 1.0),
+    }.items():
+        assert (jobs[name].task_weight, jobs[name].transfer_weight) == weights
+    assert (jobs["dkd-0"].nontarget_weight, jobs["dkd-8-0"].nontarget_weight) == (2.0, 8.0)
+    assert jobs["lskd-0"].temperature == 2.0
+
+
+def test_the_ablation_changes_one_property_at_a_time() -> None:
+    jobs = {Path(job.output).name: job for job in planned("ablation", "mini")}
+    for base, names in {
+        "position-svd-soft-target-0": ("num_vectors", "grid"),
+        "position-gram-grid4-soft-target-0": ("grid", "transfer_weight", "teacher_taps"),
+    }.items():
+        whole = asdict(jobs[base])
+        kind = base.removesuffix("-soft-target-0").removesuffix("-grid4")
+        variants = [
+            job for name, job in jobs.items() if name.startswith(f"{kind}-") and name != base
+        ]
+        assert len(variants) >= 5
+        for job in variants:
+            if "soft_target" in job.loss:
+                assert sum(asdict(job)[name] != whole[name] for name in names) == 1
+
+
 def test_the_preset_paper_is_the_papers_protocol() -> None:
     jobs = planned("networks", "paper")
     for job in jobs:
@@ -86,7 +126,7 @@ def test_the_preset_full_is_what_its_documentation_says() -> None:
         if isinstance(job, CacheConfig):
             assert job.views == 30
             continue
-        assert job.epochs == (60 if job.network == "vgg_teacher" else 30)
+        assert job.epochs == 30
         assert (job.width, job.classes_every, job.max_grad_norm) == (1.0, 1, 5.0)
         assert (job.schedule, job.learning_rate, job.weight_decay) == ("one_cycle", 0.03, 5e-4)
         assert job.augmentation == "crop_flip"

@@ -33,7 +33,6 @@ def test_runs_are_found_at_any_depth_each_once_and_sorted(tmp_path: Path) -> Non
     (run, *_) = found
     assert (run.row, run.pair, run.summary.seed) == ("SVD", "VGG", 4)
     assert [record.test_accuracy for record in run.records] == [10.0, 20.0]
-    assert run.weights is None
     assert run.environment["packages"]
 
 
@@ -48,12 +47,6 @@ def test_numbers_in_paths_count_as_numbers(tmp_path: Path) -> None:
 def test_a_run_reads_back_as_it_was(tmp_path: Path) -> None:
     run = made_run(str(tmp_path / "run"), loss="fsp", teacher="t")
     assert find_runs([written(run)]) == [run]
-
-
-def test_weights_are_those_of_the_last_epoch(tmp_path: Path) -> None:
-    run = made_run(str(tmp_path / "run"))
-    (written(run) / "student.safetensors").touch()
-    assert run.weights == tmp_path / "run" / "student.safetensors"
 
 
 @pytest.mark.parametrize(

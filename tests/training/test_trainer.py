@@ -365,6 +365,7 @@ class TestWhatIsLeft:
             "config.yaml",
             "environment.json",
             "metrics.jsonl",
+            "predictions.json",
             "student.safetensors",
             "student-best.safetensors",
             "summary.json",

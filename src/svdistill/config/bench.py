@@ -19,14 +19,14 @@ READ = {
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """What to measure, and how often.
+    """Options of a benchmark.
 
     Attributes:
         network: `vgg`, `mobilenet` or `all`: the paper's teacher with its student (`svd`, `step`).
         width: factor on the networks' channels (`svd`, `step`).
-        batch_size: images a step.
-        rounds: how often everything is timed.
-        threads: torch's threads; left as they are if not given.
+        batch_size: images in a step.
+        rounds: number of times that everything is timed.
+        threads: number of torch's threads; unchanged if not given.
         device: `auto`, `cpu` or `cuda`.
         teacher: run directory or .safetensors file whose feature maps to decompose (`svd`);
             freshly initialised networks if not given.
@@ -49,7 +49,7 @@ def require_read(what: str, config: BenchConfig) -> None:
     """Raise unless the benchmark exists and reads every option that was given.
 
     Raises:
-        ArgumentError: it does not.
+        ArgumentError: no such benchmark, or it does not read a given option.
 
     Example:
         >>> require_read("dfv", BenchConfig(rounds=3))

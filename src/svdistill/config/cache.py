@@ -14,13 +14,14 @@ class CacheConfig(TeacherConfig):
     """Compute a teacher's knowledge of all training images once, and keep it on disk.
 
     Args:
-        views: Random views of each image, 1 or more. A student sees one in each epoch, and after
-            the last one the first again.
+        views: Random views of each image, 1 or more. A student sees one in each epoch, and starts
+            again at the first after the last.
         views_seed: Seed of the views.
-        dtype: Of the numbers on disk, `float16` or `float32`; at most 16 of them stay float32.
-        precision: Of the teacher's computations, `float32` or `bf16`. Decompositions are computed
-            in float32 either way.
-        batch_size: Images that the teacher sees at once.
+        dtype: Type of the numbers on disk, `float16` or `float32`. Tensors of at most 16 numbers
+            per image are always float32.
+        precision: Precision of the teacher, `float32` or `bf16`. Decompositions are computed in
+            float32 either way.
+        batch_size: Images in a batch of the teacher.
         device: `auto`, `cpu` or `cuda`.
         resume: Check the store in `output`, and write what is missing or damaged.
     """

@@ -146,7 +146,7 @@ def _require_no_splits(folder: Path) -> None:
 
 
 def _count_loose(folder: Path, skipped: SkippedFiles) -> None:
-    """Count what is beside the class folders and may have been meant to be read."""
+    """Count the files and folders beside the class folders, which are not read."""
     suffixes = image_suffixes()
     for child in sorted(folder.iterdir()):
         if child.is_dir():
@@ -171,7 +171,7 @@ def _class_names(path: Path) -> list[str]:
 
 
 def _leads_up(folder: Path) -> bool:
-    """Whether it is a link to a folder that contains it, whose images would come again."""
+    """Whether a folder is a link to one that contains it, so that images would be read twice."""
     return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 

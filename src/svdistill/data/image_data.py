@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +16,7 @@ import torch
 from svdistill.common import ArgumentError, DataError, require_count
 from svdistill.data.augmentation import Augmentation, NoAugmentation
 from svdistill.data.data_warnings import warn
-from svdistill.data.image_files import RESIZE, ImageSizeError, file_identities
+from svdistill.data.image_files import RESIZE, ImageSizeError, file_identities, nothing
 from svdistill.data.opening import open_images
 from svdistill.data.selection import (
     Subset,
@@ -83,6 +85,16 @@ class ImageData:
         return Augmentation(name, self.image_shape[-1], self.mean, self.std)
 
 
+class LoadingWatch:
+    """Told what `load_images` does; by itself does nothing."""
+
+    def classes(self, names: tuple[str, ...]) -> None:
+        """The chosen classes, before images are decoded; may raise."""
+
+    def image(self, number: int, total: int) -> None:
+        """The `number`-th of `total` images is decoded."""
+
+
 def load_images(
     spec: str | Dataset | DatasetDict,
     *,
@@ -100,6 +112,7 @@ def load_images(
     image_column: str | None = None,
     train_split: str | None = None,
     test_split: str | None = None,
+    watch: LoadingWatch | None = None,
 ) -> ImageData:
     """Load a data set of labelled images.
 
@@ -139,6 +152,7 @@ def load_images(
             a folder whose folders are all classes. None takes the one named like it.
         test_split: name of the split or folder to test on, or ``cut`` for a part of the training
             split. None takes the one named like it.
+        watch: told of the classes and of each image that is decoded.
 
     Warns:
         DataWarning: what was left out, and what was chosen among several.
@@ -168,6 +182,8 @@ def load_images(
     opened = open_images(spec, image_size, choices)
     chosen = select_classes(opened.class_names, classes_every, draw)
     names = tuple(opened.class_names[place] for place in chosen)
+    watch = watch or LoadingWatch()
+    watch.classes(names)
     train, test = (keep_classes(subset, chosen) for subset in (opened.train, opened.test))
     subsets = {"train": train, "test": test}
     if dev_fraction > 0:
@@ -184,7 +200,7 @@ def load_images(
     check_presence(source, names, subsets["train"].labels, test.labels)
     _check_repeats(source, subsets)
     try:
-        return _decode(source, names, subsets, memory_limit_gb, workers)
+        return _decode(source, names, subsets, watch, memory_limit_gb, workers)
     except ImageSizeError:
         if fallback_size is None:
             raise
@@ -193,22 +209,27 @@ def load_images(
         name: subset._replace(pictures=subset.pictures.resized(fallback_size))
         for name, subset in subsets.items()
     }
-    return _decode(source, names, subsets, memory_limit_gb, workers)
+    return _decode(source, names, subsets, watch, memory_limit_gb, workers)
 
 
 def _decode(
     source: str,
     names: tuple[str, ...],
     subsets: dict[str, Subset],
+    watch: LoadingWatch,
     memory_limit_gb: float,
     workers: int | None,
 ) -> ImageData:
     """Make the splits of the chosen images."""
     shape = _common_shape(source, subsets)
-    decoded_bytes = sum(len(subset.rows) for subset in subsets.values()) * math.prod(shape)
-    resident = decoded_bytes <= memory_limit_gb * 1e9
+    total, number = sum(len(subset.rows) for subset in subsets.values()), count(1)
+    resident = total * math.prod(shape) <= memory_limit_gb * 1e9
+
+    def each() -> None:
+        watch.image(next(number), total)
+
     splits = {
-        name: stored_split(subset, resident=resident, workers=workers)
+        name: stored_split(subset, resident=resident, workers=workers, each=each)
         for name, subset in subsets.items()
     }
     train: ImageSplit = splits["train"]
@@ -227,11 +248,24 @@ def _decode(
     )
 
 
-def stored_split(subset: Subset, *, resident: bool, workers: int | None = None) -> StoredSplit:
-    """Make a subset a split: decoded now, or by worker processes when needed."""
+def stored_split(
+    subset: Subset,
+    *,
+    resident: bool,
+    workers: int | None = None,
+    each: Callable[[], object] = nothing,
+) -> StoredSplit:
+    """Make a subset a split: decoded now, or by worker processes when needed.
+
+    Args:
+        subset: the images.
+        resident: whether they are decoded now.
+        workers: processes that decode them otherwise.
+        each: called after each image that is decoded now.
+    """
     labels = torch.from_numpy(subset.labels)
     if resident:
-        return ResidentSplit(torch.from_numpy(subset.pictures.read(subset.rows)), labels)
+        return ResidentSplit(torch.from_numpy(subset.pictures.read(subset.rows, each)), labels)
     return StreamedSplit(subset.pictures, subset.rows, labels, workers=workers)
 
 

@@ -127,7 +127,7 @@ def _open_tables(tables: Tables, image_size: int | None, choices: DataChoices) -
 
 
 def _warn_of_splits(tables: Tables, train: str, test: str | None, choices: DataChoices) -> None:
-    """Say which splits are used, if there are others or their names are not the usual ones."""
+    """Warn which splits are used, if there are others or their names are unusual."""
     others = [
         f"{name!r} ({len(table):,} images)"
         for name, table in tables.splits.items()

@@ -1,4 +1,4 @@
-"""Which split a name means, in any spelling: training, test or unlabelled images."""
+"""Recognise the names of splits in any spelling: training, test and unlabelled images."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Batch(NamedTuple):
     Attributes:
         images: ``[B, 3, H, W]``, uint8; float32 from a user's DataLoader.
         labels: ``[B]``, int64, 0 to number of classes - 1, or `UNLABELLED`.
-        indices: ``[B]``, int64, 0 to length of the split - 1, whatever the order. On the CPU, so
+        indices: ``[B]``, int64, 0 to length of the split - 1, in any order. On the CPU, so
             that a look-up by index needs no synchronisation with the device.
         part: what this process has of the whole batch; None if it has all of it.
     """
@@ -50,7 +50,7 @@ class ImageSplit(ABC):
     @property
     @abstractmethod
     def loading_remedy(self) -> str:
-        """What to do if training waits for these images."""
+        """Advice for a run that waits for these images."""
 
     @property
     def labelled(self) -> ImageSplit:

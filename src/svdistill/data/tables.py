@@ -206,7 +206,7 @@ def load_hub(name: str) -> Mapping[str, Dataset]:
 
 
 def _parquet_files(path: Path) -> list[Path]:
-    """The Parquet files of a folder, with a suffix of any case; warns of what is not read."""
+    """The Parquet files of a folder, in any case of the suffix; warns of other files."""
     skipped = SkippedFiles(path)
     files = []
     for file in sorted(path.rglob("*")):

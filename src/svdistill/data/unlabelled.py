@@ -246,7 +246,7 @@ class MixedSplit(StoredSplit):
         return [torch.cat([a, border + b]) for a, b in zip(ours, theirs, strict=True)]
 
     def _filled_batches(self, halves: tuple[int, int]) -> Fraction:
-        """How many batches the kind fills that fills more; the last one may be filled in part."""
+        """The larger of the two kinds' numbers of batches; the last batch may be incomplete."""
         labelled, unlabelled = halves
         return max(
             Fraction(len(self._labelled), labelled), Fraction(len(self._unlabelled), unlabelled)

@@ -116,7 +116,7 @@ class Accumulation:
         return None if self._announced is None else self._announced.part(len(logits))
 
     def begin(self, part: BatchPart | None) -> HeldGradients | None:
-        """Before a backward pass: where to hold its gradients; None for a batch in one piece.
+        """Prepare for a backward pass: its gradient sums, or None for a batch in one piece.
 
         Raises:
             ArgumentError: gradients of an earlier batch are still in `.grad`.
@@ -129,7 +129,7 @@ class Accumulation:
         return self._held
 
     def end(self, logits: Tensor, parameters: Sequence[nn.Parameter]) -> bool:
-        """After a backward pass of these logits: whether the batch is complete."""
+        """Record a finished backward pass, and return whether the batch is complete."""
         if self._announced is not None:
             self._announced.done += len(logits)
         if self._held.more:
@@ -141,7 +141,7 @@ class Accumulation:
 
 
 class LeftGradients:
-    """Notices gradients of an earlier batch to which those of the next would be added."""
+    """Detects gradients of an earlier batch, to which those of the next would be added."""
 
     def __init__(self) -> None:
         self._parameters: list[tuple[nn.Parameter, int]] = []
@@ -158,7 +158,7 @@ class LeftGradients:
         self._writes = 0 if self._gradient is None else write_count(self._gradient)
 
     def require_used(self) -> None:
-        """Raise `ArgumentError` if they are still there, and no parameter was written since."""
+        """Raise `ArgumentError` if the remembered gradients have neither been used nor cleared."""
         if (
             self._gradient is None
             or self._parameters[0][0].grad is not self._gradient

@@ -33,7 +33,7 @@ from svdistill.export.checks import (
 from svdistill.export.formats import FORMATS, Format
 from svdistill.export.metadata import metadata_of
 from svdistill.export.quantization import CALIBRATION_IMAGES, quantize_onnx
-from svdistill.export.report import ExportReport, ReportColumn
+from svdistill.export.report import ExportReport, ReportColumn, write_shipped_file
 from svdistill.export.tracing import ExportedNetwork, trace_network
 from svdistill.networks import import_network
 from svdistill.runs import RunDirectory, WeightsCard, load_student, weights_file
@@ -109,6 +109,8 @@ def export_student(
     options: ExportOptions | None = None,
 ) -> ExportReport:
     """Write a trained network, without its teacher, to a file that other programs run.
+
+    What was measured is kept beside it, in a file of its name and ``.json``.
 
     The file takes `images`, float32 ``[batch, 3, S, S]``, in batches of any size, and gives
     `logits`, float32 ``[batch, classes]``. Its metadata, see `ExportMetadata`, holds the classes
@@ -191,7 +193,7 @@ def export_student(
     make_directory(path.parent)
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
     sizes = (weights.stat().st_size, *map(len, files.values()))
-    return ExportReport(
+    report = ExportReport(
         path=path,
         metadata=metadata,
         parameters=sum(parameter.numel() for parameter in student.parameters()),
@@ -203,6 +205,8 @@ def export_student(
         parity=parity,
         latencies=measure_latency(networks, tests.images),
     )
+    write_shipped_file(report)
+    return report
 
 
 def _load_student(

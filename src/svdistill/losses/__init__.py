@@ -26,11 +26,13 @@ from svdistill.losses.registry import (
     object_name,
     option_defaults,
     reads,
+    reads_logits,
     register,
     registered_specs,
     require_read,
     require_whole_batches,
     titles,
+    usual_weights,
 )
 from svdistill.losses.similarity_preserving import SimilarityKnowledge, SimilarityPreservingLoss
 from svdistill.losses.soft_target import (
@@ -88,10 +90,12 @@ __all__ = [
     "object_name",
     "option_defaults",
     "reads",
+    "reads_logits",
     "register",
     "registered_specs",
     "require_read",
     "require_whole_batches",
     "source",
     "titles",
+    "usual_weights",
 ]

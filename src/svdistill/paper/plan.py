@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from svdistill.common import require_choice
 from svdistill.config import CacheConfig, DistillConfig, TrainConfig
 from svdistill.losses import LossSpec, loss_names, loss_specs
 from svdistill.paper.jobs import Job
 from svdistill.paper.presets import (
+    ABLATION,
     ALONE,
     CORE,
+    GRAM,
     METHODS,
     POSITIONS,
+    RIVALS,
     SOFT_TARGET,
     STAGES,
     SVD,
@@ -28,13 +31,18 @@ from svdistill.paper.presets import (
     vector_methods,
 )
 
-EXPERIMENTS: Final = ("networks", "multitask", "dfv", "large")
+EXPERIMENTS: Final = ("networks", "multitask", "dfv", "rivals", "ablation", "large")
+
+# A store keeps whole Gram matrices of at most this many positions a side.
+LARGEST_GRID: Final = 8
 
 
 def default_pairs(experiment: str, preset: Preset) -> tuple[str, ...]:
     """Names of the pairs of an experiment, if none are given."""
-    if experiment == "networks":
+    if experiment in ("networks", "rivals"):
         return preset.pairs
+    if experiment == "ablation":
+        return ("vgg_stride",)
     if experiment == "large":
         return ("vgg",)
     counted = [pair.name for pair in find_pairs(preset.pairs) if pair.vectors]
@@ -49,6 +57,14 @@ def default_methods(experiment: str, pair: Pair, preset: Preset) -> tuple[Method
         return (*(find_methods(preset.methods) or CORE), *STAGES)
     if experiment == "dfv":
         return (ALONE, *vector_methods())
+    if experiment == "rivals":
+        return (*find_methods(("student", "soft-target", "position-svd-soft-target")), *RIVALS)
+    if experiment == "ablation":
+        return (
+            *find_methods(("student", "position-svd", "position-svd-soft-target")),
+            GRAM,
+            *ABLATION,
+        )
     if preset.methods:
         return find_methods(preset.methods)
     return METHODS if pair.name in preset.in_full else CORE
@@ -97,7 +113,7 @@ def plan(rows: Sequence[tuple[Pair, Sequence[Method]]], preset: Preset, root: Pa
                 jobs.append(_teacher(pair, preset, root))
             jobs += [_store(pair, m, preset, root) for m in methods if _is_cached(m, preset)]
             jobs += [_student(pair, method, seed, preset, root) for method in methods]
-    return list({job.output: job for job in jobs}.values())
+    return list({job.output: job.filled() for job in jobs}.values())
 
 
 def _teacher(pair: Pair, preset: Preset, root: Path) -> TrainConfig:
@@ -117,29 +133,42 @@ def _is_cached(method: Method, preset: Preset) -> bool:
     """Whether students read a store: FSP's matrices and many vectors take too much disk."""
     if not preset.views or not method.needs_teacher:
         return False
-    if not all(spec.compact for spec in loss_specs(method.options["loss"])):
+    specs = loss_specs(method.options["loss"])
+    if "teacher_taps" in method.options or not all(spec.compact for spec in specs):
         return False
-    of_positions = _stored_loss(method).name == POSITIONS["loss"]
-    return of_positions or method.options.get("num_vectors", 1) <= preset.store_vectors
+    stored, grid = _stored_loss(method), _grid(method)
+    if "num_vectors" not in stored.options:
+        return 0 < grid <= LARGEST_GRID
+    most = preset.store_vectors if stored.name == SVD else POSITIONS["num_vectors"]
+    return method.options.get("num_vectors", 1) <= most and not grid
 
 
 def _stored_loss(method: Method) -> LossSpec:
-    """The loss whose vectors a method's store keeps; SVD's if the method reads logits alone."""
-    (svd,) = loss_specs(SVD)
+    """The loss whose knowledge a method's store keeps, beside the logits."""
     specs = loss_specs(method.options["loss"])
-    return next((spec for spec in specs if "num_vectors" in spec.options), svd)
+    of_taps = next((spec.name for spec in specs if "taps" in spec.needs), POSITIONS["loss"])
+    # The cosines of positions are computed from their Gram matrices.
+    return loss_specs("position_gram" if of_taps == "cosine" else of_taps)[0]
+
+
+def _grid(method: Method) -> int:
+    grid: int = method.options.get("grid", _stored_loss(method).options.get("grid", 0))
+    return grid
 
 
 def _store(pair: Pair, method: Method, preset: Preset, root: Path) -> CacheConfig:
-    """A store that all students share: logits, and the most vectors of channels or positions."""
+    """A store that all students share: logits, and vectors or Gram matrices of each tap."""
     teacher, student = _teacher(pair, preset, root), preset.student
     assert teacher.precision != "fp16"
-    stored = _stored_loss(method).name
-    of_positions = stored == POSITIONS["loss"]
-    name = Path(teacher.output).name
-    vectors = preset.store_vectors if pair.vectors else 1
+    stored, grid = _stored_loss(method), _grid(method)
+    options: dict[str, Any] = {"grid": grid}
+    kind = f"-{stored.name}-grid{grid}".replace("_", "-")
+    if stored.name == SVD:
+        kind, options = "", {"num_vectors": preset.store_vectors if pair.vectors else 1}
+    elif stored.name == POSITIONS["loss"]:
+        kind, options = "-positions", {"num_vectors": POSITIONS["num_vectors"]}
     return CacheConfig(
-        output=str(root / "stores" / (f"{name}-positions" if of_positions else name)),
+        output=str(root / "stores" / f"{Path(teacher.output).name}{kind}"),
         teacher=teacher.output,
         data=student.data,
         image_size=student.image_size,
@@ -150,8 +179,8 @@ def _store(pair: Pair, method: Method, preset: Preset, root: Path) -> CacheConfi
         augmentation=student.augmentation,
         views=preset.views,
         views_seed=student.views_seed or 0,
-        loss=f"{stored}+{SOFT_TARGET['loss']}",
-        num_vectors=POSITIONS["num_vectors"] if of_positions else vectors,
+        loss=f"{stored.name}+{SOFT_TARGET['loss']}",
+        **options,
         precision=teacher.precision,
         device=student.device,
     )

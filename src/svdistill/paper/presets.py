@@ -90,14 +90,57 @@ VARIANTS: Final = (
     _svd("svd-amortised-authors-gradient", clip="amortised", gradient="authors"),
 )
 
+
+def _beside_soft(loss: str, name: str = "", **options: Any) -> Method:
+    """A loss on feature maps beside soft targets, with one scale for the clip."""
+    taught = {"loss": f"{loss}+soft_target", "clip": "amortised", **BESIDE_SOFT, **options}
+    return Method(f"{name or loss.replace('_', '-')}-soft-target", taught)
+
+
+GRAM: Final = _beside_soft("position_gram", "position-gram-grid4", grid=4)
+
+# Losses of other papers, each with its paper's weights; those on feature maps beside soft targets.
+RIVALS: Final = (
+    GRAM,
+    _beside_soft("position_gram", "position-gram-grid8", grid=8),
+    _beside_soft("at"),
+    _beside_soft("sp"),
+    _beside_soft("cosine", grid=8),
+    Method("dist", {"loss": "dist", "clip": "none"}),
+    Method("dkd", {"loss": "dkd", "clip": "none", "nontarget_weight": 2.0}),
+    Method("dkd-8", {"loss": "dkd", "clip": "none", "nontarget_weight": 8.0}),
+    Method("lskd", {"loss": "lskd", "clip": "none", "task_weight": 0.1}),
+    Method("position-svd-dist", {**POSITIONS, "loss": "position_svd+dist"}),
+    Method("position-gram-dist", {"loss": "position_gram+dist", "clip": "amortised"}),
+)
+
+# Position SVD with one property changed at a time.
+ABLATION: Final = (
+    *(_beside_soft("position_svd", f"position-svd-k{k}", num_vectors=k) for k in (1, 2, 8)),
+    *(_beside_soft("position_svd", f"position-svd-grid{n}", grid=n) for n in (8, 4)),
+    *(_beside_soft("position_gram", f"position-gram-grid{n}", grid=n) for n in (8, 0)),
+    Method("position-gram", {"loss": "position_gram", "clip": "amortised"}),
+    *(
+        _beside_soft("position_gram", f"position-gram-weight{weight}", transfer_weight=weight)
+        for weight in (0.3, 3.0)
+    ),
+    *(
+        _beside_soft(
+            "position_gram", f"position-gram-{tap}", teacher_taps=[tap], student_taps=[tap]
+        )
+        for tap in ("stage1", "stage2", "stage3", "stage4")
+    ),
+)
+
 VECTORS: Final = (1, 2, 4, 8, 16)
 
 METHODS: Final = (*CORE, *STAGES, *VARIANTS)
 
 
 def every_method() -> tuple[Method, ...]:
-    """All methods, including those with more vectors."""
-    return (*METHODS, *(method for method in vector_methods() if method not in METHODS))
+    """All methods, including those with more vectors, of other papers and of the ablation."""
+    methods = (*METHODS, *vector_methods(), *RIVALS, *ABLATION)
+    return tuple({method.name: method for method in methods}.values())
 
 
 def vector_methods() -> tuple[Method, ...]:
@@ -186,7 +229,17 @@ class Preset:
     keep_stores: bool = True
 
 
-_PAPER: Final = TrainConfig(output="", data="parquet:data/cifar100")
+_PAPER: Final = TrainConfig(
+    output="",
+    data="parquet:data/cifar100",
+    augmentation="paper",
+    epochs=200,
+    batch_size=128,
+    learning_rate=0.01,
+    weight_decay=1e-4,
+    schedule="paper",
+    max_grad_norm=None,
+)
 
 _MINI: Final = replace(
     _PAPER,
@@ -249,6 +302,7 @@ PRESETS: Final = {
             "svd",
             "svd-amortised",
             "position-svd-soft-target",
+            GRAM.name,
         ),
         # On a CPU with AVX-512 BF16 a step of these takes 0.4 to 0.7 times as long as in float32;
         # MobileNet's depthwise convolutions take 1.1 times as long.

@@ -28,11 +28,9 @@ from svdistill.paper.jobs import (
 )
 from svdistill.paper.plan import EXPERIMENTS, default_methods, default_pairs, find_methods, plan
 from svdistill.paper.presets import PRESETS, Preset, find_pairs
-from svdistill.paper.running import JobProcesses, JobResult, run_jobs
+from svdistill.paper.running import JobProcesses, JobResult, default_count, run_jobs
 from svdistill.report import Run, find_runs, write_report
-from svdistill.training import choose_device, load_data
-
-GPU_JOBS: Final = 3
+from svdistill.training import load_data
 
 LARGE_SIZE: Final = 64
 
@@ -94,7 +92,8 @@ def reproduce(
 
     Args:
         experiment: `"networks"` (every method on every pair), `"multitask"` (one stage against
-            two), `"dfv"` (numbers of vectors), or `"large"` (images of 64x64).
+            two), `"dfv"` (numbers of vectors), `"rivals"` (losses of other papers), `"ablation"`
+            (properties of the losses on positions), or `"large"` (images of 64x64).
         config: the preset, and changes to it.
         console: where progress and tables are printed; nothing is printed by default.
 
@@ -115,9 +114,9 @@ def reproduce(
     left = unfinished(jobs)
     for job in jobs:
         require_images(job, data.fingerprint)
-    count = config.jobs or _default_count(config.device)
+    count = config.jobs or default_count(config.device)
     processes = JobProcesses(count, max(1, available_cores() // count), config.keep_memory)
-    reporter = JobReporter(left, Estimator(jobs, data, processes.threads), count, console)
+    reporter = JobReporter(left, Estimator(jobs, data, processes.threads).seconds, count, console)
     heading = f"{len(jobs)} runs, {len(left)} to do, in {root}"
     console.print(heading, markup=False, highlight=False, soft_wrap=True)
     reporter.show_images(preset.student.data, data)
@@ -135,7 +134,7 @@ def reproduce(
     runs = [run for job in made for run in find_runs([job.output])]
     show_tables(runs, console)
     if runs:
-        page = write_report([root], root / "report.html", data=config.data or None)
+        page = write_report([root], root / "report.html")
         console.print(f"page: {page}", highlight=False, soft_wrap=True)
     if reporter.failures:
         raise TrainingError(
@@ -186,7 +185,3 @@ def _jobs(experiment: str, config: ReproduceConfig, preset: Preset, root: Path) 
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _default_count(device: str) -> int:
-    return GPU_JOBS if choose_device(device).type == "cuda" else available_cores()

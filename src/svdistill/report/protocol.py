@@ -11,14 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from svdistill.losses import reads
-from svdistill.report.runs import (
-    GRADIENTS,
-    Config,
-    class_choice,
-    dataset_name,
-    row_name,
-    row_options,
-)
+from svdistill.report.runs import Config, class_choice, dataset_name, row_options
 
 
 @dataclass(frozen=True)
@@ -129,8 +122,8 @@ def published_vectors(pair: str) -> PublishedVectors | None:
 def _method(config: Config) -> str | None:
     """A run's method as a field of `PublishedComparison`; None if the paper has no such method."""
     if "loss" not in config:
-        return "teacher" if row_name(config) == "teacher" else "student"
-    options = set(row_options(config)) - {"1-stage", "2-stage", *GRADIENTS.values()}
+        return "teacher" if str(config["network"]).endswith("_teacher") else "student"
+    options = row_options(config).keys() - {"stages", "gradient"}
     return str(config["loss"]) if config["loss"] in ("fsp", "svd") and not options else None
 
 

@@ -8,8 +8,9 @@ from svdistill.training.evaluation import (
     own_network,
     require_card,
 )
-from svdistill.training.images import load_data
+from svdistill.training.images import load_data, trained_image_size
 from svdistill.training.metrics import Evaluation, EvaluationImages
+from svdistill.training.predictions import CalibrationBin, PredictionSummary, read_predictions
 from svdistill.training.progress import BarReporter
 from svdistill.training.reproducibility import derive_seed
 from svdistill.training.run import distill, train
@@ -27,9 +28,11 @@ __all__ = [
     "NO_TAPS",
     "BarReporter",
     "BeforeAfter",
+    "CalibrationBin",
     "Evaluation",
     "EvaluationImages",
     "NetworkFigures",
+    "PredictionSummary",
     "as_machine_error",
     "build_losses",
     "cache_knowledge",
@@ -46,9 +49,11 @@ __all__ = [
     "paired_taps",
     "place_network",
     "read_before_after",
+    "read_predictions",
     "require_card",
     "tap_paths",
     "taps_of_store",
     "train",
+    "trained_image_size",
     "whole_loss",
 ]

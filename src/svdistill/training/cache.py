@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from svdistill.common import require_unlocked
 from svdistill.config import OBJECT, CacheConfig
 from svdistill.data import ImageData
 from svdistill.distillation import FrozenTeacher
@@ -24,6 +26,7 @@ from svdistill.store import (
     StoreWriter,
     describe,
     loss_text,
+    stored_manifest,
 )
 from svdistill.training.images import run_images
 from svdistill.training.metrics import EvaluationImages, evaluate_network
@@ -62,6 +65,8 @@ def cache_knowledge(
     """
     config = config if data is None else replace(config, data=OBJECT)
     config.check()
+    require_unlocked(Path(config.output))
+    stored_manifest(Path(config.output), resume=config.resume)  # raises before images are read
     reporter = reporter or Reporter()
     device = choose_device(config.device)
     data = move_data(run_images(config, reporter, data), device)

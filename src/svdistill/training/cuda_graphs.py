@@ -197,7 +197,7 @@ class CUDAGraphStep:
         return self._inputs
 
     def _work(self, inputs: _Inputs, measure: bool) -> tuple[StepResult, list[Tensor | None]]:
-        """What is recorded. It creates new gradients, which each replay overwrites."""
+        """The recorded work. It creates new gradients, which each replay overwrites."""
         for parameter in self._trained:
             parameter.grad = None
         result = self.step(inputs.batch, inputs.progress, measure)

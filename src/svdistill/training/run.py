@@ -23,7 +23,9 @@ from svdistill.taps import PairedTaps, TapPairs
 from svdistill.training.before_after import Accuracies, measure_before_after, write_before_after
 from svdistill.training.context import RunContext, ViewSchedule
 from svdistill.training.images import run_images
+from svdistill.training.metrics import Evaluation
 from svdistill.training.mixing import require_mixable
+from svdistill.training.predictions import summarise_predictions, write_predictions
 from svdistill.training.progress import Reporter
 from svdistill.training.reproducibility import deterministic, require_same_setup
 from svdistill.training.setup import (
@@ -70,12 +72,12 @@ class GivenObjects:
 
 @dataclass(frozen=True)
 class TeacherSource:
-    """Where a student's knowledge comes from: a teacher that runs, or a store.
+    """The source of a student's knowledge: a teacher network, or a store.
 
     Attributes:
         network: the teacher; None without one.
         store: the store; None without one.
-        accuracy: the teacher's, as the store says.
+        accuracy: the teacher's, as recorded in the store.
         fingerprint: digest of the teacher's weights, or of the store's knowledge.
     """
 
@@ -110,10 +112,10 @@ def train(
     the main one writes and reports.
 
     Args:
-        config: what to train, on what, how, and where to.
+        config: network, images, options of training, and output.
         reporter: shows progress; nothing by default.
-        network: the network itself, instead of a name in the configuration. It is trained in place;
-            its weights are where it starts. `load_student` wants one like it.
+        network: the network itself, instead of a name in the configuration. It is trained in place,
+            from its present weights. `load_student` needs a network of the same structure.
         data: the images themselves, instead of a name.
 
     Returns:
@@ -169,10 +171,16 @@ def _run(
     """Check and set up everything in all processes, then train."""
     config = given.noted_in(config)
     config.check()
+    guessed, config = config.left_empty(), config.filled()
     accelerator = new_accelerator(config)
     if reporter is None or not is_main():
         reporter = Reporter()
+    # Before images are read.
+    together(partial(RunDirectory(config.output).require_free, resume=config.resume))
     setup = together(partial(set_up, config, accelerator, reporter, given))
+    if guessed:
+        values = (f"{name} {value}" for name, value in guessed.items())
+        reporter.message(f"left empty, so as usual: {', '.join(values)}")
     with deterministic(config.deterministic):
         return _train_and_summarise(config, setup, accelerator, reporter)
 
@@ -239,7 +247,8 @@ def _new_distiller(
     loss: TransferLoss | None,
     reporter: Reporter,
 ) -> Distiller:
-    """Pair the taps, and say how."""
+    """Pair the taps, show the pairs, and build the distiller."""
+    assert config.weight_decay is not None  # filled
     taps: PairedTaps | TapPairs
     if source.store is not None:
         taps = taps_of_store(config, source.store.manifest, student, images, loss)
@@ -271,7 +280,9 @@ def _stages(
     accelerator: Accelerator,
     store: KnowledgeStore | None = None,
 ) -> list[TrainingStage]:
-    """Task and transfer at once; or the transfer alone, then the task and the unclipped loss."""
+    """One stage, or two: the transfer loss alone, then the task with the unclipped loss."""
+    assert config.task_weight is not None  # filled, as the next one
+    assert config.transfer_weight is not None
     smoothing = config.label_smoothing
     parts = (distiller, accelerator, config.task_weight, config.transfer_weight, smoothing)
     if not config.transfer_epochs:
@@ -309,10 +320,12 @@ def _train_and_summarise(
         accelerator.init_trackers("tensorboard")
         context = RunContext(config, data, setup.views, run, accelerator, reporter, stops)
         trainer = Trainer(student, setup.stages, context)
-        teacher_accuracy, before = _initial_accuracies(trainer, source)
+        taught, before = _initial_evaluations(trainer, source)
+        teacher_accuracy = source.accuracy if taught is None else taught.accuracy
         with reporter:
             _show_start(context, teacher_accuracy, before)
             position = trainer.fit()
+            _record_predictions(trainer, taught)
         for tracker in accelerator.trackers:
             tracker.finish()  # not `end_training`, which also leaves the group of processes
         if before is not None and is_main():
@@ -326,22 +339,33 @@ def _train_and_summarise(
         return summary
 
 
-def _initial_accuracies(
+def _initial_evaluations(
     trainer: Trainer, source: TeacherSource
-) -> tuple[float | None, float | None]:
-    """Accuracies of the teacher and, if it is distilled, of the untrained student."""
-    test, teacher_accuracy = trainer.context.data.test, source.accuracy
-    if source.network is not None:
-        teacher_accuracy = trainer.evaluate(test, source.network).accuracy
+) -> tuple[Evaluation | None, float | None]:
+    """The teacher, if it runs, and the accuracy of the untrained student, if it is distilled."""
+    test, teacher = trainer.context.data.test, source.network
+    taught = None if teacher is None else trainer.evaluate(test, teacher)
     if not isinstance(trainer.context.config, DistillConfig):
-        return teacher_accuracy, None
-    return teacher_accuracy, trainer.evaluate(test, trainer.network).accuracy
+        return taught, None
+    return taught, trainer.evaluate(test, trainer.network).accuracy
+
+
+def _record_predictions(trainer: Trainer, taught: Evaluation | None) -> None:
+    """Keep what the network predicts on the test images after the last epoch."""
+    data, run = trainer.context.data, trainer.context.run
+    # A run that is resumed after its last epoch has not evaluated its network yet.
+    last = trainer.tested or trainer.evaluate(data.test, trainer.network)
+    teacher = None if taught is None else taught.predictions
+    assert last.predictions is not None
+    summary = summarise_predictions(last.predictions, teacher, data.class_names)
+    if is_main():
+        write_predictions(run.predictions, summary)
 
 
 def _show_start(
     context: RunContext, teacher_accuracy: float | None, student_accuracy: float | None
 ) -> None:
-    """Say what differs from the start of a resumed run, and how good the teacher is."""
+    """Show how a resumed run differs from its start, and the teacher's accuracy."""
     data, message = context.data, context.reporter.message
     if context.run.resumed_with:
         message(

@@ -48,7 +48,7 @@ def build_losses(config: TeacherConfig, given: TransferLoss | None = None) -> Lo
     Example:
         >>> build_losses(TeacherConfig(output="runs/a", loss="fsp+soft_target")).unclipped
         SumLoss(
-          weights=(1.0,)
+          weights=(0.9,)
           (losses): ModuleList(
             (0): SoftTargetLoss(temperature=4.0)
           )
@@ -57,7 +57,7 @@ def build_losses(config: TeacherConfig, given: TransferLoss | None = None) -> Lo
     if given is not None:
         return Losses(given)
     specs = loss_specs(config.loss)
-    of_task = added_to_task(specs)
+    config, of_task = config.filled(), added_to_task(specs)
     clipped = [build_loss(spec, config) for spec in specs if spec not in of_task]
     transfer = clipped[0] if len(clipped) == 1 else SumLoss(clipped, [1.0] * len(clipped))
     if not of_task:
@@ -93,12 +93,12 @@ def new_teacher(
     device: torch.device,
     given: nn.Module | None = None,
 ) -> nn.Module:
-    """The teacher, on its device; it takes the data's images and tells their classes apart.
+    """Load the teacher, and check that it takes the data's images and has their classes.
 
     Args:
-        config: where the teacher is kept.
-        data: whose classes and size of images it is for.
-        device: where it goes.
+        config: names the teacher.
+        data: the images, with their classes and size.
+        device: the device of the teacher.
         given: the network itself, in place of a name.
 
     Raises:
@@ -126,12 +126,12 @@ def new_student(
     reporter: Reporter | None = None,
     given: nn.Module | None = None,
 ) -> nn.Module:
-    """The network to train, on its device, with its initial weights.
+    """Build the network to train, with its initial weights.
 
     Args:
         config: the network's name, its initial weights, and the seed of random ones.
-        data: its classes and image size determine the network's.
-        device: where it goes.
+        data: determines the network's classes and image size.
+        device: the device of the network.
         reporter: shows which head starts with random weights.
         given: the network itself, in place of a name.
 

@@ -40,7 +40,7 @@ class MixedLabels(NamedTuple):
 
 
 class TrainingBatch(NamedTuple):
-    """What a step learns from.
+    """The images of a step, with labels and the teacher's knowledge.
 
     Attributes:
         images: [B, 3, H, W], normalised.
@@ -68,7 +68,7 @@ class Step(abc.ABC):
 
     @abc.abstractmethod
     def parameters(self) -> list[nn.Parameter]:
-        """What the step trains."""
+        """The parameters that the step trains."""
 
     @abc.abstractmethod
     def train_mode(self) -> None:
@@ -89,7 +89,7 @@ class Step(abc.ABC):
         """
 
     def plan(self, progress: float) -> bool:
-        """Which of at most two kinds the next step is: see `Distiller.plan`."""
+        """The kind of the next step, of at most two: see `Distiller.plan`."""
         return True
 
     def measure_again(self) -> None:  # noqa: B027  most steps measure nothing
@@ -178,7 +178,7 @@ class _DistillerStep(Step):
         self.distiller.measure_again()
 
     def state_dict(self) -> dict[str, Any]:
-        """The scale of an amortised clip, and what is watched for warnings."""
+        """The scale of an amortised clip, and the counts on which warnings depend."""
         return self.distiller.carried_state()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from svdistill.common import ArgumentError, RunError, require_no_device
-from svdistill.config import PRETRAINED, TeacherConfig
+from svdistill.config import OBJECT, PRETRAINED, TeacherConfig
 from svdistill.data import DataChoices
 from svdistill.networks import (
     build_network,
@@ -24,6 +24,7 @@ from svdistill.networks import (
     pretrained_classes,
 )
 from svdistill.runs import (
+    WeightsCard,
     build_as_on_card,
     is_own_code,
     load_weights,
@@ -179,10 +180,22 @@ def load_teacher(
     )
 
 
-def _from_file(
-    file: Path, num_classes: int, network: str | None, width: float, image_size: int | None
-) -> nn.Module:
-    card = read_card(file)
+def require_known_classes(config: TeacherConfig, num_classes: int) -> None:
+    """Raise if a file or a library says that the teacher is of another number of classes.
+
+    Nothing is built, so that this is known before the images are decoded.
+    """
+    spec, published = config.teacher, config.teacher_weights in ("", PRETRAINED)
+    if spec != OBJECT and Path(spec).exists():
+        file = weights_file(Path(spec))
+        if file.suffix == ".safetensors":
+            _require_classes(read_card(file), file, num_classes)
+    elif is_zoo(spec) and published and (known := pretrained_classes(spec)) != num_classes:
+        command = _training_command(spec, PRETRAINED, data_options(config))
+        raise _wrong_head(f"{spec}, which tells {known} apart", num_classes, command)
+
+
+def _require_classes(card: WeightsCard | None, file: Path, num_classes: int) -> None:
     if card is not None and len(card.class_names) != num_classes:
         raise RunError(
             str(file),
@@ -190,6 +203,13 @@ def _from_file(
             got=f"one of {len(card.class_names)}",
             remedy="train the teacher on the same data and classes",
         )
+
+
+def _from_file(
+    file: Path, num_classes: int, network: str | None, width: float, image_size: int | None
+) -> nn.Module:
+    card = read_card(file)
+    _require_classes(card, file, num_classes)
     if card is not None and not (network and is_own_code(card)):
         teacher = build_as_on_card(card, file)
     elif network is not None:
@@ -222,8 +242,7 @@ def load_library_teacher(
         data: options that select the data, for the command in an error message.
     """
     published = weights in ("", PRETRAINED)
-    words = ["--network", spec, "--weights", weights or PRETRAINED]
-    command = f"svdistill train {shlex.join(words)} {data} --output runs/teacher"
+    command = _training_command(spec, weights or PRETRAINED, data)
     if not published:
         teacher = build_network(spec, num_classes, image_size=image_size)
         if fill_network(teacher, weights, num_classes):
@@ -233,6 +252,11 @@ def load_library_teacher(
     if classes != num_classes:
         raise _wrong_head(f"{spec}, which tells {classes} apart", num_classes, command)
     return build_network(spec, num_classes, pretrained=True, image_size=image_size)
+
+
+def _training_command(spec: str, weights: str, data: str) -> str:
+    words = ["--network", spec, "--weights", weights]
+    return f"svdistill train {shlex.join(words)} {data} --output runs/teacher"
 
 
 def _wrong_head(got: str, num_classes: int, command: str) -> ArgumentError:

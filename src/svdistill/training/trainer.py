@@ -78,6 +78,7 @@ class Trainer:
 
     Attributes:
         position: how far the run has come.
+        tested: the evaluation on the test images after the last epoch; None before the first.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Trainer:
         self.stages = stages
         self.context = context
         self.position = TrainingPosition()
+        self.tested: Evaluation | None = None
         self.device = context.device
         self.share = own_share()
         data, config = context.data, context.config
@@ -235,6 +237,7 @@ class Trainer:
             self.context.stops.check(f"after the last step of epoch {number}")
             raise
         require_finite("loss", test.loss, f"on the test images after epoch {number}")
+        self.tested = test
         return Evaluations(test, dev)
 
     def _end_epoch(self, record: EpochRecord, evaluations: Evaluations) -> None:
@@ -303,7 +306,12 @@ class Trainer:
             self._steps(self._images(stage)) for stage in self.stages for _ in range(stage.epochs)
         ]
         done = sum(steps[: position.total]) + steps_done
-        self.context.reporter.start(self.context.run.path.name, sum(steps), done)
+        data, config = self.context.data, self.context.config
+        evaluated = len(data.test) + (0 if data.dev is None else len(data.dev))
+        # Without a backward pass, an image takes a third of its time in a step.
+        evaluation = evaluated / config.batch_size / 3
+        evaluations = evaluation * (len(steps) - position.total)
+        self.context.reporter.start(self.context.run.path.name, sum(steps), done, evaluations)
 
     def _begin_stage(
         self, stage: TrainingStage, states: dict[str, dict[str, Any]], watch: Convergence
@@ -313,6 +321,8 @@ class Trainer:
         images = self._images(stage)
         accelerator.free_memory()  # or it would unscale the last stage's gradients again
         rate, steps = config.learning_rate, self._steps(images)
+        assert rate is not None  # filled, as the next one
+        assert config.weight_decay is not None
         parameters = stage.step.parameters()
         optimizer = build_optimizer(config.optimizer, parameters, rate, config.weight_decay)
         warmup = round(steps * config.warmup(stage.epochs))
@@ -325,7 +335,7 @@ class Trainer:
         return _ActiveStage(stage, images, execute, optimizer, schedule, watch)
 
     def _begin_epoch(self, active: _ActiveStage, unfinished: dict[str, Any] | None) -> EpochState:
-        """The state of an epoch before its first step, or as its checkpoint says."""
+        """The state of an epoch before its first step, or that of its checkpoint."""
         # Each process draws other dropout for its part of a batch.
         rank = (self.share.rank,) if self.share.rank else ()
         epoch = EpochState(
@@ -360,7 +370,7 @@ class Trainer:
         return nn.ParameterList(p for p in stage.step.parameters() if p not in own)
 
     def _advise(self, advice: str | None) -> None:
-        """Say once how images would load faster."""
+        """Show once how to load images faster."""
         if advice is not None and not self._advised:
             self.context.reporter.message(advice)
             self._advised = True

@@ -10,10 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from svdistill.common.errors import ArgumentError, RunError, SVDistillError
+from svdistill.common.errors import ArgumentError, RunError
 from svdistill.config import CacheConfig, DistillConfig
 from svdistill.data import load_images
-from svdistill.networks import NetworkProfile
 from svdistill.networks.torchvision_models import prepare_torchvision
 from svdistill.runs import load_student
 from svdistill.runs.records import read_records, read_summary
@@ -187,17 +186,6 @@ class TestStores:
         assert "for the store's tap" in messages(watching)[2]
         assert read_records(run)[0].transfer_loss > 0
         assert set(load_file(run / "student.safetensors")) == set(load_student(run).state_dict())
-
-    def test_that_say_no_shapes_want_equal_channels(self, tmp_path, teacher_run, monkeypatch):
-        # As earlier versions wrote stores.
-        untold = NetworkProfile(parameters=0, flops=0, taps=())
-        monkeypatch.setattr("svdistill.training.cache.profile_network", lambda *asked: untold)
-        store = tmp_path / "store"
-        options = {"teacher": str(teacher_run), "loss": "svd", "views": 1, "train_size": 64}
-        cache_knowledge(CacheConfig(output=str(store), augmentation="none", **options))
-        fields = {"knowledge": str(store), "network": "mobilenet_student", "width": 0.2}
-        with pytest.raises(SVDistillError, match="channels at tap 0"):
-            distill(distillation(tmp_path / "run", "", **fields))
 
 
 class Logits(NamedTuple):

@@ -39,7 +39,7 @@ def test_train_distill_evaluate_in_a_row(teacher, tmp_path, capsys):
     summary = json.loads((student / "summary.json").read_text())
     assert accuracy == pytest.approx(summary["last_accuracy"], abs=0.005)
     assert (
-        yaml.safe_load((student / "config.yaml").read_text())["loss"] == "position_svd+soft_target"
+        yaml.safe_load((student / "config.yaml").read_text())["loss"] == "position_gram+soft_target"
     )
 
 

@@ -33,7 +33,6 @@ def test_the_page_is_written_and_named(
         (["runs", "--ouput", "x.html"], "did you mean '--output'?"),
         (["runs", "-o", "nowhere/x.html"], "no directory nowhere"),
         (["runs", "-o", "runs"], "got a directory"),
-        (["runs", "--data", "digit"], "data: expected where images lie"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import subprocess
+import sys
 from typing import Any
 from urllib.error import URLError
 
@@ -90,3 +93,37 @@ def test_what_images_the_weights_were_trained_on() -> None:
     assert input_spec("torchvision:resnet18") == InputSpec(224, *imagenet)
     assert input_spec("torchvision:efficientnet_v2_s") == InputSpec(384, *imagenet)
     assert pretrained_classes("torchvision:resnet18") == 1000
+
+
+NEEDS_TORCHVISION = pytest.mark.skipif(
+    importlib.util.find_spec("torchvision") is None, reason="torchvision is not installed"
+)
+
+
+@NEEDS_TORCHVISION
+def test_what_imports_torchvision_imports_well_then() -> None:
+    # In a process of its own: an operator is defined once in each.
+    code = (
+        "from svdistill.networks.torchvision_models import prepare_torchvision as prepare\n"
+        "prepare(); prepare()\n"
+        "import torchvision; print(torchvision.models.get_model('alexnet') is not None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "True\n", done.stderr
+
+
+def test_without_torchvision_it_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("svdistill.networks.torchvision_models.find_spec", lambda name: None)
+    monkeypatch.setattr("svdistill.networks.torchvision_models._libraries", [])
+    prepare_torchvision()
+
+
+def test_another_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise RuntimeError("no space left")
+
+    monkeypatch.setattr("svdistill.networks.torchvision_models.find_spec", lambda name: object())
+    monkeypatch.setattr("svdistill.networks.torchvision_models._libraries", [])
+    monkeypatch.setattr("importlib.import_module", broken)
+    with pytest.raises(RuntimeError, match="no space left"):
+        prepare_torchvision()

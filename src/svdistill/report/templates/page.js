@@ -37,6 +37,14 @@ function sortKey(cell) {
 
 document.querySelectorAll("table.sortable").forEach(makeSortable);
 
+// What is wider than the page says that it scrolls.
+const sizes = new ResizeObserver((entries) =>
+  entries.forEach(({ target }) =>
+    target.classList.toggle("wider", target.scrollWidth > target.clientWidth + 1)
+  )
+);
+document.querySelectorAll(".scroll").forEach((element) => sizes.observe(element));
+
 // On paper nothing can be opened: everything is.
 let opened = [];
 addEventListener("beforeprint", () => {

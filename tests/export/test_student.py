@@ -16,7 +16,7 @@ import svdistill
 from svdistill.cli.manual import EXPORT_EXAMPLES
 from svdistill.common.errors import ArgumentError, RunError
 from svdistill.data import Augmentation, images_from_loaders, load_images
-from svdistill.export import ExportReport, export_student, student as module
+from svdistill.export import ExportReport, export_student, read_shipped_files, student as module
 from svdistill.export.metadata import metadata_of
 from svdistill.networks import build_network
 from svdistill.networks.torchvision_models import prepare_torchvision
@@ -87,6 +87,16 @@ def test_batches_of_any_size(
     assert [value.shape for value in session.get_outputs()] == [["batch", 10]]
     found = session.run(["logits"], {"images": images.numpy()})[0]
     torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_was_measured_is_kept_beside_the_file(onnx_report: ExportReport) -> None:
+    shipped = read_shipped_files(onnx_report.path.parent)
+    kept = next(file for file in shipped if file.name == onnx_report.path.name)
+    assert (kept.runtime, kept.precision) == ("ONNX Runtime", "float32")
+    assert kept.bytes == onnx_report.path.stat().st_size
+    assert kept.accuracy == onnx_report.columns[-1].accuracy
+    seconds = onnx_report.latencies[0].times["ONNX Runtime"].median
+    assert kept.milliseconds == pytest.approx(1e3 * seconds)
 
 
 def test_the_report(run: Path, onnx_report: ExportReport) -> None:

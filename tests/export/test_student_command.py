@@ -1,5 +1,6 @@
 """`svdistill export` as a person sees it."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,18 @@ def test_prints_a_table_and_the_path_and_nothing_else(
     for wanted in ("mobilenet_student", "ONNX Runtime", "parameters", "batch of 32", "50 test"):
         assert wanted in printed.out
     assert len(lines) < 16
-    assert [path.name for path in output.parent.iterdir()] == ["student.onnx"]
+    names = sorted(path.name for path in output.parent.iterdir())
+    assert names == ["student.onnx", "student.onnx.json"]
+
+
+def test_the_page_of_the_run_is_written_anew_and_tells_the_files_latency(
+    run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    (copy / "report.html").write_text("before")
+    assert main(["export", str(copy), "--images", "20"]) == 0
+    assert capfd.readouterr().out.splitlines()[-1] == str(copy / "report.html")
+    assert "student.onnx: ONNX Runtime, float32" in (copy / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
