@@ -358,7 +358,7 @@ def test_a_transfer_that_teaches_nothing_is_noticed(last):
 def taped(monkeypatch):
     tapes = []
 
-    def recorded_step(step, context, watch):
+    def recorded_step(step, config, device, watch, scaler):
         tapes.append(Tape())
         return CUDAGraphStep(step, tapes[-1], watch)
 

@@ -20,6 +20,7 @@ from svdistill.training.setup import (
     place_network,
     whole_loss,
 )
+from svdistill.training.step import autocast
 from svdistill.training.stopping import as_machine_error
 from svdistill.training.taps import NO_TAPS, own_taps, paired_taps, tap_paths, taps_of_store
 from svdistill.training.teacher import fill_network, load_teacher
@@ -34,6 +35,7 @@ __all__ = [
     "NetworkFigures",
     "PredictionSummary",
     "as_machine_error",
+    "autocast",
     "build_losses",
     "cache_knowledge",
     "choose_device",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +97,16 @@ class EpochState:
             self.watch.add(process["watch"])
         self._began -= state["seconds"]
         self.loading.before = state["loading"]
+
+
+@contextmanager
+def kept_random_states(device: torch.device) -> Iterator[None]:
+    """Restore the global random states after the block."""
+    states = _random_states(device)
+    try:
+        yield
+    finally:
+        _set_random_states(states, device)
 
 
 def _random_states(device: torch.device) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -28,8 +29,33 @@ from svdistill.losses import Knowledge
 from svdistill.parallel import BatchPart, batch_norm_over
 from svdistill.training.metrics import StepResult, of_whole_batch
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
+HALF: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """Let networks compute in a precision within a block; decompositions stay in float32.
+
+    Example:
+        >>> with autocast("bf16", torch.device("cpu")):
+        ...     nn.Linear(2, 3)(torch.rand(4, 2)).dtype
+        torch.bfloat16
+    """
+    dtype = HALF.get(precision)
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)
+
+
+class MixedPrecision(Protocol):
+    """What steps use of Accelerate's `Accelerator`."""
+
+    @property
+    def scaler(self) -> Any:
+        """fp16's; None in other precisions."""
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Context of a forward pass."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Backward pass of a loss, scaled if there is a scaler."""
 
 
 class MixedLabels(NamedTuple):
@@ -112,7 +138,7 @@ class TaskStep(Step):
     uses_unlabelled = False
 
     def __init__(
-        self, network: nn.Module, accelerator: Accelerator, label_smoothing: float = 0.0
+        self, network: nn.Module, accelerator: MixedPrecision, label_smoothing: float = 0.0
     ) -> None:
         self.network = network
         self.accelerator = accelerator
@@ -150,16 +176,18 @@ class _DistillerStep(Step):
     def __init__(
         self,
         distiller: Distiller,
-        accelerator: Accelerator,
+        accelerator: MixedPrecision,
         task_weight: float,
         transfer_weight: float,
         label_smoothing: float = 0.0,
+        teacher_precision: str | None = None,
     ) -> None:
         self.distiller = distiller
         self.accelerator = accelerator
         self.task_weight = task_weight
         self.transfer_weight = transfer_weight
         self.label_smoothing = label_smoothing
+        self.teacher_precision = teacher_precision  # None: the accelerator's
 
     def parameters(self) -> list[nn.Parameter]:
         """Parameters of the student, its adapters and the loss."""
@@ -190,9 +218,13 @@ class _DistillerStep(Step):
         self.distiller.end_epoch()
 
     def _forward(self, batch: TrainingBatch) -> DistillerOutput:
+        knowledge = batch.knowledge
+        if knowledge is None and self.teacher_precision is not None:
+            with autocast(self.teacher_precision, batch.images.device):
+                knowledge = self.distiller.teach(batch.images)
         with self.accelerator.autocast(), batch_norm_over(batch.part):
             output: DistillerOutput = self.distiller(
-                batch.images, knowledge=batch.knowledge, part=batch.part, labels=batch.labels
+                batch.images, knowledge=knowledge, part=batch.part, labels=batch.labels
             )
         return output
 
@@ -297,7 +329,7 @@ def _forward_result(output: DistillerOutput, task_loss: Tensor, batch: TrainingB
     return result
 
 
-def _loss_scale(accelerator: Accelerator, device: torch.device) -> float | Tensor:
+def _loss_scale(accelerator: MixedPrecision, device: torch.device) -> float | Tensor:
     """fp16's loss scale; the optimizer's step needs a scaler that has scaled something."""
     if accelerator.scaler is None:
         return 1.0

@@ -13,11 +13,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from svdistill.common import RunError, Stopped
+from svdistill.config import TrainConfig
 from svdistill.data import Batch, ImageSplit
 from svdistill.linalg import Convergence, watch_convergence
 from svdistill.parallel import ALONE, is_grouped, own_share, require_alike
 from svdistill.runs import Checkpoint, EpochRecord, TrainingPosition, WeightsCard, save_weights
-from svdistill.store import KnowledgeStore
 from svdistill.training.accumulation import AccumulatedStep
 from svdistill.training.context import RunContext
 from svdistill.training.cuda_graphs import CUDAGraphStep, CUDARecorder
@@ -33,27 +33,11 @@ from svdistill.training.mixing import mixed
 from svdistill.training.optimizer import averaged, build_optimizer, build_schedule
 from svdistill.training.progress import loading_advice
 from svdistill.training.reproducibility import derive_seed
+from svdistill.training.stages import TrainingStage
 from svdistill.training.step import Step, TrainingBatch
 
 # Steps between two checks that the losses are finite. Each check synchronises with the device.
 CHECK_EVERY: Final = {"cpu": 1, "cuda": 50}
-
-
-@dataclass(frozen=True)
-class TrainingStage:
-    """Epochs of one kind of step, with an optimizer and a schedule of their own.
-
-    Attributes:
-        name: as in `metrics.jsonl`.
-        step: forward and backward pass.
-        epochs: their number.
-        store: where the step's knowledge is read; None if its teacher runs, or it has none.
-    """
-
-    name: str
-    step: Step
-    epochs: int
-    store: KnowledgeStore | None = None
 
 
 @dataclass(frozen=True)
@@ -331,7 +315,7 @@ class Trainer:
         if states:
             optimizer.load_state_dict(states["optimizer"])
             schedule.load_state_dict(states["schedule"])
-        execute = executed_step(stage.step, self.context, watch)
+        execute = executed_step(stage.step, config, self.device, watch, accelerator.scaler)
         return _ActiveStage(stage, images, execute, optimizer, schedule, watch)
 
     def _begin_epoch(self, active: _ActiveStage, unfinished: dict[str, Any] | None) -> EpochState:
@@ -377,16 +361,19 @@ class Trainer:
 
 
 def executed_step(
-    step: Step, context: RunContext, watch: Convergence
-) -> Callable[[TrainingBatch, float], StepResult]:
+    step: Step,
+    config: TrainConfig,
+    device: torch.device,
+    watch: Convergence,
+    scaler: object = None,
+) -> Callable[..., StepResult]:
     """The step as the trainer executes it: in parts, as CUDA graphs, or unchanged.
 
     CUDA graphs need batches of one size in one process, and no fp16 scaler, which reads gradients.
     """
-    config, device = context.config, context.device
     if config.accumulate > 1:
         return AccumulatedStep(step, config.accumulate)
-    fixed = not context.accelerator.scaler and own_share() == ALONE
+    fixed = not scaler and own_share() == ALONE
     if device.type != "cuda" or not fixed or config.capture == "off":
         return step
     return CUDAGraphStep(step, CUDARecorder(device), watch)
