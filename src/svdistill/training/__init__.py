@@ -5,7 +5,6 @@ from svdistill.training.cache import cache_knowledge
 from svdistill.training.evaluation import (
     evaluate,
     load_test_images,
-    load_training_images,
     own_network,
     require_card,
 )
@@ -47,7 +46,6 @@ __all__ = [
     "load_data",
     "load_teacher",
     "load_test_images",
-    "load_training_images",
     "own_network",
     "own_taps",
     "paired_taps",

@@ -15,7 +15,7 @@ from svdistill.linalg import Convergence
 from svdistill.parallel import gather_values, rank, size
 from svdistill.runs import EpochRecord
 from svdistill.training.metrics import EpochMeter, Evaluation
-from svdistill.training.progress import loading_time
+from svdistill.training.progress import LoadingTime
 from svdistill.training.step import Step
 
 
@@ -54,7 +54,7 @@ class EpochState:
         self.seed = seed
         self.steps = 0
         self.meter = EpochMeter(device)
-        self.loading = loading_time(device)
+        self.loading = LoadingTime(device)
         self._random: Mapping[str, Any] | None = None
         self._began = time.perf_counter()
         watch.reset()

@@ -20,6 +20,7 @@ from svdistill.parallel import gather_values, is_main, together
 from svdistill.runs import RunDirectory, stored_values
 from svdistill.training.cuda_graphs import WARM_UP
 from svdistill.training.epoch import kept_random_states
+from svdistill.training.metrics import StepResult
 from svdistill.training.progress import Reporter
 from svdistill.training.stages import build_stages
 from svdistill.training.step import Step, TrainingBatch, autocast
@@ -126,19 +127,20 @@ def _measure(
                 step = max(stages, key=lambda stage: stage.epochs).step
                 step.train_mode()
                 whole = replace(config, accumulate=1)
-                works[precision] = partial(_run, executed_step(step, whole, device, watch), batch)
+                execute = executed_step(step, whole, device, watch)
+                works[precision] = partial(_run, step, execute, batch)
             chosen["precision"] = faster("the network to train", works, batch.images, reporter)
     return chosen
 
 
-def _run(step: Step, batch: TrainingBatch, count: int) -> None:
+def _run(step: Step, execute: Callable[..., StepResult], batch: TrainingBatch, count: int) -> None:
     """A step on the first images of a batch; nothing is updated."""
     first = itemgetter(slice(count))
     knowledge = None if batch.knowledge is None else batch.knowledge.map(first)
     for parameter in step.parameters():
         parameter.grad = None
     # With an amortised clip, a step as most of them are: with one gradient.
-    step(TrainingBatch(first(batch.images), first(batch.labels), knowledge), 0.0, measure=False)
+    execute(TrainingBatch(first(batch.images), first(batch.labels), knowledge), 0.0, measure=False)
 
 
 def teacher_works(teach: Callable[[Tensor], object], images: Tensor) -> Works:

@@ -81,14 +81,12 @@ class TeacherSource:
         network: the teacher; None without one.
         store: the store; None without one.
         accuracy: the teacher's, as recorded in the store.
-        contents: teacher and loss of the store.
         fingerprint: digest of the teacher's weights, or of the store's knowledge.
     """
 
     network: nn.Module | None = None
     store: KnowledgeStore | None = None
     accuracy: float | None = None
-    contents: str = ""
     fingerprint: str = ""
 
 
@@ -253,7 +251,6 @@ def _stored_knowledge(
     return TeacherSource(
         store=store,
         accuracy=known.teacher_accuracy,
-        contents=f"{known.teacher_sha256} {known.loss}",
         fingerprint=hashlib.sha256(text.encode()).hexdigest(),
     )
 
@@ -296,10 +293,10 @@ def _train_and_summarise(
 ) -> RunSummary:
     """Open the run directory, train and summarise."""
     student, source = setup.student, setup.source
-    contents = {"images": setup.data.fingerprint, "knowledge store": source.contents}
+    contents = {"images": setup.data.fingerprint, "knowledge": source.fingerprint}
     stages = build_stages(config, setup.trained, accelerator, source.store)
     steps = [stage.step for stage in stages]
-    require_same_setup(config, student, steps, source.network, contents)
+    require_same_setup(config, student, steps, contents)
     run = RunDirectory(config.output)
     with StopRequests() as stops, ExitStack() as stack:
         held = run.opened(config, setup.data.fingerprint, source.fingerprint)

@@ -132,41 +132,6 @@ class Step(abc.ABC):
         """Called after the last step of an epoch."""
 
 
-class WrappedStep(Step):
-    """Base of steps that execute another one in another way."""
-
-    def __init__(self, step: Step) -> None:
-        self.step = step
-
-    def parameters(self) -> list[nn.Parameter]:
-        """The parameters that the step trains."""
-        return self.step.parameters()
-
-    def train_mode(self) -> None:
-        """Put the trained network in training mode."""
-        self.step.train_mode()
-
-    def plan(self, progress: float) -> bool:
-        """The kind of the next step."""
-        return self.step.plan(progress)
-
-    def measure_again(self) -> None:
-        """Discard the last measurement."""
-        self.step.measure_again()
-
-    def state_dict(self) -> dict[str, Any]:
-        """The step's state, without parameters."""
-        return self.step.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        self.step.load_state_dict(state)
-
-    def end_epoch(self) -> None:
-        """Called after the last step of an epoch."""
-        self.step.end_epoch()
-
-
 class TaskStep(Step):
     """Cross-entropy with the labels."""
 
