@@ -27,15 +27,7 @@ from reliability_tables import (
 )
 from svdistill.common import Cell, Table, columns, mean_cell, millions_cell, number_cell
 from svdistill.networks import describe_network, network_names, published_size
-from svdistill.report import (
-    Comparison,
-    MethodResult,
-    compare,
-    find_runs,
-    method_rows,
-    plot_curves,
-    run_table,
-)
+from svdistill.report import Comparison, compare, find_runs, method_rows, plot_curves, run_table
 from svdistill.runs import read_summary
 from svdistill_benchmarks import (
     DFVResult,
@@ -183,6 +175,7 @@ def made_table(name: str) -> str:
         "parallel": parallel_table,
         "parallel-ties": ties_table,
         "numbers": numbers_table,
+        "gpu-work": gpu_work_table,
         **{one: partial(reliability_table, one) for one in RELIABILITY},
     }
     if name in makers:
@@ -247,18 +240,13 @@ def compared(preset: str) -> Comparison:
     return compare(find_runs([RESULTS / preset]))
 
 
-def _full_name(method: MethodResult) -> str:
-    """A row's name with all its options, which pages tell apart from those of other sets."""
-    return "teacher" if method.is_teacher else method.runs[0].row
-
-
 def mini_table(pair: str) -> str:
     """Every method that results/mini has for a pair of networks, the best first."""
     pairs = compared("mini").pairs
     (methods,) = (one.methods for one in pairs if one.pair == pair)
     rows = tuple(
         (
-            Cell(_full_name(method)),
+            Cell(method.name),
             mean_cell(method.last),
             mean_cell(method.best),
             mean_cell(method.gains, signed=True),
@@ -273,8 +261,7 @@ def mini_table(pair: str) -> str:
 def summary_table(preset: str) -> str:
     """The methods of `SUMMARY` on every pair of a preset: last epoch in percent."""
     pairs = {
-        one.pair: {_full_name(method): method for method in one.methods}
-        for one in compared(preset).pairs
+        one.pair: {method.name: method for method in one.methods} for one in compared(preset).pairs
     }
     names = sorted(pairs)
     rows = tuple(
@@ -325,6 +312,21 @@ def tap_gradients_table() -> str:
         rows.append(cells)
     headings = ("student", "k", "tap", "positions x channels", "exact: norm")
     return markdown((*headings, "poster: of it, cosine", "authors: of it, cosine"), rows)
+
+
+def gpu_work_table() -> str:
+    """What every method asks of a GPU, from benchmarks/results/gpu-work.json."""
+    rows = []
+    for pair, methods in json.loads((MEASURED / "gpu-work.json").read_text())["pairs"].items():
+        for method, found in methods.items():
+            kernels = list(found["kernels"].values())
+            parts = ", ".join(map(str, kernels))
+            moved = sum(found["bytes"].values()) / 1e6
+            factorisations = str(sum(found["factorisations"].values()))
+            cells = (f"{sum(kernels):,}: {parts}", factorisations, f"{moved:,.0f}")
+            rows.append((pair, method, *cells, f"{found['floor'] / 1e6:,.0f}"))
+    headings = ("kernels: teacher, student, gradient", "factorisations", "MB", "floor MB")
+    return markdown(("networks", "losses", *headings), rows)
 
 
 def networks_markdown() -> str:

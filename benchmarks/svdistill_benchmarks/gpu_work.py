@@ -29,6 +29,10 @@ METHODS: Final[dict[str, DistillConfig | None]] = {
     "SVD": DistillConfig(output="", loss="svd", clip="norm"),
     "FSP": DistillConfig(output="", loss="fsp", clip="none"),
     "soft target": DistillConfig(output="", loss="soft_target", clip="none"),
+    "position SVD + soft target": DistillConfig(
+        output="", loss="position_svd+soft_target"
+    ).filled(),
+    "cosines of positions": DistillConfig(output="", loss="cosine").filled(),
 }
 
 PAPER: Final = ("vgg", "mobilenet", "resnext")

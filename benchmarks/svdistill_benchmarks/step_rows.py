@@ -35,7 +35,7 @@ from svdistill_benchmarks.workload import Workload
 
 SVD: Final = "SVD, amortised"
 POSITION_SVD: Final = "position SVD + soft target"
-POSITION_GRAM: Final = "position Gram {0}x{0} + soft target"
+POSITION_GRAM: Final = "Gram of positions {0}x{0} + soft target"
 
 # Methods by the names of their rows. "SVD" takes two gradients in every step; the others in one of
 # `clip_interval`, those without a clip only to report the norms.

@@ -406,7 +406,7 @@ class TestWhatIsLeft:
         run = tmp_path / "run"
         photographing = Photographing(run)
         summary = train(train_config(run, epochs=4, dev_fraction=0.3), photographing)
-        assert (summary.best_epoch, summary.best_by) == (1, "dev")
+        assert (summary.best_epoch, summary.best_by) == (2, "dev")
         assert (summary.best_accuracy, summary.last_accuracy) == (45.0, 30.0)
         after_each = [picture["student.safetensors"] for picture in photographing.pictures]
         assert len(set(after_each)) == 4
@@ -418,5 +418,5 @@ class TestWhatIsLeft:
         test = [record.test_accuracy for record in records]
         assert summary.best_by == "test"
         assert summary.best_accuracy == max(test)
-        assert summary.best_epoch == test.index(max(test))
+        assert summary.best_epoch == 1 + test.index(max(test))
         assert summary.seconds == pytest.approx(sum(record.seconds for record in records))

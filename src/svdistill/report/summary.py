@@ -196,7 +196,7 @@ def _best_epoch_remark(run: Run) -> str:
     by_dev = summary.best_by == "dev"
     chosen = "held-out images" if by_dev else "the test images, which makes it an optimistic figure"
     return (
-        f"The best epoch was {summary.best_epoch + 1} of {summary.epochs}, with "
+        f"The best epoch was {summary.best_epoch} of {summary.epochs}, with "
         f"{summary.best_accuracy:.2f} %, chosen on {chosen}; its weights are "
         "student-best.safetensors."
     )

@@ -110,6 +110,7 @@ def load_data(
         classes_every=config.classes_every,
         classes=config.classes,
         train_size=config.train_size,
+        test_size=config.test_size,
         dev_fraction=config.dev_fraction,
         memory_limit_gb=config.memory_limit_gb,
         workers=config.workers,

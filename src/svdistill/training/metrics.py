@@ -22,7 +22,7 @@ class WholeBatch(NamedTuple):
     """Counts over all processes: images, labelled images, and correctly classified ones."""
 
     images: int
-    labelled: int
+    labelled: int | Tensor
     right: Tensor
 
 
@@ -96,7 +96,7 @@ class EpochMeter:
             right = (result.logits.argmax(dim=-1) == labels).sum()
         else:
             images, right = result.whole.images, result.whole.right
-            labelled = right.new_full((), result.whole.labelled)
+            labelled = right.new_zeros(()) + result.whole.labelled
         sums = [labelled, right.double(), labelled * result.task_loss.double()]
         if result.transfer_loss is not None:
             self.has_transfer = True

@@ -184,7 +184,8 @@ def _run(
     together(partial(RunDirectory(config.output).require_free, resume=config.resume))
     setup = together(partial(set_up, config, accelerator.device, reporter, given))
     if guessed:
-        values = (f"{name} {value}" for name, value in guessed.items())
+        told = (one for one in guessed.items() if one != ("soft_target_weight", 1.0))  # no effect
+        values = (f"{name} {value}" for name, value in told)
         reporter.message(f"left empty, so as usual: {', '.join(values)}")
     if is_measured(config):
         batch = _whole_batch(config, setup, accelerator.device)
@@ -286,9 +287,7 @@ def _new_distiller(
         weight_decay=config.weight_decay if config.optimizer == "sgd" else 0.0,
     )
     if isinstance(taps, PairedTaps):
-        reporter.message(str(taps))
-        if distiller.adapters is None and any(row.needs_adapter for row in taps.rows):
-            reporter.message("no adapters: the loss compares no channels")
+        reporter.message(taps.table(adapters=distiller.adapters is not None))
     return distiller
 
 
@@ -386,7 +385,7 @@ def _summary(
         seed=config.seed,
         last_accuracy=position.last_accuracy,
         best_accuracy=position.best_accuracy,
-        best_epoch=position.best_epoch,
+        best_epoch=position.best_epoch + 1,
         best_by="test" if data.dev is None else "dev",
         teacher_accuracy=teacher_accuracy,
         parameters=profile.parameters,
