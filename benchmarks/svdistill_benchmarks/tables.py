@@ -15,18 +15,11 @@ Result = StepResult | SVDResult | DFVResult | GrowthResult
 
 NAMES = {"vgg_teacher": "VGG", "mobilenet_teacher": "MobileNet"}
 
-# Rows of the short table, by their names in it.
-SUMMARY = {
-    "soft target": "soft target",
-    "FSP": "FSP",
-    "SVD": "SVD, the paper's clip in every step",
-    SVD: SVD,
-    POSITION_SVD: POSITION_SVD,
-    POSITION_GRAM.format(8): POSITION_GRAM.format(8),
-    SVD + FROM_STORE: SVD + FROM_STORE,
-    POSITION_SVD + FROM_STORE: POSITION_SVD + FROM_STORE,
-    POSITION_GRAM.format(4) + FROM_STORE: POSITION_GRAM.format(4) + FROM_STORE,
-}
+# Rows of the short table.
+SUMMARY = (
+    *("soft target", "FSP", "SVD", SVD, POSITION_SVD, POSITION_GRAM.format(8)),
+    *(name + FROM_STORE for name in (SVD, POSITION_SVD, *map(POSITION_GRAM.format, (8, 4)))),
+)
 
 
 def step_tables(result: StepResult) -> list[Table]:
@@ -67,12 +60,12 @@ def summary_table(result: StepResult) -> Table:
     tables = kept or result.tables
     known = {row.name: row for row in tables[0].rows}
     rows = []
-    for name, label in SUMMARY.items():
+    for name in SUMMARY:
         if name in known:
             sizes = [row.store_bytes for table in tables for row in table.rows if row.name == name]
             stored = " / ".join(f"{size:,}" for size in sizes if size)
             times = (number_cell(table.times_plain(name)) for table in tables)
-            rows.append([Cell(label), *times, Cell(stored)])
+            rows.append([Cell(name), *times, Cell(stored)])
     pairs = (NAMES[table.teacher] for table in tables)
     return _table("", columns("", *pairs, "bytes in a store"), rows)
 
