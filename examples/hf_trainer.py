@@ -129,7 +129,7 @@ def main() -> None:
         distiller = sd.Distiller(
             teacher,
             student,
-            sd.PositionSVDLoss(),
+            sd.PositionGramLoss(),
             taps=taps,
             clip="amortised",
             unclipped=sd.SoftTargetLoss(),

@@ -32,7 +32,7 @@ class Distillation(L.LightningModule):
         self.distiller = sd.Distiller(
             teacher,
             student,
-            sd.PositionSVDLoss(),
+            sd.PositionGramLoss(),
             taps=taps,
             clip="amortised",
             unclipped=sd.SoftTargetLoss(),

@@ -49,7 +49,7 @@ def main() -> None:
     distiller = sd.Distiller(
         teacher,
         student,
-        sd.PositionSVDLoss(),
+        sd.PositionGramLoss(),
         taps=["0", "1"],
         clip="amortised",
         unclipped=sd.SoftTargetLoss(),

@@ -52,11 +52,25 @@ LOSSES: Final = (*TRANSFERS, "soft_target", *(f"{name}+soft_target" for name in 
 CLIPS: Final = ("none", "norm", "poster", "global", "amortised")
 
 IMAGES: Final = {"data": "digits", "train_size": 64, "device": "cpu"}
-TRAINING: Final = {**IMAGES, "epochs": 2, "batch_size": 16, "capture": "off", "seed": 3}
+# Every option whose default may change is given.
+TRAINING: Final = {
+    **IMAGES,
+    "epochs": 2,
+    "batch_size": 16,
+    "capture": "off",
+    "seed": 3,
+    "augmentation": "paper",
+    "schedule": "paper",
+    "learning_rate": 0.01,
+    "weight_decay": 1e-4,
+    "max_grad_norm": "null",
+}
+WEIGHTS: Final = {"task_weight": 1.0, "transfer_weight": 1.0, "soft_target_weight": 1.0}
 # A teacher that knows something, and students whose steps are small enough for every loss.
 TEACHER: Final = {**TRAINING, "network": "vgg_teacher", "width": 0.125}
 TAUGHT: Final = {"train_size": 600, "epochs": 8, "learning_rate": 0.02}
 STUDENT: Final = {**TRAINING, "network": "vgg_student", "width": 0.125, "learning_rate": 0.001}
+TAUGHT_STUDENT: Final = {**STUDENT, **WEIGHTS, "clip": "amortised"}
 VIEWS: Final = {"views": 2, "views_seed": 5}
 
 
@@ -71,8 +85,8 @@ class Run:
 
 
 def distilled(teacher: str = "teacher", /, **options: object) -> Run:
-    """A student's run with a teacher; the options are beside, or instead of, those of STUDENT."""
-    return Run("distill", {**STUDENT, **options}, {"teacher": teacher})
+    """A student's run with a teacher; the options are beside, or instead of, the usual ones."""
+    return Run("distill", {**TAUGHT_STUDENT, **options}, {"teacher": teacher})
 
 
 def every_run() -> dict[str, Run]:
@@ -101,12 +115,12 @@ def _stored() -> dict[str, Run]:
         cached = {**IMAGES, **VIEWS, "loss": loss}
         runs[f"store {loss}"] = Run("cache", cached, {"teacher": "teacher"})
         needs = {"knowledge": f"store {loss}"}  # which says the views, too
-        runs[f"from store {loss}"] = Run("distill", {**STUDENT, "loss": loss}, needs)
+        runs[f"from store {loss}"] = Run("distill", {**TAUGHT_STUDENT, "loss": loss}, needs)
         runs[f"live views {loss}"] = distilled(loss=loss, **VIEWS)
     cached = {**IMAGES, **VIEWS, "loss": "svd", "dtype": "float32"}
     runs["store svd float32"] = Run("cache", cached, {"teacher": "teacher"})
     needs = {"knowledge": "store svd float32"}
-    runs["from store svd float32"] = Run("distill", {**STUDENT, "loss": "svd"}, needs)
+    runs["from store svd float32"] = Run("distill", {**TAUGHT_STUDENT, "loss": "svd"}, needs)
     return runs
 
 
@@ -184,7 +198,8 @@ def numbers(folder: Path) -> list[dict[str, Any]]:
     records = [json.loads(line) for line in lines]
     summary = json.loads((folder / "summary.json").read_text())
     chosen = [{name: record.get(name) for name in NUMBERS} for record in records]
-    return [*chosen, {name: summary.get(name) for name in SUMMARY}]
+    last = {name: summary.get(name) for name in SUMMARY}
+    return [*chosen, last | {"best_epoch": last["best_epoch"] - 1}]  # in the files it was from 0
 
 
 def digests(folder: Path) -> dict[str, str]:

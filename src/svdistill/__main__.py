@@ -6,7 +6,7 @@ from svdistill.cli import end, main, show_traceback
 
 
 def run() -> int:
-    """Run the command of this process's words, and end the process where it is one of several."""
+    """Run the command named on the command line, then exit; see `svdistill.cli.processes.end`."""
     sys.excepthook = show_traceback
     return end(main())
 

@@ -7,7 +7,7 @@ from svdistill.common.errors import ArgumentError, RunError
 from svdistill.config import BenchConfig
 from svdistill_benchmarks import SVDResult, run_bench
 from svdistill_benchmarks.run import read_result
-from svdistill_benchmarks.tables import footnotes, grids, to_markdown
+from svdistill_benchmarks.tables import footnotes, result_tables
 
 
 def test_a_run_leaves_the_file_that_it_returns(tmp_path: Path) -> None:
@@ -15,8 +15,8 @@ def test_a_run_leaves_the_file_that_it_returns(tmp_path: Path) -> None:
     result, path = run_bench("svd", config)
     assert read_result(path, SVDResult) == result
     assert isinstance(result, SVDResult)
-    (grid,) = grids(result)
-    assert to_markdown(grid).count("\n") == 1 + len(result.rows)
+    (table,) = result_tables(result)
+    assert table.to_markdown().count("\n") == 1 + len(result.rows)
     assert torch.__version__ in footnotes(result)[-1]
 
 
@@ -26,6 +26,7 @@ def test_a_run_leaves_the_file_that_it_returns(tmp_path: Path) -> None:
         ("steps", {}, "what"),
         ("dfv", {"network": "vgg"}, "network"),
         ("step", {"teacher": "runs/a"}, "teacher"),
+        ("growth", {"batch_size": 8}, "batch_size"),
         ("step", {"network": "vg"}, "network"),
         ("step", {"device": "tpu"}, "device"),
         ("dfv", {"threads": 0}, "threads"),

@@ -48,13 +48,14 @@ def test_kept_runs_hold_no_path_of_the_machine_and_can_be_read(
     monkeypatch.setattr("sys.argv", ["keep_results.py", *words])
     load_script("keep_results").main()
     texts = [path for path in target.rglob("*") if path.suffix in (".yaml", ".json", ".jsonl")]
-    assert len(texts) == 8
+    assert len(texts) == 11
     assert not any(str(runs) in path.read_text() for path in texts)
     kept = {run.path.name: run for run in find_runs([target])}
     assert kept["svd-0"].config["teacher"] == str(target / "teacher")
     assert kept["svd-0"].config["data"] == "folder:data/digits"
     assert kept["svd-0"].summary.directory == str(target / "a" / "svd-0")
-    assert kept["svd-0"].weights is None
+    assert kept["svd-0"].predictions is not None
+    assert not (kept["svd-0"].path / "student.safetensors").exists()
 
 
 def test_weights_are_kept_in_half_and_load_as_floats(

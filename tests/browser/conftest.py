@@ -58,7 +58,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
 
 @pytest.fixture(scope="session")
 def page(browser: webdriver.Chrome, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The address of a report in which every section but one has its figures."""
+    """The address of a report that has every section."""
     folder = tmp_path_factory.mktemp("report")
     shared = {"data": "digits", "width": 0.1, "train_size": 100, "epochs": 1, "device": "cpu"}
     teacher = str(folder / "tiny" / "teacher")

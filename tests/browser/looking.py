@@ -19,7 +19,7 @@ def emulate(browser: Chrome, media: str = "", scheme: str = "light") -> None:
 
 
 def hold_a_phone(browser: Chrome) -> None:
-    metrics = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
+    metrics = {"width": 390, "height": 740, "deviceScaleFactor": 2, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
 
@@ -35,7 +35,7 @@ def boxes(browser: Chrome, selector: str) -> list[dict[str, Any]]:
 def accuracy_table(browser: Chrome) -> WebElement:
     """The first table that has the paper's numbers."""
     tables = browser.find_elements(By.CSS_SELECTOR, "#accuracy table")
-    return next(table for table in tables if "difference" in table.text)
+    return next(table for table in tables if "paper's gain" in table.text)
 
 
 def header(table: WebElement, text: str) -> WebElement:

@@ -26,32 +26,16 @@ def test_figures_are_visible_and_within_the_page(report: Chrome) -> None:
     width = report.execute_script("return document.documentElement.clientWidth")
     for selector in ("figure", "figure svg"):
         found = boxes(report, selector)
-        assert len(found) >= 8
+        assert len(found) >= 4
         for box in found:
             assert box["width"] > 300
             assert box["height"] > 100
             assert 0 <= box["left"] < box["right"] <= width
 
 
-def test_pictures_inside_figures_are_painted(report: Chrome) -> None:
-    """Heat maps are images within the SVG, which a policy could keep out."""
-    painted = report.execute_async_script("""
-      const [done] = [...arguments].slice(-1);
-      const images = [...document.querySelectorAll("svg image")];
-      Promise.all(images.map(async (image) => {
-        const copy = new Image();
-        copy.src = image.getAttribute("href");
-        await copy.decode();
-        return copy.naturalWidth;
-      })).then(done);
-    """)
-    assert len(painted) >= 5
-    assert min(painted) > 1
-
-
 def test_every_picture_has_a_name_for_those_who_do_not_see_it(report: Chrome) -> None:
     pictures = report.find_elements(By.CSS_SELECTOR, "svg, img")
-    assert len(pictures) >= 8
+    assert len(pictures) >= 4
     for picture in pictures:
         assert picture.aria_role in ("img", "image")
         assert len(picture.accessible_name) > 40
@@ -82,15 +66,17 @@ def test_a_phone_scrolls_tables_and_not_the_page(report: Chrome) -> None:
     width, inner = report.execute_script(
         "return [document.documentElement.scrollWidth, innerWidth]"
     )
-    assert inner == 360
+    assert inner == 390
     assert width <= inner
     container = accuracy_table(report).find_element(By.XPATH, "..")
     inside, outside = report.execute_script(
         "return [arguments[0].scrollWidth, arguments[0].clientWidth]", container
     )
     assert inside > outside
-    assert outside <= 360
+    assert outside <= 390
     assert all(box["width"] > 100 for box in boxes(report, "figure"))
+    hint = "return getComputedStyle(arguments[0], '::before').content"
+    assert "scroll it sideways" in report.execute_script(hint, container)
 
 
 def test_dark_and_light_pages_can_be_read(report: Chrome) -> None:

@@ -27,7 +27,15 @@ BAD = [
     ("views_seed", -1),
     ("workers", -1),
     ("optimizer", "adam"),
-    ("schedule", "cosine"),
+    ("schedule", "cosin"),
+    ("label_smoothing", 1.0),
+    ("label_smoothing", -0.1),
+    ("ema", 1.0),
+    ("ema", float("nan")),
+    ("mix", "cutout"),
+    ("mix_alpha", 0.0),
+    ("mix_alpha", 1.0),  # without mix
+    ("warmup_epochs", 5.0),  # without cosine
     ("precision", "fp32"),
     ("device", "gpu"),
 ]
@@ -101,6 +109,7 @@ def test_values_that_no_distillation_can_have(name, value):
         ("teacher_weights", "weights.pth"),
         ("teacher_network", "vgg_teacher"),
         ("teacher_taps", ["stage1"]),
+        ("teacher_precision", "bf16"),
         ("views", 4),
         ("views_seed", 0),
     ],
@@ -111,7 +120,61 @@ def test_what_a_store_says_is_not_said_again(name, value):
         DistillConfig(**{"output": "runs/a", "knowledge": "stores/a", name: value}).check()
 
 
+def test_a_store_knows_no_mixed_images():
+    message = r"^mix: expected nothing beside knowledge.*got 'cutmix'; .*--teacher instead"
+    with pytest.raises(ArgumentError, match=message):
+        DistillConfig(output="runs/a", knowledge="stores/a", mix="cutmix").check()
+
+
+@pytest.mark.parametrize(
+    ("given", "epochs", "expected"), [(None, 100, 5), (None, 20, 2), (7.5, 100, 7.5), (0.0, 10, 0)]
+)
+def test_a_warm_up_is_short_beside_the_training(given, epochs, expected):
+    chosen = config(schedule="cosine", warmup_epochs=given, epochs=epochs)
+    chosen.check()
+    assert chosen.warmup(epochs) == expected
+    assert config(epochs=epochs).warmup(epochs) == 0
+    with pytest.raises(ArgumentError, match=r"^warmup_epochs: expected 0 to below 10"):
+        config(schedule="cosine", warmup_epochs=10.0, epochs=10).check()
+
+
 def test_only_a_teacher_teaches_without_labels():
     config(unlabelled="folder:x").check()
     with pytest.raises(ArgumentError, match=r"^unlabelled: expected nothing .*got 'rest'; "):
         TrainConfig(output="runs/a", unlabelled="rest").check()
+
+
+@pytest.mark.parametrize(
+    ("loss", "weights", "clip"),
+    [
+        ("svd", (1.0, 1.0, 1.0), "amortised"),
+        ("soft_target", (0.1, 0.9, 1.0), "none"),
+        ("position_gram+soft_target", (0.1, 1.0, 0.9), "amortised"),
+        ("lskd", (0.1, 1.0, 1.0), "none"),
+        ("dkd", (1.0, 1.0, 1.0), "none"),
+        ("svd+dist", (1.0, 1.0, 1.0), "amortised"),
+        ("object:SoftTargetLoss", (0.1, 0.9, 1.0), "none"),
+        ("object:SVDLoss", (1.0, 1.0, 1.0), "amortised"),
+    ],
+)
+def test_what_is_left_empty_is_filled_by_the_loss(loss, weights, clip):
+    filled = config(loss=loss).filled()
+    names = ("task_weight", "transfer_weight", "soft_target_weight")
+    assert tuple(getattr(filled, name) for name in names) == weights
+    assert filled.clip == clip
+
+
+def test_what_is_given_stays():
+    given = config(loss="soft_target", task_weight=0.5, clip="norm", weight_decay=0.0)
+    filled = given.filled()
+    assert (filled.task_weight, filled.clip, filled.weight_decay) == (0.5, "norm", 0.0)
+    assert set(given.left_empty()) == {"transfer_weight", "soft_target_weight", "learning_rate"}
+
+
+def test_rates_are_filled_by_the_optimizer():
+    rates = {
+        name: (filled.learning_rate, filled.weight_decay)
+        for name in ("sgd", "adamw")
+        for filled in (TrainConfig(output="a", optimizer=name).filled(),)
+    }
+    assert rates == {"sgd": (0.03, 5e-4), "adamw": (1e-3, 1e-2)}

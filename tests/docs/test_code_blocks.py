@@ -34,7 +34,7 @@ LANGUAGES = {"python", "sh", "yaml", "text"}
 # Commands of these pages made what is measured there: hours each. They are parsed, not run.
 ONLY_PARSED = {
     "adding_a_loss.md": "changes svdistill itself: test_adding_a_loss.py does so with a copy",
-    "findings.md": "makes the tables of results/",
+    "all_runs.md": "makes the tables of results/",
     "reproducing.md": "trains for hours",
     "speed.md": "measures for minutes",
     "large.md": "needs data sets that must be asked for",

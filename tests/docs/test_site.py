@@ -112,6 +112,6 @@ def test_the_reference_has_every_public_name_once() -> None:
 
 @pytest.mark.slow
 def test_links_into_the_repository_become_text(site: Path) -> None:
-    findings = (site / "findings.html").read_text()
-    assert "results/mini" in findings
-    assert 'href="../' not in findings
+    all_runs = (site / "all_runs.html").read_text()
+    assert "results/mini" in all_runs
+    assert 'href="../' not in all_runs

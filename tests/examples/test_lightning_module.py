@@ -37,7 +37,7 @@ def test_ends_with_the_weights_of_a_plain_loop(example, precision):
     plain = sd.Distiller(
         teacher,
         copy.deepcopy(student),
-        sd.PositionSVDLoss(),
+        sd.PositionGramLoss(),
         taps=taps,
         clip="amortised",
         unclipped=sd.SoftTargetLoss(),

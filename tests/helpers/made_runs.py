@@ -8,12 +8,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from svdistill.config import DistillConfig, TrainConfig
 from svdistill.report.comparison import PairComparison, compare
-from svdistill.report.feature_maps import TappedMaps
 from svdistill.report.runs import Run
 from svdistill.runs import EpochRecord, RunSummary, environment
 
@@ -33,6 +30,23 @@ NUMBERS = {
 }
 
 
+# The paper's protocol, and the weights and clip of its loss.
+PAPER = {
+    "epochs": 200,
+    "learning_rate": 0.01,
+    "weight_decay": 1e-4,
+    "schedule": "paper",
+    "augmentation": "paper",
+    "max_grad_norm": None,
+}
+PAPER_LOSS = {
+    "clip": "norm",
+    "task_weight": 1.0,
+    "transfer_weight": 1.0,
+    "soft_target_weight": 1.0,
+}
+
+
 def made_run(
     path: str,
     network: str = "vgg_student",
@@ -47,7 +61,7 @@ def made_run(
 ) -> Run:
     """A run as if it had been read; with a `loss` among the options it was taught, as the paper."""
     kind = DistillConfig if "loss" in options else TrainConfig
-    options = {"clip": "norm", **options} if "loss" in options else options
+    options = {**PAPER, **(PAPER_LOSS if "loss" in options else {}), **options}
     config = dataclasses.asdict(kind(output=path, network=network, **options))
     records = tuple(
         EpochRecord(**{**NUMBERS, **(numbers or {}), "epoch": epoch, "test_accuracy": accuracy})
@@ -62,7 +76,7 @@ def made_run(
         seed=config["seed"],
         last_accuracy=accuracies[-1],
         best_accuracy=max(accuracies),
-        best_epoch=len(accuracies) - 1,
+        best_epoch=len(accuracies),
         best_by="test",
         teacher_accuracy=teacher_accuracy,
         parameters=parameters,
@@ -95,17 +109,6 @@ def written(run: Run) -> Path:
     for name, text in files.items():
         (run.path / name).write_text(text)
     return run.path
-
-
-def random_maps(images: int = 5, channels: tuple[int, ...] = (6, 8, 4)) -> TappedMaps:
-    """Tapped maps without negative entries, 9 positions each."""
-    generator = torch.Generator().manual_seed(0)
-
-    def network() -> tuple[Tensor, ...]:
-        return tuple(torch.rand(images, 9, width, generator=generator) for width in channels)
-
-    taps = tuple(f"stage{place}" for place in range(len(channels)))
-    return TappedMaps(taps, network(), network(), network())
 
 
 def texts(svg: str) -> list[str]:

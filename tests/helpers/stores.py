@@ -40,6 +40,7 @@ def manifest(whole, dtype="float32", **changes):
         teacher="runs/teacher",
         teacher_sha256="abc",
         teacher_taps=("stage1", "stage2"),
+        tap_shapes=((8, 16, 16), (24, 8, 8)),
         data="digits",
         data_fingerprint="def",
         images=len(whole.tensors()[0]),

@@ -6,7 +6,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from svdistill.config import DistillConfig, TrainConfig
-from svdistill.runs.records import read_records, read_summary
+from svdistill.runs.records import EpochRecord, RunSummary, read_records, read_summary
 from svdistill.training.progress import Reporter
 
 TINY = {
@@ -103,7 +103,7 @@ class Watching(Reporter):
     def message(self, text):
         self.told.append(("message", text))
 
-    def start(self, name, total_steps, done_steps):
+    def start(self, name, total_steps, done_steps, evaluations=0.0):
         self.told.append(("start", name, total_steps, done_steps))
 
     def step(self, meter):
@@ -128,3 +128,31 @@ def flipped(content, place):
     damaged = bytearray(content)
     damaged[place] ^= 1 << (place % 8)
     return bytes(damaged)
+
+
+SUMMARY = RunSummary(
+    "elsewhere",
+    "train",
+    "vgg_student",
+    1.0,
+    None,
+    0,
+    60.0,
+    61.0,
+    3,
+    "dev",
+    None,
+    10,
+    20,
+    5,
+    1.5,
+    7,
+    32,
+)
+
+
+def record(epoch):
+    """What a run of the task alone records of an epoch."""
+    return EpochRecord(
+        "task", epoch, 0.1, 2.0, None, 30.0, None, 31.0, 2.1, None, None, None, 1e3, 2.0
+    )

@@ -145,7 +145,7 @@ class TestOptions:
         [
             ("fsp", "beta", 3.0, "svd reads it"),
             ("fsp", "num_vectors", 3, "svd or position_svd reads it"),
-            ("svd", "grid", 4, "position_svd or position_gram or cosine reads it"),
+            ("svd", "grid", 3, "position_svd or position_gram or cosine reads it"),
             ("soft_target", "nontarget_weight", 2.0, "dkd reads it"),
             ("position_svd", "gradient", "poster", "svd reads it"),
             ("svd", "temperature", 3.0, "soft_target or dkd or dist or lskd reads it"),
@@ -199,7 +199,7 @@ class TestOptions:
             "empty for `exact` (svd)",
             "empty for 4 (soft_target, dkd, dist) or 2 (lskd)",
             "empty for 8 (dkd)",
-            "empty for 8 (position_gram, cosine) or 0 (position_svd)",
+            "empty for 4 (position_gram), 8 (cosine) or 0 (position_svd)",
         ):
             assert said in documented
 

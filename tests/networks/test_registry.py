@@ -1,200 +1,24 @@
-"""Tests of every network that `build_network` builds."""
+"""Networks by name, and from the user's own code."""
 
 from __future__ import annotations
 
 import importlib
 import math
+import sys
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from svdistill.common.errors import ArgumentError
 from svdistill.networks import (
     build_network,
+    import_network,
     input_spec,
     is_code,
     is_zoo,
-    network_names,
     pretrained_classes,
 )
-from svdistill.networks.paper import scale_channels
-
-ALL = network_names()
-TEACHERS_AND_STUDENTS = [
-    ("vgg_teacher", "vgg_student"),
-    ("vgg_teacher", "vgg_stride_student"),
-    ("mobilenet_teacher", "mobilenet_student"),
-    ("resnext_teacher", "resnext_student"),
-]
-INNER_SHAPES = {  # tap shapes at 3 x 32 x 32, worked out by hand
-    "vgg": [(64, 16, 16), (128, 8, 8), (256, 4, 4), (512, 2, 2)],
-    "mobilenet": [(128, 32, 32), (256, 16, 16), (512, 8, 8), (1024, 4, 4)],
-    "resnext": [(64, 32, 32), (64, 32, 32), (128, 16, 16), (256, 8, 8)],
-}
-
-
-def tap_shapes(network: nn.Module, images: torch.Tensor) -> list[tuple[int, ...]]:
-    shapes: list[tuple[int, ...]] = []
-    for path in network.tap_paths:
-        network.get_submodule(path).register_forward_hook(
-            lambda _module, _inputs, output: shapes.append(tuple(output.shape[1:]))
-        )
-    network(images)
-    return shapes
-
-
-def test_names_are_the_documented_ones():
-    assert set(ALL) == {
-        "vgg_teacher",
-        "vgg_student",
-        "vgg_stride_student",
-        "mobilenet_teacher",
-        "mobilenet_student",
-        "resnext_teacher",
-        "resnext_student",
-    }
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_tap_shapes_at_full_width(name):
-    shapes = tap_shapes(build_network(name, 100).eval(), torch.zeros(1, 3, 32, 32))
-    assert shapes == INNER_SHAPES[name.split("_")[0]]
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_tap_shapes_double_where_images_do(name):
-    with torch.device("meta"):
-        shapes = tap_shapes(build_network(name, 200).eval(), torch.zeros(1, 3, 64, 64))
-    inner = INNER_SHAPES[name.split("_")[0]]
-    assert shapes == [(channels, 2 * side, 2 * side) for channels, side, _ in inner]
-
-
-@pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("side", [16, 32, 64])
-def test_image_sizes(name, side):
-    network = build_network(name, num_classes=7, width=0.125)
-    logits = network(torch.randn(2, 3, side, side))
-    assert logits.shape == (2, 7)
-    assert logits.isfinite().all()
-
-
-@pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("shape", [(1, 1), (7, 8), (28, 28), (33, 65)])
-def test_small_odd_and_oblong_images(name, shape):
-    network = build_network(name, num_classes=3, width=0.125).eval()
-    assert network(torch.randn(1, 3, *shape)).shape == (1, 3)
-
-
-@pytest.mark.parametrize(("teacher", "student"), TEACHERS_AND_STUDENTS)
-@pytest.mark.parametrize("side", [8, 28, 32, 33])
-def test_teacher_and_student_taps_have_equal_size(teacher, student, side):
-    images = torch.zeros(1, 3, side, side)
-    ours, theirs = (
-        tap_shapes(build_network(name, 5, width=0.125).eval(), images)
-        for name in (teacher, student)
-    )
-    assert ours == theirs
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_width_scales_every_stage(name):
-    images = torch.zeros(1, 3, 32, 32)
-    half = tap_shapes(build_network(name, 5, width=0.5).eval(), images)
-    full = INNER_SHAPES[name.split("_")[0]]
-    assert [shape[0] * 2 for shape in half] == [shape[0] for shape in full]
-    assert [shape[1:] for shape in half] == [shape[1:] for shape in full]
-
-
-@pytest.mark.parametrize("width", [1e-6, 0.03, 0.3, 0.77, 1, 1.5])
-@pytest.mark.parametrize("name", ALL)
-def test_awkward_widths_build(name, width):
-    with torch.device("meta"):
-        network = build_network(name, num_classes=1, width=width).eval()
-        assert network(torch.zeros(2, 3, 16, 16)).shape == (2, 1)
-
-
-def test_width_scales_hidden_layers():
-    linear = [
-        m for m in build_network("vgg_teacher", 9, 0.25).modules() if isinstance(m, nn.Linear)
-    ]
-    assert [(m.in_features, m.out_features) for m in linear] == [(512, 256), (256, 256), (256, 9)]
-
-
-def test_scale_channels_never_falls_as_width_grows():
-    counts = [scale_channels(64, step / 100) for step in range(1, 200)]
-    assert counts == sorted(counts)
-    assert all(count % 4 == 0 for count in counts)
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_backward_reaches_every_parameter(name):
-    torch.manual_seed(0)
-    network = build_network(name, num_classes=10, width=0.25)
-    F.cross_entropy(network(torch.randn(8, 3, 32, 32)), torch.arange(8)).backward()
-    for path, parameter in network.named_parameters():
-        assert parameter.grad is not None, path
-        assert parameter.grad.abs().sum() > 0, path
-        assert parameter.grad.isfinite().all(), path
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_he_initialisation(name):
-    torch.manual_seed(0)
-    for path, module in build_network(name, num_classes=100).named_modules():
-        if not isinstance(module, (nn.Conv2d, nn.Linear)):
-            continue
-        fan_in = module.weight[0].numel()
-        expected = math.sqrt(2 / fan_in)
-        # Five standard errors of a sample standard deviation and of a sample mean.
-        count = module.weight.numel()
-        assert abs(module.weight.std() / expected - 1) < 5 / math.sqrt(2 * count), path
-        assert abs(module.weight.mean()) < 5 * expected / math.sqrt(count), path
-        assert module.bias is None or not module.bias.any(), path
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_same_seed_same_network(name):
-    images = torch.randn(2, 3, 32, 32)
-    logits = []
-    for seed in (3, 3, 4):
-        torch.manual_seed(seed)
-        logits.append(build_network(name, 10, 0.25).eval()(images))
-    assert torch.equal(logits[0], logits[1])
-    assert not torch.allclose(logits[0], logits[2])
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_state_dict_round_trip(name):
-    source, target = build_network(name, 10, 0.25).eval(), build_network(name, 10, 0.25).eval()
-    images = torch.randn(2, 3, 16, 16)
-    assert not torch.equal(source(images), target(images))
-    target.load_state_dict(source.state_dict())
-    assert torch.equal(source(images), target(images))
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_taps_are_not_changed_after_they_were_recorded(name):
-    network = build_network(name, 10, 0.25).eval()
-    recorded = {}
-    for path, module in network.named_modules():
-        module.register_forward_hook(
-            lambda _module, _inputs, output, path=path: recorded.update(
-                {path: (output, output.clone())}
-            )
-        )
-    network(torch.randn(1, 3, 32, 32))
-    assert all(torch.equal(output, copy) for output, copy in recorded.values())
-
-
-@pytest.mark.parametrize("name", ["vgg_student", "resnext_student"])
-def test_compiles_to_the_same_logits(name):
-    torch._dynamo.reset()
-    network = build_network(name, 10, 0.25).eval()
-    images = torch.randn(2, 3, 32, 32)
-    compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(compiled(images), network(images))
 
 
 def test_unknown_name_suggests_the_nearest():
@@ -272,3 +96,93 @@ def test_a_library_that_is_missing_is_named_with_the_command(library, name, monk
     monkeypatch.setattr("svdistill.networks.torchvision_models._libraries", [None])
     with pytest.raises(ArgumentError, match=rf"^{library}: .*pip install 'svdistill\[zoo\]'"):
         build_network(name, 10)
+
+
+SOURCE = """
+import torch
+from torch import nn
+
+class Net(nn.Linear):
+    def __init__(self, num_classes):
+        super().__init__(3, num_classes)
+
+def build(num_classes, depth=1):
+    return nn.Sequential(*[nn.Linear(3, num_classes)] * depth)
+
+def fixed():
+    return nn.Linear(3, 7)
+
+def demanding(backbone):
+    return backbone
+
+def failing(num_classes):
+    raise FileNotFoundError("weights.pt")
+
+def number():
+    return 3
+
+instance = nn.Linear(3, 4)
+constant = 5
+"""
+
+
+@pytest.fixture
+def code(tmp_path, monkeypatch):
+    """The current directory with a module of the user's."""
+    (tmp_path / "my_nets.py").write_text(SOURCE)
+    (tmp_path / "broken_nets.py").write_text("import nothing_of_that_name")
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+    yield tmp_path
+    assert sys.path == before
+    for name in ("my_nets", "broken_nets"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize(("attribute", "classes"), [("Net", 10), ("build", 10), ("fixed", 7)])
+def test_builds_what_the_user_wrote(code, attribute, classes):
+    network = import_network(f"my_nets:{attribute}", num_classes=10)
+    assert isinstance(network, nn.Module)
+    assert network(torch.zeros(2, 3)).shape == (2, classes)
+
+
+def test_an_instance_is_taken_as_it_is(code):
+    network = import_network("my_nets:instance", num_classes=10)
+    assert network is sys.modules["my_nets"].instance
+
+
+@pytest.mark.parametrize("module", ["no_such_module", "broken_nets", "", ".relative", "a..b"])
+def test_a_module_that_cannot_be_imported(code, module):
+    with pytest.raises(ArgumentError, match=r"^teacher: .*can be imported.*PYTHONPATH"):
+        import_network(f"{module}:net", num_classes=10)
+
+
+def test_a_module_that_fails_says_why(code):
+    with pytest.raises(ArgumentError, match="nothing_of_that_name"):
+        import_network("broken_nets:net", num_classes=10)
+
+
+@pytest.mark.parametrize(("attribute", "said"), [("biuld", "did you mean 'build'"), ("", "choose")])
+def test_an_attribute_that_is_not_there(code, attribute, said):
+    with pytest.raises(ArgumentError, match=rf"^teacher: .*attribute of module my_nets.*{said}"):
+        import_network(f"my_nets:{attribute}", num_classes=10)
+
+
+@pytest.mark.parametrize(("attribute", "kind"), [("constant", "int"), ("number", "int")])
+def test_what_is_no_network(code, attribute, kind):
+    with pytest.raises(ArgumentError, match=rf"^teacher: .*nn\.Module.*got {kind}"):
+        import_network(f"my_nets:{attribute}", num_classes=10)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "why"),
+    [("demanding", "TypeError.*backbone"), ("failing", r"FileNotFoundError: weights\.pt")],
+)
+def test_a_function_that_fails(code, attribute, why):
+    with pytest.raises(ArgumentError, match=rf"^teacher: .*{why}.*wrap it"):
+        import_network(f"my_nets:{attribute}", num_classes=10)
+
+
+def test_a_callable_without_a_signature():
+    with pytest.raises(ArgumentError, match=r"^teacher: "):
+        import_network("builtins:type", num_classes=10)

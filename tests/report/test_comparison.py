@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 
 from made_runs import compared, made_run
-from svdistill.report.comparison import MethodResult, compare
+from svdistill.report.comparison import compare
+from svdistill.report.methods import MethodResult
 from svdistill.report.runs import Run
 
 CIFAR = "parquet:data/cifar100"
@@ -63,9 +64,9 @@ def test_students_that_were_trained_otherwise_say_how_and_compare_with_their_lik
         "SVD, 4 epochs",
         "SVD, 10 epochs",
     ]
-    assert comparison.student_alone(long) == student
-    assert comparison.student_alone(short) is None
-    assert comparison.student_alone(student) is None
+    assert long.alone == student
+    assert short.alone is None
+    assert student.alone is None
 
 
 def test_stride_students_borrow_the_teacher_of_those_that_pool() -> None:
@@ -101,7 +102,7 @@ def test_a_named_teacher_stands_beside_its_students() -> None:
     assert comparison.title == "timm:resnet10t on CIFAR-100"
     assert [row.name for row in comparison.methods] == ["teacher", "student alone", "SVD"]
     assert comparison.methods[0].is_teacher
-    assert comparison.student_alone(comparison.methods[2]) == comparison.methods[1]
+    assert comparison.methods[2].alone == comparison.methods[1]
     moved = of_timm("student", "runs/svd", loss="svd", teacher="elsewhere/big")
     assert [len(entry.teachers) for entry in compare([teacher, moved]).pairs] == [1]
 
@@ -174,13 +175,13 @@ def test_a_student_alone_on_images_of_another_size_is_no_measure() -> None:
         "student alone, 64 pixels",
         "SVD, 64 pixels",
     ]
-    assert comparison.student_alone(comparison.methods[2]) == comparison.methods[1]
+    assert comparison.methods[2].alone == comparison.methods[1]
 
 
 def test_weights_that_a_student_began_with_are_part_of_its_training() -> None:
     runs = [alone("a"), alone("b", weights="pretrained"), taught("c", weights="pretrained")]
     comparison = compared(*runs)
-    assert comparison.student_alone(comparison.methods[2]) == comparison.methods[1]
+    assert comparison.methods[2].alone == comparison.methods[1]
     assert [row.name for row in comparison.students][1] == "student alone, from pretrained"
 
 
@@ -224,7 +225,6 @@ def test_the_papers_numbers_stand_beside_its_own_data_only() -> None:
         made_run("a", accuracies=(60.0,), **STRIDE), made_run("b", accuracies=(62.0,), **SVD)
     )["SVD"]
     assert svd.published == 61.15
-    assert svd.difference == pytest.approx(0.85)
     assert svd.published_gain == pytest.approx(61.15 - 54.17)
     digits = {**SVD, "data": "digits"}
     assert results(made_run("a", **digits))["SVD"].published is None
@@ -253,20 +253,55 @@ def test_step_time_of_two_stages_is_that_of_the_transfer() -> None:
         *(replace(record, stage="task", images_per_second=300.0) for record in rest),
     )
     found = results(alone, replace(taught, records=records))
-    assert found["SVD, 2-stage"].step_time == pytest.approx(2.0)
-
-
-def test_the_best_is_the_student_with_the_highest_last_epoch() -> None:
-    comparison = compared(
-        made_run("t", "vgg_teacher", accuracies=(90.0,), data=STRIDE["data"]),
-        made_run("a", accuracies=(70.0, 50.0), **STRIDE),
-        made_run("b", accuracies=(60.0, 55.0), **SVD),
-        made_run("c", accuracies=(55.0,), **{**SVD, "loss": "fsp"}),
-    )
-    assert {method.name for method in comparison.best} == {"SVD", "FSP, 1-stage"}
+    assert found["SVD"].step_time == pytest.approx(2.0)
 
 
 def test_the_papers_numbers_are_of_its_networks_only() -> None:
     tiny = {"data": "tiny_imagenet:t", "loss": "svd", "teacher": "t"}
     assert results(made_run("a", **tiny))["SVD"].published is not None
     assert results(made_run("a", "timm:resnet18", **tiny))["SVD"].published is None
+
+
+def test_rows_are_named_by_what_differs_on_the_page_alone() -> None:
+    usual = {"clip": "amortised", "num_vectors": 4}
+    assert [row.name for row in compared(taught("a", **usual)).methods] == ["SVD"]
+    runs = [
+        taught("a", **usual),
+        taught("b", clip="amortised", num_vectors=2),
+        taught("c", loss="fsp", clip="amortised"),
+        taught("d", network="mobilenet_student", transfer_epochs=3),
+    ]
+    vgg, mobilenet = compare(runs).pairs
+    assert [row.name for row in vgg.methods] == [
+        "SVD, k = 4, amortised",
+        "SVD, k = 2, amortised",
+        "FSP",
+    ]
+    assert [row.name for row in mobilenet.methods] == ["SVD, 2-stage"]
+
+
+def test_other_images_under_the_same_name_are_no_measure() -> None:
+    def on(fingerprint: str, run: Run) -> Run:
+        return replace(run, environment={**run.environment, "data_fingerprint": fingerprint})
+
+    for fingerprint, gains in (("x", (0.0,)), ("y", ())):
+        pair = compared(on("x", alone("a")), on(fingerprint, taught("b")))
+        assert pair.distilled[0].gains == gains
+    more = taught("c", unlabelled="rest")  # which the fingerprint includes
+    assert compared(on("x", alone("a")), on("z", more)).distilled[0].gains == (0.0,)
+
+
+def test_every_option_of_training_counts_in_what_is_compared() -> None:
+    pair = compared(alone("a", dev_fraction=0.1), taught("b"), alone("c", schedule="constant"))
+    assert pair.distilled[0].alone is None
+    assert [row.name for row in pair.methods] == [
+        "student alone, 0.1 held out, schedule paper",
+        "student alone, schedule constant",
+        "SVD, schedule paper",
+    ]
+
+
+def test_one_of_the_papers_teachers_that_is_taught_has_a_student_alone() -> None:
+    teacher = alone("a", network="vgg_teacher", seed=1)
+    again = taught("b", network="vgg_teacher", seed=1)
+    assert compared(teacher, again).distilled[0].gains == (0.0,)

@@ -12,10 +12,11 @@ from svdistill.report import plot_curves
 from svdistill.report.comparison import compare
 from svdistill.report.curves import (
     accuracy_curves,
-    clipping_curves,
-    clipping_section,
     curves_section,
+    gradient_table,
+    gradients_section,
     run_curves,
+    vectors_section,
 )
 from svdistill.report.figure import BLUE, GREEN, PURPLE, VERMILION
 from svdistill.report.runs import Run, find_runs
@@ -86,7 +87,7 @@ def test_the_legend_gives_the_last_accuracies_best_first() -> None:
     assert shown == [
         "SVD: 60.0",
         "student alone: 30.0",
-        "FSP, 1-stage: 8.0",
+        "FSP: 8.0",
         "teacher, last epoch: 70.0",
     ]
     assert "SVD 60.0, student alone 30.0" in figure.alt
@@ -125,68 +126,31 @@ RESULTS = Path(__file__).parents[2] / "results"
 NORMS = {"task_norm": 2.0, "transfer_norm": 30.0, "clipped_norm": 1.0}
 
 
-def test_norms_are_those_of_the_runs_on_a_logarithmic_scale() -> None:
+def test_gradients_are_means_over_epochs_and_seeds() -> None:
     runs = find_runs([RESULTS / "mini-clip" / f"vgg-stride-svd-norm-{seed}" for seed in range(3)])
-    figure = clipping_curves(compared(*runs).methods)
-    assert figure is not None
-
-    def mean(name: str) -> list[float]:
-        values = [[getattr(record, name) for record in run.records] for run in runs]
-        return list(np.log(np.mean(values, axis=0)))
-
-    for name, colour in (
-        ("task_norm", "currentColor"),
-        ("transfer_norm", VERMILION),
-        ("clipped_norm", BLUE),
-    ):
-        assert any(shows(line, mean(name)) for line in lines(figure.svg, colour)), name
+    table = gradient_table(compared(*runs))
+    assert table is not None
+    for place, name in enumerate(("task_norm", "clipped_norm", "transfer_norm"), start=1):
+        expected = np.mean([[getattr(record, name) for record in run.records] for run in runs])
+        assert table.rows[0][place].number == pytest.approx(expected), name
 
 
-def test_each_row_has_a_panel_and_rows_without_gradients_none() -> None:
+def test_rows_without_gradients_have_no_row_and_shares_a_column_where_there_are_any() -> None:
     runs = [
         made_run("alone"),
-        made_run("svd", loss="svd", numbers=NORMS),
+        made_run("svd", loss="svd", numbers={**NORMS, "svd_close": 0.25, "svd_missed": 0.0}),
         made_run("global", loss="svd", clip="global", numbers=NORMS),
     ]
-    figure = clipping_curves(compared(*runs).methods)
-    assert figure is not None
-    shown = texts(figure.svg)
-    assert "SVD" in shown
-    assert "SVD, global" in shown
-    assert not any("alone" in text for text in shown)
-    assert clipping_curves(compared(*runs[:1]).methods) is None
-
-
-def test_shares_are_drawn_where_there_were_any() -> None:
-    hard = made_run("svd", loss="svd", numbers={**NORMS, "svd_close": 0.25, "svd_missed": 0.0})
-    figure = clipping_curves(compared(hard).methods)
-    assert figure is not None
-    shown = texts(figure.svg)
-    assert {"SVDs, %", "close"} <= set(shown)
-    assert "missed" not in shown
-    assert any(np.ptp(line[:, 1]) == 0 for line in lines(figure.svg, BLUE))
-    assert "bound; there were none" in figure.caption
-
-
-def test_without_a_hard_case_the_caption_says_so() -> None:
-    easy = made_run("svd", loss="svd", numbers={**NORMS, "svd_missed": 0.0})
-    figure = clipping_curves(compared(easy).methods)
-    assert figure is not None
-    assert "SVDs, %" not in texts(figure.svg)
-    assert "there were none" in figure.caption
-    assert "Close" not in figure.caption
-
-
-def test_one_run_has_no_seeds_to_speak_of() -> None:
-    runs = [made_run(f"svd-{seed}", loss="svd", seed=seed, numbers=NORMS) for seed in (0, 1)]
-    one, both = (
-        clipping_curves(compared(*runs[:1]).methods),
-        clipping_curves(compared(*runs).methods),
-    )
-    assert one is not None
-    assert both is not None
-    assert "seed" not in one.caption
-    assert "a band reaches from the lowest seed to the highest" in both.caption
+    table = gradient_table(compared(*runs))
+    assert table is not None
+    assert [row[0].text for row in table.rows] == ["SVD", "SVD, global"]
+    headings = [column.heading for column in table.columns]
+    assert headings[1:] == [
+        *("task", "transfer, clipped", "transfer, before clipping", "SVDs damped %"),
+    ]
+    assert [row[-1].number for row in table.rows] == [25.0, None]
+    assert gradient_table(compared(*runs[:1])) is None
+    assert gradients_section(compare(runs[:1]).pairs) == []
 
 
 def with_values(run: Run, name: str, values: list[float]) -> Run:
@@ -245,6 +209,7 @@ BY_SVD = {"loss": "svd", "teacher": "t"}
 
 def test_each_comparison_has_its_own_curves() -> None:
     runs = [made_run("a"), made_run("b", "mobilenet_student"), made_run("c", classes_every=5)]
+    runs.append(made_run("d", seed=1))
     sections = curves_section(compare(runs).pairs)
     assert [section.title for section in sections] == [
         "VGG on scikit-learn's digits",
@@ -252,6 +217,9 @@ def test_each_comparison_has_its_own_curves() -> None:
         "VGG on scikit-learn's digits (one class in 5)",
     ]
     assert all(len(section.figures) == 1 for section in sections)
+    titles = [section.figures[0].title for section in sections]
+    assert titles[0] == "VGG: test accuracy by epoch"
+    assert titles[1] == "MobileNet: accuracies and losses by epoch"  # of one run
 
 
 def test_many_rows_are_spread_over_several_figures_the_best_in_the_first() -> None:
@@ -262,23 +230,53 @@ def test_many_rows_are_spread_over_several_figures_the_best_in_the_first() -> No
     (section,) = curves_section(compare([made_run("alone"), *taught]).pairs)
     first, second = (figure.alt for figure in section.figures)
     assert "k = 10 30.0" in first
-    assert "k = 4 24.0" in first
-    assert "k = 3 23.0" in second
+    assert "k = 3 23.0" in first
+    assert "k = 2 22.0" in second
     assert "student alone" in first
     assert "student alone" in second
 
 
-def test_clipping_says_what_was_not_recorded() -> None:
-    close = {**NORMS, "svd_close": 0.25}
+STRIDE = "vgg_stride_student"
+
+
+def taught(count: int, accuracy: float, seed: int = 0, **options: object) -> Run:
+    path = f"svd-{count}-{seed}-{options}"
+    accuracies = (1.0, accuracy)
+    return made_run(path, STRIDE, accuracies, seed=seed, loss="svd", num_vectors=count, **options)
+
+
+UNTAUGHT = [made_run(f"alone-{seed}", STRIDE, (1.0, 50.0), seed=seed) for seed in (0, 1)]
+STRIDE_RUNS = [
+    *UNTAUGHT,
+    *(taught(4, 54.0), taught(1, 52.0), taught(1, 56.0, seed=1), taught(2, 53.0)),
+]
+
+
+def test_gains_are_drawn_by_the_number_of_vectors_beside_the_papers() -> None:
+    (section,) = vectors_section(compare(STRIDE_RUNS))
+    (figure,) = section.figures
+    assert [shows(line, [4.0, 3.0, 4.0]) for line in lines(figure.svg, BLUE)] == [True]
+    paper = [7.0, 7.3, 7.4, 7.6, 7.8]
+    assert any(shows(line, paper) for line in lines(figure.svg, "currentColor"))
+    assert "VGG_stride, the paper's" in texts(figure.svg)
+    assert "16" in texts(figure.svg)
+    assert "VGG_stride, SVD: k = 1 +4.0, k = 2 +3.0" in figure.alt
+
+
+def test_clips_and_positions_have_curves_of_their_own() -> None:
     runs = [
-        made_run("a", numbers=close, **BY_SVD),
-        made_run("b", "mobilenet_student", numbers=NORMS, **BY_SVD),
-        made_run("c", "resnext_student", loss="fsp", teacher="t"),
+        *STRIDE_RUNS,
+        *(taught(count, 60.0, clip="amortised") for count in (1, 2)),
+        *(made_run(f"{count}", STRIDE, loss="position_svd", num_vectors=count) for count in (1, 4)),
     ]
-    recorded, norms_only, nothing = clipping_section(compare(runs).pairs)
-    assert (len(recorded.figures), recorded.missing) == (1, ())
-    assert len(norms_only.figures) == 1
-    assert "How often two singular values were close" in norms_only.missing[0]
-    assert nothing.figures == ()
-    assert len(nothing.missing) == 1
-    assert "no run recorded the gradients" in nothing.missing[0]
+    (section,) = vectors_section(compare(runs))
+    names = [text for text in texts(section.figures[0].svg) if text.startswith("VGG_stride, ")]
+    assert names == [
+        *("VGG_stride, SVD", "VGG_stride, SVD, amortised", "VGG_stride, position SVD"),
+        "VGG_stride, the paper's",
+    ]
+
+
+@pytest.mark.parametrize("runs", [UNTAUGHT, [*UNTAUGHT, STRIDE_RUNS[3]], STRIDE_RUNS[2:]])
+def test_nothing_is_drawn_without_two_counts_and_a_student_alone(runs: list[Run]) -> None:
+    assert vectors_section(compare(runs)) == []

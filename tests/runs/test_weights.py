@@ -187,14 +187,6 @@ def test_a_flipped_bit_in_the_weights_is_called_by_its_name(path):
         load_student(path)
 
 
-def test_files_without_a_checksum_still_load(path):
-    with safe_open(path, "pt") as file:
-        fields = json.loads(file.metadata()["svdistill"])
-    del fields["sha256"]
-    save_file(load_file(path), path, {"svdistill": json.dumps(fields)})
-    assert logits(load_student(path)).equal(logits(network()))
-
-
 @pytest.mark.parametrize(
     "card", ["", "[]", "{", "3", "null", '{"network": "mobilenet_student"}', '"text"']
 )

@@ -255,7 +255,7 @@ class WatchingImages(Watching):
         super().__init__()
         self.images = 0
 
-    def start(self, name, total_steps, done_steps):
+    def start(self, name, total_steps, done_steps, evaluations=0.0):
         self.done = done_steps
 
     def advance(self, images):

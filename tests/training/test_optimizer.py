@@ -4,13 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from svdistill.training.optimizer import build_optimizer, build_schedule
+from svdistill.networks import build_network
+from svdistill.training.optimizer import averaged, build_optimizer, build_schedule
 
 
-def rates(name, total_steps, learning_rate=0.3):
+def rates(name, total_steps, learning_rate=0.3, **options):
     """The learning rate with which each step is taken."""
     optimizer = build_optimizer("sgd", [nn.Parameter(torch.zeros(1))], learning_rate, 0.0)
-    schedule = build_schedule(name, optimizer, learning_rate, total_steps)
+    schedule = build_schedule(name, optimizer, learning_rate, total_steps, **options)
     taken = []
     for _ in range(total_steps):
         taken.append(optimizer.param_groups[0]["lr"])
@@ -66,7 +67,18 @@ def test_constant():
     assert rates("constant", 7) == [0.3] * 7
 
 
-@pytest.mark.parametrize("name", ["paper", "one_cycle", "constant"])
+@pytest.mark.parametrize(("total_steps", "warmup"), [(1, 0), (10, 0), (10, 3), (100, 10), (4, 4)])
+def test_cosine(total_steps, warmup):
+    """Equal steps up to the highest rate, then half a cosine that would end at 0 one step later."""
+    taken = rates("cosine", total_steps, warmup_steps=warmup)
+    expected = [0.3 * (step + 1) / (warmup + 1) for step in range(warmup)]
+    left = total_steps - warmup
+    expected += [0.15 * (1 + math.cos(math.pi * step / left)) for step in range(left)]
+    assert taken == pytest.approx(expected)
+    assert all(rate > 0 for rate in taken)
+
+
+@pytest.mark.parametrize("name", ["paper", "one_cycle", "cosine", "constant"])
 def test_a_schedule_goes_on_from_its_state(name):
     def start():
         optimizer = build_optimizer("sgd", [nn.Parameter(torch.zeros(1))], 0.3, 0.0)
@@ -117,3 +129,33 @@ def test_adamw(weight_decay):
         corrected = math.sqrt(square / (1 - 0.999**step)) + 1e-8
         weight -= 0.1 * mean / (1 - 0.9**step) / corrected
     assert updates("adamw", weight_decay, gradients) == pytest.approx(weight, rel=1e-12)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.4, 0.999])
+def test_an_average_follows_weights_and_buffers(decay):
+    """Against the recursion in numpy's float64, with a rising decay."""
+    torch.manual_seed(0)
+    network = build_network("mobilenet_student", 4, 0.05)
+    average = averaged(network, decay)
+    expected = None
+    for number in range(5):
+        network(torch.rand(4, 3, 16, 16))  # moves the statistics of batch norm
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        average.update_parameters(network)
+        now = {name: tensor.double().numpy() for name, tensor in network.state_dict().items()}
+        kept = min(decay, (number + 1) / (number + 10))
+        if expected is None:
+            expected = now
+        else:
+            expected = {name: kept * old + (1 - kept) * now[name] for name, old in expected.items()}
+    found = average.module.state_dict()
+    for name, values in expected.items():
+        if name.endswith("num_batches_tracked"):
+            assert found[name] == 5
+        else:
+            torch.testing.assert_close(
+                found[name].double(), torch.from_numpy(values), rtol=1e-5, atol=1e-6
+            )
+    assert not any(parameter.requires_grad for parameter in average.parameters())

@@ -89,13 +89,33 @@ def test_the_time_is_told_from_the_first_steps_but_those_that_load(monkeypatch):
     now, console = [0.0], Console(file=io.StringIO(), width=120)
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     with BarReporter(console) as reporter:
-        reporter.start("run", total_steps=1210, done_steps=10)
+        reporter.start("run", total_steps=1210, done_steps=10, evaluations=1200.0)
         for seconds in (30.0, 30.0, *[0.5] * 20):
             now[0] += seconds
             reporter.step(METER)
     shown = console.file.getvalue()
-    assert shown.count("of training") == 1
-    assert "1,200 steps of 0.5 s: about 10 min of training" in shown
+    assert shown.count("evaluations") == 1
+    assert "1,200 steps of 0.5 s, and evaluations: about 20 min" in shown
+
+
+def test_a_log_has_a_line_a_minute_of_steps_and_images(monkeypatch):
+    now, console = [0.0], Console(file=io.StringIO(), width=200)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with BarReporter(console) as reporter:
+        for number in range(1, 201):
+            reporter.reading(number, 200)
+            now[0] += 1.0
+        reporter.start("run", total_steps=1000, done_steps=100)
+        for _ in range(100):
+            now[0] += 1.0
+            reporter.step(METER)
+    lines = [line for line in console.file.getvalue().splitlines() if " left" in line]
+    assert lines == [
+        "61 of 200 images read, about 2 min left",
+        "121 of 200 images read, about 1 min left",
+        "181 of 200 images read, about 19 s left",
+        "step 160 of 1,000  loss 1.500  accuracy 42.0 %  about 14 min left",
+    ]
 
 
 def test_a_message_is_text():

@@ -13,10 +13,11 @@ from svdistill.losses import FSPLoss, SVDLoss
 from svdistill.networks import build_network
 from svdistill.training.step import (
     DistillStep,
+    MixedLabels,
     TaskStep,
     TrainingBatch,
     TransferStep,
-    labelled_cross_entropy,
+    batch_cross_entropy,
 )
 
 
@@ -92,7 +93,11 @@ def test_with_all_labels_the_cross_entropy_is_torchs_bit_for_bit(images):
     generator = torch.Generator().manual_seed(images)
     labels = torch.randint(4, (images,), generator=generator)
     found = []
-    for cross_entropy in (F.cross_entropy, labelled_cross_entropy):
+
+    def ours(logits, labels):
+        return batch_cross_entropy(logits, TrainingBatch(None, labels))
+
+    for cross_entropy in (F.cross_entropy, ours):
         generator.manual_seed(images)
         logits = torch.randn(images, 4, generator=generator).requires_grad_()
         loss = cross_entropy(logits, labels)
@@ -106,7 +111,7 @@ def test_images_without_a_label_are_not_learnt(labelled):
     logits = torch.randn(8, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
     labels = torch.arange(8) % 4
     labels[labelled:] = UNLABELLED
-    loss = labelled_cross_entropy(logits, labels)
+    loss = batch_cross_entropy(logits, TrainingBatch(None, labels))
     (gradient,) = torch.autograd.grad(loss, logits)
     assert not gradient[labelled:].any()
     if labelled:
@@ -115,6 +120,27 @@ def test_images_without_a_label_are_not_learnt(labelled):
         torch.testing.assert_close(gradient, torch.autograd.grad(expected, logits)[0])
     else:
         assert float(loss.detach()) == 0
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("unlabelled", [(), (1, 4)])
+def test_both_labels_of_mixed_images_count_with_their_share(smoothing, unlabelled):
+    """The cross-entropy with soft labels, spread out by hand."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(6, 4, generator=generator, dtype=torch.float64)
+    labels, share = torch.tensor([0, 1, 2, 3, 0, 1]), torch.full((6,), 0.3, dtype=torch.float64)
+    for place in unlabelled:
+        labels[place] = UNLABELLED
+    others = labels.roll(1)
+    batch = TrainingBatch(None, labels, mixed_in=MixedLabels(others, share))
+    targets = torch.zeros(6, 4, dtype=torch.float64)
+    for row in range(6):
+        for label, weight in ((labels[row], 0.7), (others[row], 0.3)):
+            if label != UNLABELLED:
+                targets[row] += weight * smoothing / 4
+                targets[row, label] += weight * (1 - smoothing)
+    expected = -(targets * logits.log_softmax(dim=1)).sum() / (6 - len(unlabelled))
+    torch.testing.assert_close(batch_cross_entropy(logits, batch, smoothing), expected)
 
 
 @pytest.mark.parametrize("progress", [0, 3])

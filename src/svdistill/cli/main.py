@@ -26,9 +26,18 @@ from svdistill.cli.processes import (
     text_logs,
 )
 from svdistill.cli.spelling import explain, spell
-from svdistill.common import SVDistillError, TextConsole, keep_memory, launched_size, shown
+from svdistill.common import (
+    SVDistillError,
+    TextConsole,
+    first_synonym,
+    keep_memory,
+    launched_size,
+    shown,
+)
 
 RESULTS = ("evaluate", "info", "predict")  # commands whose printed text is the result
+
+PAGE = "report.html"  # in a run directory
 
 UNREAD = 141  # the status that a shell gives a command ended by SIGPIPE
 
@@ -37,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        arguments: words after `svdistill`; those of the process by default.
+        arguments: the words after `svdistill`; by default those of `sys.argv`.
 
     Returns:
         The exit status: 0, 2 for bad input, 130 when interrupted, 143 when terminated, 129 when
@@ -111,7 +120,12 @@ class _Commands:
         from svdistill.config import DistillConfig
         from svdistill.training import BarReporter, distill
 
-        summary = distill(DistillConfig(**_training_fields(options)), BarReporter())
+        fields = _training_fields(options)
+        repeated = {name: fields.pop(name) for name in ("seeds", "baseline", "jobs")}
+        if any(repeated.values()):
+            _compare_seeds(DistillConfig(**fields), options.keep_memory, repeated)
+            return
+        summary = distill(DistillConfig(**fields), BarReporter())
         with finished_run():
             _print_summary(summary)
             if is_speaker():
@@ -154,13 +168,17 @@ class _Commands:
             )
         console.print(export_table(report))
         _show(*export_notes(report), report.path)
+        if (Path(options.run) / PAGE).exists():
+            _write_page(options.run)
 
     @staticmethod
     def predict(options: Namespace) -> None:
         from svdistill.export import predict
 
         for prediction in predict(options.file, options.images, top=options.top):
-            classes = (f"{name} {100 * share:.1f} %" for name, share in prediction.classes)
+            classes = (
+                f"{first_synonym(name)} {100 * share:.1f} %" for name, share in prediction.classes
+            )
             _show("   ".join((str(prediction.path), *classes)))
 
     @staticmethod
@@ -187,20 +205,20 @@ class _Commands:
     def report(options: Namespace) -> None:
         from svdistill.report import write_report
 
-        _show(write_report(options.runs, options.output, data=options.data, console=TextConsole()))
+        _show(write_report(options.runs, options.output, console=TextConsole()))
 
     @staticmethod
     def bench(options: Namespace) -> None:
         from svdistill.config import BenchConfig
-        from svdistill_benchmarks import footnotes, grids, run_bench, to_rich
+        from svdistill_benchmarks import footnotes, result_tables, run_bench
 
         fields = _fields(options)
         what = fields.pop("what")
         console = TextConsole()
         with console.status("measuring, which may take minutes"):
             result, path = run_bench(what, BenchConfig(**fields))
-        for grid in grids(result):
-            console.print(to_rich(grid))
+        for table in result_tables(result):
+            console.print(table)
         _show(*footnotes(result), path)
 
 
@@ -212,23 +230,37 @@ def _print_summary(summary: Any) -> None:
     skipped = f"; {summary.skipped_steps} steps skipped in fp16" if summary.skipped_steps else ""
     _show(
         f"{summary.network}: {summary.last_accuracy:.2f} % after the last epoch, "
-        f"{summary.best_accuracy:.2f} % after the best ({summary.best_epoch + 1}, by "
+        f"{summary.best_accuracy:.2f} % after the best ({summary.best_epoch}, by "
         f"{summary.best_by}); {summary.parameters:,} parameters, {summary.flops / 1e6:.1f}M FLOPs"
         f"{skipped}\n"
         f"{summary.directory}"
     )
 
 
+def _compare_seeds(config: Any, keep_memory: bool, repeated: dict[str, Any]) -> None:
+    from svdistill.paper import compare_seeds
+    from svdistill.parallel import require_alone
+
+    require_alone("distill --seeds")
+    compare_seeds(config, keep_memory=keep_memory, console=TextConsole(), **repeated)
+
+
 def _show_gain(run: str) -> None:
     """Print the student beside its teacher, and write a page; the run is finished already."""
-    from svdistill.report import before_after_table, write_report
+    from svdistill.report import before_after_table
     from svdistill.training import read_before_after
 
     figures = read_before_after(run)
     if figures is not None:
         TextConsole().print(before_after_table(figures))
+    _write_page(run)
+
+
+def _write_page(run: str) -> None:
+    from svdistill.report import write_report
+
     try:
-        _show(write_report([run], Path(run) / "report.html"))
+        _show(write_report([run], Path(run) / PAGE))
     except SVDistillError as error:
         warnings.warn(f"no report was written: {error}", stacklevel=2)
 

@@ -91,7 +91,7 @@ torchvision:NAME, hf:NAME_OR_FOLDER with published weights for the classes of th
 student, --student or --network, is as for `svdistill train`.
 
 The stages of both networks are paired, and the pairs are printed. By default (--loss
-position_svd+soft_target) the student learns from each the relations between positions, whatever
+position_gram+soft_target) the student learns from each the relations between positions, whatever
 the channels, and the teacher's predictions. With --loss svd it learns the relations between the
 leading singular vectors of its channels, as in the paper; if the channels differ, an adapter
 projects the student's, and is not part of the trained student.
@@ -103,8 +103,10 @@ DISTILL_EXAMPLES = """\
 examples:
   svdistill distill --teacher runs/teacher --network mobilenet_student --data parquet:cifar100 \\
                     --output runs/svd
-  svdistill distill --teacher runs/teacher --loss soft_target --clip none --task_weight 0.1 \\
-                    --transfer_weight 0.9 --network mobilenet_student --output runs/soft
+  svdistill distill --teacher runs/teacher --network mobilenet_student --data folder:flowers \\
+                    --seeds 3 --baseline --output runs/worth
+  svdistill distill --teacher runs/teacher --loss soft_target --network mobilenet_student \\
+                    --output runs/soft
   svdistill distill --teacher my_package.nets:teacher --teacher_taps [layer1,layer2] \\
                     --student_taps [stage1,stage2] --student vgg_student --output runs/own
   svdistill distill --teacher runs/teacher --student timm:mobilenetv3_small_100 \\
@@ -116,6 +118,15 @@ examples:
 LOSSES = """\
 losses for --loss, alone or joined by +, with their options:
 """
+
+SEEDS = (
+    "Repeat the run with this many seeds, each in a folder in `output`; the same command goes on."
+)
+
+BASELINE = (
+    "Train the student alone and by plain soft targets too, for 3 seeds if --seeds gives no other "
+    "number, and say whether the loss is worth it."
+)
 
 CACHE_MANUAL = """\
 Compute a teacher's knowledge of every training image once, and keep it in a store on disk. Then
@@ -222,26 +233,28 @@ examples:
 """
 
 REPORT_MANUAL = """\
-Write finished runs as one HTML page: accuracies beside the paper's, training curves, costs, the
-effect of distillation on the feature maps, and how each run was made. The page is one file that
-opens from disk and loads nothing.
+Write finished runs as one HTML page: the gain over the student alone with its interval, size and
+latency, accuracies beside the paper's, training curves, predictions by class, calibration, and how
+each run was made. The page is one file that opens from disk and loads nothing.
 
-Nothing is trained. Feature maps need the weights of a student and of its teacher, and the images;
-the teacher's run may be among RUNS. The page says what is missing.
+Nothing is trained or timed: the page shows what the runs recorded. For a gain give runs of the
+student alone too, of the same options and seeds; `svdistill export` records the shipped file's
+latency.
 """
 
 REPORT_EXAMPLES = """\
 examples:
   svdistill report runs/demo
-  svdistill report runs/teacher runs/student-* --data parquet:data/cifar100 -o students.html
+  svdistill report runs/teacher runs/student-* -o students.html
 """
 
 BENCH_MANUAL = """\
 Time computations in turn in one process, print a table, and write every time to a JSON file.
 
-  svd   the truncated SVD of the paper's feature maps by every solver: time and errors
-  dfv   the distance of two distillation feature vectors: time, memory and errors
-  step  a whole training step of every method, relative to a step without losses (the floor)
+  svd     the truncated SVD of the paper's feature maps by every solver: time and errors
+  dfv     the distance of two distillation feature vectors: time, memory and errors
+  step    a whole training step of every method, relative to a step without losses (the floor)
+  growth  steps of some methods while the batch, the image size or the width grows
 """
 
 BENCH_EXAMPLES = """\

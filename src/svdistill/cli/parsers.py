@@ -117,7 +117,17 @@ def _distill_parser() -> ArgumentParser:
 
     usage = "svdistill distill --teacher TEACHER | --knowledge STORE --output DIR [options]"
     epilog = (manual.LOSSES + losses_text(), manual.DISTILL_EXAMPLES, manual.RUN_FILES)
-    return _config_parser(_parser(usage, manual.DISTILL_MANUAL, *epilog), DistillConfig)
+    parser = _config_parser(_parser(usage, manual.DISTILL_MANUAL, *epilog), DistillConfig)
+    return _with_options(
+        parser,
+        seeds=(int | None, None, manual.SEEDS),
+        baseline=(bool, False, manual.BASELINE),
+        jobs=(
+            int | None,
+            None,
+            "With these, runs at a time; empty for one per core, or three on a GPU.",
+        ),
+    )
 
 
 def _cache_parser() -> ArgumentParser:
@@ -204,12 +214,8 @@ def _report_parser() -> ArgumentParser:
     parser = _parser(usage, manual.REPORT_MANUAL, manual.REPORT_EXAMPLES)
     runs = "Run directories, or folders that contain some at any depth."
     parser.add_argument("runs", type=str, nargs="+", help=runs)
-    data = "Where images are now, for runs that do not find theirs; as for `train`."
-    return _with_options(
-        parser,
-        output=(str, "report.html", "The page; an existing file is replaced."),
-        data=(str | None, None, data),
-    )
+    page = "The page; an existing file is replaced."
+    return _with_options(parser, output=(str, "report.html", page))
 
 
 def _bench_parser() -> ArgumentParser:
@@ -217,7 +223,7 @@ def _bench_parser() -> ArgumentParser:
 
     usage = "svdistill bench WHAT [options]"
     parser = _parser(usage, manual.BENCH_MANUAL, manual.BENCH_EXAMPLES)
-    parser.add_argument("what", type=str, help="`svd`, `dfv` or `step`.")
+    parser.add_argument("what", type=str, help="`svd`, `dfv`, `step` or `growth`.")
     parser.add_class_arguments(BenchConfig)
     return parser
 

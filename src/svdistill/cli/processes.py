@@ -209,7 +209,7 @@ def _stop(number: int, _frame: FrameType | None) -> None:
 
 
 def is_speaker() -> bool:
-    """Whether this process prints."""
+    """Whether this process prints: rank 0, or the only process."""
     return launched_rank() == 0
 
 
@@ -233,7 +233,7 @@ def say(line: str, error: BaseException) -> None:
 
 
 def leave() -> None:
-    """Close the process group, if there is one: a process that exits within it may abort."""
+    """Close the process group, if there is one: a process that exits inside a group may abort."""
     if _is_grouped():
         from svdistill.parallel import close_group, meet
 
@@ -268,7 +268,7 @@ def _is_everywhere(error: BaseException) -> bool:
 
 
 def _meet(error: BaseException) -> bool:
-    """Close the group together if every process raises the error; return whether all did."""
+    """Close the group in all processes if each raises the error; return whether each did."""
     if not _is_grouped() or not _is_everywhere(error):
         return False
     try:

@@ -8,7 +8,7 @@ from svdistill.cli.manual import COMMANDS
 from svdistill.cli.parsers import COMMAND_PARSERS
 from svdistill.common import nearest
 
-BARE = ("--resume", "--dry_run")
+BARE = ("--resume", "--dry_run", "--baseline")
 
 # Names of these options in other programs.
 OTHER_WORDS = {

@@ -1,4 +1,4 @@
-"""What every room uses: errors, files, locks, typed values, imports, timing, logits, machine."""
+"""Shared helpers: errors, files, locks, typed values, imports, timing, logits, the machine."""
 
 from svdistill.common.errors import (
     ArgumentError,
@@ -54,7 +54,7 @@ from svdistill.common.table import (
     number_cell,
     text_table,
 )
-from svdistill.common.terminal import TextConsole, shown
+from svdistill.common.terminal import TextConsole, few_classes, first_synonym, shown
 from svdistill.common.timing import Case, Measurement, duration, interleave, synchronise, threads
 
 __all__ = [
@@ -79,6 +79,8 @@ __all__ = [
     "available_cores",
     "columns",
     "duration",
+    "few_classes",
+    "first_synonym",
     "from_plain",
     "import_attribute",
     "interleave",

@@ -6,6 +6,7 @@ import difflib
 import signal
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Final
 
 
 class SVDistillError(Exception):
@@ -48,7 +49,7 @@ class DataError(SVDistillError):
 
 
 class RunError(SVDistillError):
-    """A run directory, checkpoint or weights file is missing, finished, damaged or of another."""
+    """A run directory, checkpoint or weights file is missing, damaged, finished or mismatched."""
 
 
 class TrainingError(SVDistillError):
@@ -89,6 +90,10 @@ class TransferWarning(UserWarning):
     """The transfer loss is ineffective in this configuration."""
 
 
+# A name whose similarity to a mistyped one is smaller than the best by this is not suggested.
+CLEARLY_FURTHER: Final = 0.15
+
+
 def nearest(name: str, candidates: Iterable[str]) -> str:
     """Suggest the candidates closest to a mistyped name.
 
@@ -108,6 +113,8 @@ def nearest(name: str, candidates: Iterable[str]) -> str:
     names = sorted(set(candidates))
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     if close:
+        ratios = {match: difflib.SequenceMatcher(None, match, name).ratio() for match in close}
+        close = [match for match in close if ratios[match] > ratios[close[0]] - CLEARLY_FURTHER]
         return "did you mean " + " or ".join(repr(match) for match in close) + "?"
     shown = ", ".join(repr(candidate) for candidate in names[:12])
     return f"choose from {shown}" + (", ..." if len(names) > 12 else "")

@@ -85,7 +85,7 @@ def require_unlocked(folder: Path) -> None:
 
 
 def _require_no_locks(path: Path, error: OSError) -> None:
-    """Warn if the file system has no locks; raise `RunError` for any other error."""
+    """Warn if the error means that the file system has no locks; else raise `RunError`."""
     reason = error.strerror or type(error).__name__
     if error.errno not in NO_LOCKS:
         raise RunError(

@@ -55,7 +55,7 @@ def launched_size() -> int:
 
 
 def launched_rank() -> int:
-    """Rank of this process among them."""
+    """Rank of this process among the launched ones; 0 without a launcher."""
     return _number(RANKS, 0) if launched_size() > 1 else 0
 
 

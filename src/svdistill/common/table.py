@@ -68,7 +68,7 @@ class Table:
     sortable: bool = True
 
     def __rich__(self) -> RichTable:
-        """What a rich console prints; numbers stay unbroken in a narrow terminal."""
+        """The table for a rich console; numbers are never broken in a narrow terminal."""
         caption = " ".join(filter(None, (self.caption, *self.notes)))
         table = RichTable(
             title=self.title or None,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
+
+SHOWN_CLASSES: Final = 5
 
 # Line breaks and tabs; joiners within words and emoji.
 PRINTED: Final = "\n\t\u200c\u200d"
@@ -33,6 +35,28 @@ def _shown(character: str) -> str:
     if character in PRINTED or unicodedata.category(character) not in ESCAPED:
         return character
     return character.encode("unicode_escape", "surrogatepass").decode()
+
+
+def first_synonym(name: str) -> str:
+    """The first of a class's names, as ImageNet's are written.
+
+    Example:
+        >>> first_synonym("tench, Tinca tinca")
+        'tench'
+    """
+    return name.partition(",")[0]
+
+
+def few_classes(names: Sequence[str]) -> str:
+    """The number of classes, and the first ones.
+
+    Example:
+        >>> few_classes(["tench, Tinca tinca", "dog"]), few_classes("abcdefgh")
+        ('2 classes: tench, dog', '8 classes: a, b, c, d, e, ...')
+    """
+    told = [first_synonym(name) for name in names[:SHOWN_CLASSES]]
+    more = ["..."] if len(names) > SHOWN_CLASSES else []
+    return f"{len(names)} classes: {', '.join([*told, *more])}"
 
 
 class TextConsole(Console):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 from svdistill.common import ArgumentError, require_choice
 
-BENCHMARKS = ("svd", "dfv", "step")
+BENCHMARKS = ("svd", "dfv", "step", "growth")
 
 COMMON = {"batch_size", "rounds", "threads", "device", "output"}
 
@@ -14,23 +14,25 @@ READ = {
     "svd": COMMON | {"network", "width", "teacher", "data"},
     "dfv": COMMON,
     "step": COMMON | {"network", "width", "data"},
+    "growth": (COMMON - {"batch_size"}) | {"network", "width", "data"},
 }
 
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """What to measure, and how often.
+    """Options of a benchmark.
 
     Attributes:
-        network: `vgg`, `mobilenet` or `all`: the paper's teacher with its student (`svd`, `step`).
-        width: factor on the networks' channels (`svd`, `step`).
-        batch_size: images a step.
-        rounds: how often everything is timed.
-        threads: torch's threads; left as they are if not given.
+        network: `vgg`, `mobilenet` or `all`: the paper's teacher with its student; `growth` takes
+            one. Not for `dfv`, as are `width` and `data`.
+        width: factor on the networks' channels.
+        batch_size: images in a step; not for `growth`.
+        rounds: number of times that everything is timed.
+        threads: number of torch's threads; unchanged if not given.
         device: `auto`, `cpu` or `cuda`.
         teacher: run directory or .safetensors file whose feature maps to decompose (`svd`);
             freshly initialised networks if not given.
-        data: images to run on, as for `train` (`svd`, `step`); noise if not given.
+        data: images to run on, as for `train`; noise if not given.
         output: the JSON file; `benchmarks/results/NAME.json` if not given.
     """
 
@@ -49,7 +51,7 @@ def require_read(what: str, config: BenchConfig) -> None:
     """Raise unless the benchmark exists and reads every option that was given.
 
     Raises:
-        ArgumentError: it does not.
+        ArgumentError: no such benchmark, or it does not read a given option.
 
     Example:
         >>> require_read("dfv", BenchConfig(rounds=3))

@@ -14,13 +14,14 @@ class CacheConfig(TeacherConfig):
     """Compute a teacher's knowledge of all training images once, and keep it on disk.
 
     Args:
-        views: Random views of each image, 1 or more. A student sees one in each epoch, and after
-            the last one the first again.
+        views: Random views of each image, 1 or more. A student sees one in each epoch, and starts
+            again at the first after the last.
         views_seed: Seed of the views.
-        dtype: Of the numbers on disk, `float16` or `float32`; at most 16 of them stay float32.
-        precision: Of the teacher's computations, `float32` or `bf16`. Decompositions are computed
-            in float32 either way.
-        batch_size: Images that the teacher sees at once.
+        dtype: Type of the numbers on disk, `float16` or `float32`. Tensors of at most 16 numbers
+            per image are always float32.
+        precision: Precision of the teacher, `float32`, `bf16`, or `auto` as for `train`.
+            Decompositions are computed in float32 either way.
+        batch_size: Images in a batch of the teacher.
         device: `auto`, `cpu` or `cuda`.
         resume: Check the store in `output`, and write what is missing or damaged.
     """
@@ -28,7 +29,7 @@ class CacheConfig(TeacherConfig):
     views: int = 0
     views_seed: int = 0
     dtype: Literal["float16", "float32"] = "float16"
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Literal["float32", "bf16", "auto"] = "float32"
     batch_size: int = 256
     device: Literal["auto", "cpu", "cuda"] = "auto"
     resume: bool = False

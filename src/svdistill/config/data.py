@@ -1,9 +1,9 @@
-"""Where images come from: what all commands that read a data set can be told."""
+"""The options on images, which all commands that read a data set share."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Final, Literal, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, Literal, Self, get_args, get_origin, get_type_hints
 
 from svdistill.common import ArgumentError, require_choice, require_count
 
@@ -13,34 +13,37 @@ OBJECT: Final = "object"
 
 @dataclass(kw_only=True)
 class DataConfig:
-    """Images, and where to write.
+    """The images and the output directory.
 
     Args:
-        output: Directory to make, of a run or of a knowledge store. A finished run is never
-            overwritten.
+        output: Directory of the new run or knowledge store. A finished run is never overwritten.
         data: Where images come from: `digits`, `parquet:PATH`, `folder:PATH`, `hub:NAME` or
             `tiny_imagenet:PATH`.
-        image_size: Side in pixels to which images are resized. If empty, as a teacher or pretrained
-            network knows them, else as they are.
+        image_size: Side in pixels to which images are resized. If empty, the size that the teacher
+            or the pretrained network was trained with; without one, images keep their size.
         classes_every: Keep every n-th class only.
         classes: `N@SEED` keeps N of these, drawn by their names, `rest:N@SEED` the others; empty
             keeps all.
         train_size: Keep that many training images, the same share of each class; empty keeps all.
+        test_size: Keep at most that many test images, the same share of each class; empty keeps
+            all.
         dev_fraction: Share of the training images held out to choose the best epoch on; a store
             keeps no knowledge of them.
         unlabelled: For `distill` and `cache`, more training images, without labels: `folder:PATH`,
             `parquet:PATH`, `hub:NAME`, or `rest` for those that `train_size` leaves out. They are
             half of every batch; an epoch goes once over the labelled or the unlabelled ones,
             whichever last longer.
-        label_column: Column of the labels in a table; empty for the one that is named like it.
-        image_column: Column of the images in a table; empty for the one that is named like it.
-        train_split: Split to train on, by its name; empty for the obvious one, `.` for a folder
-            whose folders are all classes.
-        test_split: Split to test on; empty for the obvious one, `cut` for a part of the training
-            split.
-        memory_limit_gb: Decoded images up to this size stay in memory; more are streamed.
-        workers: Processes that decode streamed images; empty for one a core, up to 8.
-        augmentation: `paper` (flip, rotation, crop), `crop_flip` or `none`.
+        label_column: Column of the labels in a table; empty for the one with a usual name.
+        image_column: Column of the images in a table; empty for the one with a usual name.
+        train_split: Name of the split to train on; empty for the one with a usual name, `.` for a
+            folder whose subfolders are all classes.
+        test_split: Name of the split to test on; empty for the one with a usual name, `cut` for a
+            part of the training split.
+        memory_limit_gb: Decoded images up to this size are kept in memory; more are streamed.
+        workers: Processes that decode streamed images; empty for one per core, up to 8.
+        augmentation: `paper` (flip, rotation, crop), `crop_flip`, `photo` (random resized crop,
+            flip, colour jitter), `trivial` (the same with an operation of TrivialAugment in place
+            of the colour jitter) or `none`.
     """
 
     output: str
@@ -49,6 +52,7 @@ class DataConfig:
     classes_every: int = 1
     classes: str | None = None
     train_size: int | None = None
+    test_size: int | None = None
     dev_fraction: float = 0.0
     unlabelled: str = ""
     label_column: str | None = None
@@ -57,7 +61,20 @@ class DataConfig:
     test_split: str | None = None
     memory_limit_gb: float = 8.0
     workers: int | None = None
-    augmentation: Literal["paper", "crop_flip", "none"] = "paper"
+    augmentation: Literal["paper", "crop_flip", "photo", "trivial", "none"] = "paper"
+
+    def usual_values(self) -> dict[str, Any]:
+        """What options that are left empty stand for, as other options say."""
+        return {}
+
+    def left_empty(self) -> dict[str, Any]:
+        """The options of `usual_values` that are left empty, with what they stand for."""
+        usual = self.usual_values().items()
+        return {name: value for name, value in usual if getattr(self, name) is None}
+
+    def filled(self) -> Self:
+        """The same, with nothing of `usual_values` left empty."""
+        return replace(self, **self.left_empty())
 
     def check(self) -> None:
         """Raise `ArgumentError` for the first invalid value."""

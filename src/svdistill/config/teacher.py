@@ -1,13 +1,19 @@
-"""The teacher and the loss: what `distill` and `cache` can be told."""
+"""The options on teacher and loss, which `svdistill distill` and `svdistill cache` share."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from svdistill.common import ArgumentError, require_positive
 from svdistill.config.data import DataConfig
-from svdistill.losses import DEFAULT_LOSS, OPTIONS, option_defaults, require_read
+from svdistill.losses import (
+    DEFAULT_LOSS,
+    OPTIONS,
+    option_defaults,
+    require_read,
+    usual_weights,
+)
 from svdistill.networks import is_zoo, require_network
 
 
@@ -20,24 +26,26 @@ class TeacherConfig(DataConfig):
             `hf:NAME_OR_FOLDER`, or `module:attr` of your own code.
         teacher_weights: For `timm:`, `torchvision:` and `hf:`, a weights file; empty for the
             published ones.
-        teacher_network: The network's name, for a .safetensors file that does not say it.
-        teacher_width: Factor on its channel counts, for such a file.
-        teacher_taps: Module paths of the teacher's taps. If empty, the paper's networks have their
-            own; of other networks `distill` pairs stages, and `cache` takes the last ones.
-        loss: What to transfer. `svd` compares channels as in the paper, `position_svd` positions.
-            An added soft target counts as part of the task: it is not clipped. Any sum of the
-            losses listed below, such as `fsp+soft_target`, and of `module:Class` of your own code.
+        teacher_network: The network's name, for a .safetensors file that does not contain it.
+        teacher_width: Factor on the network's channel counts, for such a file.
+        teacher_taps: Module paths of the teacher's taps. If empty, the paper's networks have fixed
+            taps; of other networks `distill` pairs stages, and `cache` takes the last ones.
+        loss: The transfer loss: one of those listed below, `module:Class` of your own code, or a
+            sum of several, such as `fsp+soft_target`. `svd` compares channels as in the paper,
+            `position_svd` positions. An added soft target counts as part of the task: its gradient
+            is not clipped.
         num_vectors: Singular vectors per tap; empty for 4 (position_svd) or 1 (svd).
-        grid: Maps are average-pooled to at most this many positions a side before their positions
-            are compared; 0 for none; empty for 8 (position_gram, cosine) or 0 (position_svd).
+        grid: Maps are average-pooled to at most grid x grid positions before positions are
+            compared; 0 for no pooling; empty for 4 (position_gram), 8 (cosine) or 0
+            (position_svd).
         beta: Width of the radial basis function; empty for 8 (svd).
-        gradient: `exact`, the `poster`'s formula, or what its `authors`' code computes; empty for
-            `exact` (svd).
-        temperature: Softening of the predictions; empty for 4 (soft_target, dkd, dist) or 2 (lskd).
+        gradient: `exact`, `poster` (the formula of the paper's poster) or `authors` (that of the
+            authors' code); empty for `exact` (svd).
+        temperature: Divisor of the logits; empty for 4 (soft_target, dkd, dist) or 2 (lskd).
         nontarget_weight: Factor on the part of decoupled distillation that compares the classes
             other than the label's; empty for 8 (dkd).
         soft_target_weight: Factor on a loss on logits (soft_target, dkd, dist, lskd) where it is
-            added to another loss.
+            added to another loss; empty for 0.9 (soft_target) or 1.
     """
 
     teacher: str = ""
@@ -52,18 +60,23 @@ class TeacherConfig(DataConfig):
     temperature: float | None = None
     grid: int | None = None
     nontarget_weight: float | None = None
-    soft_target_weight: float = 1.0
+    soft_target_weight: float | None = None
 
     def __post_init__(self) -> None:
-        """Set the options of the loss that were left out to its defaults.
+        """Set each option of the loss that is None to the loss's default.
 
-        If none was left out, no code of the user's own is imported.
+        If none is None, the code of a user's own loss is not imported.
         """
         left_out = [option for option in OPTIONS if getattr(self, option) is None]
         if left_out:
             defaults = option_defaults(self.loss)
             for option in left_out:
                 setattr(self, option, defaults[option])
+
+    def usual_values(self) -> dict[str, Any]:
+        """See `DataConfig.usual_values`: what the loss says."""
+        usual = {**super().usual_values(), **usual_weights(self.loss)}
+        return {name: value for name, value in usual.items() if hasattr(self, name)}
 
     def check(self) -> None:
         """Raise `ArgumentError` for the first invalid value."""
@@ -77,6 +90,7 @@ class TeacherConfig(DataConfig):
                 got=repr(self.teacher_weights),
                 remedy="leave it out, or give a teacher timm:NAME, torchvision:NAME or hf:NAME",
             )
-        for name in ("teacher_width", "soft_target_weight"):
-            require_positive(name, getattr(self, name))
+        require_positive("teacher_width", self.teacher_width)
+        if self.soft_target_weight is not None:
+            require_positive("soft_target_weight", self.soft_target_weight)
         require_read(self)

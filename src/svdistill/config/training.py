@@ -14,6 +14,21 @@ from svdistill.networks import is_zoo, require_network, require_width
 # Stands for a library's published weights, instead of a file.
 PRETRAINED: Final = "pretrained"
 
+# What is not said beside a knowledge store, and its value then.
+SAID_BY_STORE: Final[dict[str, Any]] = {
+    "teacher": "",
+    "teacher_weights": "",
+    "teacher_network": None,
+    "teacher_taps": [],
+    "teacher_precision": None,
+    "views": 0,
+    "views_seed": None,
+}
+
+# Learning rate and weight decay by optimizer. Those of `sgd` are the presets', in all but the
+# paper's; of `adamw`, PyTorch's own.
+USUAL_RATES: Final = {"sgd": (0.03, 5e-4), "adamw": (1e-3, 1e-2)}
+
 
 @dataclass(kw_only=True)
 class TrainConfig(DataConfig):
@@ -22,27 +37,41 @@ class TrainConfig(DataConfig):
     Args:
         network: Network to train: a name that `svdistill info` lists, `timm:NAME`,
             `torchvision:NAME`, `hf:NAME_OR_FOLDER`, or `module:attr` of your own code.
-        weights: What the network starts from: `pretrained` for a library's published weights, or a
-            file, .safetensors or tensors of torch.save. Empty for random weights.
-        width: Factor on all channel counts of one of the paper's networks.
-        views: Different random views of each image; 0 for a new one in every epoch.
+        weights: Initial weights: `pretrained` for a library's published ones, or a file, either
+            .safetensors or tensors of torch.save. Empty for random weights.
+        width: Factor on all channel counts, for the paper's networks.
+        views: Number of different random views of each image; 0 for a new one in every epoch.
         views_seed: Seed of the views; empty for the run's own.
         epochs: Passes over the training images.
-        batch_size: Images in a step, of all processes together.
-        accumulate: Parts in which each batch goes through the networks, one after the other, for
-            less memory. The gradients are the whole batch's, but for the statistics of batch norm
-            and the draws of dropout, which see a part.
+        batch_size: Images in a step, over all processes.
+        accumulate: Number of parts into which each batch is divided to save memory. The gradients
+            are those of the whole batch, except that batch norm and dropout see one part at a time.
         optimizer: `sgd` (Nesterov momentum 0.9) or `adamw`.
-        learning_rate: Its highest value.
-        weight_decay: Factor on the weights in their gradient (`sgd`), or decoupled (`adamw`).
-        schedule: `paper` (x0.1 at half the steps, x0.01 at 3/4), `one_cycle`, `constant`.
-        max_grad_norm: Bound on the norm of the whole gradient; empty for none.
-        precision: `float32`, `bf16`, or `fp16` (CUDA only).
+        learning_rate: Highest learning rate of the schedule; empty for 0.03 (`sgd`) or 0.001
+            (`adamw`).
+        weight_decay: Weight decay, coupled to the gradient (`sgd`) or decoupled (`adamw`); empty
+            for 0.0005 (`sgd`) or 0.01 (`adamw`).
+        schedule: `one_cycle` (up over 30 % of the steps, then down along a cosine), `paper` (x0.1
+            at half the steps, x0.01 at 3/4), `cosine` (after a warm-up, down to 0), `constant`.
+        warmup_epochs: Epochs of a rising learning rate before `cosine`; empty for 5, or a tenth of
+            the epochs if that is less.
+        max_grad_norm: Bound on the norm of the whole gradient; `null` for none.
+        label_smoothing: Probability that the labels' cross-entropy spreads over all classes, such
+            as 0.1.
+        mix: Mix each image and its label with another one of the batch: `mixup`, `cutmix`, or
+            `both`, one of them in each step. Teacher and student see the same mixed images. Empty
+            for none.
+        mix_alpha: The share of an image is drawn from Beta(alpha, alpha); empty for 0.2 (mixup) and
+            1 (cutmix).
+        ema: Decay of a moving average of the weights, such as 0.999, which is evaluated and saved
+            in place of the weights. Empty for none.
+        precision: `float32`, `bf16`, or `fp16` (CUDA only), by autocast. `auto` times a few steps
+            in float32 and bf16, and takes bf16 if it saves 10 % or more.
         device: `auto`, `cpu` or `cuda`.
         capture: On a GPU, `auto` records each step as a CUDA graph and replays it; `off` does not.
         deterministic: Use deterministic algorithms only, so that equal runs on one machine are
-            equal bit by bit on a GPU too; slower, and refused where an operation has none.
-        seed: Of initial weights, order, augmentation and dropout.
+            equal bit for bit on a GPU too. Slower; an error if an operation has no such algorithm.
+        seed: Seed of initial weights, order of images, augmentation and dropout.
         checkpoint_minutes: Longest time between two checkpoints within an epoch; 0 saves at the
             ends of epochs only.
         resume: Continue the run in `output` from its last checkpoint.
@@ -53,21 +82,31 @@ class TrainConfig(DataConfig):
     width: float = 1.0
     views: int = 0
     views_seed: int | None = None
-    epochs: int = 200
+    epochs: int = 30
     batch_size: int = 128
     accumulate: int = 1
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    learning_rate: float = 0.01
-    weight_decay: float = 1e-4
-    schedule: Literal["paper", "one_cycle", "constant"] = "paper"
-    max_grad_norm: float | None = None
-    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    schedule: Literal["paper", "one_cycle", "cosine", "constant"] = "one_cycle"
+    warmup_epochs: float | None = None
+    max_grad_norm: float | None = 5.0
+    label_smoothing: float = 0.0
+    mix: Literal["mixup", "cutmix", "both"] | None = None
+    mix_alpha: float | None = None
+    ema: float | None = None
+    precision: Literal["float32", "bf16", "fp16", "auto"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     capture: Literal["auto", "off"] = "auto"
     deterministic: bool = False
     seed: int = 0
     checkpoint_minutes: float = 10.0
     resume: bool = False
+
+    def usual_values(self) -> dict[str, Any]:
+        """See `DataConfig.usual_values`: what the optimizer says."""
+        rate, decay = USUAL_RATES.get(self.optimizer, USUAL_RATES["sgd"])
+        return {**super().usual_values(), "learning_rate": rate, "weight_decay": decay}
 
     def check(self) -> None:
         """Raise `ArgumentError` for the first invalid value."""
@@ -78,10 +117,11 @@ class TrainConfig(DataConfig):
         if self.views_seed is not None:
             require_count("views_seed", self.views_seed, 0)
         self._check_batches()
-        require_positive("learning_rate", self.learning_rate)
-        if self.max_grad_norm is not None:
-            require_positive("max_grad_norm", self.max_grad_norm)
-        if not self.weight_decay >= 0:
+        for name in ("learning_rate", "max_grad_norm"):
+            if getattr(self, name) is not None:
+                require_positive(name, getattr(self, name))
+        self._check_recipe()
+        if self.weight_decay is not None and not self.weight_decay >= 0:
             raise ArgumentError(
                 "weight_decay",
                 expected="0 or more",
@@ -95,6 +135,37 @@ class TrainConfig(DataConfig):
                 got=self.checkpoint_minutes,
                 remedy="give 0 to save at the ends of epochs only",
             )
+
+    def warmup(self, epochs: int) -> float:
+        """Epochs of a rising learning rate in a stage of so many epochs; 0 unless `cosine`."""
+        if self.schedule != "cosine":
+            return 0.0
+        usual = min(5.0, epochs / 10)
+        return usual if self.warmup_epochs is None else min(self.warmup_epochs, epochs)
+
+    def _check_recipe(self) -> None:
+        for name, limit in (("label_smoothing", 1.0), ("ema", 1.0), ("warmup_epochs", self.epochs)):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < limit:
+                raise ArgumentError(
+                    name,
+                    expected=f"0 to below {limit:g}",
+                    got=value,
+                    remedy="give a number in this range, or leave it out",
+                )
+        if self.mix_alpha is not None:
+            require_positive("mix_alpha", self.mix_alpha)
+        for name, read, reader in (
+            ("warmup_epochs", self.schedule == "cosine", "--schedule cosine"),
+            ("mix_alpha", self.mix is not None, "--mix"),
+        ):
+            if getattr(self, name) is not None and not read:
+                raise ArgumentError(
+                    name,
+                    expected=f"nothing without {reader}, which alone reads it",
+                    got=getattr(self, name),
+                    remedy=f"leave it out, or give {reader}",
+                )
 
     def _check_network(self) -> None:
         if self.network != OBJECT:
@@ -134,26 +205,31 @@ class DistillConfig(TeacherConfig, TrainConfig):
 
     Args:
         knowledge: A knowledge store made by `svdistill cache`, instead of a teacher.
-        student_taps: Module paths of the student's taps, as many as the teacher's. If empty, chosen
-            like them.
-        clip: Bound on the transfer gradient against the task's: `amortised` with one scale for all,
-            measured in some steps only, for little more than the price of one gradient; `global`,
-            which measures it in every step; per tensor `norm` (the paper's authors' code) or
-            `poster`; or `none`.
-        clip_interval: With `amortised` and `none`, the steps from one measurement of both
+        teacher_precision: Precision of the teacher, `float32`, `bf16` or `auto`; empty for the
+            student's option, where `auto` is measured for each of them alone.
+        student_taps: Module paths of the student's taps, as many as the teacher's. If empty, they
+            are chosen like the teacher's.
+        clip: Bound on the transfer gradient relative to the task's. `amortised`: one scale for all
+            tensors, measured in one of `clip_interval` steps, at little more than the cost of one
+            gradient. `global`: the same scale, measured in every step. `norm` (the paper's
+            authors' code) and `poster`: one scale per tensor. `none`: no bound. Empty for
+            `amortised`, or for `none` with losses on logits alone.
+        clip_interval: With `amortised` and `none`, number of steps from one measurement of both
             gradients to the next.
-        task_weight: Factor on the cross-entropy.
-        transfer_weight: Factor on the transfer loss.
-        transfer_epochs: In 2-stage training, epochs of transfer alone before `epochs` of the task
-            alone, an added soft target with it. 0 for 1-stage training: both at once.
+        task_weight: Factor on the cross-entropy; empty for 0.1 beside soft_target or lskd, else 1.
+        transfer_weight: Factor on the transfer loss; empty for 0.9 (soft_target alone) or 1.
+        transfer_epochs: For 2-stage training, epochs of the transfer loss alone, before `epochs` of
+            the task alone, which includes an added soft target. 0 for 1-stage training: both at
+            once.
     """
 
     knowledge: str = ""
+    teacher_precision: Literal["float32", "bf16", "auto"] | None = None
     student_taps: list[str] = field(default_factory=list)
-    clip: Literal["norm", "poster", "global", "none", "amortised"] = "amortised"
+    clip: Literal["norm", "poster", "global", "none", "amortised"] | None = None
     clip_interval: int = 10
-    task_weight: float = 1.0
-    transfer_weight: float = 1.0
+    task_weight: float | None = None
+    transfer_weight: float | None = None
     transfer_epochs: int = 0
 
     def check(self) -> None:
@@ -172,20 +248,13 @@ class DistillConfig(TeacherConfig, TrainConfig):
         require_count("transfer_epochs", self.transfer_epochs, 0)
         require_count("clip_interval", self.clip_interval)
         for name in ("task_weight", "transfer_weight"):
-            require_positive(name, getattr(self, name))
+            if getattr(self, name) is not None:
+                require_positive(name, getattr(self, name))
         require_whole_batches(self)
 
     def _check_knowledge(self) -> None:
-        """Raise where an option contradicts the store, which determines teacher, taps and views."""
-        defaults: dict[str, Any] = {
-            "teacher": "",
-            "teacher_weights": "",
-            "teacher_network": None,
-            "teacher_taps": [],
-            "views": 0,
-            "views_seed": None,
-        }
-        for name, default in defaults.items():
+        """Raise if an option contradicts the store, which determines teacher, taps and views."""
+        for name, default in SAID_BY_STORE.items():
             if getattr(self, name) != default:
                 raise ArgumentError(
                     name,
@@ -193,3 +262,10 @@ class DistillConfig(TeacherConfig, TrainConfig):
                     got=repr(getattr(self, name)),
                     remedy=f"leave out {name}, or give --teacher instead of --knowledge",
                 )
+        if self.mix is not None:
+            raise ArgumentError(
+                "mix",
+                expected="nothing beside knowledge, since a store knows no mixed images",
+                got=repr(self.mix),
+                remedy="leave out --mix, or give --teacher instead of --knowledge",
+            )

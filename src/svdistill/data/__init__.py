@@ -15,7 +15,7 @@ among several, is a `DataWarning` (`data_warnings`).
 
 from svdistill.data.augmentation import Augmentation, NoAugmentation
 from svdistill.data.data_warnings import DataWarning
-from svdistill.data.image_data import ImageData, load_images, stored_split
+from svdistill.data.image_data import ImageData, LoadingWatch, load_images, stored_split
 from svdistill.data.loaders import (
     LoaderSplit,
     global_states,
@@ -39,6 +39,7 @@ __all__ = [
     "ImageData",
     "ImageSplit",
     "LoaderSplit",
+    "LoadingWatch",
     "MixedSplit",
     "NoAugmentation",
     "OpenedData",

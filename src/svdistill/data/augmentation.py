@@ -18,8 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from svdistill.common import ArgumentError, require_choice, require_count
+from svdistill.data.photo_views import DRAWS, jittered_views, trivial_views
 
-AUGMENTATIONS: Final = ("none", "crop_flip", "paper")
+# Views that are interpolated, of images of 0 to 255.
+INTERPOLATED: Final = {"photo": jittered_views, "trivial": trivial_views}
+
+AUGMENTATIONS: Final = ("none", "crop_flip", "paper", *INTERPOLATED)
 
 ROTATION_DEGREES: Final = 15.0
 
@@ -58,12 +62,15 @@ class Augmentation(nn.Module):
     """Normalise images per channel, then draw one random view of each.
 
     ``view = crop(pad(rotate(flip((images / 255 - mean) / std))))``. Padding comes after
-    normalising, so it fills in the mean colour. Crops move whole pixels and never interpolate.
+    normalising, so it fills in the mean colour. Crops move whole pixels and never interpolate,
+    except those of ``"photo"`` and ``"trivial"``.
 
     Args:
         name: ``"none"``; ``"crop_flip"``: horizontal flip, then pad and crop; ``"paper"``:
             horizontal flip, rotation by up to 15 degrees either way (nearest pixel), then pad
-            and crop.
+            and crop; ``"photo"``: a part of the image enlarged to its size, horizontal flip,
+            changed brightness, contrast and saturation; ``"trivial"``: such a part, flip, and one
+            operation of TrivialAugment.
         image_size: height and width of the images; an eighth of it is padded on each side.
         mean: mean of each of the 3 channels, in 0 to 1.
         std: standard deviation of each channel, in 0 to 1, above 0.
@@ -117,8 +124,7 @@ class Augmentation(nn.Module):
             ArgumentError: if the images have another dtype or shape.
         """
         self._require_images(images)
-        mean, std = self.mean.to(images.device), self.std.to(images.device)
-        return images.float().div_(255).sub_(mean).div_(std)
+        return self._normalised(images.float())
 
     @torch.no_grad()
     def forward(self, images: Tensor, *, seed: int, indices: Tensor, view: int) -> Tensor:
@@ -152,6 +158,10 @@ class Augmentation(nn.Module):
             )
         if self.name == "none":
             return self.normalise(images)
+        if draw_views := INTERPOLATED.get(self.name):
+            numbers = uniform(seed, view, indices.cpu(), DRAWS)
+            drawn, beyond = draw_views(images.float().contiguous(), numbers)
+            return self._normalised(drawn).masked_fill_(beyond, 0.0)
         draws = self.draw(seed, view, indices.to(images.device, non_blocking=True))
         sources, outside = source_pixels(draws, self.image_size)
         pixels = images.flatten(2).gather(2, sources[:, None].expand(-1, 3, -1))
@@ -165,6 +175,11 @@ class Augmentation(nn.Module):
         pad = self.image_size // 8
         down, right = (numbers[2:] * (2 * pad + 1)).long() - pad
         return ViewDraws(numbers[0] < 0.5, (2 * numbers[1] - 1) * turn, down, right)
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        """Normalise float32 images of 0 to 255 in place."""
+        mean, std = self.mean.to(images.device), self.std.to(images.device)
+        return images.div_(255).sub_(mean).div_(std)
 
     def _require_images(self, images: Tensor) -> None:
         shape = (3, self.image_size, self.image_size)

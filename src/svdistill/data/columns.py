@@ -1,4 +1,4 @@
-"""Which columns of a table hold the images and the labels, and what the labels mean."""
+"""Find the columns of a table that hold the images and the labels, and the classes."""
 
 from __future__ import annotations
 

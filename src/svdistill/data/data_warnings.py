@@ -1,4 +1,4 @@
-"""Warnings about a data set: what is not used, and what was chosen among several."""
+"""Warnings about a data set: unused parts, and choices between several readings."""
 
 from __future__ import annotations
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +16,7 @@ import torch
 from svdistill.common import ArgumentError, DataError, require_count
 from svdistill.data.augmentation import Augmentation, NoAugmentation
 from svdistill.data.data_warnings import warn
-from svdistill.data.image_files import RESIZE, ImageSizeError, file_identities
+from svdistill.data.image_files import RESIZE, ImageSizeError, file_identities, nothing
 from svdistill.data.opening import open_images
 from svdistill.data.selection import (
     Subset,
@@ -22,6 +24,7 @@ from svdistill.data.selection import (
     keep_classes,
     parse_draw,
     select_classes,
+    stratified,
     stratified_split,
     training_subset,
 )
@@ -83,6 +86,16 @@ class ImageData:
         return Augmentation(name, self.image_shape[-1], self.mean, self.std)
 
 
+class LoadingWatch:
+    """Told what `load_images` does; by itself does nothing."""
+
+    def classes(self, names: tuple[str, ...]) -> None:
+        """The chosen classes, before images are decoded; may raise."""
+
+    def image(self, number: int, total: int) -> None:
+        """The `number`-th of `total` images is decoded."""
+
+
 def load_images(
     spec: str | Dataset | DatasetDict,
     *,
@@ -91,6 +104,7 @@ def load_images(
     classes_every: int = 1,
     classes: str | None = None,
     train_size: int | None = None,
+    test_size: int | None = None,
     dev_fraction: float = 0.0,
     seed: int = 0,
     memory_limit_gb: float = 8.0,
@@ -100,6 +114,7 @@ def load_images(
     image_column: str | None = None,
     train_split: str | None = None,
     test_split: str | None = None,
+    watch: LoadingWatch | None = None,
 ) -> ImageData:
     """Load a data set of labelled images.
 
@@ -123,8 +138,9 @@ def load_images(
         classes: ``N@SEED``: of these keep N, drawn by their names as in `select_classes`;
             ``rest:N@SEED``: keep the others. None keeps all.
         train_size: keep this many training images, stratified. None keeps all.
+        test_size: keep at most this many test images, stratified. None keeps all.
         dev_fraction: share of the training images to hold out as dev split, 0 to below 1.
-        seed: decides which images `train_size` keeps and `dev_fraction` holds out.
+        seed: decides which images `train_size` and `test_size` keep and `dev_fraction` holds out.
         memory_limit_gb: decoded images that take more than this (in 1e9 bytes) are streamed.
         workers: processes that decode each streamed split; None takes one per core, up to 8.
         unlabelled: more training images, without labels, so that `ImageData.train` is a
@@ -139,6 +155,7 @@ def load_images(
             a folder whose folders are all classes. None takes the one named like it.
         test_split: name of the split or folder to test on, or ``cut`` for a part of the training
             split. None takes the one named like it.
+        watch: told of the classes and of each image that is decoded.
 
     Warns:
         DataWarning: what was left out, and what was chosen among several.
@@ -168,7 +185,12 @@ def load_images(
     opened = open_images(spec, image_size, choices)
     chosen = select_classes(opened.class_names, classes_every, draw)
     names = tuple(opened.class_names[place] for place in chosen)
+    watch = watch or LoadingWatch()
+    watch.classes(names)
     train, test = (keep_classes(subset, chosen) for subset in (opened.train, opened.test))
+    if test_size is not None:
+        require_count("test_size", test_size)
+        test = test.take(stratified(test.labels, min(test_size, len(test.labels)), seed))
     subsets = {"train": train, "test": test}
     if dev_fraction > 0:
         kept = round(len(train.rows) * (1 - dev_fraction))
@@ -184,7 +206,7 @@ def load_images(
     check_presence(source, names, subsets["train"].labels, test.labels)
     _check_repeats(source, subsets)
     try:
-        return _decode(source, names, subsets, memory_limit_gb, workers)
+        return _decode(source, names, subsets, watch, memory_limit_gb, workers)
     except ImageSizeError:
         if fallback_size is None:
             raise
@@ -193,22 +215,27 @@ def load_images(
         name: subset._replace(pictures=subset.pictures.resized(fallback_size))
         for name, subset in subsets.items()
     }
-    return _decode(source, names, subsets, memory_limit_gb, workers)
+    return _decode(source, names, subsets, watch, memory_limit_gb, workers)
 
 
 def _decode(
     source: str,
     names: tuple[str, ...],
     subsets: dict[str, Subset],
+    watch: LoadingWatch,
     memory_limit_gb: float,
     workers: int | None,
 ) -> ImageData:
     """Make the splits of the chosen images."""
     shape = _common_shape(source, subsets)
-    decoded_bytes = sum(len(subset.rows) for subset in subsets.values()) * math.prod(shape)
-    resident = decoded_bytes <= memory_limit_gb * 1e9
+    total, number = sum(len(subset.rows) for subset in subsets.values()), count(1)
+    resident = total * math.prod(shape) <= memory_limit_gb * 1e9
+
+    def each() -> None:
+        watch.image(next(number), total)
+
     splits = {
-        name: stored_split(subset, resident=resident, workers=workers)
+        name: stored_split(subset, resident=resident, workers=workers, each=each)
         for name, subset in subsets.items()
     }
     train: ImageSplit = splits["train"]
@@ -227,11 +254,24 @@ def _decode(
     )
 
 
-def stored_split(subset: Subset, *, resident: bool, workers: int | None = None) -> StoredSplit:
-    """Make a subset a split: decoded now, or by worker processes when needed."""
+def stored_split(
+    subset: Subset,
+    *,
+    resident: bool,
+    workers: int | None = None,
+    each: Callable[[], object] = nothing,
+) -> StoredSplit:
+    """Make a subset a split: decoded now, or by worker processes when needed.
+
+    Args:
+        subset: the images.
+        resident: whether they are decoded now.
+        workers: processes that decode them otherwise.
+        each: called after each image that is decoded now.
+    """
     labels = torch.from_numpy(subset.labels)
     if resident:
-        return ResidentSplit(torch.from_numpy(subset.pictures.read(subset.rows)), labels)
+        return ResidentSplit(torch.from_numpy(subset.pictures.read(subset.rows, each)), labels)
     return StreamedSplit(subset.pictures, subset.rows, labels, workers=workers)
 
 

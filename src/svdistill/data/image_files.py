@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 from stat import S_ISREG
@@ -135,7 +135,7 @@ def _raise_unlistable(error: OSError) -> None:
 
 
 def _is_special(file: Path) -> bool:
-    """Whether it is there and not a regular file: opening a pipe waits for its writer."""
+    """Whether the path exists and is no regular file: opening a pipe waits for its writer."""
     try:
         return not S_ISREG(file.stat().st_mode)
     except OSError:  # reported when it is decoded
@@ -170,6 +170,10 @@ def table_of_files(
     return table.cast_column("image", Image(decode=False))
 
 
+def nothing() -> None:
+    """Do nothing."""
+
+
 class Pictures(Protocol):
     """Images of one size that are read by their row number."""
 
@@ -177,8 +181,8 @@ class Pictures(Protocol):
     def shape(self) -> tuple[int, ...]:
         """``(3, H, W)``."""
 
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """Return the images of these rows, uint8 ``[n, 3, H, W]``."""
+    def read(self, rows: np.ndarray, each: Callable[[], object] = nothing) -> np.ndarray:
+        """Return the images of these rows, uint8 ``[n, 3, H, W]``; call `each` after each image."""
 
     def resized(self, image_size: int) -> Pictures:
         """Return the same images, resized to this height and width."""
@@ -194,8 +198,8 @@ class ArrayPictures:
         self._images = images
         self.shape: tuple[int, ...] = images.shape[1:]
 
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """See `Pictures.read`."""
+    def read(self, rows: np.ndarray, each: Callable[[], object] = nothing) -> np.ndarray:
+        """See `Pictures.read`; nothing is decoded, and `each` not called."""
         return self._images[rows]
 
     def resized(self, image_size: int) -> ArrayPictures:
@@ -267,11 +271,12 @@ class EncodedPictures:
         paths = pyarrow.compute.struct_field(cells, "path").take(rows)
         return [path for path in paths.to_pylist() if path]
 
-    def read(self, rows: np.ndarray) -> np.ndarray:
+    def read(self, rows: np.ndarray, each: Callable[[], object] = nothing) -> np.ndarray:
         """Decode some rows.
 
         Args:
             rows: row numbers, int64 ``[n]``.
+            each: called after each image.
 
         Returns:
             The images, uint8 ``[n, 3, H, W]``.
@@ -294,6 +299,7 @@ class EncodedPictures:
                         remedy=RESIZE,
                     )
                 images[place] = image
+                each()
         return images
 
     def _decode(self, cell: dict[str, Any] | None, row: int) -> np.ndarray:

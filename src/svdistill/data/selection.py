@@ -1,4 +1,4 @@
-"""Which classes and images of a data set are used."""
+"""Select classes and images of a data set."""
 
 from __future__ import annotations
 

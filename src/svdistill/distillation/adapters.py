@@ -87,7 +87,7 @@ class Adapters(nn.Module):
 
 
 def adapted(adapters: Adapters | None, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The student's features as the losses see them."""
+    """The student's features after the adapters, if there are any."""
     if adapters is None:
         return features
     projected: tuple[Tensor, ...] = adapters(features)

@@ -153,7 +153,7 @@ class AmortisedBackward:
         return {"epoch": self._epoch, "since": self._since, "measured": measured}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self._epoch, self._since = state["epoch"], state["since"]
         if state["measured"] is not None:
             self._keep(state["measured"].clone())
@@ -175,7 +175,7 @@ def backward_of_clip(clip: str, interval: int) -> AmortisedBackward:
 
 
 def _add_gradient(loss: Tensor, parameters: list[nn.Parameter]) -> None:
-    """One backward pass, added to `.grad`; only the new gradients are averaged."""
+    """Add the gradients of one backward pass to `.grad`; only these are averaged."""
     before = [parameter.grad for parameter in parameters]
     for parameter in parameters:
         parameter.grad = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,23 +18,16 @@ from svdistill.parallel import is_grouped, sum_over
 from svdistill.taps import write_count
 
 
-class LossInputs:
-    """The inputs of a transfer loss, without its graph, until its backward pass."""
+class LossInputs(NamedTuple):
+    """A transfer loss and its inputs, without its graph, until its backward pass."""
 
-    def __init__(
-        self,
-        transfer_loss: Tensor,
-        features: Sequence[Tensor],
-        logits: Tensor | None,
-        knowledge: Knowledge,
-    ) -> None:
-        self.transfer_loss = transfer_loss.detach()
-        self.features = tuple(feature.detach() for feature in features)
-        self.logits = None if logits is None else logits.detach()
-        self.knowledge = knowledge
+    transfer_loss: Tensor
+    features: Sequence[Tensor]
+    logits: Tensor | None
+    knowledge: Knowledge
 
     def source(self, taps: Sequence[str]) -> str:
-        """The tap that a loss that is not finite comes from; empty where this one is finite."""
+        """The origin of a loss that is not finite, as text; empty if the loss is finite."""
         if bool(self.transfer_loss.isfinite()):
             return ""
         return source(self.features, self.logits, self.knowledge, taps)
@@ -71,7 +64,7 @@ def _gradient_not_finite(got: str) -> TrainingError:
 
 
 class TransferWatch:
-    """Warns after an epoch in which nothing was taught, or the adapters were left untrained."""
+    """Warns after an epoch in which the transfer had no effect or the adapters were not trained."""
 
     def __init__(self) -> None:
         self.progress: float | Tensor | None = None
@@ -106,7 +99,7 @@ class TransferWatch:
         self.counts.see(transfer_loss, norms, scaled=scaled)
 
     def end_epoch(self, stacklevel: int) -> None:
-        """Warn of what the epoch has shown; the stack level is that of the user's line.
+        """Issue the epoch's warnings, at this stack level.
 
         Raises:
             TrainingError: a loss or a gradient on an accelerator was not finite.
@@ -144,14 +137,14 @@ class TransferWatch:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.progress = state["progress"]
         self.counts.restore(state["steps"], state["taught"])
         self.untrained.told = state["told"]
 
 
 class TransferCounts:
-    """Counts the steps of an epoch: those that taught, and those that were not finite.
+    """Counts an epoch's steps with a transfer gradient, and its steps that were not finite.
 
     The counts lie on the device of the losses, so that a recorded step counts in each replay. No
     step synchronises: on an accelerator, a copy of the counts is on its way to the host while the
@@ -186,7 +179,7 @@ class TransferCounts:
         return self.__dict__ | {"_copy": None}  # a copy of it would not be pinned
 
     def end_epoch(self) -> bool:
-        """Whether no step since the last call has taught, and there was one.
+        """Whether there were steps since the last call, none of which had a transfer gradient.
 
         Raises:
             TrainingError: a loss or a gradient on an accelerator was not finite.
@@ -198,12 +191,12 @@ class TransferCounts:
         return steps > 0 and taught == 0
 
     def restore(self, steps: int, taught: int) -> None:
-        """Go on from earlier counts."""
+        """Restore earlier counts."""
         for place, count in enumerate((steps, taught, 0, 0)):
             self.counts[place] = count
 
     def _send(self) -> None:
-        """Start to copy the counts to pinned memory: the host never waits for them."""
+        """Start an asynchronous copy of the counts to pinned memory."""
         device = self.counts.device
         # In a group all processes must raise in the same step: after the epoch. A recorded copy
         # would be of no use, since no Python runs in a replay.
@@ -236,7 +229,7 @@ def _is_recording(device: torch.device) -> bool:
 
 
 class UntrainedWatch:
-    """Notices an optimizer that was given the student's parameters and not its adapters'.
+    """Detects an optimizer that has the student's parameters and not the adapters'.
 
     It compares how often each parameter was written to, which torch counts on the host. Before the
     optimizer's first step there is nothing to compare; afterwards it reports once.
@@ -249,7 +242,7 @@ class UntrainedWatch:
         self.told = False
 
     def see(self, student: nn.Module, adapters: nn.Module) -> None:
-        """Keep the counts before the first step; adapters without a gradient do not matter."""
+        """Record the write counts before the first step, of adapters that have gradients."""
         if self.told or self.adapters:
             return
         self.student = list(student.parameters())
@@ -257,7 +250,7 @@ class UntrainedWatch:
         self.before = self._writes()
 
     def found(self) -> bool:
-        """Whether the student has been written to since, and no adapter."""
+        """Whether an optimizer has since written to the student, and to no adapter."""
         if self.told or not self.adapters:
             return False
         student, adapters = (

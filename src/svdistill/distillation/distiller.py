@@ -81,7 +81,8 @@ class Distiller(nn.Module):
             loss trains them, with the student: give the optimizer `trainable_parameters()`.
             `"amortised"` and `"global"` scale their gradient, the other clips leave it.
         clip: how the transfer gradient is bounded: `"amortised"`, at little more than the cost of
-            one gradient, see `AmortisedBackward`; or in every step, see `multitask_backward`.
+            one gradient, see `AmortisedBackward`; or in every step, see `multitask_backward`. None
+            takes `"amortised"`, or `"none"` for a loss on logits alone.
         clip_interval: with `"amortised"` and `"none"`, the steps from one measurement of both
             gradients to the next; `backward` returns the norms of the last measurement.
         unclipped: a second loss that counts as part of the task, such as soft targets beside
@@ -116,7 +117,7 @@ class Distiller(nn.Module):
         *,
         taps: PairedTaps | TapPairs | Sequence[str],
         adapters: Adapters | None = None,
-        clip: str = "amortised",
+        clip: str | None = None,
         clip_interval: int = 10,
         unclipped: TransferLoss | None = None,
         weight_decay: float = 0.0,
@@ -128,6 +129,7 @@ class Distiller(nn.Module):
             FeatureTaps(teacher, paths.teacher)  # raises before the teacher is changed
         self._student_taps = FeatureTaps(student, paths.student)
         require_equally_many(paths)
+        clip = clip or ("amortised" if loss.needs_taps else "none")
         self._backward = backward_of_clip(clip, clip_interval)
         self.student = student
         self.loss = loss
@@ -206,8 +208,9 @@ class Distiller(nn.Module):
             for loss, known in zip(self._losses(), parts, strict=True)
         ]
         if losses[0].requires_grad and may_branch(losses[0].device):
+            seen = logits.detach() if self.loss.needs_logits else None
             self._inputs = LossInputs(
-                losses[0], features, logits if self.loss.needs_logits else None, parts[0]
+                losses[0].detach(), [feature.detach() for feature in features], seen, parts[0]
             )
         return DistillerOutput(logits, *losses)
 
@@ -232,7 +235,7 @@ class Distiller(nn.Module):
 
     @uncompiled  # inference mode, and a teacher that chooses its own form
     def _extract(self, *inputs: Any, **kwargs: Any) -> list[Knowledge]:
-        """What each loss keeps of a batch."""
+        """The teacher's knowledge for each loss."""
         teacher = require_teacher(self._frozen_teacher)
         teacher.needs_logits = self._needs_logits()  # another loss may have been assigned
         with torch.inference_mode():
@@ -364,7 +367,7 @@ class Distiller(nn.Module):
         return {"amortised": self._backward.state_dict(), "watch": self._watch.state_dict()}
 
     def load_carried_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `carried_state` returned, with the same clip."""
+        """Restore what `carried_state` returned; the clip must be the same."""
         self._backward.load_state_dict(state["amortised"])
         self._watch.load_state_dict(state["watch"])
 

@@ -255,7 +255,7 @@ class FrozenTeacher:
 
 
 def _situation(inputs: object) -> Hashable:
-    """All that may change a model's way through its code; None for unknown objects."""
+    """Everything on which the path through a model's code may depend; None for unknown objects."""
     devices: set[str] = set()
     try:
         described = _described(inputs, devices)

@@ -9,7 +9,14 @@ format (`formats.py`) with its metadata (`metadata.py`), quantises it if asked t
 from svdistill.export.checks import BatchLatency, Parity
 from svdistill.export.metadata import ExportMetadata, read_export_metadata
 from svdistill.export.prediction import Prediction, predict
-from svdistill.export.report import ExportReport, ReportColumn, export_notes, export_table
+from svdistill.export.report import (
+    ExportReport,
+    ReportColumn,
+    ShippedFile,
+    export_notes,
+    export_table,
+    read_shipped_files,
+)
 from svdistill.export.student import ExportOptions, export_student
 
 __all__ = [
@@ -20,9 +27,11 @@ __all__ = [
     "Parity",
     "Prediction",
     "ReportColumn",
+    "ShippedFile",
     "export_notes",
     "export_student",
     "export_table",
     "predict",
     "read_export_metadata",
+    "read_shipped_files",
 ]

@@ -33,14 +33,13 @@ from svdistill.export.checks import (
 from svdistill.export.formats import FORMATS, Format
 from svdistill.export.metadata import metadata_of
 from svdistill.export.quantization import CALIBRATION_IMAGES, quantize_onnx
-from svdistill.export.report import ExportReport, ReportColumn
+from svdistill.export.report import ExportReport, ReportColumn, write_shipped_file
 from svdistill.export.tracing import ExportedNetwork, trace_network
 from svdistill.networks import import_network
 from svdistill.runs import RunDirectory, WeightsCard, load_student, weights_file
 from svdistill.training import (
     EvaluationImages,
     load_test_images,
-    load_training_images,
     place_network,
     require_card,
 )
@@ -111,6 +110,8 @@ def export_student(
 ) -> ExportReport:
     """Write a trained network, without its teacher, to a file that other programs run.
 
+    What was measured is kept beside it, in a file of its name and ``.json``.
+
     The file takes `images`, float32 ``[batch, 3, S, S]``, in batches of any size, and gives
     `logits`, float32 ``[batch, classes]``. Its metadata, see `ExportMetadata`, holds the classes
     and the preprocessing. The file is written only if it puts test images into the network's own
@@ -179,7 +180,7 @@ def export_student(
     accuracies = {title: accuracy(found, tests.labels) for title, found in logits.items()}
     if options.quantize is not None:
         metadata = replace(metadata, precision=options.quantize)
-        training = load_training_images(run, data, count=CALIBRATION_IMAGES)
+        training = load_test_images(run, data, count=CALIBRATION_IMAGES, split="train")
         calibration = _inputs(training, CALIBRATION_IMAGES, card, options).images
         files["int8"] = quantize_onnx(content, metadata.to_strings(), calibration)
         networks["int8"] = file_format.load(files["int8"])
@@ -192,7 +193,7 @@ def export_student(
     make_directory(path.parent)
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
     sizes = (weights.stat().st_size, *map(len, files.values()))
-    return ExportReport(
+    report = ExportReport(
         path=path,
         metadata=metadata,
         parameters=sum(parameter.numel() for parameter in student.parameters()),
@@ -204,6 +205,8 @@ def export_student(
         parity=parity,
         latencies=measure_latency(networks, tests.images),
     )
+    write_shipped_file(report)
+    return report
 
 
 def _load_student(

@@ -18,7 +18,7 @@ EXAMPLE_IMAGES: Final = 2  # torch.export would take the batch size of a single 
 
 
 class ExportedNetwork(nn.Module):
-    """A network from images to float32 logits, whatever else it returns.
+    """A network from images to float32 logits; other outputs are dropped.
 
     Args:
         network: any classifier of images.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -104,8 +104,8 @@ def count_decomposed(converged: Tensor) -> None:
         watch.missed += (~converged).sum()
 
 
-def count_differentiated(close: Tensor) -> None:
-    """Add the gradient of one batch [B] to the watches."""
+def count_differentiated(are_close: Callable[[Tensor], Tensor], lam: Tensor) -> None:
+    """Add the gradient of one batch to the watches, from its kept values squared [B, k]."""
     for watch in _watches:
-        watch.differentiated += close.numel()
-        watch.close += close.sum()
+        watch.differentiated += len(lam)
+        watch.close += are_close(lam).sum()

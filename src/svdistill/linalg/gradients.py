@@ -12,7 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from svdistill.linalg.precision import may_branch
+from svdistill.linalg.constants import constant
+from svdistill.linalg.precision import is_accelerator, may_branch
 
 # In units of the dtype's rounding error, relative to lam_1. Below RESOLVED a vector is rounding
 # noise: it gets no gradient. SHIFT bounds the inverse of a gap.
@@ -30,7 +31,7 @@ CONJUGATE_RESIDUAL = 32.0  # eps |r|
 
 
 def are_resolved(lam: Tensor) -> Tensor:
-    """Which kept values exceed the rounding error of the Gram matrix."""
+    """Mask [B, k] of the kept values above the rounding error of the Gram matrix."""
     return lam > RESOLVED * torch.finfo(lam.dtype).eps * lam[..., :1]
 
 
@@ -40,7 +41,7 @@ def gap_floor(lam: Tensor) -> Tensor:
 
 
 def are_close(lam: Tensor) -> Tensor:
-    """Which members have a kept value within `gap_floor` of the next kept one, or of zero."""
+    """Mask [B] of the members with a kept value within `gap_floor` of the next one, or of zero."""
     following = torch.cat([lam[..., 1:], torch.zeros_like(lam[..., :1])], dim=-1)
     return (lam - following <= gap_floor(lam)).any(-1)
 
@@ -49,13 +50,15 @@ def solve_complement(gram: Tensor, Q: Tensor, lam: Tensor, R: Tensor) -> Tensor:
     """Solve ``(lam_i I - G_perp) x_i = r_i`` for every kept i; bounded where a gap closes.
 
     On a CPU large systems take conjugate gradients; members that converge slowly, since a discarded
-    value is near a kept one, are factorised. An accelerator factorises all.
+    value is near a kept one, are factorised. An accelerator inverts one factor of each system.
     """
     resolved = are_resolved(lam)
     pivot = torch.where(resolved, lam, torch.where(lam[:, :1] > 0, lam[:, :1], 1.0))
     R = _project(torch.where(resolved[..., None], R, 0.0), Q)
     small = gram.shape[-1] < CONJUGATE_FROM or gram.dtype == torch.float64
     # Second derivatives need the factorisation: a stopped iteration has no derivative.
+    if is_accelerator(gram.device):
+        return _inverted(gram, Q, lam, pivot, R)
     if small or torch.is_grad_enabled() or not may_branch(gram.device):
         return _factorised(gram, Q, lam, pivot, R)
     X, converged = _conjugate(gram, Q, pivot, R)
@@ -88,9 +91,9 @@ def _conjugate(gram: Tensor, Q: Tensor, pivot: Tensor, R: Tensor) -> tuple[Tenso
 
 
 def _factorised(gram: Tensor, Q: Tensor, lam: Tensor, pivot: Tensor, R: Tensor) -> Tensor:
-    """Cholesky, with a small shift that keeps the system definite where values meet.
+    """Solve by Cholesky, with a small shift that keeps the system definite for equal values.
 
-    Refining against the unshifted system removes the shift's error where there is a gap.
+    Refinement against the unshifted system removes the shift's error if there is a gap.
     """
     m = gram.shape[-1]
     identity = torch.eye(m, dtype=gram.dtype, device=gram.device)
@@ -105,6 +108,24 @@ def _factorised(gram: Tensor, Q: Tensor, lam: Tensor, pivot: Tensor, R: Tensor) 
     for _ in range(REFINEMENTS):
         solution = solution + _cholesky_solve(factor, right - system @ solution)
     return _project(torch.where(failed, 0.0, solution).squeeze(-1), Q)
+
+
+def _inverted(gram: Tensor, Q: Tensor, lam: Tensor, pivot: Tensor, R: Tensor) -> Tensor:
+    """`_factorised` in a third of the kernels: one triangular inverse, and products with it."""
+    m = gram.shape[-1]
+    identity = constant("identity", (m, m), gram)
+    rest = gram - Q.mT @ (lam[..., None] * Q)
+    diagonal = (pivot + gap_floor(lam))[..., None, None]
+    factor, info = torch.linalg.cholesky_ex(torch.addcmul(-rest[:, None], diagonal, identity))
+    inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
+
+    def solve(right: Tensor) -> Tensor:
+        return (inverse.mT @ (inverse @ right[..., None])).squeeze(-1)
+
+    X = solve(R)
+    for _ in range(REFINEMENTS):
+        X = X + solve(torch.addcmul(R + X @ rest, pivot[..., None], X, value=-1))
+    return _project(torch.where((info > 0)[..., None], 0.0, X), Q)
 
 
 def _cholesky_solve(factor: Tensor, right: Tensor) -> Tensor:
@@ -123,7 +144,15 @@ Gradient = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 def exact_gradient(
     M: Tensor, G: Tensor, s: Tensor, V: Tensor, s_bar: Tensor, V_bar: Tensor
 ) -> Tensor:
-    """The exact gradient, from the kept vectors alone.
+    """The exact gradient, from the kept vectors alone: the product of `exact_factors`."""
+    left, right = exact_factors(M, G, s, V, s_bar, V_bar)
+    return left @ right.mT
+
+
+def exact_factors(
+    M: Tensor, G: Tensor, s: Tensor, V: Tensor, s_bar: Tensor, V_bar: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Two factors of the exact gradient, ``[M P, M V]`` [B, N, 2 k] and ``[V, W]`` [B, D, 2 k].
 
     With ``lam_i = s_i^2``, ``R = (I - V V^T) V_bar`` and
     ``F_ji = v_j^T vbar_i / (lam_i - lam_j)``::
@@ -150,7 +179,7 @@ def exact_gradient(
         MV, MR = (M @ torch.cat([V, R], dim=-1)).split(k, dim=-1)
         W = _wide_complement(M, G, s, V, R, MV, MR)
         MP = MV @ among + M @ W
-    return torch.cat([MP, MV], dim=-1) @ torch.cat([V, W], dim=-1).mT
+    return torch.cat([MP, MV], dim=-1), torch.cat([V, W], dim=-1)
 
 
 def exact_tangent(
@@ -250,7 +279,7 @@ def _uncoupled(U: Tensor, E: Tensor, V: Tensor) -> Tensor:
 
 
 def _inverse_gap(lam: Tensor) -> Tensor:
-    """1 / (lam_i - lam_j) at row j, column i; smoothly to 0 where two values meet."""
+    """1 / (lam_i - lam_j) at row j, column i; smoothly 0 for two equal values."""
     gap = lam[:, None, :] - lam[:, :, None]
     floor = gap_floor(lam)[:, :, None]
     scale = gap.square() + floor.square()

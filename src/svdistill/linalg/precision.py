@@ -109,6 +109,13 @@ def fitted(gradient: Tensor, limit: float, factor: Tensor | None = None) -> Tens
     return gradient * factor.view(-1, *others)
 
 
+def largest_magnitude(tensor: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """The largest magnitude along some dimensions, which stay as 1."""
+    if is_accelerator(tensor.device):
+        return torch.linalg.vector_norm(tensor, torch.inf, dim=dims, keepdim=True)
+    return tensor.abs().amax(dim=dims, keepdim=True)  # ten times as fast there
+
+
 def powers_of_two(largest: Tensor) -> Tensor:
     """The power of two at or below each positive number; dividing by it is exact.
 

@@ -29,10 +29,14 @@ Solver = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 
 
 # Subspace iteration pays from m = 24 on, up to some k + 6 = sqrt(6 m): measured on two cores, batch
-# 128, m from 16 to 128 and k from 1 to 33. Not measured on a GPU.
+# 128, m from 16 to 128 and k from 1 to 33.
 SMALLEST = 24
 
 CROSSOVER = 6
+
+# On an accelerator `leading_of_small` takes fewer kernels, up to a size k m^2 from which its
+# products take longer than the kernels that it saves: by arithmetic, not measured.
+SQUARED = 2**15
 
 
 def smaller_gram(matrices: Tensor) -> Tensor:
@@ -47,9 +51,12 @@ def subspace_solver(matrices: Tensor, gram: Tensor, k: int) -> tuple[Tensor, Ten
         return gram_solver(matrices, gram, k)
     lam, rows, converged = leading_eigenpairs(gram, k)
     values, vectors = _right_vectors(matrices, lam, rows)
+    if not may_branch(gram.device):
+        count_decomposed(converged)
+        return values, vectors.mT
     converged = converged & are_orthonormal(vectors)
     count_decomposed(converged)
-    if may_branch(gram.device) and not bool(converged.all()):
+    if not bool(converged.all()):
         missed = (~converged).nonzero().squeeze(-1)
         again, right = gram_solver(matrices[missed], gram[missed], k)
         values, vectors = values.clone(), vectors.clone()
@@ -93,6 +100,8 @@ def auto_solver(matrices: Tensor, gram: Tensor, k: int) -> tuple[Tensor, Tensor]
     """The faster of `subspace_solver` and `gram_solver` for this size; `gram_solver` in float64."""
     m = gram.shape[-1]
     pays = m >= SMALLEST and (k + GUARD) ** 2 <= CROSSOVER * m
+    if is_accelerator(gram.device):
+        pays = k * m**2 > SQUARED
     if gram.dtype == torch.float64 or not pays:
         return gram_solver(matrices, gram, k)
     return subspace_solver(matrices, gram, k)

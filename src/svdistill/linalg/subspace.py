@@ -8,6 +8,7 @@ vectors as rows, which multiply G two to three times as fast as columns do.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -25,8 +26,8 @@ SQUARINGS = {torch.float32: 20, torch.float64: 40}
 def leading_of_small(matrices: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k leading eigenpairs by repeated squaring and deflation.
 
-    ``(H / trace H)^(2^20)`` is ``v v^T`` of the leading vector, up to a factor; ``H - lam v v^T``
-    leads to the next. The number of kernels grows with k, not with the matrices.
+    ``H^(2^20)`` is ``v v^T`` of the leading vector, up to a factor; ``(I - v v^T) H (I - v v^T)``
+    leads to the next. The number of kernels, some 45 for a pair, grows with k alone.
 
     Args:
         matrices: [B, q, q], symmetric, positive semi-definite.
@@ -42,35 +43,41 @@ def leading_of_small(matrices: Tensor, k: int) -> tuple[Tensor, Tensor]:
                  [0., 0., 1.]]]))
     """
     q = matrices.shape[-1]
-    found = matrices.new_zeros(len(matrices), 0, q)
-    values = []
-    rest = matrices
-    for _ in range(k):
-        power = rest
-        for _ in range(SQUARINGS[matrices.dtype]):
-            power = _unit_trace(power)
-            power = power @ power
-        # If nothing is left, the projector on the complement of the found vectors replaces it.
-        outside = torch.eye(q, dtype=rest.dtype, device=rest.device) - found.mT @ found
-        diagonal = power.diagonal(dim1=-2, dim2=-1)
-        empty = ~(diagonal.amax(-1) > 0)
-        power = torch.where(empty[:, None, None], outside, power)
-        best = power.diagonal(dim1=-2, dim2=-1).argmax(-1)
-        vector = power.gather(-2, best[:, None, None].expand(-1, 1, q))
-        vector = vector - (vector @ found.mT) @ found
-        vector = vector / torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
-        value = ((vector @ matrices) * vector).sum((-2, -1))
-        found = torch.cat([found, vector], dim=-2)
-        values.append(value.clamp_min(0.0))
-        # Projecting from both sides, unlike subtracting, leaves nothing of the found vectors.
-        outside = outside - vector.mT @ vector
-        rest = outside @ matrices @ outside
-    return torch.stack(values, dim=-1), found
+    outside = constant("identity", (q, q), matrices)
+    rest = filled = _filled(matrices)
+    found = matrices[:, :0]
+    while found.shape[1] < k:
+        power = _repeatedly_squared(rest)
+        largest, best = power.diagonal(dim1=-2, dim2=-1).max(-1)
+        row = power.gather(-2, best[:, None, None].expand(-1, 1, q)) / largest[:, None, None]
+        if found.shape[1] > 0:
+            row = row - (row @ found.mT) @ found
+        row = row / torch.linalg.vector_norm(row, dim=-1, keepdim=True)
+        found = torch.cat([found, row], dim=-2)
+        if found.shape[1] < k:
+            # Projecting from both sides, unlike subtracting, leaves nothing of the found vectors.
+            outside = outside - row.mT @ row
+            rest = outside @ filled @ outside
+    return ((found @ matrices) * found).sum(-1).clamp_min(0.0), found
 
 
-def _unit_trace(power: Tensor) -> Tensor:
-    trace = power.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None]
-    return power / torch.where(trace > 0, trace, 1.0)
+def _filled(matrices: Tensor) -> Tensor:
+    """Matrices [B, q, q] and, far below rounding, an identity: found where nothing else is left."""
+    identity = constant("identity", matrices.shape[-2:], matrices)
+    return matrices + torch.finfo(matrices.dtype).eps ** 2 * identity
+
+
+def _repeatedly_squared(matrices: Tensor) -> Tensor:
+    """Matrices [B, q, q] to the power of `SQUARINGS`, up to a factor."""
+    limits = torch.finfo(matrices.dtype)
+    # With a largest entry of 1, lam_1 lies between 1 and q: so often its square is in the range.
+    often = int(math.log2(126 / math.log2(max(matrices.shape[-1], 2))))
+    for number in range(SQUARINGS[matrices.dtype]):
+        if number % often == 0:
+            largest = torch.linalg.vector_norm(matrices, torch.inf, dim=(-2, -1), keepdim=True)
+            matrices = matrices / largest.clamp_min(limits.tiny)
+        matrices = matrices @ matrices
+    return matrices
 
 
 Parts = tuple[Tensor, ...]
@@ -125,7 +132,14 @@ def _alone(decompose: Callable[[Tensor], Parts], matrix: Tensor) -> Parts:
 
 GUARD = 6  # vectors carried beyond those wanted; measured fastest at 5 and 6
 
-ROUNDS = 6  # on a CPU at most, elsewhere always
+ROUNDS = 6  # at most
+
+# Where nothing may be read: fewer rounds of more rows, which is as good and takes fewer kernels.
+FIXED_ROUNDS = 3
+
+FIXED_ROWS = 32
+
+FIXED_CUT = 1e-2  # in place of `LOWEST_CUT`: more rows lose more to rounding
 
 # In eps lam_i. With a gap of 1 % in s, it bounds an angle's sine to 0.0024 in float32, and a
 # cosine's distance from 1 to 3e-6; a bound four times as large is 2 % faster.
@@ -157,7 +171,8 @@ def leading_eigenpairs(gram: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
         X <- orthonormal(T_2(2 G / lam_q - 1) X),   T_2(y) = 2 y^2 - 1
 
     and takes Ritz vectors. Rounds end when all residuals ``|G x_i - lam_i x_i|`` are below their
-    bound, or after six; on an accelerator after six, with Ritz vectors at the end only.
+    bound, or after six. On an accelerator 32 rows make three rounds, with Ritz vectors at the end
+    only.
 
     Args:
         gram: [B, m, m], m at least `block_rows(k)`.
@@ -171,10 +186,11 @@ def leading_eigenpairs(gram: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     higher degrees lose the trailing vectors to rounding in float32.
     """
     m = gram.shape[-1]
+    if not may_branch(gram.device):
+        return _fixed_rounds(gram, k, rows=min(max(block_rows(k), FIXED_ROWS), m))
     X = _orthonormal(constant("start", (block_rows(k), m), gram) @ gram)
     X = _orthonormal(X @ gram)
-    rounds = _adaptive_rounds if may_branch(gram.device) else _fixed_rounds
-    values, X, converged = rounds(gram, X, k)
+    values, X, converged = _adaptive_rounds(gram, X, k)
     return values.clamp_min(0.0), polish(X), converged
 
 
@@ -206,16 +222,36 @@ def _adaptive_rounds(gram: Tensor, X: Tensor, k: int) -> tuple[Tensor, Tensor, T
     return found_values, found_X, converged
 
 
-def _fixed_rounds(gram: Tensor, X: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The same rounds for every batch; Ritz vectors at the end only."""
-    for _ in range(ROUNDS):
-        image = X @ gram
+def _fixed_rounds(gram: Tensor, k: int, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The same few kernels for every batch; Ritz vectors at the end only."""
+    filled = _filled(gram)
+    X = _quickly_orthonormal(constant("start", (rows, gram.shape[-1]), gram) @ filled)
+    X = _quickly_orthonormal(X @ filled)
+    for _ in range(FIXED_ROUNDS):
+        image = X @ filled
         lengths = torch.linalg.vector_norm(image, dim=-1)  # in Gram-Schmidt order: near the values
-        X = _filtered(gram, X, image, lengths.amax(-1, True), lengths.amin(-1, True))
+        top, cut = lengths.amax(-1, True), lengths.amin(-1, True)
+        scale = (2.0 / torch.maximum(cut, FIXED_CUT * top))[..., None]
+        # As `_filtered`, but for the sign.
+        first = torch.addcmul(X, scale, image, value=-1)
+        filtered = torch.addcmul(torch.sub(X, first, alpha=2), scale, first @ filled, value=2)
+        X = _quickly_orthonormal(filtered)
+    X = polish(_quickly_orthonormal(X))  # once more: the last block was nearly singular
     image = X @ gram
     values, weights = leading_of_small(_symmetric(image @ X.mT), k)
     X, image = weights @ X, weights @ image
     return values, X, _converged(values, X, image, k)
+
+
+def _quickly_orthonormal(X: Tensor) -> Tensor:
+    """`_orthonormal` in fewer kernels: the shift is relative to each row's length."""
+    q = X.shape[-2]
+    identity = constant("identity", (q, q), X)
+    factor, info = torch.linalg.cholesky_ex(
+        (X @ X.mT) * (1.0 + q * torch.finfo(X.dtype).eps * identity)
+    )
+    factor = torch.where((info > 0)[..., None, None], identity, factor)
+    return torch.linalg.solve_triangular(factor, identity, upper=False) @ X
 
 
 def polish(X: Tensor) -> Tensor:
@@ -224,7 +260,7 @@ def polish(X: Tensor) -> Tensor:
 
 
 def are_orthonormal(X: Tensor) -> Tensor:
-    """Which members' rows [B, k, m] are orthonormal to `ORTHONORMAL`; those with NaN are not."""
+    """Mask [B] of members with rows [B, k, m] orthonormal within `ORTHONORMAL`; False for NaN."""
     error = (X @ X.mT - torch.eye(X.shape[-2], dtype=X.dtype, device=X.device)).abs()
     return error.amax(dim=(-2, -1)) <= ORTHONORMAL[X.dtype]
 
@@ -275,3 +311,4 @@ def _start(shape: Sequence[int]) -> Tensor:
 
 
 register_constant("start", _start)
+register_constant("identity", lambda shape: torch.eye(*shape, dtype=torch.float64, device="cpu"))

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from svdistill.common import ArgumentError, require_choice
 from svdistill.linalg.convergence import count_differentiated
-from svdistill.linalg.gradients import GRADIENTS, are_close, exact_tangent
+from svdistill.linalg.gradients import GRADIENTS, are_close, exact_factors, exact_tangent
 from svdistill.linalg.precision import (
     fitted,
     full_precision,
+    is_accelerator,
     is_traced,
     is_transformed,
     may_branch,
@@ -110,26 +111,38 @@ def _decompose(matrices: Tensor, k: int, gradient: str, solver: str) -> tuple[Te
     return decomposed
 
 
-def _solved(matrices: Tensor, k: int, solver: str) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    """Gram matrix, scale or None, and values and vectors of the matrices over their scale."""
+class _Solved(NamedTuple):
+    """Matrices over their scale, if they need one; their smaller Gram matrix, values and vectors.
+
+    A scale is NaN for a matrix that is not finite.
+    """
+
+    matrices: Tensor
+    gram: Tensor
+    scale: Tensor | None
+    s: Tensor
+    V: Tensor
+
+    def outputs(self) -> tuple[Tensor, Tensor]:
+        """Values and vectors of the matrices themselves."""
+        if self.scale is None:
+            return self.s.clone(), self.V.clone()
+        # NaN in, NaN out, though a zero matrix may have been decomposed instead.
+        one = self.scale / self.scale
+        return self.s * self.scale[:, None], self.V * one[:, None, None]
+
+
+def _solved(matrices: Tensor, k: int, solver: str) -> _Solved:
     with full_precision(matrices.device):
-        gram = smaller_gram(matrices)
-        scale = None if _is_ordinary(gram) else _scale(matrices)
-        if scale is not None:
-            gram = smaller_gram(_scaled(matrices, scale))
-        s, V = _canonical(*SOLVERS[solver](_scaled(matrices, scale), gram, k))
-    return gram, scale, s, V
-
-
-def _unscaled(scale: Tensor | None, s: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
-    if scale is None:
-        return s.clone(), V.clone()
-    # NaN in, NaN out: a zero matrix was decomposed instead.
-    finite = torch.isfinite(scale)
-    return (
-        torch.where(finite[:, None], s * scale[:, None], torch.nan),
-        torch.where(finite[:, None, None], V, torch.nan),
-    )
+        gram = scale = None
+        if may_branch(matrices.device):
+            gram = smaller_gram(matrices)
+        if gram is None or not _is_ordinary(gram):
+            scale = _scale(matrices)
+            matrices = _scaled(matrices, scale)
+            gram = smaller_gram(matrices)
+        s, V = _canonical(*SOLVERS[solver](matrices, gram, k))
+    return _Solved(matrices, gram, scale, s, V)
 
 
 class _TruncatedSVD(torch.autograd.Function):
@@ -137,26 +150,21 @@ class _TruncatedSVD(torch.autograd.Function):
     def forward(
         ctx: Any, matrices: Tensor, k: int, gradient: str, solver: str
     ) -> tuple[Tensor, Tensor]:
-        gram, scale, s, V = _solved(matrices, k, solver)
-        ctx.save_for_backward(matrices, gram, scale, s, V)
+        solved = _solved(matrices, k, solver)
+        ctx.save_for_backward(matrices, *solved)
         ctx.k, ctx.gradient, ctx.solver = k, gradient, solver
-        return _unscaled(scale, s, V)
+        return solved.outputs()
 
     @staticmethod
     def backward(ctx: Any, s_bar: Tensor, V_bar: Tensor) -> tuple[Tensor, None, None, None]:
-        matrices, gram, scale, s, V = ctx.saved_tensors
+        matrices, *saved = ctx.saved_tensors
         if torch.is_grad_enabled() and not is_traced():  # of what was saved only M has a graph
             s, V = _TruncatedSVD.apply(matrices, ctx.k, ctx.gradient, ctx.solver)
             return _tracked(matrices, s, V, s_bar, V_bar, ctx.gradient), None, None, None
-        gradient = GRADIENTS[ctx.gradient]
-        count_differentiated(are_close(s.square()))
+        solved = _Solved(*saved)
+        count_differentiated(are_close, solved.s.square())
         with full_precision(matrices.device):
-            if scale is None:
-                return gradient(matrices, gram, s, V, s_bar, V_bar), None, None, None
-            s_bar = s_bar * scale[:, None]
-            matrices_bar = gradient(_scaled(matrices, scale), gram, s, V, s_bar, V_bar)
-            limit = torch.finfo(matrices.dtype).max * HEADROOM
-            return fitted(matrices_bar, limit, 1.0 / scale), None, None, None
+            return _gradient(solved, s_bar, V_bar, ctx.gradient), None, None, None
 
 
 class _TransformedSVD(torch.autograd.Function):
@@ -164,8 +172,7 @@ class _TransformedSVD(torch.autograd.Function):
 
     @staticmethod
     def forward(matrices: Tensor, k: int, gradient: str, solver: str) -> tuple[Tensor, Tensor]:  # noqa: ARG004
-        _, scale, s, V = _solved(matrices, k, solver)
-        return _unscaled(scale, s, V)
+        return _solved(matrices, k, solver).outputs()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -205,14 +212,28 @@ def _tracked(
     """The gradient as a function of the node's inputs and outputs, to differentiate again."""
     with full_precision(matrices.device):
         scale, scaled, s, V = _rescaled(matrices, s, V)
-        s_bar = s_bar * scale[:, None]
-        matrices_bar = GRADIENTS[gradient](scaled, smaller_gram(scaled), s, V, s_bar, V_bar)
-        limit = torch.finfo(matrices.dtype).max * HEADROOM
-        matrices_bar = fitted(matrices_bar, limit, 1.0 / scale)
+        solved = _Solved(scaled, smaller_gram(scaled), scale, s, V)
+        matrices_bar = _gradient(solved, s_bar, V_bar, gradient)
     if gradient == "exact":
         return matrices_bar
     refused: Tensor = _NoFurther.apply(matrices_bar, matrices, gradient)
     return refused
+
+
+def _gradient(solved: _Solved, s_bar: Tensor, V_bar: Tensor, gradient: str) -> Tensor:
+    """The gradient of the matrices, scaled down where it would leave the dtype's range."""
+    M, G, scale, s, V = solved
+    if scale is None:
+        return GRADIENTS[gradient](M, G, s, V, s_bar, V_bar)
+    s_bar = s_bar * scale[:, None]
+    limit = torch.finfo(M.dtype).max * HEADROOM
+    if gradient != "exact":
+        return fitted(GRADIENTS[gradient](M, G, s, V, s_bar, V_bar), limit, 1.0 / scale)
+    left, right = exact_factors(M, G, s, V, s_bar, V_bar)
+    # Their rows' lengths bound the product, which is as large as M and need not be read.
+    largest = [torch.linalg.vector_norm(one.detach(), dim=-1).amax(-1) for one in (left, right)]
+    room = limit / (largest[0] * largest[1]).clamp_min(torch.finfo(M.dtype).tiny)
+    return (left * torch.minimum(1.0 / scale, room)[:, None, None]) @ right.mT
 
 
 class _NoFurther(torch.autograd.Function):
@@ -249,11 +270,8 @@ def _no_function(gradient: str) -> ArgumentError:
 def _is_ordinary(gram: Tensor) -> bool:
     """Whether all entries are finite, and no fourth power is near the ends of the dtype's range.
 
-    The gradient squares gaps of squares. The diagonal suffices. Where Python may not read it, all
-    matrices are scaled.
+    The gradient squares gaps of squares. The diagonal suffices.
     """
-    if not may_branch(gram.device):
-        return False
     largest = gram.diagonal(dim1=-2, dim2=-1).amax(-1)
     limits = torch.finfo(gram.dtype)
     return bool(((largest > limits.tiny**0.25) & (largest < limits.max**0.5)).all())
@@ -271,23 +289,24 @@ def _scale(matrices: Tensor) -> Tensor:
 
 
 def _rescaled(matrices: Tensor, s: Tensor, V: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The scale of matrices, and over it the matrices and what a node returned for them."""
+    """The scale of matrices, and the matrices and a node's results divided by it."""
     scale = _scale(matrices.detach())
     return scale, _scaled(matrices, scale), s / scale[:, None], _scaled(V, scale / scale)
 
 
-def _scaled(matrices: Tensor, scale: Tensor | None) -> Tensor:
-    """The matrices over their scale; zeros for a matrix that is not finite."""
-    if scale is None:
-        return matrices
-    finite = torch.isfinite(scale)[:, None, None]
-    return torch.where(finite, matrices / scale[:, None, None], 0.0)
+def _scaled(matrices: Tensor, scale: Tensor) -> Tensor:
+    """The matrices over their scale; of a matrix that is not finite NaN, on a CPU zeros."""
+    scaled = matrices / scale[:, None, None]
+    if is_accelerator(matrices.device):
+        return scaled
+    return torch.where(torch.isfinite(scale)[:, None, None], scaled, 0.0)
 
 
 def _canonical(values: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
     """Descending values; in every vector the entry of largest magnitude is positive."""
-    values, order = values.sort(dim=-1, descending=True)
-    vectors = vectors.gather(-1, order[..., None, :].expand_as(vectors))
+    if values.shape[-1] > 1:
+        values, order = values.sort(dim=-1, descending=True)
+        vectors = vectors.gather(-1, order[..., None, :].expand_as(vectors))
     largest = vectors.gather(-2, vectors.abs().argmax(dim=-2, keepdim=True))
     return values, torch.where(largest < 0, -vectors, vectors)
 

@@ -27,11 +27,13 @@ from svdistill.losses.registry import (
     object_name,
     option_defaults,
     reads,
+    reads_logits,
     register,
     registered_specs,
     require_read,
     require_whole_batches,
     titles,
+    usual_weights,
 )
 from svdistill.losses.similarity_preserving import SimilarityKnowledge, SimilarityPreservingLoss
 from svdistill.losses.soft_target import (
@@ -90,10 +92,12 @@ __all__ = [
     "object_name",
     "option_defaults",
     "reads",
+    "reads_logits",
     "register",
     "registered_specs",
     "require_read",
     "require_whole_batches",
     "source",
     "titles",
+    "usual_weights",
 ]

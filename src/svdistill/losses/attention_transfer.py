@@ -1,4 +1,4 @@
-"""Attention transfer: where a map is active, whatever its channels."""
+"""Attention transfer: mean squared activations per position, for any number of channels."""
 
 from __future__ import annotations
 
@@ -78,5 +78,5 @@ class AttentionTransferLoss(PositionLoss):
 
 
 def _attention(positions: Tensor) -> Tensor:
-    """Of positions [B, N, C] the mean squares over the channels [B, N, 1]; the scale is free."""
+    """Mean squares [B, N, 1] over the channels of positions [B, N, C], up to a factor."""
     return scaled(positions, (1, 2)).square().mean(dim=2, keepdim=True)

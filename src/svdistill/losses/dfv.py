@@ -153,8 +153,12 @@ def _distance_by_series(first: Tensor, *others: Tensor, beta: float, terms: int)
 def _products(
     sides: Sequence[Tensor], beta: float, terms: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of `_DistanceBySeries` the rows A and B, the weighted Gram matrix of A, and that of B."""
-    S_F, S_B, T_F, T_B = (_rows(a, beta, terms) for a in sides)
+    """The rows A and B of `_DistanceBySeries`, the weighted Gram matrix of A, and that of B."""
+    S_F, S_B, T_F, T_B = sides
+    # Student and teacher together, which are as large: half the kernels.
+    (S_F, T_F), (S_B, T_B) = (
+        _rows(torch.stack(pair), beta, terms) for pair in ((S_F, T_F), (S_B, T_B))
+    )
     A = torch.cat([S_F - T_F, T_F], dim=-2)
     B = torch.cat([S_B, S_B - T_B], dim=-2)
     # u becomes 1 + u only now: differences were taken at full precision.
@@ -211,7 +215,7 @@ class _DistanceBySeries(torch.autograd.Function):
 
 
 def _rows(a: Tensor, beta: float, terms: int) -> Tensor:
-    """``u, (1 + u) x, ..., (1 + u) x^P`` of a [B, D, k], as rows [B, k, P + 1, D]."""
+    """``u, (1 + u) x, ..., (1 + u) x^P`` of a [..., D, k], as rows [..., k, P + 1, D]."""
     a = a.mT
     u = torch.expm1(a.square() / -beta)
     x = a * math.sqrt(2.0 / beta)
@@ -222,7 +226,7 @@ def _rows(a: Tensor, beta: float, terms: int) -> Tensor:
 
 
 def _rows_gradient(a: Tensor, rows: Tensor, rows_bar: Tensor, beta: float) -> Tensor:
-    """From the gradient of ``r_p = (1 + u) x^p`` to that of a [B, D, k].
+    """The gradient of a [B, D, k] from that of ``r_p = (1 + u) x^p``.
 
     ``dr_p/da = -2 a / beta r_p + p sqrt(2/beta) r_{p-1}``.
     """

@@ -70,8 +70,8 @@ class DISTLoss(LogitLoss):
 def _decorrelation(student: Tensor, teacher: Tensor, dim: int) -> Tensor:
     """The mean of 1 - Pearson's correlation along a dimension.
 
-    Of unit vectors it is half their squared distance: unlike 1 - r this is 0 for equals, not a
-    rounding error.
+    Computed as half the squared distance of unit vectors, which unlike 1 - r is exactly 0 for
+    equal rows.
     """
     units = (unit_vectors(p - p.mean(dim=dim, keepdim=True), dim) for p in (student, teacher))
     first, second = units

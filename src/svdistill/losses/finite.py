@@ -23,7 +23,7 @@ SHOWN: Final = 5  # images named in a message
 
 
 def not_finite(name: str, value: Tensor, source: str = "") -> TrainingError:
-    """The error of a loss, and where it comes from."""
+    """The error for a loss that is not finite; `source` describes its origin."""
     return TrainingError(
         name,
         expected="a finite number",
@@ -38,7 +38,7 @@ def source(
     knowledge: Any,
     taps: Sequence[str] | None = None,
 ) -> str:
-    """Which of a loss's inputs is not finite, else which is the largest, as the end of a phrase.
+    """Describe the first input that is not finite, else the largest one, for an error message.
 
     Args:
         features: the student's, by tap.
@@ -69,7 +69,7 @@ def source(
 
 
 def _broken_images(tensor: Tensor) -> str:
-    """Which images of [B, ...] hold NaN or infinity; empty if none does."""
+    """Describe the images of [B, ...] that hold NaN or infinity; empty if none does."""
     images = (~tensor.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
     if not images:
         return ""

@@ -42,7 +42,7 @@ class GramOfPositions(PositionLoss):
         )
 
     def can_read(self, knowledge: Knowledge) -> bool:
-        """Whether it holds Gram matrices on grids that are not finer than the loss's."""
+        """Whether a knowledge holds Gram matrices on grids that are not finer than this loss's."""
         return isinstance(knowledge, PositionGramKnowledge) and self.on_grid(
             knowledge.gram_matrices
         )
@@ -64,14 +64,13 @@ class PositionGramLoss(GramOfPositions):
 
         loss = sum ||A_T - A_S||_F^2,   A = M M^T / ||M M^T||_F
 
-    It is `PositionSVDLoss` with all of a map's singular vectors, computed without any: a term lies
-    between 0 and 2, whatever the channels' number, order and scale are. A zero map's ``A`` is 0.
+    The value is that of `PositionSVDLoss` with all singular vectors, computed without an SVD. A
+    term lies between 0 and 2, for any number, order and scale of channels. A zero map's ``A`` is 0.
     A term equals ``2 - 2 CKA`` with the linear, uncentred CKA of the two maps over the positions
     (Kornblith et al., ICML 2019).
 
-    Truncating to k vectors buys a small store, N k numbers per tap and image instead of the N^2
-    here, 4,096 on an 8 x 8 grid. In exchange this loss needs no decomposition, and compares the
-    weak relations too.
+    A store keeps N^2 numbers per tap and image: 256 on a 4 x 4 grid, 4,096 on one of 8 x 8.
+    `PositionSVDLoss` keeps N k, which is less on fine grids, and has to decompose every map.
 
     Args:
         grid: most positions a side (of tokens: of their square grid); None or 0 for all.
@@ -90,14 +89,14 @@ class PositionGramLoss(GramOfPositions):
         True
     """
 
-    def __init__(self, grid: int | None = 8, reduction: str = "sum") -> None:
+    def __init__(self, grid: int | None = 4, reduction: str = "sum") -> None:
         super().__init__(grid, reduction)
 
     def distance(self, student: Tensor, *teacher: Tensor) -> Tensor:
         """The distances [B] of one tap, from the teacher's Gram matrix [B, N, N]."""
+        # Both are scaled as `extract` does it, so that the distance of equals is 0.
         gram_S = _gram(scaled(student, (1, 2)))
-        # Scaled as `extract` does it, so that the distance of equals is 0.
-        A_S, A_T = (unit_vectors(scaled(gram, (1, 2)), (1, 2)) for gram in (gram_S, *teacher))
+        A_S, A_T = (unit_vectors(gram, (1, 2)) for gram in (gram_S, *teacher))
         return (A_S - A_T).square().sum(dim=(1, 2))
 
 
@@ -108,8 +107,8 @@ class CosineAffinityLoss(GramOfPositions):
 
         loss = weight sum_taps mean_images 1/N^2 sum_ij (a_S,ij - a_T,ij)^2
 
-    A position of zeros has cosine 0 with every other. Its knowledge is that of `PositionGramLoss`,
-    so one store serves both.
+    A position of zeros has cosine 0 with every other. The knowledge is that of `PositionGramLoss`,
+    so one store serves both losses.
 
     Args:
         weight: factor on the loss, the paper's 10.

@@ -1,4 +1,4 @@
-"""What the losses that compare positions share: grids, and the sum over taps."""
+"""Base of the losses that compare positions: grids, and the sum over taps."""
 
 from __future__ import annotations
 

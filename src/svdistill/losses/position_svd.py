@@ -37,10 +37,10 @@ class PositionSVDLoss(PositionLoss):
 
     ``A`` [N, N] is the Gram matrix ``M M^T``, cut to rank k and normalised. So a term is
     ``2 - 2 sum_ij w_T,i w_S,j (u_T,i . u_S,j)^2`` with ``w = sigma^2 / ||sigma^2||_2``: between 0
-    and 2, whatever the channels are, their number, order and scale, and the vectors' signs. A zero
-    map's ``A`` is 0. A tap with a single position adds nothing.
+    and 2, for any number, order and scale of channels, and any signs of the vectors. A zero map's
+    ``A`` is 0. A tap with a single position adds nothing.
 
-    Where the grids differ, the finer one is average-pooled to the coarser one: the student's map
+    If the grids differ, the finer one is average-pooled to the coarser one: the student's map
     before it is decomposed, the teacher's vectors after, since ``(P U) diag(sigma^2) (P U)^T`` is
     the Gram matrix of the pooled map. Tokens [B, T, D] are then a square grid behind their
     ``T - floor(sqrt T)^2`` prefix tokens (a class token, registers), which are left out. With
@@ -98,7 +98,7 @@ class PositionSVDLoss(PositionLoss):
         return PositionSVDKnowledge(tuple(values), tuple(vectors))
 
     def can_read(self, knowledge: Knowledge) -> bool:
-        """Whether it holds k singular values or more at each tap, on grids that are not finer."""
+        """Whether a knowledge holds k singular values at each tap, on grids that are not finer."""
         return (
             isinstance(knowledge, PositionSVDKnowledge)
             and all(values.shape[-1] >= self.num_vectors for values in knowledge.singular_values)
@@ -124,7 +124,7 @@ class PositionSVDLoss(PositionLoss):
 
 
 def _left_svd(matrices: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Of matrices [B, N, D] the values [B, k'] and left vectors [B, N, k'], k' = min(k, N, D)."""
+    """Values [B, k'] and left vectors [B, N, k'] of matrices [B, N, D], k' = min(k, N, D)."""
     svd = truncated_svd(matrices.mT, min(k, *matrices.shape[1:]))
     return svd.singular_values, svd.right_vectors
 

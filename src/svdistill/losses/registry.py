@@ -32,6 +32,9 @@ OPTIONS: Final[Mapping[str, Any]] = MappingProxyType(
     }
 )
 
+# Weights of labels and soft targets: those of all runs in results/mini and results/full.
+HINTON: Final = (0.1, 0.9)
+
 _OF_SVD: Final = {name: OPTIONS[name] for name in ("num_vectors", "beta", "gradient")}
 
 _OF_POSITIONS: Final = {"num_vectors": 4, "grid": 0}
@@ -42,18 +45,22 @@ _SPECS: Final[dict[str, LossSpec]] = {
         LossSpec("svd", SVDLoss, "SVD", _OF_SVD, compact=True),
         LossSpec("fsp", FSPLoss, "FSP", stages=2),
         LossSpec("position_svd", PositionSVDLoss, "position SVD", _OF_POSITIONS, compact=True),
-        logit_spec("soft_target", SoftTargetLoss, "soft target", {"temperature": 4.0}),
-        LossSpec("position_gram", PositionGramLoss, "Gram of positions", {"grid": 8}, compact=True),
+        logit_spec("soft_target", SoftTargetLoss, "soft target", {"temperature": 4.0}, HINTON),
+        LossSpec("position_gram", PositionGramLoss, "Gram of positions", {"grid": 4}, compact=True),
         LossSpec("cosine", CosineAffinityLoss, "cosines of positions", {"grid": 8}, compact=True),
         LossSpec("at", AttentionTransferLoss, "attention transfer"),
         LossSpec("sp", SimilarityPreservingLoss, "similarity of images"),
         logit_spec("dkd", DKDLoss, "DKD", {"temperature": 4.0, "nontarget_weight": 8.0}),
         logit_spec("dist", DISTLoss, "DIST", {"temperature": 4.0}),
-        logit_spec("lskd", LogitStandardizationLoss, "standardised logits", {"temperature": 2.0}),
+        # Its own factor of 9 is in the loss.
+        logit_spec(
+            *("lskd", LogitStandardizationLoss, "standardised logits", {"temperature": 2.0}),
+            usual_weights=(0.1, 1.0),
+        ),
     )
 }
 
-DEFAULT_LOSS: Final = "position_svd+soft_target"
+DEFAULT_LOSS: Final = "position_gram+soft_target"
 
 
 class LossOptions(Protocol):
@@ -141,7 +148,7 @@ def loss_specs(loss: str) -> tuple[LossSpec, ...]:
 
 
 def titles(loss: str) -> tuple[str, ...]:
-    """What tables call the losses of a sum; nothing is imported, and any text is accepted.
+    """The titles of the losses of a sum, for tables. Imports nothing, and accepts any text.
 
     Example:
         >>> titles("svd+soft_target"), titles("my_package.losses:HintLoss")
@@ -166,6 +173,16 @@ def reads(loss: str, option: str) -> bool:
         (True, False)
     """
     return any(option in spec.options for spec in registered_specs(loss))
+
+
+def reads_logits(loss: str) -> bool:
+    """Whether a registered loss reads logits, or any of a sum; nothing is imported.
+
+    Example:
+        >>> reads_logits("svd+soft_target"), reads_logits("svd")
+        (True, False)
+    """
+    return any("logits" in spec.needs for spec in registered_specs(loss))
 
 
 def may_read(loss: str, option: str) -> bool:
@@ -195,7 +212,7 @@ def is_imported(loss: str) -> bool:
 
 
 def option_defaults(loss: str) -> dict[str, Any]:
-    """What each option of a configuration is by default, with this loss.
+    """The default of each option of a configuration, with this loss.
 
     Example:
         >>> option_defaults("position_svd+soft_target")["num_vectors"]
@@ -205,6 +222,33 @@ def option_defaults(loss: str) -> dict[str, Any]:
     return {**OPTIONS, **read}
 
 
+def usual_weights(loss: str) -> dict[str, Any]:
+    """The weights and the clip of a configuration that leaves them empty, with this loss.
+
+    A loss on logits, alone or beside a loss on feature maps, brings its own weights; of several
+    the first does. Alone it is not clipped.
+
+    Example:
+        >>> usual_weights("svd")
+        {'task_weight': 1.0, 'transfer_weight': 1.0, 'soft_target_weight': 1.0, 'clip': 'amortised'}
+        >>> usual_weights("svd+soft_target")
+        {'task_weight': 0.1, 'transfer_weight': 1.0, 'soft_target_weight': 0.9, 'clip': 'amortised'}
+        >>> usual_weights("soft_target")
+        {'task_weight': 0.1, 'transfer_weight': 0.9, 'soft_target_weight': 1.0, 'clip': 'none'}
+    """
+    by_class = {OBJECT_PREFIX + getattr(s.build, "__name__", ""): s for s in _SPECS.values()}
+    specs = (by_class[loss],) if loss in by_class else loss_specs(loss)
+    of_logits = [spec for spec in specs if not spec.clipped]
+    task, own = of_logits[0].usual_weights if of_logits else (1.0, 1.0)
+    alone = len(of_logits) == len(specs)
+    return {
+        "task_weight": task,
+        "transfer_weight": own if alone else 1.0,
+        "soft_target_weight": 1.0 if alone else own,
+        "clip": "none" if alone else "amortised",
+    }
+
+
 def require_read(config: LossOptions) -> None:
     """Raise `ArgumentError` for an option that was set and that the loss does not read."""
     specs = loss_specs(config.loss)
@@ -212,7 +256,7 @@ def require_read(config: LossOptions) -> None:
     read |= {spec.weight for spec in added_to_task(specs)}
     for option, usual in _usual_values().items():
         value = getattr(config, option)
-        if option in read or value in usual:
+        if value is None or option in read or value in usual:
             continue
         readers = [spec.name for spec in _SPECS.values() if option in spec.options]
         added = [spec.name for spec in _SPECS.values() if option == spec.weight]
@@ -277,7 +321,7 @@ def object_name(loss: TransferLoss) -> str:
 
 
 def _usual_values() -> dict[str, list[Any]]:
-    """Of every option, its defaults with any loss; such a value may be left from another loss."""
+    """The defaults of every option with any loss; such a value may come from another loss."""
     usual: dict[str, list[Any]] = {option: [value] for option, value in OPTIONS.items()}
     for spec in _SPECS.values():
         for option, value in spec.options.items():

@@ -102,7 +102,7 @@ class SimilarityPreservingLoss(TransferLoss):
 
 @uncompiled_if_lowered
 def _similarities(maps: Tensor) -> Tensor:
-    """Of maps [B, F] the inner products [B, B], each row of norm 1."""
+    """Inner products [B, B] of maps [B, F], each row divided by its norm."""
     maps = scaled(maps, (0, 1))  # by one factor: an image's own would change the others' rows
     with full_precision(maps.device):
         return unit_vectors(maps @ maps.mT, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
@@ -21,18 +21,19 @@ LOGIT_WEIGHT: Final = "soft_target_weight"
 
 @dataclass(frozen=True)
 class LossSpec:
-    """One way to teach, as the command line, configurations, stores and reports know it.
+    """A registered loss, as the command line, configurations, stores and reports see it.
 
     Attributes:
         name: as `--loss` takes it.
         build: makes the loss from its options, given by keyword.
         title: as tables call it.
         options: options of a configuration that it reads, with their defaults.
-        clipped: whether its gradient is bounded where it is added to another loss. Otherwise it
-            counts as part of the task, as a further loss on logits does.
-        weight: option of a configuration that multiplies it where it counts as part of the task.
-        stages: stages of training in its paper; tables tell where a run has another number.
-        compact: whether its knowledge of an image is small enough to keep that of all on disk.
+        clipped: whether its gradient is clipped if it is added to another loss. Otherwise it
+            counts as part of the task, as losses on logits do.
+        weight: option of a configuration that multiplies it if it counts as part of the task.
+        usual_weights: of the task and of itself, if it is a loss on logits.
+        stages: stages of training in its paper; tables mark runs with another number.
+        compact: whether its knowledge is small enough to store for all images.
     """
 
     name: str
@@ -41,21 +42,27 @@ class LossSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     clipped: bool = True
     weight: str = ""
+    usual_weights: tuple[float, float] = (1.0, 1.0)
     stages: int = 1
     compact: bool = False
 
     @property
     def needs(self) -> frozenset[str]:
-        """What it reads, of `taps`, `logits` and `labels`."""
+        """The subset of `taps`, `logits` and `labels` that the loss reads."""
         loss, kinds = self.build(**self.options), ("taps", "logits", "labels")
         return frozenset(kind for kind in kinds if getattr(loss, f"needs_{kind}"))
 
 
 def logit_spec(
-    name: str, build: Callable[..., TransferLoss], title: str, options: Mapping[str, Any]
+    name: str,
+    build: Callable[..., TransferLoss],
+    title: str,
+    options: Mapping[str, Any],
+    usual_weights: tuple[float, float] = (1.0, 1.0),
 ) -> LossSpec:
     """The entry of a loss on logits alone: not clipped, with the weight of soft targets."""
-    return LossSpec(name, build, title, options, clipped=False, weight=LOGIT_WEIGHT, compact=True)
+    entry = LossSpec(name, build, title, options, usual_weights=usual_weights)
+    return replace(entry, clipped=False, weight=LOGIT_WEIGHT, compact=True)
 
 
 def spec_of_code(name: str, options: Mapping[str, Any]) -> LossSpec:

@@ -73,7 +73,7 @@ class SumLoss(TransferLoss):
         return SumKnowledge(tuple(loss.extract(features, logits) for loss in self._parts()))
 
     def select(self, knowledge: Knowledge) -> SumKnowledge:
-        """What each part reads, found anywhere in the knowledge."""
+        """The knowledge of each part, found anywhere in the given one."""
         return SumKnowledge(tuple(loss.select(knowledge) for loss in self._parts()))
 
     def forward(

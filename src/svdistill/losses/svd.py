@@ -116,7 +116,7 @@ class SVDLoss(TransferLoss):
         return SVDKnowledge(tuple(values), tuple(vectors))
 
     def can_read(self, knowledge: Knowledge) -> bool:
-        """Whether it holds k singular values or more at each tap."""
+        """Whether a knowledge holds k singular values or more at each tap."""
         return isinstance(knowledge, SVDKnowledge) and all(
             values.shape[-1] >= self.num_vectors for values in knowledge.singular_values
         )

@@ -30,7 +30,7 @@ LOGITS: Final = "logits"
 
 @dataclass(frozen=True)
 class Adapted:
-    """What must be known of a loss of torchdistill.
+    """Properties of a loss of torchdistill.
 
     Attributes:
         reads: `"taps"`, `"last tap"` or `"logits"`.
@@ -141,7 +141,7 @@ class TorchdistillLoss(TransferLoss):
         )
 
     def can_read(self, knowledge: Knowledge) -> bool:
-        """Whether it holds the maps or the logits."""
+        """Whether a knowledge holds the maps or the logits that this loss reads."""
         return isinstance(knowledge, TorchdistillKnowledge) and bool(
             knowledge.logits if self.needs_logits else knowledge.features
         )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from svdistill.common import ArgumentError
-from svdistill.linalg import may_branch
+from svdistill.linalg import largest_magnitude, may_branch
 from svdistill.losses.finite import not_finite, source
 from svdistill.parallel import BatchPart
 
@@ -21,7 +21,7 @@ REDUCTIONS: Final = ("sum", "mean")
 
 @dataclasses.dataclass(frozen=True)
 class Knowledge:
-    """What a loss keeps of a teacher for one batch: small, detached, batch first.
+    """The information that a loss keeps of a teacher for one batch: small, detached, batch first.
 
     Children are frozen dataclasses whose fields are tensors, other knowledge, or tuples of either.
     """
@@ -177,10 +177,10 @@ class TransferLoss(nn.Module, abc.ABC):
         return isinstance(knowledge, self.knowledge_type)
 
     def select(self, knowledge: Knowledge) -> Any:
-        """What this loss reads of a richer knowledge, such as another loss's or a sum's.
+        """The loss's own part of a larger knowledge, such as another loss's or a sum's.
 
         Raises:
-            ArgumentError: it is not there.
+            ArgumentError: the knowledge has no such part.
         """
         for part in _knowledge_in(knowledge):
             if self.can_read(part):
@@ -258,7 +258,7 @@ def scaled(tensor: Tensor, dims: tuple[int, ...]) -> Tensor:
         tensor([[ 0.5000, -1.0000],
                 [ 0.0000,  0.0000]])
     """
-    largest = tensor.detach().abs().amax(dim=dims, keepdim=True)
+    largest = largest_magnitude(tensor.detach(), dims)
     return tensor / torch.where(largest > smallest_magnitude(tensor.dtype), largest, 1.0)
 
 
@@ -305,12 +305,12 @@ def require_match(what: str, student: object, teacher: object, remedy: str) -> N
 
 
 def require_channels(taps: str, student: object, teacher: object) -> None:
-    """Raise unless a student's channels equal the teacher's; say what there is against it."""
+    """Raise unless a student's channels equal the teacher's; the message names the remedies."""
     require_match(
         f"channels at {taps}",
         student,
         teacher,
         "give Distiller the taps of pair_taps(teacher, student, images), which adapts them, or "
-        "adapters=Adapters(student_channels, teacher_channels); or use PositionSVDLoss, which "
+        "adapters=Adapters(student_channels, teacher_channels); or use PositionGramLoss, which "
         "compares no channels",
     )

@@ -2,65 +2,37 @@
 
 `build_network` in `registry.py` is the way in: a name leads to `paper.py`, to one of the model
 libraries (`timm_models.py`, `torchvision_models.py`, `transformers_models.py`, whose interface is
-`zoo.py`), or to the user's code. `profile.py` counts parameters and FLOPs; `info.py` describes a
-network beside the paper's table.
+`zoo.py`), or to the user's code. `profile.py` counts parameters and FLOPs.
 """
 
-from svdistill.networks.info import (
-    NetworkDescription,
-    PublishedSize,
-    StageRow,
-    describe_network,
-    published_size,
+from svdistill.networks.paper import PaperNetwork as PaperNetwork
+from svdistill.networks.profile import (
+    NetworkDescription as NetworkDescription,
+    NetworkProfile as NetworkProfile,
+    PublishedSize as PublishedSize,
+    StageRow as StageRow,
+    describe_network as describe_network,
+    profile_network as profile_network,
+    published_size as published_size,
 )
-from svdistill.networks.paper import PaperNetwork
-from svdistill.networks.profile import NetworkProfile, profile_network
 from svdistill.networks.registry import (
-    build_network,
-    build_paper_network,
-    import_network,
-    input_spec,
-    is_code,
-    is_zoo,
-    network_names,
-    on_meta_device,
-    pretrained_classes,
-    require_network,
-    require_width,
+    build_network as build_network,
+    build_paper_network as build_paper_network,
+    import_network as import_network,
+    input_spec as input_spec,
+    is_code as is_code,
+    is_zoo as is_zoo,
+    network_names as network_names,
+    on_meta_device as on_meta_device,
+    pretrained_classes as pretrained_classes,
+    require_network as require_network,
+    require_width as require_width,
 )
-from svdistill.networks.torchvision_models import prepare_torchvision
+from svdistill.networks.torchvision_models import prepare_torchvision as prepare_torchvision
 from svdistill.networks.transformers_models import (
-    build_transformers_network,
-    is_transformers_network,
-    load_transformers_weights,
-    transformers_config,
+    build_transformers_network as build_transformers_network,
+    is_transformers_network as is_transformers_network,
+    load_transformers_weights as load_transformers_weights,
+    transformers_config as transformers_config,
 )
-from svdistill.networks.zoo import InputSpec
-
-__all__ = [
-    "InputSpec",
-    "NetworkDescription",
-    "NetworkProfile",
-    "PaperNetwork",
-    "PublishedSize",
-    "StageRow",
-    "build_network",
-    "build_paper_network",
-    "build_transformers_network",
-    "describe_network",
-    "import_network",
-    "input_spec",
-    "is_code",
-    "is_transformers_network",
-    "is_zoo",
-    "load_transformers_weights",
-    "network_names",
-    "on_meta_device",
-    "prepare_torchvision",
-    "pretrained_classes",
-    "profile_network",
-    "published_size",
-    "require_network",
-    "require_width",
-    "transformers_config",
-]
+from svdistill.networks.zoo import InputSpec as InputSpec

@@ -1,12 +1,13 @@
 """The paper's networks: VGG, MobileNet and ResNeXt, each as teacher and student.
 
 A network is a stem (not in VGG), stages with a tap behind each, and a head. Where the paper's
-drawing and its table disagree, the table's parameter count decides; see `info.py`.
+drawing and its table disagree, the table's parameter count decides; see `profile.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 import torch.nn.functional as F
@@ -24,15 +25,6 @@ class PaperNetwork(nn.Module):
     Args:
         parts: the parts by name, in the order in which they run; the last one gives the logits.
         tap_paths: names of the parts whose outputs distillation compares, front to back.
-
-    Example:
-        >>> import torch
-        >>> from svdistill.networks import build_network
-        >>> network = build_network("vgg_student", num_classes=10, width=0.25)
-        >>> network.tap_paths
-        ('stage1', 'stage2', 'stage3', 'stage4')
-        >>> network(torch.zeros(2, 3, 32, 32)).shape
-        torch.Size([2, 10])
     """
 
     def __init__(self, parts: dict[str, nn.Module], tap_paths: tuple[str, ...]) -> None:
@@ -62,10 +54,6 @@ def scale_channels(channels: int, width: float) -> int:
     """Multiply a channel count by the width, to the nearest multiple of four and at least four.
 
     Every count in the paper is a multiple of four, so width 1 changes none.
-
-    Example:
-        >>> scale_channels(64, 0.5), scale_channels(64, 1.0), scale_channels(64, 0.01)
-        (32, 64, 4)
     """
     return max(4, 4 * round(channels * width / 4))
 
@@ -74,19 +62,10 @@ def _convolution(
     in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1
 ) -> list[nn.Module]:
     """Build a convolution without bias, its batch normalisation and its ReLU."""
-    return [
-        nn.Conv2d(
-            in_channels,
-            out_channels,
-            kernel_size=kernel,
-            stride=stride,
-            padding=kernel // 2,
-            groups=groups,
-            bias=False,
-        ),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(),
-    ]
+    convolution = nn.Conv2d(
+        in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False
+    )
+    return [convolution, nn.BatchNorm2d(out_channels), nn.ReLU()]
 
 
 def _pooled_head(channels: int, num_classes: int) -> nn.Module:
@@ -101,18 +80,8 @@ HIDDEN_FEATURES: Final = 1024
 HEAD_SIDE: Final = 2  # side of the last feature map where images are 32 x 32
 
 
-def vgg_teacher(num_classes: int, width: float = 1.0) -> PaperNetwork:
-    """Build 2, 2, 3 and 3 convolutions with max-pooling, and two hidden layers."""
-    return _pooled_vgg((2, 2, 3, 3), 2, num_classes, width)
-
-
-def vgg_student(num_classes: int, width: float = 1.0) -> PaperNetwork:
-    """Build one convolution and max-pooling per stage, and one hidden layer."""
-    return _pooled_vgg((1, 1, 1, 1), 1, num_classes, width)
-
-
-def vgg_stride_student(num_classes: int, width: float = 1.0) -> PaperNetwork:
-    """Build the student whose convolutions have stride 2 where `vgg_student` pools."""
+def _strided_vgg(num_classes: int, width: float) -> PaperNetwork:
+    """Build one convolution of stride 2 per stage, where `_pooled_vgg` pools."""
     parts: dict[str, nn.Module] = {}
     for path, in_channels, out_channels in _vgg_stages(width):
         parts[path] = nn.Sequential(
@@ -148,10 +117,8 @@ def _vgg_stages(width: float) -> list[tuple[str, int, int]]:
 def _hidden_head(hidden_layers: int, num_classes: int, width: float) -> nn.Module:
     """Build the fully connected layers, with ReLU and dropout after every hidden one."""
     hidden = scale_channels(HIDDEN_FEATURES, width)
-    # A fully connected layer needs one input size. The pooling is the identity for 32 x 32 images
-    # and brings the last feature map of all others to that size. 64 x 64 images, for which the
-    # paper prints no sizes, so cost four times the convolutions and no further parameter; a layer
-    # for their 4 x 4 map would have four times the weights.
+    # The pooling is the identity for 32 x 32 images, and brings the last map of all others to the
+    # one size that a fully connected layer takes, without further parameters.
     layers: list[nn.Module] = [nn.AdaptiveAvgPool2d(HEAD_SIDE), nn.Flatten()]
     features = scale_channels(VGG_CHANNELS[-1], width) * HEAD_SIDE**2
     for _ in range(hidden_layers):
@@ -164,16 +131,6 @@ def _hidden_head(hidden_layers: int, num_classes: int, width: float) -> nn.Modul
 
 MOBILENET_STEM: Final = 64
 MOBILENET_STAGES: Final = ((128, 1), (256, 2), (512, 2), (1024, 2))  # channels, stride
-
-
-def mobilenet_teacher(num_classes: int, width: float = 1.0) -> PaperNetwork:
-    """Build one block in the first stage and two in each of the others."""
-    return _mobilenet((1, 2, 2, 2), num_classes, width)
-
-
-def mobilenet_student(num_classes: int, width: float = 1.0) -> PaperNetwork:
-    """Build one block per stage."""
-    return _mobilenet((1, 1, 1, 1), num_classes, width)
 
 
 def _mobilenet(depths: Sequence[int], num_classes: int, width: float) -> PaperNetwork:
@@ -205,16 +162,6 @@ BRANCH_CHANNELS: Final = 64
 RESNEXT_STAGES: Final = (("stage1", 64, 1), ("stage2", 128, 2), ("stage3", 256, 2))
 
 
-def resnext_teacher(num_classes: int, width: float = 1.0) -> PaperNetwork:
-    """Build four branches per block."""
-    return resnext(4, num_classes, width)
-
-
-def resnext_student(num_classes: int, width: float = 1.0) -> PaperNetwork:
-    """Build two branches per block."""
-    return resnext(2, num_classes, width)
-
-
 def resnext(branches: int, num_classes: int, width: float = 1.0) -> PaperNetwork:
     """Build a stem, three stages of one block with `branches` branches, and the pooled head.
 
@@ -238,14 +185,8 @@ class BranchedBlock(nn.Module):
 
     Each branch is a 1x1 and a 3x3 convolution. All branches read the same input and their outputs
     are concatenated, so the 1x1 convolutions are one dense convolution and the 3x3 ones a grouped
-    convolution with one group per branch: the same function in fewer, larger operations.
-
-    Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output, at least `in_channels`.
-        branches: number of parallel branches.
-        branch_channels: channels within a branch.
-        stride: stride of the 3x3 convolutions and of the shortcut's average pooling.
+    convolution with one group per branch: the same function in fewer, larger operations. The
+    stride is that of the 3x3 convolutions and of the shortcut's average pooling.
     """
 
     def __init__(
@@ -270,11 +211,11 @@ class BranchedBlock(nn.Module):
 
 # By name; each takes the number of classes and the width.
 PAPER_NETWORKS: Final[dict[str, Callable[[int, float], PaperNetwork]]] = {
-    "vgg_teacher": vgg_teacher,
-    "vgg_student": vgg_student,
-    "vgg_stride_student": vgg_stride_student,
-    "mobilenet_teacher": mobilenet_teacher,
-    "mobilenet_student": mobilenet_student,
-    "resnext_teacher": resnext_teacher,
-    "resnext_student": resnext_student,
+    "vgg_teacher": partial(_pooled_vgg, (2, 2, 3, 3), 2),
+    "vgg_student": partial(_pooled_vgg, (1, 1, 1, 1), 1),
+    "vgg_stride_student": _strided_vgg,
+    "mobilenet_teacher": partial(_mobilenet, (1, 2, 2, 2)),
+    "mobilenet_student": partial(_mobilenet, (1, 1, 1, 1)),
+    "resnext_teacher": partial(resnext, 4),
+    "resnext_student": partial(resnext, 2),
 }

@@ -15,7 +15,6 @@ from svdistill.common import (
     ArgumentError,
     import_attribute,
     nearest,
-    require_choice,
     require_count,
     require_positive,
 )
@@ -33,12 +32,7 @@ OTHER_NAMES: Final = "timm:NAME, torchvision:NAME, hf:NAME or module:attr"
 
 
 def network_names() -> tuple[str, ...]:
-    """Names of the paper's networks, which need no other library.
-
-    Example:
-        >>> "vgg_teacher" in network_names()
-        True
-    """
+    """Names of the paper's networks, which need no other library."""
     return tuple(PAPER_NETWORKS)
 
 
@@ -48,20 +42,14 @@ def is_zoo(name: str) -> bool:
 
 
 def is_code(name: str) -> bool:
-    """Whether a name is `module:attr`, which runs that module's code when it is built.
-
-    Example:
-        >>> is_code("my_package.nets:resnet"), is_code("timm:resnet18"), is_code("vgg_student")
-        (True, False, False)
-    """
+    """Whether a name is `module:attr`, which runs that module's code when it is built."""
     return isinstance(name, str) and ":" in name and not is_zoo(name)
 
 
 def require_network(argument: str, name: str) -> None:
     """Raise `ArgumentError` unless `build_network` knows a name of this kind; imports nothing."""
     if name not in network_names() and not is_zoo(name) and not is_code(name):
-        names = ", ".join(map(repr, PAPER_NETWORKS))
-        close = nearest(str(name), PAPER_NETWORKS)
+        names, close = ", ".join(map(repr, PAPER_NETWORKS)), nearest(str(name), PAPER_NETWORKS)
         raise ArgumentError(
             argument,
             expected=f"one of {names}, {OTHER_NAMES}",
@@ -83,10 +71,7 @@ def require_width(name: str, width: float) -> None:
 
 
 def build_paper_network(name: str, num_classes: int, width: float = 1.0) -> PaperNetwork:
-    """Build one of the paper's networks; see `build_network`."""
-    require_choice("name", name, PAPER_NETWORKS)
-    require_count("num_classes", num_classes)
-    require_positive("width", width)
+    """Build one of the paper's networks; `build_network` also checks the arguments."""
     return PAPER_NETWORKS[name](num_classes, width)
 
 
@@ -186,21 +171,8 @@ def import_network(spec: str, num_classes: int, argument: str = "teacher") -> nn
 
     The current directory is searched first, as `python -m` does.
 
-    Args:
-        spec: `module:attr`, e.g. `"my_package.nets:resnet"`. The attribute is an `nn.Module`, or a
-            callable that returns one; it is given `num_classes` if it has such a parameter.
-        num_classes: the number of classes of the data.
-        argument: name of the argument in an error message.
-
-    Returns:
-        The network.
-
-    Raises:
-        ArgumentError: the module or attribute does not exist, fails, or is no network.
-
-    Example:
-        >>> import_network("torch.nn:Identity", num_classes=10)
-        Identity()
+    The attribute in ``module:attr`` is an `nn.Module`, or a callable that returns one; it is given
+    `num_classes` if it has such a parameter. `argument` is its name in an error message.
     """
     found = import_attribute(spec, argument)
     if callable(found) and not isinstance(found, nn.Module):
@@ -248,13 +220,6 @@ class SkipInitialisation(TorchFunctionMode):
 
 @contextmanager
 def on_meta_device() -> Iterator[None]:
-    """Build networks on torch's ``meta`` device, whose weights have a shape and no values.
-
-    Example:
-        >>> with on_meta_device():
-        ...     layer = nn.Linear(2, 3)
-        >>> layer.weight.device.type
-        'meta'
-    """
+    """Build networks on torch's ``meta`` device, whose weights have a shape and no values."""
     with torch.device("meta"), SkipInitialisation():
         yield

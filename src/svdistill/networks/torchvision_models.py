@@ -29,9 +29,6 @@ def prepare_torchvision() -> None:
     load, and the import fails with `operator torchvision::nms does not exist`. Classifiers use none
     of these operators, so defining their names is enough. Call this before the import; it does
     nothing if torchvision is absent or imports without error.
-
-    Example:
-        >>> prepare_torchvision()
     """
     if _libraries or find_spec("torchvision") is None:
         return

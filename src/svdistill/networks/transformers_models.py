@@ -33,10 +33,6 @@ def transformers() -> Any:
 def as_config(argument: str, described: Any) -> Any:
     """Convert the content of a config.json to a configuration object of transformers.
 
-    Args:
-        argument: name of the argument in an error message.
-        described: the content.
-
     Raises:
         ArgumentError: it does not describe an image classifier that transformers has.
     """
@@ -73,11 +69,7 @@ def transformers_config(network: nn.Module) -> str:
 
 
 def build_transformers_network(text: str, num_classes: int) -> nn.Module:
-    """Build a network, freshly initialised, from the text of `transformers_config`.
-
-    Raises:
-        ArgumentError: it does not describe an image classifier that transformers has.
-    """
+    """Build a network, freshly initialised, from the text of `transformers_config`."""
     try:
         described = json.loads(text)
     except ValueError:
@@ -145,10 +137,6 @@ def is_transformers_network(network: nn.Module) -> bool:
 
 def load_transformers_weights(network: Any, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     """Load weights, under the names of any version of transformers, into one of its networks.
-
-    Args:
-        network: of transformers.
-        tensors: the weights by name.
 
     Returns:
         Names of the weights that differ in their number of rows (a head of other classes); the

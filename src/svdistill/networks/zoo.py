@@ -40,14 +40,10 @@ class Zoo(Protocol):
     def build(
         self, name: str, num_classes: int, *, pretrained: bool, image_size: int | None
     ) -> nn.Module:
-        """Build a network in training mode.
+        """Build a network in training mode, with published weights if `pretrained`.
 
-        Args:
-            name: in the library.
-            num_classes: number of logits. The head is drawn anew from torch's random generator
-                where published weights have another number.
-            pretrained: whether to fill the network with the published weights.
-            image_size: for networks that are built for one size of images; None for their default.
+        The head keeps its random weights if the published ones are of other classes. `image_size`
+        is for networks that are built for one size of images.
         """
 
     def input_spec(self, name: str) -> InputSpec:

@@ -1,5 +1,6 @@
 """The paper's tables and figures as lists of runs, and what makes them; the demo."""
 
+from svdistill.paper.baselines import compare_seeds
 from svdistill.paper.digits_demo import demo
 from svdistill.paper.plan import EXPERIMENTS
 from svdistill.paper.reproduce import ReproduceConfig, reproduce
@@ -7,6 +8,7 @@ from svdistill.paper.reproduce import ReproduceConfig, reproduce
 __all__ = [
     "EXPERIMENTS",
     "ReproduceConfig",
+    "compare_seeds",
     "demo",
     "reproduce",
 ]

@@ -1,18 +1,17 @@
-"""What `reproduce` prints: images, plan, a line for each job that ends, and tables."""
+"""Output of `svdistill reproduce`: images, plan, a line for each finished job, and tables."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 
-from svdistill.common import duration
+from svdistill.common import duration, few_classes
 from svdistill.config import CacheConfig
 from svdistill.data import ImageData
-from svdistill.paper.estimate import Estimator
 from svdistill.paper.jobs import Job
 from svdistill.paper.running import JobResult
 from svdistill.report import Run, method_rows, run_table
@@ -27,17 +26,17 @@ class JobReporter:
 
     Args:
         left: the jobs to do.
-        estimator: estimates their times.
+        seconds: the expected time of a job.
         at_a_time: number of jobs at a time.
         console: where the lines go.
     """
 
     def __init__(
-        self, left: Sequence[Job], estimator: Estimator, at_a_time: int, console: Console
+        self, left: Sequence[Job], seconds: Callable[[Job], float], at_a_time: int, console: Console
     ) -> None:
         self.left = list(left)
         self.total = len(left)
-        self.estimator = estimator
+        self.seconds = seconds
         self.at_a_time = at_a_time
         self.console = console
         self.failures: list[JobResult] = []
@@ -52,7 +51,7 @@ class JobReporter:
             size = "x".join(map(str, data.image_shape))
             counts = f"{len(data.train):,} training images, {len(data.test):,} test images"
             self._print(f"{job.data}: {counts}, {size}")
-            self._print(f"{data.num_classes} classes: {', '.join(data.class_names)}")
+            self._print(few_classes(data.class_names))
 
     def show_plan(self, jobs: Sequence[Job], root: Path) -> None:
         """Print all jobs, each with its estimated time if it is left, and the time of all."""
@@ -61,7 +60,7 @@ class JobReporter:
         table.add_column("epochs", justify="right")
         table.add_column("expected time", justify="right")
         for job in jobs:
-            expected = duration(self.estimator.seconds(job)) if job in self.left else "finished"
+            expected = duration(self.seconds(job)) if job in self.left else "finished"
             table.add_row(str(Path(job.output).relative_to(root)), _epochs(job), expected)
         self.console.print(table)
         seconds = self._seconds_left()
@@ -81,7 +80,7 @@ class JobReporter:
         )
 
     def _seconds_left(self) -> float:
-        return sum(self.estimator.seconds(job) for job in self.left)
+        return sum(self.seconds(job) for job in self.left)
 
     def _print(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)

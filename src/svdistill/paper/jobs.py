@@ -1,4 +1,4 @@
-"""Jobs: runs and knowledge stores to make, what they need, and whether they are finished."""
+"""Jobs: runs and knowledge stores to make, their inputs, and whether they are finished."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def is_finished(job: Job) -> bool:
         if name not in PLACES and stored.get(name, planned) != planned:
             raise RunError(
                 str(run.path),
-                expected=f"a run with {name} {planned!r}, as the preset has it",
+                expected=f"a run with {name} {planned!r}, as planned",
                 got=repr(stored[name]),
                 remedy="choose another --output, or remove that run",
             )

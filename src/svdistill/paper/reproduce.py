@@ -17,6 +17,7 @@ from svdistill.common import (
     require_positive,
 )
 from svdistill.config import CacheConfig
+from svdistill.data import open_images
 from svdistill.paper.console_output import JobReporter, show_tables
 from svdistill.paper.domains import DOMAINS, domains_preset, plan_domains
 from svdistill.paper.estimate import Estimator
@@ -30,13 +31,12 @@ from svdistill.paper.jobs import (
 )
 from svdistill.paper.plan import EXPERIMENTS, default_methods, default_pairs, find_methods, plan
 from svdistill.paper.presets import PRESETS, Preset, find_pairs
-from svdistill.paper.running import JobProcesses, JobResult, run_jobs
+from svdistill.paper.running import JobProcesses, JobResult, default_count, run_jobs
 from svdistill.report import Run, find_runs, write_report
-from svdistill.training import choose_device
-
-GPU_JOBS: Final = 3
 
 LARGE_SIZE: Final = 64
+
+SMOKE_SIZE: Final = 32  # so that any images take seconds
 
 # ImageNet-50: the paper does not name its classes; these are drawn with seed 0.
 IMAGENET_CLASSES: Final = "50@0"
@@ -122,9 +122,9 @@ def reproduce(
     left = unfinished(jobs)
     for job in jobs:
         require_images(job, images[job.output].fingerprint)
-    count = config.jobs or _default_count(config.device)
+    count = config.jobs or default_count(config.device)
     processes = JobProcesses(count, max(1, available_cores() // count), config.keep_memory)
-    reporter = JobReporter(left, Estimator(jobs, images, processes.threads), count, console)
+    reporter = JobReporter(left, Estimator(jobs, images, processes.threads).seconds, count, console)
     heading = f"{len(jobs)} runs, {len(left)} to do, in {root}"
     console.print(heading, markup=False, highlight=False, soft_wrap=True)
     reporter.show_images(jobs, images)
@@ -142,7 +142,7 @@ def reproduce(
     runs = [run for job in made for run in find_runs([job.output])]
     show_tables(runs, console)
     if runs:
-        page = write_report([root], root / "report.html", data=config.data or None)
+        page = write_report([root], root / "report.html")
         console.print(f"page: {page}", highlight=False, soft_wrap=True)
     if reporter.failures:
         raise TrainingError(
@@ -174,6 +174,10 @@ def customised(experiment: str, config: ReproduceConfig) -> Preset:
         changes |= {"image_size": LARGE_SIZE, "classes_every": 1}
         if config.data.startswith("folder:"):
             classes = classes or IMAGENET_CLASSES
+    if config.data and config.preset == "smoke":
+        opened, few = open_images(config.data, SMOKE_SIZE), preset.student.train_size or 1
+        few = min(max(few, len(opened.class_names)), len(opened.train.labels))
+        changes = {"image_size": SMOKE_SIZE, "train_size": few, **changes}
     if config.teacher_data and experiment != DOMAINS:
         raise ArgumentError(
             "teacher_data",
@@ -201,7 +205,3 @@ def _jobs(experiment: str, config: ReproduceConfig, preset: Preset, root: Path) 
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _default_count(device: str) -> int:
-    return GPU_JOBS if choose_device(device).type == "cuda" else available_cores()

@@ -15,12 +15,21 @@ from typing import Final
 
 import torch
 
-from svdistill.common import Stopped, SVDistillError, keep_memory
+from svdistill.common import Stopped, SVDistillError, available_cores, keep_memory
 from svdistill.paper.jobs import Job, needs, run_job
+from svdistill.training import choose_device
 
 LONGEST_WAIT: Final = 3600.0
 
 PATIENCE: Final = 20.0  # seconds until all processes have finished their step and saved
+
+
+GPU_JOBS: Final = 3
+
+
+def default_count(device: str) -> int:
+    """Jobs at a time: one for each core, or three on a GPU."""
+    return GPU_JOBS if choose_device(device).type == "cuda" else available_cores()
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,7 @@ def run_jobs(
     """Run jobs; jobs that were stopped before resume.
 
     Args:
-        jobs: in the order in which they are wanted; a job waits for those that it needs.
+        jobs: in order of priority; a job waits for the jobs that it needs.
         processes: how many at a time, and their threads.
         ended: called with the result of each job that ends.
         max_seconds: after this time the running jobs save their state and stop.

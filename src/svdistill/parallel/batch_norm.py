@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
-from svdistill.parallel.group import gather, sum_over
-from svdistill.parallel.parts import BatchPart
+from svdistill.parallel.group import BatchPart, gather, sum_over
 
 
 @contextmanager
@@ -21,11 +20,8 @@ def batch_norm_over(part: BatchPart | None) -> Iterator[None]:
     """Let every batch norm in training mode within the block use the whole batch's statistics.
 
     It replaces the calls of ``F.batch_norm``; modules and the names of their weights do not change.
-    All processes must run the same batch norms.
-
-    Args:
-        part: this process's part of the batch; None if it has all of it. A single process that
-            takes a batch in several parts normalises each by its own statistics.
+    All processes must run the same batch norms. `part` is this process's part of the batch. A
+    single process that takes a batch in several parts normalises each by its own statistics.
     """
     if part is None or part.processes == 1:
         yield
@@ -52,20 +48,8 @@ def global_batch_norm(
 
         N = sum n,   mean = sum n m / N,   N var = sum M + sum n (m - mean)^2
 
-    without cancellation. All processes compute it in the same order, with the same bits.
-
-    Args:
-        features: [B, C, ...], this process's.
-        running_mean: [C] or None; updated in place.
-        running_var: [C] or None; updated in place.
-        weight: [C] or None.
-        bias: [C] or None.
-        momentum: of the running statistics.
-        eps: added to the variance.
-        stand_in: whether to leave these features out of the statistics.
-
-    Returns:
-        The normalised features, in their dtype.
+    without cancellation. All processes compute it in the same order, with the same bits. With
+    `stand_in` the features [B, C, ...] are left out of the statistics.
 
     Raises:
         ValueError: there is one value per channel (on a CPU), as in torch.
@@ -78,6 +62,17 @@ def global_batch_norm(
             running_mean.lerp_(mean.to(running_mean.dtype), momentum)
             running_var.lerp_(unbiased.to(running_var.dtype), momentum)
     return normalised
+
+
+# The parameters of both functions in their order, and those with a default.
+_STATISTICS: Final = ("running_mean", "running_var")
+_AFFINE: Final = ("weight", "bias")
+_OPTIONS: Final = ("training", "momentum", "eps")
+_PARAMETERS: Final[dict[Any, tuple[str, ...]]] = {
+    F.batch_norm: ("input", *_STATISTICS, *_AFFINE, *_OPTIONS),
+    torch.batch_norm: ("input", *_AFFINE, *_STATISTICS, *_OPTIONS),
+}
+_DEFAULTS: Final = {"weight": None, "bias": None, "training": False, "momentum": 0.1, "eps": 1e-5}
 
 
 class _GlobalBatchNorm(TorchFunctionMode):
@@ -95,43 +90,12 @@ class _GlobalBatchNorm(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        call: tuple[Any, ...] | None = None
-        if func is F.batch_norm:
-            call = _as_module_calls(*args, **kwargs)
-        elif func is torch.batch_norm:
-            call = _as_torch_calls(*args, **kwargs)
-        if call is None:
+        names = _PARAMETERS.get(func)
+        call = {**_DEFAULTS, **dict(zip(names, args, strict=False)), **kwargs} if names else {}
+        if not call.get("training"):
             return func(*args, **kwargs)
-        return global_batch_norm(*call, stand_in=self.part.stand_in)
-
-
-def _as_module_calls(
-    input: Tensor,  # noqa: A002  torch's name for it
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> tuple[Any, ...] | None:
-    """The arguments of ``F.batch_norm`` in one order; None outside of training mode."""
-    return (input, running_mean, running_var, weight, bias, momentum, eps) if training else None
-
-
-def _as_torch_calls(
-    input: Tensor,  # noqa: A002
-    weight: Tensor | None,
-    bias: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    training: bool,
-    momentum: float,
-    eps: float,
-    *_: bool,
-) -> tuple[Any, ...] | None:
-    """The arguments of ``torch.batch_norm`` in the same order; None outside of training mode."""
-    return (input, running_mean, running_var, weight, bias, momentum, eps) if training else None
+        order = (name for name in _PARAMETERS[F.batch_norm] if name != "training")
+        return global_batch_norm(*(call[name] for name in order), stand_in=self.part.stand_in)
 
 
 class _Normalise(torch.autograd.Function):

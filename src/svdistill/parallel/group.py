@@ -1,12 +1,13 @@
-"""The group of processes that train one network, as launched and as joined."""
+"""The group of processes that train one network, and the part of a batch that each takes."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,7 +20,69 @@ from svdistill.common import (
     launched_rank,
     launched_size,
 )
-from svdistill.parallel.parts import ALONE, Share
+
+
+class BatchPart(NamedTuple):
+    """A process's part of a batch.
+
+    Each process scales its losses so that their mean over the processes is the loss of the whole
+    batch. If a process takes its images in several parts, the sum of the parts' losses is.
+
+    Attributes:
+        images: number in the whole batch.
+        labelled: number of these that have a label; a scalar tensor where reading it would
+            synchronise with the device.
+        processes: number of processes that have parts of it.
+        stand_in: whether this process has another one's image, since there are fewer images than
+            processes: its losses count zero.
+        more: whether other parts of this process's images follow before the optimizer's step.
+    """
+
+    images: int
+    labelled: int | Tensor
+    processes: int
+    stand_in: bool = False
+    more: bool = False
+
+    def of_sum(self) -> float:
+        """The factor on a sum over this part's images."""
+        return 0.0 if self.stand_in else float(self.processes)
+
+    def of_mean(self, here: int) -> float:
+        """The factor on a mean over this part's `here` images."""
+        return self.of_sum() * here / self.images
+
+    def of_labelled(self) -> float | Tensor:
+        """The factor on a sum over this part's labelled images."""
+        if isinstance(self.labelled, Tensor):
+            return self.of_sum() / self.labelled.clamp(min=1)
+        return self.of_sum() / max(self.labelled, 1)
+
+
+@dataclass(frozen=True)
+class Share:
+    """A process's rank among `size` processes; it takes every size-th image, from its rank on.
+
+    The parts of two processes differ by one image at most, also in labelled images.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    def take(self, batch: Tensor) -> Tensor:
+        """The process's entries of a tensor in the order of a batch; at least one."""
+        if self.size == 1:
+            return batch
+        return batch[self.rank :: self.size] if self.rank < len(batch) else batch[:1]
+
+    def part(self, images: int, labelled: int) -> BatchPart | None:
+        """The process's part of a batch of that many images; None for a single process."""
+        if self.size == 1:
+            return None
+        return BatchPart(images, labelled, self.size, stand_in=self.rank >= images)
+
+
+ALONE: Final = Share()
 
 
 def require_launched() -> None:
@@ -65,9 +128,7 @@ def size() -> int:
 
 def rank() -> int:
     """The rank of this process, from 0; before the group is joined, as launched."""
-    if is_grouped():
-        return dist.get_rank()
-    return launched_rank()
+    return dist.get_rank() if is_grouped() else launched_rank()
 
 
 def is_main() -> bool:
@@ -114,15 +175,9 @@ def gather_values(value: Any) -> list[Any]:
 
 
 def together(work: Callable[[], Result]) -> Result:
-    """Do some work in every process; if it fails in one, raise in all.
+    """Do some work in every process; if it fails in one, raise the first error in all.
 
     So no process waits for one that has left.
-
-    Returns:
-        The result of the work in this process.
-
-    Raises:
-        SVDistillError: that of the first process that failed.
     """
     if not is_grouped():
         return work()
@@ -133,14 +188,14 @@ def together(work: Callable[[], Result]) -> Result:
         failure = error
     for number, failed in enumerate(gather_values(failure)):
         if failed is not None:
-            raised: SVDistillError = failed if failure is None or number != rank() else failure
+            raised: SVDistillError = failure if failure and number == rank() else failed
             raised.everywhere = True
             raise raised
     return result  # type: ignore[return-value]
 
 
 def meet() -> None:
-    """Wait until all processes have come here."""
+    """Wait until all processes have reached this point."""
     together(lambda: None)
 
 

@@ -1,12 +1,18 @@
 """Finished runs as tables, figures, and one page."""
 
-from svdistill.report.accuracy import MethodRow, method_rows, run_table
-from svdistill.report.comparison import Comparison, MethodResult, PairComparison, compare
+from svdistill.report.comparison import Comparison, PairComparison, compare
 from svdistill.report.curves import plot_curves
-from svdistill.report.networks import network_table, networks_table
-from svdistill.report.outcome import before_after_table
+from svdistill.report.methods import MethodResult, t_interval
 from svdistill.report.page import write_report
 from svdistill.report.runs import Run, find_runs
+from svdistill.report.tables import (
+    MethodRow,
+    before_after_table,
+    method_rows,
+    network_table,
+    networks_table,
+    run_table,
+)
 
 __all__ = [
     "Comparison",
@@ -22,5 +28,6 @@ __all__ = [
     "networks_table",
     "plot_curves",
     "run_table",
+    "t_interval",
     "write_report",
 ]

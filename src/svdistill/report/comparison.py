@@ -2,118 +2,28 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from svdistill.config import OBJECT
-from svdistill.report.protocol import Config, Deviation, deviations, published_accuracy
-from svdistill.report.runs import Run, class_choice, dataset_name, teacher_among, teacher_network
-
-# Settings of training, and how a row names them. Rows compare only if all of these are equal.
-TRAINING: Final = {
-    "weights": "from {}",
-    "epochs": "{} epochs",
-    "learning_rate": "learning rate {}",
-    "schedule": "schedule {}",
-    "weight_decay": "weight decay {}",
-    "batch_size": "batches of {}",
-    "augmentation": "augmentation {}",
-    "width": "width {}",
-    "train_size": "{} training images",
-    "optimizer": "{}",
-    "image_size": "{} pixels",
-    "max_grad_norm": "gradient norm at most {}",
-    "precision": "{}",
-}
-
-# Speeds compare only if all of these are equal.
-MACHINE: Final = ("platform", "processor", "gpu", "threads")
+from svdistill.report.methods import MethodResult, rows_of, varied_options, with_results
+from svdistill.report.protocol import Deviation, deviations
+from svdistill.report.runs import (
+    Run,
+    class_choice,
+    dataset_name,
+    loss_name,
+    row_options,
+    teacher_among,
+    teacher_network,
+)
 
 SAME_ACCURACY: Final = 0.5  # points
 
 # A stride student has the same teacher as the one that pools.
 TEACHER_PAIRS: Final = {"VGG_stride": "VGG"}
-
-
-@dataclass(frozen=True)
-class MethodResult:
-    """One row of a comparison: runs of one method that differ in their seeds alone.
-
-    Accuracies are percentages, differences are in points.
-
-    Attributes:
-        name: the row's name in tables and figures.
-        runs: at least one, by seed.
-        is_teacher: whether these are the teachers of the other rows.
-        training: values of `TRAINING`; equal for rows that can be compared.
-        gains: over the student alone of the same seed, one for each seed that both have.
-        published: the paper's accuracy; None if the paper has none for this method and data.
-        published_gain: the paper's gain over its own student alone; None if it has none.
-        step_time: time for an image in training over the student alone's; None without a student
-            alone, or if that was trained on another machine.
-    """
-
-    name: str
-    runs: tuple[Run, ...]
-    is_teacher: bool = False
-    training: tuple[Any, ...] = ()
-    gains: tuple[float, ...] = ()
-    published: float | None = None
-    published_gain: float | None = None
-    step_time: float | None = None
-
-    @property
-    def is_alone(self) -> bool:
-        """Whether these are students that were trained without a teacher."""
-        return not self.runs[0].is_distilled and not self.is_teacher
-
-    @property
-    def is_distilled(self) -> bool:
-        """Whether these are students that were trained with a teacher."""
-        return self.runs[0].is_distilled and not self.is_teacher
-
-    @property
-    def config(self) -> Config:
-        """The configuration of the first run."""
-        return self.runs[0].config
-
-    @property
-    def loss(self) -> str:
-        """The transfer loss; empty without one."""
-        return str(self.config.get("loss", ""))
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """The seed of each run."""
-        return tuple(run.summary.seed for run in self.runs)
-
-    @property
-    def last(self) -> tuple[float, ...]:
-        """The test accuracy of each run after the last epoch."""
-        return tuple(run.summary.last_accuracy for run in self.runs)
-
-    @property
-    def best(self) -> tuple[float, ...]:
-        """The test accuracy of each run after the best epoch."""
-        return tuple(run.summary.best_accuracy for run in self.runs)
-
-    @property
-    def accuracy(self) -> float:
-        """Mean over the seeds, after the last epoch."""
-        return statistics.fmean(self.last)
-
-    @property
-    def difference(self) -> float | None:
-        """Accuracy minus the paper's."""
-        return None if self.published is None else self.accuracy - self.published
-
-    @property
-    def seconds_per_image(self) -> float:
-        """Training time for one image, mean over the seeds."""
-        return statistics.fmean(map(_seconds_per_image, self.runs))
 
 
 @dataclass(frozen=True)
@@ -160,12 +70,6 @@ class PairComparison:
         """The rows of distilled students."""
         return tuple(method for method in self.methods if method.is_distilled)
 
-    @property
-    def best(self) -> tuple[MethodResult, ...]:
-        """The students with the highest accuracy; several if they are equal."""
-        highest = max((method.accuracy for method in self.students), default=0.0)
-        return tuple(method for method in self.students if method.accuracy == highest)
-
     @cached_property
     def deviations(self) -> list[Deviation]:
         """The settings in which its runs differ from the paper's."""
@@ -175,9 +79,20 @@ class PairComparison:
         )
         return deviations(teachers, students)
 
-    def student_alone(self, method: MethodResult) -> MethodResult | None:
-        """The student alone with the training of a distilled student; None if there is none."""
-        return _student_alone(method, self.methods)
+    @property
+    def leader(self) -> MethodResult | None:
+        """The distilled row that the headline is about; None if there is none.
+
+        That is the most accurate one, if possible of those that were trained for as many epochs as
+        their student alone, and with two seeds or more.
+        """
+
+        def order(method: MethodResult) -> tuple[bool, bool, bool, float]:
+            alone, seeds = method.alone, len(method.gains)
+            as_long = alone is not None and alone.epochs == method.epochs
+            return seeds > 0 and as_long, seeds > 0, seeds > 1, method.accuracy
+
+        return max(self.distilled, key=order, default=None)
 
 
 @dataclass(frozen=True)
@@ -202,7 +117,7 @@ class Comparison:
 
 
 class Group(NamedTuple):
-    """What the runs of a comparison share."""
+    """The properties that all runs of a comparison share."""
 
     pair: str
     data: str
@@ -224,6 +139,7 @@ def compare(runs: Iterable[Run]) -> Comparison:
     """
     runs = tuple({id(run): run for run in runs}.values())
     groups: dict[Group, list[Run]] = {}
+    varied = varied_options(runs)
     for run in runs:
         groups.setdefault(_group(run), []).append(run)
     teachers = {group: _teachers(group, groups, runs) for group in groups}
@@ -234,7 +150,7 @@ def compare(runs: Iterable[Run]) -> Comparison:
         for teacher in found
     }
     pairs = (
-        PairComparison(group.pair, group.data, _methods(group.pair, teachers[group], members))
+        PairComparison(group.pair, group.data, _methods(teachers[group], members, varied))
         for group, members in groups.items()
         if any(run.is_distilled or run.path not in lent for run in members)
     )
@@ -275,14 +191,15 @@ def _teachers(
 
 
 def _methods(
-    pair: str, teachers: Sequence[Run], members: Sequence[Run]
+    teachers: Sequence[Run], members: Sequence[Run], varied: Mapping[str, set[str]]
 ) -> tuple[MethodResult, ...]:
     """The rows of a comparison: teachers, students alone, distilled students.
 
     If there are several teacher networks, names contain them. A network that has no distilled
     student beside it is called a student only if it is one of the paper's.
     """
-    students = [run for run in members if not run.is_teacher]
+    taught = {run.summary.network for run in members if run.is_distilled}
+    students = [run for run in members if not run.is_teacher or run.summary.network in taught]
     networks = {run.path: _teacher_name(run, teachers) for run in students if run.is_distilled}
     several = len({*networks.values(), *(run.summary.network for run in teachers)} - {""}) > 1
 
@@ -290,95 +207,22 @@ def _methods(
         return f"{name}, {network}" if several and network else name
 
     def row_of(run: Run) -> str:
-        return run.row if networks or run.is_of_paper else "trained alone"
+        if not run.is_distilled:
+            return "student alone" if networks or run.is_of_paper else "trained alone"
+        loss, options = loss_name(run.config), row_options(run.config)
+        return ", ".join([loss, *(text for name, text in options.items() if name in varied[loss])])
 
     rows = [
-        *_rows(
+        *rows_of(
             [(named("teacher", run.summary.network), run) for run in teachers], of_teachers=True
         ),
-        *_rows([(named(row_of(run), networks.get(run.path, "")), run) for run in students]),
+        *rows_of([(named(row_of(run), networks.get(run.path, "")), run) for run in students]),
     ]
     rows.sort(key=lambda row: (not row.is_teacher, not row.is_alone))
-    return tuple(_with_results(pair, row, _student_alone(row, rows)) for row in rows)
+    return tuple(with_results(row, rows) for row in rows)
 
 
 def _teacher_name(run: Run, teachers: Sequence[Run]) -> str:
     """The name of a run's teacher network, if it is known."""
     teacher = teacher_among(run, teachers)
     return teacher_network(run) if teacher is None else teacher.summary.network
-
-
-def _rows(named: Sequence[tuple[str, Run]], *, of_teachers: bool = False) -> list[MethodResult]:
-    """A row for the runs of each name, loss and training; names say what tells them apart."""
-    groups: dict[tuple[str, str, tuple[Any, ...]], list[Run]] = {}
-    for name, run in named:
-        # The size of the images as measured, which the configuration may leave open.
-        values = {**run.config, "image_size": run.summary.image_size}
-        training = tuple(values.get(setting) or None for setting in TRAINING)
-        loss = str(run.config.get("loss", "")) if not of_teachers else ""
-        groups.setdefault((name, loss, training), []).append(run)
-    settings = zip(*(training for _, _, training in groups), strict=True)
-    differ = [len(set(values)) > 1 for values in settings]
-    losses = {name: {loss for other, loss, _ in groups if other == name} for name, _, _ in groups}
-    rows = []
-    for (name, loss, training), group in groups.items():
-        differing = [
-            pattern.format(value)
-            for pattern, value, differs in zip(TRAINING.values(), training, differ, strict=True)
-            if differs and value is not None
-        ]
-        # Losses of the user's own code may share a title with another loss.
-        label = name if len(losses[name]) == 1 else f"{name} ({loss})"
-        group.sort(key=lambda run: run.summary.seed)
-        rows.append(
-            MethodResult(", ".join([label, *differing]), tuple(group), of_teachers, training)
-        )
-    return rows
-
-
-def _student_alone(method: MethodResult, rows: Iterable[MethodResult]) -> MethodResult | None:
-    if not method.is_distilled:
-        return None
-    return next((row for row in rows if row.is_alone and row.training == method.training), None)
-
-
-def _with_results(pair: str, method: MethodResult, alone: MethodResult | None) -> MethodResult:
-    """A row with what the student alone and the paper say about it."""
-    published = _published(pair, method)
-    if alone is None:
-        return replace(method, published=published, step_time=1.0 if method.is_alone else None)
-    published_alone = _published(pair, alone)
-    published_gain = None
-    if published is not None and published_alone is not None:
-        published_gain = published - published_alone
-    accuracy_alone = dict(zip(alone.seeds, alone.last, strict=True))
-    gains = tuple(
-        accuracy - accuracy_alone[seed]
-        for seed, accuracy in zip(method.seeds, method.last, strict=True)
-        if seed in accuracy_alone
-    )
-    machines = {
-        tuple(run.environment.get(name) for name in MACHINE) for run in method.runs + alone.runs
-    }
-    ratio = method.seconds_per_image / alone.seconds_per_image if len(machines) == 1 else None
-    return replace(
-        method,
-        gains=gains,
-        published=published,
-        published_gain=published_gain,
-        step_time=ratio,
-    )
-
-
-def _published(pair: str, method: MethodResult) -> float | None:
-    run = method.runs[0]
-    return published_accuracy(pair, run.config) if run.is_of_paper else None
-
-
-def _seconds_per_image(run: Run) -> float:
-    """Training time for one image in the fastest epoch, of those with a transfer if there are any.
-
-    Other work on the machine makes an epoch slower and never faster.
-    """
-    epochs = [record for record in run.records if record.stage != "task"] or run.records
-    return min(1 / record.images_per_second for record in epochs)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from textwrap import fill
 from typing import TYPE_CHECKING, Final
 
-from svdistill.common import write_atomically
-from svdistill.losses import reads
-from svdistill.report.comparison import MethodResult, PairComparison
+from svdistill.common import Cell, Table, columns, number_cell, write_atomically
+from svdistill.losses import may_read
+from svdistill.report.comparison import Comparison, PairComparison
 from svdistill.report.figure import (
     BLACK,
     BLUE,
@@ -32,7 +32,9 @@ from svdistill.report.figure import (
     styled,
     to_figure,
 )
-from svdistill.report.runs import Run
+from svdistill.report.methods import MethodResult
+from svdistill.report.protocol import published_vectors
+from svdistill.report.runs import Run, row_name
 from svdistill.runs import EpochRecord, read_records
 
 if TYPE_CHECKING:
@@ -42,7 +44,9 @@ Quantity = Callable[[EpochRecord], float | None]
 
 Curves = dict[str, tuple[Quantity, LineStyle]]
 
-LOG_SCALE_FROM: Final = 10  # ratio of a loss's highest to its lowest value
+LOG_SCALE_FROM: Final = 10  # ratio of the highest to the lowest value of a panel
+
+PAPER_DASHES: Final = ("--", ":", "-.", "-")
 
 ACCURACIES: Final[Curves] = {
     "test": (lambda record: record.test_accuracy, LineStyle(BLUE, "o", "-")),
@@ -73,23 +77,11 @@ NORMS: Final[Curves] = {
     ),
 }
 
-SHARES: Final[dict[str, tuple[Quantity, str]]] = {
-    "close": (
-        lambda record: record.svd_close,
-        "Close: the share of the singular value decompositions in which leading values lie so "
-        "close to each other, or to zero, that the gradient is damped",
-    ),
-    "missed": (
-        lambda record: record.svd_missed,
-        "Missed: the share that subspace iteration left above its residual bound",
-    ),
+# Columns of the table of gradients that are shares of the singular value decompositions.
+SHARES: Final[dict[str, Quantity]] = {
+    "SVDs damped %": lambda record: record.svd_close,
+    "SVDs missed %": lambda record: record.svd_missed,
 }
-
-PANELS_ABREAST: Final = 3
-
-GRID_COLUMNS: Final = 6  # divisible into one, two or three panels
-
-TITLE_WIDTH: Final = 36  # characters above one of three panels
 
 
 def plot_curves(runs: Iterable[tuple[str, str | Path]], output: str | Path, title: str) -> None:
@@ -125,15 +117,18 @@ def plot_curves(runs: Iterable[tuple[str, str | Path]], output: str | Path, titl
 
 
 def curves_section(pairs: Sequence[PairComparison]) -> list[Section]:
-    """Test accuracy by epoch, the best rows first, several rows in each figure."""
-    return [
-        Section(pair.title, tuple(accuracy_curves(rows) for rows in _rows_of_figures(pair)))
-        for pair in pairs
-    ]
+    """The curves of a pair's only run; else test accuracy by epoch, eight rows in a figure."""
+    sections = []
+    for pair in pairs:
+        figures = [accuracy_curves(rows) for rows in _rows_of_figures(pair)]
+        if len(pair.runs) == 1:
+            figures = [run_curves(pair.runs[0])]
+        sections.append(Section(pair.title, figures=tuple(figures)))
+    return sections
 
 
 def _rows_of_figures(pair: PairComparison) -> list[list[MethodResult]]:
-    """The rows of each figure: teachers, students alone, and as many others as there are styles."""
+    """The rows of each figure: teachers, students alone, and up to eight others, best first."""
     shared = [method for method in pair.methods if not method.is_distilled]
     distilled = sorted(pair.distilled, key=_accuracy, reverse=True)
     starts = range(0, max(len(distilled), 1), len(LINE_STYLES))
@@ -200,25 +195,26 @@ def _accuracy(method: MethodResult) -> float:
 
 
 def run_curves(run: Run) -> Figure:
-    """Draw a run's accuracies and losses by epoch, with its teacher's accuracy as a level."""
+    """Draw a run's accuracies, losses and gradient norms by epoch, and its teacher's accuracy."""
     panels = {"accuracy, %": ACCURACIES, "cross-entropy": LOSSES}
-    if run.is_distilled:
-        panels["transfer loss"] = TRANSFERS
-    drawing = new_drawing(10, 3.9)
-    for axes, (label, curves) in zip(drawing.subplots(1, len(panels)), panels.items(), strict=True):
+    panels |= {"transfer loss": TRANSFERS, "gradient norm": NORMS} if run.is_distilled else {}
+    drawing = new_drawing(10, 3.2 * ((len(panels) + 1) // 2) + 0.4)
+    grid = drawing.subplots(len(panels) // 2, 2, squeeze=False).flat
+    for axes, (label, curves) in zip(grid, panels.items(), strict=True):
         plain(axes)
         for name, (quantity, style) in curves.items():
             _draw_run(axes, run, quantity, style, name)
         axes.set_ylabel(label)
         epoch_axis(axes)
-    accuracies, *_, last = drawing.axes
+        low, high = axes.dataLim.intervaly
+        if label != "accuracy, %" and low > 0 and high > LOG_SCALE_FROM * low:
+            log_axis(axes)
+        if curves is NORMS and axes.lines:
+            axes.legend(frameon=False, handlelength=2.6)
     teacher = run.summary.teacher_accuracy
     if teacher is not None:
-        draw_level(accuracies, teacher, f"teacher: {teacher:.1f} %")
-    low, high = last.dataLim.intervaly
-    if "transfer loss" in panels and low > 0 and high > LOG_SCALE_FROM * low:
-        log_axis(last)
-    legend(drawing, [accuracies], columns=4)
+        draw_level(drawing.axes[0], teacher, f"teacher: {teacher:.1f} %")
+    legend(drawing, drawing.axes[:1], columns=4)
     ends = "; ".join(
         f"{label} {name} {value:.2f}"
         for label, curves in panels.items()
@@ -244,129 +240,122 @@ def _draw_run(axes: Axes, run: Run, quantity: Quantity, style: LineStyle, name: 
         draw_band(axes, epochs, Band(values, values, values), style, name)
 
 
-def clipping_section(pairs: Sequence[PairComparison]) -> list[Section]:
-    """Gradient norms by epoch, and how often singular values were too close for the gradient."""
-    sections = []
-    for pair in pairs:
-        figure = clipping_curves(pair.methods)
-        missing = [] if figure else ["Not drawn: no run recorded the gradients of both tasks."]
-        svd = [run for run in pair.runs if reads(run.config.get("loss", ""), "num_vectors")]
-        if svd and all(record.svd_close is None for run in svd for record in run.records):
-            missing.append("How often two singular values were close was not recorded.")
-        sections.append(Section(pair.title, (figure,) if figure else (), tuple(missing)))
-    return sections
+def gradients_section(pairs: Sequence[PairComparison]) -> list[Section]:
+    """Norms of the gradients of task and transfer, and shares of SVDs, of each distilled row."""
+    tables = [(pair, gradient_table(pair)) for pair in pairs]
+    return [Section(pair.title, (table,)) for pair, table in tables if table is not None]
 
 
-def clipping_curves(methods: Sequence[MethodResult]) -> Figure | None:
-    """Draw the norms of the task's and the transfer's gradient by epoch, a panel for each row.
+def gradient_table(pair: PairComparison) -> Table | None:
+    """A row for each method that recorded both gradients; None without any."""
+    methods = [row for row in pair.distilled if _mean(row, NORMS["task"][0]) is not None]
+    shares = [name for name, share in SHARES.items() if any(_mean(row, share) for row in methods)]
+    rows = []
+    for method in methods:
+        norms = [_mean(method, norm) for norm, _ in NORMS.values()]
+        parts = [_mean(method, SHARES[name]) for name in shares]
+        percentages = [None if part is None else 100 * part for part in parts]
+        rows.append(
+            (
+                Cell(method.name),
+                *(number_cell(norm, "{:.3g}") for norm in norms),
+                *(number_cell(percentage) for percentage in percentages),
+            )
+        )
+    if not rows:
+        return None
+    notes = [
+        "Norms over all parameters, means over all steps and seeds. Steps that do not measure them "
+        "count with the norms last measured."
+    ]
+    if shares:
+        notes.append(
+            "Damped: the SVDs in which leading values lie so close to each other, or to zero, that "
+            "the gradient is damped. Missed: those that subspace iteration left above its bound."
+        )
+    return Table(
+        title=pair.title,
+        caption="Gradient norms of task and transfer",
+        columns=columns("method", *NORMS, *shares),
+        rows=tuple(rows),
+        notes=tuple(notes),
+    )
 
-    Panels below them show the share of the singular value decompositions in which leading values
-    were close, and the share that subspace iteration missed, if either is ever above 0.
 
-    Args:
-        methods: rows of one pair of networks.
+def _mean(method: MethodResult, quantity: Quantity) -> float | None:
+    """The mean of a quantity over all epochs and seeds that have it; None if none has."""
+    values = [quantity(record) for run in method.runs for record in run.records]
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def vectors_section(comparison: Comparison) -> list[Section]:
+    """Gain by the number of singular vectors, all pairs on a data set in one figure."""
+    figures = {data: number_of_vectors(pairs) for data, pairs in comparison.by_data.items()}
+    return [Section(data, figures=(figure,)) for data, figure in figures.items() if figure]
+
+
+def number_of_vectors(pairs: Sequence[PairComparison]) -> Figure | None:
+    """Draw the gain by the number of vectors, beside the gain in the paper's figure.
 
     Returns:
-        The figure; None if no row recorded both gradients.
+        The figure; None if no row was trained with two numbers of vectors and a student alone.
     """
-    methods = [row for row in methods if all(_epochs(row, norm) for norm, _ in NORMS.values())]
-    if not methods:
+    curves = {
+        f"{pair.pair}, {row}": methods
+        for pair in pairs
+        for row, methods in _by_vectors(pair).items()
+    }
+    if not curves:
         return None
-    recorded = [
-        name for name, (of, _) in SHARES.items() if any(_epochs(row, of) for row in methods)
-    ]
-    shares = [name for name in recorded if any(_occurs(row, SHARES[name][0]) for row in methods)]
-    columns = min(PANELS_ABREAST, len(methods))
-    rows = -(-len(methods) // columns)
-    drawing = new_drawing(10, 2.5 * rows + (2.5 + 0.1 * len(methods) if shares else 0) + 0.3)
-    grid = drawing.add_gridspec(rows + bool(shares), GRID_COLUMNS)
-    panels: list[Axes] = []
-    for place, method in enumerate(methods):
-        row, column = divmod(place, columns)
-        first = panels[0] if panels else None
-        where = grid[row, _abreast(column, columns)]
-        panels.append(drawing.add_subplot(where, sharex=first, sharey=first))
-        _draw_norms(panels[-1], method, title_width=TITLE_WIDTH * PANELS_ABREAST // columns)
-        panels[-1].tick_params(labelleft=column == 0)
-        panels[-1].set_ylabel("" if column else "gradient norm")
-    legend(drawing, panels[:1], columns=3, place="outside upper center")
-    below = []
-    for place, name in enumerate(shares):
-        below.append(drawing.add_subplot(grid[rows, _abreast(place, len(shares))]))
-        _draw_share(below[-1], methods, name)
-    legend(drawing, below, columns=2)
-    pair = methods[0].runs[0].pair
-    alt = (
-        f"Norms of the gradients by epoch, {pair}. Panels: "
-        f"{'; '.join(method.name for method in methods)}."
-    )
-    explained = (
-        f"{SHARES[name][1]}{'.' if name in shares else '; there were none.'}" for name in recorded
-    )
-    several = any(len(method.runs) > 1 for method in methods)
-    seeds = " and a row's seeds; a band reaches from the lowest seed to the highest"
+    names = dict.fromkeys(methods[0].runs[0].pair for methods in curves.values())
+    published = [line for line in map(published_vectors, names) if line is not None]
+    ours = {_vectors(method) for methods in curves.values() for method in methods}
+    counts = sorted(ours.union(*(line.counts[1:] for line in published)))
+    drawing = new_drawing(10, 3.8 + 0.2 * ((len(curves) + len(published) + 1) // 2))
+    axes = drawing.subplots()
+    plain(axes)
+    said = []
+    for (name, methods), style in zip(curves.items(), styled(curves).values(), strict=True):
+        means = tuple(statistics.fmean(method.gains) for method in methods)
+        lows = tuple(min(method.gains) for method in methods)
+        highs = tuple(max(method.gains) for method in methods)
+        places = [counts.index(_vectors(method)) for method in methods]
+        draw_band(axes, places, Band(means, lows, highs), style, name)
+        values = zip(methods, means, strict=True)
+        said.append(f"{name}: " + ", ".join(f"k = {_vectors(m)} {gain:+.1f}" for m, gain in values))
+    for line, dashes in zip(published, PAPER_DASHES, strict=False):
+        alone, *accuracies = line.accuracies
+        gain = band_of([[accuracy - alone for accuracy in accuracies]])
+        places = [counts.index(count) for count in line.counts[1:]]
+        draw_band(axes, places, gain, LineStyle(BLACK, "x", dashes), f"{line.pair}, the paper's")
+    axes.set_xticks(range(len(counts)), [str(count) for count in counts])
+    axes.set(xlabel="number of vectors k", ylabel="gain over the student alone, points")
+    legend(drawing, [axes], columns=2)
+    beside = " The paper's gains are for all of CIFAR-100 in full width." if published else ""
     return to_figure(
         drawing,
-        "clipping",
-        title=f"{pair}: gradients of task and transfer",
-        caption="Norms over all parameters, means over an epoch's steps"
-        + (seeds if several else "")
-        + ". Steps of the clips amortised and none that do not measure count with the norms last "
-        "measured. " + " ".join(explained),
-        alt=alt,
+        "vectors",
+        title=f"Number of singular vectors, {' and '.join(names)}",
+        caption="Gain over the student alone of the same seed: mean over the seeds, the band from "
+        f"the lowest to the highest.{beside}",
+        alt=f"Gain against the number of vectors, in points. {'; '.join(said)}.",
     )
 
 
-def _abreast(place: int, of: int) -> slice:
-    """The columns of the grid for one of several panels side by side."""
-    width = GRID_COLUMNS // of
-    return slice(place * width, (place + 1) * width)
+def _by_vectors(pair: PairComparison) -> dict[str, list[MethodResult]]:
+    """Rows that differ in their number of vectors alone, two or more of them, by their name."""
+    rows: dict[tuple[object, ...], list[MethodResult]] = {}
+    for method in pair.distilled:
+        if method.gains and may_read(method.loss, "num_vectors"):
+            name = row_name({**method.config, "num_vectors": 1})
+            rows.setdefault((name, method.loss, *method.training), []).append(method)
+    return {
+        str(name): sorted(methods, key=_vectors)
+        for (name, *_), methods in rows.items()
+        if len(methods) > 1
+    }
 
 
-def _draw_norms(axes: Axes, method: MethodResult, title_width: int) -> None:
-    plain(axes)
-    for name, (norm, style) in NORMS.items():
-        epochs = _epochs(method, norm)
-        draw_band(axes, epochs, _band(method, norm, epochs), style, name)
-    log_axis(axes)
-    epoch_axis(axes)
-    axes.set_title(fill(method.name, title_width), fontsize="medium")
-
-
-def _draw_share(axes: Axes, methods: Sequence[MethodResult], name: str) -> None:
-    """A share in percent, as means over the seeds: many bands would hide each other."""
-    plain(axes)
-    share, _ = SHARES[name]
-    styles = styled(method.name for method in methods)
-    for method in methods:
-        epochs = _epochs(method, share)
-        mean = tuple(100 * value for value in _band(method, share, epochs).mean)
-        if epochs:
-            draw_band(axes, epochs, Band(mean, mean, mean), styles[method.name], method.name)
-    axes.set_ylabel("SVDs, %")
-    axes.set_ylim(bottom=0)
-    epoch_axis(axes)
-    axes.set_title(name, fontsize="medium")
-
-
-def _occurs(method: MethodResult, share: Quantity) -> bool:
-    """Whether a share was ever above 0 in a row."""
-    return any(share(record) for run in method.runs for record in run.records)
-
-
-def _epochs(method: MethodResult, quantity: Quantity) -> list[int]:
-    """The epochs, from 1, in which every run of a row has a quantity."""
-    recorded = [
-        {record.epoch + 1 for record in run.records if quantity(record) is not None}
-        for run in method.runs
-    ]
-    return sorted(set.intersection(*recorded))
-
-
-def _band(method: MethodResult, quantity: Quantity, epochs: Sequence[int]) -> Band:
-    """A quantity over the seeds of a row, in some epochs."""
-    curves = []
-    for run in method.runs:
-        values = {record.epoch + 1: quantity(record) for record in run.records}
-        curves.append([values[epoch] or 0.0 for epoch in epochs])
-    return band_of(curves)
+def _vectors(method: MethodResult) -> int:
+    return int(method.config["num_vectors"])

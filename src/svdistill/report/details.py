@@ -1,4 +1,4 @@
-"""How runs were made: configurations, machines, images, and deviations from the paper."""
+"""How runs were made: configurations, machines, and deviations from the paper."""
 
 from __future__ import annotations
 
@@ -9,27 +9,15 @@ from typing import Final
 
 import yaml
 
-from svdistill.common import Cell, SVDistillError, Table, columns, number_cell, text_table
+from svdistill.common import Cell, Table, columns, number_cell, text_table
 from svdistill.config import OBJECT
 from svdistill.networks import network_names, published_size
-from svdistill.report.comparison import MethodResult, PairComparison
-from svdistill.report.networks import Missing, card_of
-from svdistill.report.protocol import AUGMENTATIONS
-from svdistill.report.runs import Run, class_choice
-from svdistill.runs import WeightsCard
-
-MOST_NAMED: Final = 12  # classes that are all named
+from svdistill.report.comparison import PairComparison
+from svdistill.report.methods import MethodResult
+from svdistill.report.runs import Run
 
 # Options that differ between the seeds of a row, or do not affect training.
 LEFT_OUT: Final = ("output", "seed", "resume")
-
-
-@dataclass(frozen=True)
-class Facts:
-    """Names and values under a title."""
-
-    title: str
-    facts: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -85,7 +73,7 @@ def _run_row(run: Run) -> tuple[Cell, ...]:
         number_cell(summary.seed, "{}"),
         number_cell(summary.last_accuracy),
         number_cell(summary.best_accuracy),
-        number_cell(summary.best_epoch + 1, "{}"),
+        number_cell(summary.best_epoch, "{}"),
         number_cell(summary.epochs, "{}"),
         number_cell(summary.seconds, "{:,.0f}"),
     )
@@ -129,53 +117,3 @@ def network_deviations(runs: Sequence[Run]) -> dict[str, str]:
     used = {run.summary.network for run in runs}
     noted = {name: published_size(name).deviation for name in network_names() if name in used}
     return {name: note for name, note in noted.items() if note}
-
-
-def image_facts(run: Run) -> Facts:
-    """The images that a run was trained on: source, classes, size and augmentation."""
-    try:
-        card: WeightsCard | None = card_of(run)
-    except (Missing, SVDistillError):
-        card = None
-    own = run.config["data"] == OBJECT
-    augmentation = AUGMENTATIONS[run.config["augmentation"]]
-    facts = [
-        ("images", "given in Python" if own else str(run.config["data"])),
-        ("of these", "" if class_choice(run.config) == "all classes" else class_choice(run.config)),
-        ("trained on", _trained_on(run)),
-        ("classes", _classes(run, card)),
-        ("size", _size(run, card)),
-        ("mean of the channels", "not known" if card is None else _digits(card.mean)),
-        ("their standard deviation", "not known" if card is None else _digits(card.std)),
-        ("augmentation", augmentation + (", unless they came prepared" if own else "")),
-    ]
-    return Facts(f"{run.pair}, {run.row}", tuple(fact for fact in facts if fact[1]))
-
-
-def _trained_on(run: Run) -> str:
-    config = run.config
-    size, held_out, more = (config.get(n) for n in ("train_size", "dev_fraction", "unlabelled"))
-    parts = [f"{size:,} of the training images" if size else "all training images"]
-    if held_out:
-        parts.append(f"{held_out:.0%} of them held out to choose the best epoch")
-    if more:
-        rest = "those that are left" if more == "rest" else more
-        parts.append(f"and without their labels on {rest}")
-    return "" if config["data"] == OBJECT else ", ".join(parts)
-
-
-def _classes(run: Run, card: WeightsCard | None) -> str:
-    if card is None:
-        return str(run.summary.num_classes)
-    names = card.class_names
-    more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
-    return f"{len(names):,}: {', '.join(names[:MOST_NAMED])}{more}"
-
-
-def _size(run: Run, card: WeightsCard | None) -> str:
-    side = run.summary.image_size if card is None else card.image_size
-    return f"{side}x{side} pixels"
-
-
-def _digits(numbers: tuple[float, ...]) -> str:
-    return " ".join(f"{number:.3f}" for number in numbers)

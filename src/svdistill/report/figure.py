@@ -8,7 +8,7 @@ import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree
 
 from svdistill.common import Table
@@ -29,6 +29,7 @@ PURPLE: Final = "#CC79A7"
 ORANGE: Final = "#E69F00"
 SKY: Final = "#56B4E9"
 GREY: Final = "#808080"
+OLIVE: Final = "#999933"  # of Paul Tol's muted colours
 
 NUMBERED: Final = re.compile(r"[\w.]+_\d+")  # ids that matplotlib generates and nothing refers to
 
@@ -56,19 +57,17 @@ class Figure:
 
 @dataclass(frozen=True)
 class Section:
-    """What a section of the page shows of one comparison, or of several on the same data.
+    """The contents of a section of the page, on one comparison or on several of the same data.
 
     Attributes:
         title: the comparison or the data.
+        tables: shown above the figures, each with its notes below it.
         figures: those that can be drawn.
-        missing: a sentence for each thing that cannot be shown, with the reason.
-        table: shown above the figures.
     """
 
     title: str
+    tables: tuple[Table, ...] = ()
     figures: tuple[Figure, ...] = ()
-    missing: tuple[str, ...] = ()
-    table: Table | None = None
 
 
 @dataclass(frozen=True)
@@ -97,11 +96,11 @@ def band_of(curves: Sequence[Sequence[float]]) -> Band:
 
 @dataclass(frozen=True)
 class LineStyle:
-    """Colour, marker and dashes of a line; no two lines differ in their colour alone."""
+    """Colour, marker and dashes of a line; no two of eight share a colour or a marker."""
 
     colour: str
     marker: str
-    dashes: str
+    dashes: str | tuple[int, tuple[int, ...]]
 
 
 ALONE: Final = LineStyle(BLACK, "", ":")
@@ -109,17 +108,16 @@ ALONE: Final = LineStyle(BLACK, "", ":")
 LINE_STYLES: Final = (
     LineStyle(BLUE, "o", "-"),
     LineStyle(VERMILION, "s", "--"),
-    LineStyle(GREEN, "^", "-"),
-    LineStyle(PURPLE, "D", "--"),
-    LineStyle(ORANGE, "v", "-"),
-    LineStyle(SKY, "P", "--"),
+    LineStyle(GREEN, "^", "-."),
+    LineStyle(PURPLE, "D", "-"),
+    LineStyle(ORANGE, "v", "--"),
+    LineStyle(SKY, "P", "-."),
     LineStyle(GREY, "X", "-"),
+    LineStyle(OLIVE, "*", "--"),
 )
 
 # Of more lines than there are styles, each further set has other dashes.
-FURTHER_DASHES: Final = ("-.", ":")
-
-Place = Literal["outside lower center", "outside upper center"]
+FURTHER_DASHES: Final = ((0, (1, 1)), (0, (6, 1, 1, 1)))
 
 LEVEL_DASHES: Final = ((8, 3), (8, 3, 2, 3), (3, 3), (12, 2, 2, 2, 2, 2))
 
@@ -205,10 +203,8 @@ def log_axis(axes: Axes) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
 
 
-def legend(
-    drawing: Drawing, of: Iterable[Axes], columns: int, place: Place = "outside lower center"
-) -> None:
-    """A legend below or above all panels, with each label of some panels once."""
+def legend(drawing: Drawing, of: Iterable[Axes], columns: int) -> None:
+    """A legend below all panels, with each label of some panels once."""
     entries: dict[str, Artist] = {}
     for axes in of:
         handles, labels = axes.get_legend_handles_labels()
@@ -217,21 +213,11 @@ def legend(
         drawing.legend(
             list(entries.values()),
             list(entries),
-            loc=place,
+            loc="outside lower center",
             ncols=columns,
             handlelength=2.6,
             frameon=False,
         )
-
-
-def shortened(path: str, length: int = 26) -> str:
-    """A module's path, or the end of one that is too long.
-
-    Example:
-        >>> shortened("encoder.stages.0", length=10)
-        '….stages.0'
-    """
-    return path if len(path) <= length else f"…{path[1 - length :]}"
 
 
 def to_figure(drawing: Drawing, name: str, *, title: str, caption: str, alt: str) -> Figure:

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -14,45 +14,34 @@ from typing import Final
 
 from rich.console import Console
 
-from svdistill.common import ArgumentError, RunError, Table, duration, write_atomically
-from svdistill.config import OBJECT
-from svdistill.report.accuracy import Headline, accuracy_table, headline, step_time_table
-from svdistill.report.comparison import Comparison, compare
-from svdistill.report.curves import clipping_section, curves_section, run_curves
+from svdistill.common import RunError, Table, write_atomically
+from svdistill.report.comparison import Comparison, PairComparison, compare
+from svdistill.report.curves import curves_section, gradients_section, vectors_section
 from svdistill.report.details import (
     Configuration,
-    Facts,
     Machine,
     configurations,
     deviation_table,
-    image_facts,
     machines,
     network_deviations,
 )
 from svdistill.report.figure import Section
-from svdistill.report.outcome import Outcome, outcome
+from svdistill.report.predictions import predictions_section
 from svdistill.report.runs import Run, dataset_name, find_runs, loss_name, teacher_network
-from svdistill.report.taps import spectra_section
-from svdistill.report.tradeoffs import cost_section, vectors_section
+from svdistill.report.summary import Headline, accuracy_table, cost_table, headline
 
 # The headings of all sections in their order, by the field of `Contents` that each shows.
 SECTIONS: Final = {
-    "outcome": "Outcome",
     "summary": "Summary",
-    "accuracy": "Accuracy",
+    "accuracy": "Accuracy and costs",
     "curves": "Training curves",
+    "predictions": "Predictions",
     "vectors": "Number of vectors",
-    "cost": "Accuracy against cost",
-    "steps": "Share of step time",
-    "clipping": "Clipping",
-    "spectra": "Taps, spectra and DFVs",
-    "images": "Images",
+    "gradients": "Gradients",
     "details": "Details",
 }
 
 MOST_NAMED: Final = 4  # pairs of networks in a title
-
-FEW: Final = 3  # distilled runs that are shown one by one beside their comparison
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,37 +52,28 @@ class Contents:
         title, lead: of the page.
         run_count: number of runs.
         is_of_paper: whether any run trained one of the paper's networks.
-        is_one_student: whether the page shows one distilled run, without a student alone.
-        outcome: of each of a few runs.
         summary: the headline of each comparison.
-        accuracy: a table for each comparison.
-        curves, vectors, cost, clipping, spectra: their figures.
-        steps: tables of the share of step time.
-        images: the images of each of a few runs.
+        accuracy: accuracies and costs of each comparison.
+        curves, predictions, vectors, gradients: their tables and figures.
         details: the configurations of all rows.
         machines: on which the runs were made.
         deviations: from the paper, of comparisons of its networks.
         networks: how the sizes of these networks differ from the paper's table.
     """
 
-    title: str = ""
-    lead: str = ""
+    title: str
+    lead: str
     run_count: int
     is_of_paper: bool
-    is_one_student: bool = False
-    outcome: Sequence[Outcome] = ()
-    summary: Sequence[Headline] = ()
-    accuracy: Sequence[Table] = ()
-    curves: Sequence[Section] = ()
-    vectors: Sequence[Section] = ()
-    cost: Sequence[Section] = ()
-    steps: Sequence[Table] = ()
-    clipping: Sequence[Section] = ()
-    spectra: Sequence[Section] = ()
-    images: Sequence[Facts] = ()
-    details: Sequence[Configuration] = ()
-    machines: Sequence[Machine] = ()
-    deviations: Sequence[Table] = ()
+    summary: Sequence[Headline]
+    accuracy: Sequence[Section]
+    curves: Sequence[Section]
+    predictions: Sequence[Section]
+    vectors: Sequence[Section]
+    gradients: Sequence[Section]
+    details: Sequence[Configuration]
+    machines: Sequence[Machine]
+    deviations: Sequence[Table]
     networks: dict[str, str]
 
     @property
@@ -102,76 +82,43 @@ class Contents:
         return {name: heading for name, heading in SECTIONS.items() if getattr(self, name)}
 
 
-def page_contents(comparison: Comparison, data: str | None) -> Contents:
-    """Compute all that a page shows.
-
-    Args:
-        comparison: of at least one run.
-        data: where the images are now, if runs do not find theirs.
-
-    Raises:
-        RunError: a damaged run.
-    """
+def page_contents(comparison: Comparison) -> Contents:
+    """Compute all that a page shows, of at least one run."""
     runs, pairs = comparison.runs, comparison.pairs
-    distilled = [pair for pair in pairs if pair.distilled]
-    few = _few_runs(comparison)
-    contents = Contents(
+    distilled = any(run.is_distilled for run in runs)
+    single = len(runs) == 1
+    kind = "Distillation" if distilled or not single else "Training"
+    return Contents(
+        title=f"{kind} report: {_pair_names(comparison)}",
+        lead=_lead_of_one(runs[0]) if single else _lead(comparison),
         run_count=len(runs),
         is_of_paper=any(pair.is_of_paper for pair in pairs),
-        outcome=[outcome(run) for run in few],
-        clipping=clipping_section(distilled),
-        spectra=spectra_section(distilled, data),
-        images=[image_facts(run) for run in few],
+        summary=[headline(pair) for pair in pairs],
+        accuracy=[Section(pair.title, _result_tables(pair)) for pair in pairs],
+        curves=curves_section(pairs),
+        predictions=predictions_section(pairs),
+        vectors=vectors_section(comparison),
+        gradients=gradients_section(pairs),
         details=[row for pair in pairs for row in configurations(pair)],
         machines=machines(runs),
         deviations=[deviation_table(pair) for pair in pairs if pair.is_of_paper],
         networks=network_deviations(runs),
     )
-    if len(runs) == 1:
-        return _contents_of_one(runs[0], contents)
-    return _contents_of_several(comparison, contents)
 
 
-def _few_runs(comparison: Comparison) -> list[Run]:
-    """The only run; or the distilled runs, if there are few and each is a row."""
-    if len(comparison.runs) == 1:
-        return list(comparison.runs)
-    rows = [method.runs for pair in comparison.pairs for method in pair.distilled]
-    return [row[0] for row in rows] if sum(map(len, rows)) == len(rows) <= FEW else []
+def _result_tables(pair: PairComparison) -> tuple[Table, ...]:
+    """Accuracies, of more than one run, and costs."""
+    costs = cost_table(pair)
+    return (costs,) if len(pair.runs) == 1 else (accuracy_table(pair), costs)
 
 
-def _contents_of_one(run: Run, contents: Contents) -> Contents:
-    name = run.pair if run.summary.network == OBJECT else run.summary.network
-    kind = "Distillation" if run.is_distilled else "Training"
+def _lead_of_one(run: Run) -> str:
     how = "Trained alone"
     if run.is_distilled:
         how = f"Distilled from {teacher_network(run) or 'its teacher'} by {loss_name(run.config)}"
     epochs = f"{run.summary.epochs} epoch{'' if run.summary.epochs == 1 else 's'}"
-    return replace(
-        contents,
-        title=f"{kind} report: {name}",
-        lead=f"{how} in {epochs} on {dataset_name(run.config)}. Training and "
-        f"evaluation took {duration(run.summary.seconds)}.",
-        is_one_student=run.is_distilled,
-        curves=[Section(run.pair, (run_curves(run),))],
-    )
-
-
-def _contents_of_several(comparison: Comparison, contents: Contents) -> Contents:
-    pairs = comparison.pairs
-    vectors, steps = vectors_section(comparison), map(step_time_table, pairs)
-    return replace(
-        contents,
-        title=f"Distillation report: {_pair_names(comparison)}",
-        lead=_lead(comparison),
-        summary=[headline(pair) for pair in pairs],
-        accuracy=[accuracy_table(pair) for pair in pairs],
-        curves=curves_section(pairs),
-        # The paper has this figure, so pages of its networks say why it is missing.
-        vectors=[part for part in vectors if part.figures or contents.is_of_paper],
-        cost=cost_section(comparison),
-        steps=[table for table in steps if table is not None],
-    )
+    images = f", {run.test_images:,} test images" if run.test_images else ""
+    return f"{how} in {epochs} on {dataset_name(run.config)}{images}."
 
 
 def _lead(comparison: Comparison) -> str:
@@ -205,36 +152,29 @@ def write_report(
     runs: Sequence[str | Path],
     output: str | Path = "report.html",
     *,
-    data: str | None = None,
     console: Console | None = None,
 ) -> Path:
     """Write finished runs as one self-contained HTML page.
 
-    Nothing is trained or downloaded, and no code of the user's own is run. If the weights of a
-    student, its teacher and the images are available, the page shows their feature maps. It says
-    what is missing.
+    Nothing is trained, timed or downloaded, and no code of the user's own is run: the page shows
+    what the runs recorded.
 
     Args:
         runs: run directories, or folders that contain some at any depth.
         output: the page; a file of this name is replaced.
-        data: where the images are now, if runs do not find theirs, such as `parquet:PATH`.
         console: where progress goes; nowhere by default.
 
     Returns:
         The page's path.
 
     Raises:
-        ArgumentError: data that does not exist.
         RunError: a path without finished runs, a damaged run, or a page that cannot be written.
     """
     path = Path(output)
     _require_writable(path)
-    _require_images(data)
     console = console or Console(quiet=True)
-    with console.status("reading runs") as status:
-        comparison = compare(find_runs(runs))
-        status.update("drawing figures, timing networks, reading feature maps")
-        page = _render(page_contents(comparison, data))
+    with console.status("reading runs, drawing figures"):
+        page = _render(page_contents(compare(find_runs(runs))))
     write_atomically(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
     return path
 
@@ -250,7 +190,7 @@ def _render(contents: Contents) -> str:
         lstrip_blocks=True,
     )
     templates = files("svdistill.report") / "templates"
-    script = "\n" + (templates / "sort.js").read_text(encoding="utf-8")
+    script = "\n" + (templates / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("report.html.j2").render(
         page=contents,
@@ -273,15 +213,3 @@ def _require_writable(path: Path) -> None:
     else:
         return
     raise RunError(str(path), expected="a file that can be written", got=got, remedy=remedy)
-
-
-def _require_images(data: str | None) -> None:
-    """Raise `ArgumentError` if the given images do not exist."""
-    scheme, _, place = (data or "digits").partition(":")
-    if scheme not in ("digits", "hub") and not (place and Path(place).expanduser().exists()):
-        raise ArgumentError(
-            "data",
-            expected="where images lie, such as parquet:PATH",
-            got=repr(data),
-            remedy="check the path, or leave it out",
-        )

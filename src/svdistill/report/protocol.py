@@ -11,14 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from svdistill.losses import reads
-from svdistill.report.runs import (
-    GRADIENTS,
-    Config,
-    class_choice,
-    dataset_name,
-    row_name,
-    row_options,
-)
+from svdistill.report.runs import Config, class_choice, dataset_name, row_options
 
 
 @dataclass(frozen=True)
@@ -129,8 +122,8 @@ def published_vectors(pair: str) -> PublishedVectors | None:
 def _method(config: Config) -> str | None:
     """A run's method as a field of `PublishedComparison`; None if the paper has no such method."""
     if "loss" not in config:
-        return "teacher" if row_name(config) == "teacher" else "student"
-    options = set(row_options(config)) - {"1-stage", "2-stage", *GRADIENTS.values()}
+        return "teacher" if str(config["network"]).endswith("_teacher") else "student"
+    options = row_options(config).keys() - {"stages", "gradient"}
     return str(config["loss"]) if config["loss"] in ("fsp", "svd") and not options else None
 
 
@@ -213,12 +206,15 @@ def _clipping(config: Config) -> str | None:
 SCHEDULES: Final = {
     "paper": "× 0.1 at half, × 0.01 at three quarters",
     "one_cycle": "one cycle, up to the learning rate and down",
+    "cosine": "a cosine down, after a warm-up",
     "constant": "constant",
 }
 
 AUGMENTATIONS: Final = {
     "paper": "flip, rotation, crop",
     "crop_flip": "crop and flip",
+    "photo": "resized crop, flip, colours",
+    "trivial": "resized crop, flip, TrivialAugment",
     "none": "none",
 }
 
@@ -254,11 +250,15 @@ TRAINING: Final = (
     Setting("bound on the whole gradient", "none", _field("max_grad_norm")),
     Setting("augmentation", AUGMENTATIONS["paper"], _choice("augmentation", AUGMENTATIONS)),
     Setting("new views of an image", "one every epoch", _views),
+    Setting("label smoothing", "none", lambda config: f"{config.get('label_smoothing') or 'none'}"),
+    Setting("mixed images", "none", _field("mix")),
+    Setting("average of the weights", "none", _field("ema")),
     Setting("precision", "float32", _field("precision", missing="float32")),
 )
 
 TEACHING: Final = (
     Setting("teacher", "run in every step", _teaching),
+    Setting("the teacher's precision", "float32", lambda config: config.get("teacher_precision")),
     Setting(
         "gradient of the SVD",
         GRADIENT_TEXTS["poster"],

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from svdistill.common import RunError, SVDistillError, millions, nearest
 from svdistill.config import OBJECT
+from svdistill.export import ShippedFile, read_shipped_files
 from svdistill.losses import OPTIONS, may_read, registered_specs, titles
 from svdistill.networks import is_code, is_zoo, network_names
 from svdistill.runs import (
@@ -24,6 +25,7 @@ from svdistill.runs import (
     weights_file,
 )
 from svdistill.store import MANIFEST_NAME, read_manifest
+from svdistill.training import BeforeAfter, PredictionSummary, read_before_after, read_predictions
 
 Config = Mapping[str, Any]
 
@@ -69,9 +71,9 @@ DIGITS: Final = re.compile(r"([0-9]+)")
 def row_name(config: Config) -> str:
     """Name the row of a run: its method, and the options that differ from the paper's.
 
-    Runs of one row differ in seed, schedule or length alone. Two-stage training clips nothing, so
-    its rows name no clip. The usual weights are 0.1 for the labels beside soft targets of 0.9, and
-    1 for all other losses; soft targets are not clipped, all other losses are clipped per tensor.
+    Two-stage training clips nothing, so its rows name no clip. The usual weights are 0.1 for the
+    labels beside soft targets of 0.9, and 1 for all other losses; soft targets are not clipped, all
+    other losses are clipped per tensor. A comparison leaves out what all its rows share.
 
     Args:
         config: the values of a run's config.yaml; values that an older version did not write may
@@ -88,33 +90,31 @@ def row_name(config: Config) -> str:
     """
     if "loss" not in config:
         return "teacher" if str(config["network"]).endswith("_teacher") else "student alone"
-    return ", ".join([loss_name(config), *row_options(config)])
+    return ", ".join([loss_name(config), *row_options(config).values()])
 
 
-def row_options(config: Config) -> list[str]:
-    """The part of a distilled run's row name that follows its loss.
+def row_options(config: Config) -> dict[str, str]:
+    """The part of a distilled run's row name that follows its loss, by option.
 
     Example:
-        >>> row_options({"loss": "fsp"})
-        ['1-stage']
+        >>> row_options({"loss": "fsp"}), row_options({"loss": "svd", "num_vectors": 4})
+        ({'stages': '1-stage'}, {'num_vectors': 'k = 4'})
     """
     loss = str(config["loss"])
     two_stages = config.get("transfer_epochs", 0) > 0
     usually_two = any(spec.stages == 2 for spec in registered_specs(loss))
-    parts = ["2-stage"] if two_stages else ["1-stage"] if usually_two else []
-    parts += [
-        text(config[option])
-        for option, text in OPTION_TEXTS.items()
-        if may_read(loss, option) and config.get(option, OPTIONS[option]) != OPTIONS[option]
-    ]
     clip = config.get("clip", "norm")
+    parts = {"stages": "2-stage" if two_stages else "1-stage" if usually_two else ""}
+    for option, text in OPTION_TEXTS.items():
+        if may_read(loss, option) and config.get(option, OPTIONS[option]) != OPTIONS[option]:
+            parts[option] = text(config[option])
     if not two_stages and clip != ("none" if _is_task_loss(loss) else "norm"):
-        parts.append(CLIPS[clip])
+        parts["clip"] = CLIPS[clip]
     if config.get("student_taps"):
-        parts.append(f"taps {' '.join(config['student_taps'])}")
-    if config.get("unlabelled"):
-        parts.append("unlabelled images too")
-    return [*parts, *_weights(config)]
+        parts["taps"] = f"taps {' '.join(config['student_taps'])}"
+    parts["unlabelled"] = "unlabelled images too" if config.get("unlabelled") else ""
+    parts["weights"] = _weights(config)
+    return {option: text for option, text in parts.items() if text}
 
 
 def loss_name(config: Config) -> str:
@@ -133,8 +133,8 @@ def _is_task_loss(loss: str) -> bool:
     return len(specs) == len(titles(loss)) and not any(spec.clipped for spec in specs)
 
 
-def _weights(config: Config) -> list[str]:
-    """The weights of task, transfer and added losses, if they are unusual."""
+def _weights(config: Config) -> str:
+    """The weights of task, transfer and added losses; empty if they are the usual ones."""
     loss = str(config["loss"])
     weights = [config.get("task_weight", 1.0), config.get("transfer_weight", 1.0)]
     usual = [1.0, 1.0]
@@ -143,7 +143,7 @@ def _weights(config: Config) -> list[str]:
     elif added := [spec.weight for spec in registered_specs(loss) if spec.weight]:
         weights += [config.get(weight, 1.0) for weight in added]
         usual = [0.1, 1.0, *[0.9] * len(added)]
-    return [] if weights == usual else ["weights " + " : ".join(f"{w:g}" for w in weights)]
+    return "" if weights == usual else "weights " + " : ".join(f"{w:g}" for w in weights)
 
 
 def dataset_name(config: Config) -> str:
@@ -159,7 +159,7 @@ def dataset_name(config: Config) -> str:
 
 
 def class_choice(config: Config) -> str:
-    """Which of its data set's classes a run kept.
+    """The classes of its data set that a run kept, in words.
 
     Example:
         >>> class_choice({"classes_every": 5}), class_choice({"classes": "50@0"})
@@ -185,6 +185,9 @@ class Run:
         environment: machine and versions, from its environment.json.
         summary: its results.
         records: its epochs.
+        before_after: cost of its networks, if it was distilled.
+        predictions: on the test images; None for runs of earlier versions.
+        shipped: exported files in its directory, the fastest first.
     """
 
     path: Path
@@ -192,12 +195,16 @@ class Run:
     environment: dict[str, Any]
     summary: RunSummary
     records: tuple[EpochRecord, ...]
+    before_after: BeforeAfter | None = None
+    predictions: PredictionSummary | None = None
+    shipped: tuple[ShippedFile, ...] = ()
 
     @property
-    def weights(self) -> Path | None:
-        """The weights file of its network after the last epoch; None if there is none."""
-        path = RunDirectory(self.path).student
-        return path if path.exists() else None
+    def test_images(self) -> int | None:
+        """The number of test images, if it was recorded."""
+        if self.predictions is not None:
+            return self.predictions.images
+        return None if self.before_after is None else self.before_after.test_images
 
     @property
     def pair(self) -> str:
@@ -213,17 +220,17 @@ class Run:
 
     @property
     def is_of_paper(self) -> bool:
-        """Whether it trained one of the paper's networks."""
+        """Whether the run trained one of the paper's networks."""
         return self.summary.network in network_names()
 
     @property
     def is_distilled(self) -> bool:
-        """Whether it had a transfer loss."""
+        """Whether the run had a transfer loss."""
         return "loss" in self.config
 
     @property
     def is_teacher(self) -> bool:
-        """Whether it trained one of the paper's teacher networks."""
+        """Whether the run trained one of the paper's teacher networks."""
         return self.summary.network.endswith("_teacher") and not self.is_distilled
 
     @property
@@ -280,6 +287,9 @@ def _read(folder: Path) -> Run:
         environment=read_environment(run.environment),
         summary=read_summary(folder),
         records=tuple(read_records(folder)),
+        before_after=read_before_after(folder),
+        predictions=read_predictions(folder),
+        shipped=read_shipped_files(folder),
     )
 
 

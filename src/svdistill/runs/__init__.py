@@ -1,52 +1,30 @@
 """A run directory: its configuration, records, checkpoints, weights and summary."""
 
-from svdistill.runs.checkpoint import Checkpoint, TrainingPosition
-from svdistill.runs.directory import RunDirectory
+from svdistill.runs.checkpoint import Checkpoint as Checkpoint, TrainingPosition as TrainingPosition
+from svdistill.runs.directory import RunDirectory as RunDirectory
 from svdistill.runs.records import (
-    EpochRecord,
-    RunSummary,
-    environment,
-    read_environment,
-    read_records,
-    read_summary,
-    skipped_steps,
+    EpochRecord as EpochRecord,
+    RunSummary as RunSummary,
+    environment as environment,
+    read_environment as read_environment,
+    read_records as read_records,
+    read_summary as read_summary,
+    skipped_steps as skipped_steps,
 )
-from svdistill.runs.stored_config import MAY_DIFFER, read_config, stored_values
+from svdistill.runs.stored_config import (
+    MAY_DIFFER as MAY_DIFFER,
+    read_config as read_config,
+    stored_values as stored_values,
+)
 from svdistill.runs.weights import (
-    WeightsCard,
-    build_as_on_card,
-    is_own_code,
-    load_student,
-    load_weights,
-    network_digest,
-    read_card,
-    read_tensors,
-    save_weights,
-    weights_file,
+    WeightsCard as WeightsCard,
+    build_as_on_card as build_as_on_card,
+    is_own_code as is_own_code,
+    load_student as load_student,
+    load_weights as load_weights,
+    network_digest as network_digest,
+    read_card as read_card,
+    read_tensors as read_tensors,
+    save_weights as save_weights,
+    weights_file as weights_file,
 )
-
-__all__ = [
-    "MAY_DIFFER",
-    "Checkpoint",
-    "EpochRecord",
-    "RunDirectory",
-    "RunSummary",
-    "TrainingPosition",
-    "WeightsCard",
-    "build_as_on_card",
-    "environment",
-    "is_own_code",
-    "load_student",
-    "load_weights",
-    "network_digest",
-    "read_card",
-    "read_config",
-    "read_environment",
-    "read_records",
-    "read_summary",
-    "read_tensors",
-    "save_weights",
-    "skipped_steps",
-    "stored_values",
-    "weights_file",
-]

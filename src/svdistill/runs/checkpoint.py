@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import pickle
 import warnings
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from pickle import PickleError
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -21,8 +21,9 @@ from svdistill.common import RunError, require_no_device, write_atomically
 from svdistill.parallel import is_main
 
 MARK: Final = b"svdistill sha256"
-
 TRAILER_BYTES: Final = len(MARK) + hashlib.sha256().digest_size
+
+_DAMAGE: Final = (OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, PickleError)
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,7 @@ class Checkpoint(NamedTuple):
 
 
 class Checkpoints:
-    """The last two checkpoints of a run.
-
-    Args:
-        folder: the run directory.
-    """
+    """The last two checkpoints of a run, in its directory."""
 
     def __init__(self, folder: Path) -> None:
         self.newest = folder / "checkpoint.pt"
@@ -91,22 +88,13 @@ class Checkpoints:
         self._damaged = False
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a new checkpoint, and keep the newest as the previous one unless it is damaged.
-
-        Only the main process writes.
-        """
-        if not is_main():
-            return
-        keep = None if self._damaged else self.previous
-        save_checkpoint(self.newest, checkpoint, keep=keep)
-        self._damaged = False
+        """In rank 0, write a checkpoint; the newest becomes the previous one if it is whole."""
+        if is_main():
+            save_checkpoint(self.newest, checkpoint, None if self._damaged else self.previous)
+            self._damaged = False
 
     def load(self, device: torch.device) -> Checkpoint | None:
-        """Load the newest, or with a warning the previous one if it is damaged; None without any.
-
-        Raises:
-            RunError: both are damaged.
-        """
+        """Load the newest, or with a warning the previous one if that is damaged; else None."""
         if not self.any():
             return None
         try:
@@ -134,14 +122,8 @@ class Checkpoints:
             path.unlink(missing_ok=True)
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint, *, keep: Path | None = None) -> None:
-    """Write a checkpoint and its checksum, atomically.
-
-    Args:
-        path: the file.
-        checkpoint: its content.
-        keep: where to move an earlier file of that name.
-    """
+def save_checkpoint(path: Path, checkpoint: Checkpoint, keep: Path | None = None) -> None:
+    """Write a checkpoint and its checksum, atomically; move an earlier file to `keep`."""
     content = {**checkpoint._asdict(), "position": asdict(checkpoint.position)}
 
     def write(temporary: Path) -> None:
@@ -157,28 +139,14 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, keep: Path | None = N
 
 
 def load_checkpoint(path: Path, device: torch.device) -> Checkpoint:
-    """Read a checkpoint, without executing code in it (`weights_only=True`).
-
-    Raises:
-        RunError: it is damaged, or not a checkpoint of svdistill.
-    """
+    """Read a checkpoint, without executing code in it; raise `RunError` if it is damaged."""
     # Several processes on CPUs have the device "cpu:0", to which torch cannot load.
     location = torch.device("cpu") if device.type == "cpu" else device
     try:
         content = torch.load(_whole(path), map_location=location, weights_only=True)
-        known = content["position"]
-        names = [field.name for field in fields(TrainingPosition)]
-        position = TrainingPosition(**{name: known[name] for name in names})
+        position = TrainingPosition(**content["position"])
         return Checkpoint(position, content["states"], content["epoch_state"])
-    except (
-        OSError,
-        EOFError,
-        RuntimeError,
-        ValueError,
-        LookupError,
-        TypeError,
-        pickle.UnpicklingError,
-    ) as error:
+    except _DAMAGE as error:
         raise RunError(
             str(path),
             expected="a checkpoint that svdistill wrote",
@@ -193,7 +161,7 @@ def _whole(path: Path) -> io.BytesIO:
     content = path.read_bytes()
     trailer = content[-TRAILER_BYTES:]
     if not trailer.startswith(MARK):
-        raise ValueError("a file that is cut short, or is of an earlier version")
+        raise ValueError("a file that is cut short, or is no checkpoint")
     file = io.BytesIO(content)
     file.truncate(len(content) - TRAILER_BYTES)
     if hashlib.sha256(file.getbuffer()).digest() != trailer[len(MARK) :]:

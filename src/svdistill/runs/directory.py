@@ -42,8 +42,8 @@ class RunDirectory:
     """Reads and writes the files of one run. Only the main process writes.
 
     `config.yaml`, `environment.json`, `metrics.jsonl`, two checkpoints, `student.safetensors` (last
-    epoch), `student-best.safetensors` and `tensorboard/`; of a finished run also `summary.json`
-    and, after a distillation, `before_after.json`.
+    epoch), `student-best.safetensors` and `tensorboard/`; of a finished run also `summary.json`,
+    `predictions.json` and, after a distillation, `before_after.json`.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -55,6 +55,7 @@ class RunDirectory:
         self.environment = self.path / "environment.json"
         self.metrics = self.path / "metrics.jsonl"
         self.before_after = self.path / "before_after.json"
+        self.predictions = self.path / "predictions.json"
         self.summary = self.path / "summary.json"
         self.resumed_with = ""  # what differs from the environment of the start
 
@@ -62,11 +63,7 @@ class RunDirectory:
     def opened(
         self, config: RunConfig, data_fingerprint: str, teacher_fingerprint: str = ""
     ) -> Iterator[None]:
-        """`open` the directory, and lock it while the block lasts.
-
-        Raises:
-            RunError: another process has locked it, or see `open`.
-        """
+        """`open` the directory, and lock it while the block lasts."""
         require_unlocked(self.path)
         contents = _fingerprints(data_fingerprint, teacher_fingerprint)
         self._is_resumed(config, contents)  # before anything is written
@@ -80,11 +77,7 @@ class RunDirectory:
         """Make the directory of a new run, or check that it holds the run to resume.
 
         Records a resumption in the environment, and moved images or teachers in the configuration.
-
-        Args:
-            config: of the run.
-            data_fingerprint: `ImageData.fingerprint` of its images.
-            teacher_fingerprint: digest of its teacher's weights or knowledge; empty without one.
+        The fingerprints are of the images and of the teacher's weights or knowledge, if any.
 
         Raises:
             RunError: it holds a finished run, another run or other files, or cannot be written.
@@ -94,8 +87,7 @@ class RunDirectory:
             self._note_resumption(config)
             return
         make_directory(self.path)
-        text = to_yaml(config)
-        write_atomically(self.config, lambda temporary: temporary.write_text(text))
+        self._write_text(self.config, to_yaml(config))
         write_json(self.environment, {**environment(), **contents})
 
     def _note_resumption(self, config: RunConfig) -> None:
@@ -113,20 +105,12 @@ class RunDirectory:
         when = datetime.now(UTC).isoformat(timespec="milliseconds")
         write_json(self.environment, {**recorded, "resumed": {**earlier, when: note}})
         if moved:
-            text = yaml.safe_dump(
-                {**stored, **{name: getattr(config, name) for name in moved}}, sort_keys=False
-            )
-            write_atomically(self.config, lambda temporary: temporary.write_text(text))
+            stored |= {name: getattr(config, name) for name in moved}
+            self._write_text(self.config, yaml.safe_dump(stored, sort_keys=False))
 
     def _is_resumed(self, config: RunConfig, contents: dict[str, str]) -> bool:
         """Whether it holds the run to resume; raises if it holds something else."""
-        if self.summary.exists():
-            raise RunError(
-                str(self.path),
-                expected="a directory without a finished run",
-                got="a finished run",
-                remedy="choose another --output, or remove the directory if it is not needed",
-            )
+        self._require_usable(config.resume)
         if config.resume and self.config.exists():
             if not self.environment.exists() and not self.checkpoints.any():
                 require_same(config, self.config)
@@ -136,7 +120,30 @@ class RunDirectory:
             require_same(config, self.config, known)
             require_contents(config, self.path, recorded, contents)
             return True
-        if self.path.exists() and (not self.path.is_dir() or any(self._foreign_files())):
+        return False
+
+    def require_free(self, *, resume: bool) -> None:
+        """Raise `RunError` if it is in use, or holds a finished run, one not to resume, or files.
+
+        `opened` does the same, and more; this needs no images.
+        """
+        require_unlocked(self.path)
+        self._require_usable(resume)
+
+    def _require_usable(self, resume: bool) -> None:
+        if self.summary.exists():
+            raise RunError(
+                str(self.path),
+                expected="a directory without a finished run",
+                got="a finished run",
+                remedy="choose another --output, or remove the directory if it is not needed",
+            )
+        if resume and self.config.exists():
+            return
+        foreign = not self.path.is_dir() or any(
+            path.name != LOCK_NAME and not is_temporary(path) for path in self.path.iterdir()
+        )
+        if self.path.exists() and foreign:
             started = self.config.exists()
             raise RunError(
                 str(self.path),
@@ -144,27 +151,22 @@ class RunDirectory:
                 got="an unfinished run" if started else "something else",
                 remedy="continue it with --resume" if started else "choose another --output",
             )
-        return False
-
-    def _foreign_files(self) -> Iterator[Path]:
-        """Files other than a lock and temporary files of a killed process."""
-        for path in self.path.iterdir():
-            if path.name != LOCK_NAME and not is_temporary(path):
-                yield path
 
     def append(self, record: EpochRecord) -> None:
         """Append an epoch to the metrics."""
-        if not is_main():
-            return
-        line = json.dumps(dataclasses.asdict(record)) + "\n"
-        lines = self.metrics.read_text() if self.metrics.exists() else ""
-        write_atomically(self.metrics, lambda temporary: temporary.write_text(lines + line))
+        if is_main():
+            lines = self.metrics.read_text() if self.metrics.exists() else ""
+            line = json.dumps(dataclasses.asdict(record))
+            self._write_text(self.metrics, f"{lines}{line}\n")
 
     def keep_epochs(self, count: int) -> None:
         """Drop the metrics of epochs after the last checkpoint, which are trained again."""
         if is_main() and self.metrics.exists():
             kept = self.metrics.read_text().splitlines(keepends=True)[:count]
-            write_atomically(self.metrics, lambda temporary: temporary.write_text("".join(kept)))
+            self._write_text(self.metrics, "".join(kept))
+
+    def _write_text(self, path: Path, text: str) -> None:
+        write_atomically(path, lambda temporary: temporary.write_text(text))
 
     def finish(self, summary: RunSummary) -> None:
         """Mark the run as finished, and remove its checkpoints."""

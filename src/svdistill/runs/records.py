@@ -78,7 +78,7 @@ class RunSummary:
         seed: of the run.
         last_accuracy: after the last epoch.
         best_accuracy: after the best epoch, as chosen on the split named by `best_by`.
-        best_epoch: counted from 0, over all stages.
+        best_epoch: counted from 1, over all stages.
         best_by: `dev` or `test`; the best by `test` is optimistic.
         teacher_accuracy: the teacher's on the same images.
         parameters, flops: of the network, the FLOPs (2 x multiply-adds) for one image.
@@ -109,11 +109,7 @@ class RunSummary:
 
 
 def read_environment(file: Path) -> dict[str, Any]:
-    """Read machine, versions and threads of a run.
-
-    Raises:
-        RunError: it is missing, damaged, or holds something else.
-    """
+    """Read machine, versions and threads of a run; raise `RunError` if they cannot be read."""
     return read_plain(
         file,
         Facts,
@@ -123,25 +119,14 @@ def read_environment(file: Path) -> dict[str, Any]:
 
 
 def read_summary(path: str | Path) -> RunSummary:
-    """Read the summary of a finished run.
-
-    Args:
-        path: a run directory, which may have been moved.
-
-    Raises:
-        RunError: there is none, or it is damaged.
-    """
+    """Read the summary of a finished run, which may have been moved; else raise `RunError`."""
     file = Path(path) / "summary.json"
     summary = read_plain(file, RunSummary, expected="the summary of a run", remedy="run it again")
     return replace(summary, directory=str(path))
 
 
 def read_records(path: str | Path) -> list[EpochRecord]:
-    """Read the epochs of a run.
-
-    Raises:
-        RunError: there are none, or they are damaged.
-    """
+    """Read the epochs of a run; raise `RunError` if there are none, or they are damaged."""
     file = Path(path) / "metrics.jsonl"
     try:
         lines = read_text(file).splitlines()

@@ -25,7 +25,6 @@ PLACES: Final = {
 
 # These decide which kernels run; bit-for-bit equality needs equal values.
 NUMERIC_PACKAGES: Final = ("svdistill", "torch", "numpy")
-
 NUMERIC_FACTS: Final = ("threads", "processes", "processor")
 
 RunConfig = TrainConfig | DistillConfig
@@ -37,11 +36,7 @@ def to_yaml(config: RunConfig) -> str:
 
 
 def stored_values(path: Path) -> dict[str, Any]:
-    """Read a run's config.yaml as a dictionary.
-
-    Raises:
-        RunError: it is missing, or holds something else.
-    """
+    """Read a run's config.yaml as a dictionary; raise `RunError` for other files."""
     try:
         stored = read_yaml(path)
         if not isinstance(stored, dict) or not {"data", "classes_every"} <= set(stored):
@@ -58,13 +53,7 @@ def stored_values(path: Path) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> RunConfig:
-    """Read a run's config.yaml. Options that an earlier version did not write have their defaults.
-
-    No code is imported that it names.
-
-    Raises:
-        RunError: it is missing, or holds something else.
-    """
+    """Read a run's config.yaml; missing options have their defaults. It imports no code."""
     stored = stored_values(path)
     config = (DistillConfig if "loss" in stored else TrainConfig)(output="")
     for name in (field.name for field in dataclasses.fields(config) if field.name in stored):
@@ -75,12 +64,8 @@ def read_config(path: Path) -> RunConfig:
 def require_same(config: RunConfig, path: Path, moved: Collection[str] = ()) -> None:
     """Raise `RunError` unless a configuration equals a stored one, but for `MAY_DIFFER`.
 
-    Options that an earlier version did not write have their defaults.
-
-    Args:
-        config: of the resumed run.
-        path: of the run's config.yaml.
-        moved: more options that may differ, since a fingerprint identifies what they locate.
+    Missing options have their defaults. Those in `moved` may differ too, since a fingerprint
+    identifies what they locate.
     """
     stored = {**dataclasses.asdict(type(config)(output="")), **stored_values(path)}
     asked = dataclasses.asdict(config)
@@ -99,11 +84,7 @@ def require_contents(
 ) -> None:
     """Raise `RunError` if a run was started with other images or another teacher.
 
-    Args:
-        config: of the resumed run.
-        run: the run directory.
-        recorded: its environment, with fingerprints.
-        contents: fingerprints of the present images and teacher, by their names in `PLACES`.
+    `recorded` is the run's environment; `contents` holds the present fingerprints.
     """
     for name, now in contents.items():
         if name in recorded and recorded[name] != now:
@@ -133,16 +114,7 @@ def numeric_differences(
 ) -> str:
     """The differences between two environments that end bit-for-bit equality; empty for none.
 
-    Args:
-        before: the environment at the start of a run.
-        now: the environment at its resumption.
-        devices: the configured `device` at both times.
-
-    Example:
-        >>> one = {"threads": 1, "packages": {"torch": "2.6.0"}, "gpu": None}
-        >>> two = {"threads": 2, "packages": {"torch": "2.7.0"}, "gpu": None}
-        >>> numeric_differences(one, two, ("auto", "cpu"))
-        'torch 2.7.0 instead of 2.6.0, threads 2 instead of 1'
+    `devices` is the configured `device` at both times.
     """
     facts = [_numeric_facts(*one) for one in zip((before, now), devices, strict=True)]
     return ", ".join(

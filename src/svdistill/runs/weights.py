@@ -55,8 +55,7 @@ class WeightsCard:
         class_names: in the order of the logits.
         mean, std: of the channels, in 0 to 1, that normalise images.
         image_size: side of its training images in pixels.
-        sha256: of card and weights, set by `save_weights`; empty in files of earlier versions,
-            whose weights are not verified.
+        sha256: of card and weights, set by `save_weights`.
         config: of a transformers network, as `transformers_config` writes it; otherwise empty.
     """
 
@@ -71,11 +70,7 @@ class WeightsCard:
 
 
 def read_card(path: Path) -> WeightsCard | None:
-    """Read the card of a weights file; None if another tool wrote the file.
-
-    Raises:
-        RunError: the file is missing or damaged.
-    """
+    """Read the card of a weights file; None if another tool wrote it; `RunError` if damaged."""
     try:
         require_no_device(path)
         with safe_open(path, framework="pt") as file:
@@ -96,9 +91,8 @@ def read_card(path: Path) -> WeightsCard | None:
 
 
 def _header(card: WeightsCard) -> dict[str, Any]:
-    """A card as it is written. Without `config`, digests equal those of earlier versions."""
-    fields = asdict(card)
-    return fields if card.config else {name: fields[name] for name in fields if name != "config"}
+    """A card as it is written: an empty `config` is left out."""
+    return {name: value for name, value in asdict(card).items() if value or name != "config"}
 
 
 def _unreadable(path: Path, error: Exception) -> RunError:
@@ -150,15 +144,14 @@ def load_student(path: str | Path, network: nn.Module | None = None) -> nn.Modul
     """
     file = weights_file(Path(path))
     card = read_card(file)
-    if network is None and card is None:
-        raise RunError(
-            str(file),
-            expected="weights that svdistill wrote",
-            got="a file that does not say what network it is of",
-            remedy="build the network yourself and use safetensors.torch.load_model",
-        )
     if network is None:
-        assert card is not None
+        if card is None:
+            raise RunError(
+                str(file),
+                expected="weights that svdistill wrote",
+                got="a file that does not say what network it is of",
+                remedy="build the network yourself and use safetensors.torch.load_model",
+            )
         network = build_as_on_card(card, file)
     load_weights(network, file)
     return network.eval()
@@ -170,11 +163,7 @@ def is_own_code(card: WeightsCard) -> bool:
 
 
 def build_as_on_card(card: WeightsCard, file: Path) -> nn.Module:
-    """Build the network that a card describes, with random weights.
-
-    Raises:
-        RunError: it is of the user's own code.
-    """
+    """Build the network that a card describes, with random weights; not from the user's code."""
     if not is_own_code(card):
         _require_to_hold(card, file)
         return _build(card)
@@ -195,10 +184,7 @@ def _build(card: WeightsCard) -> nn.Module:
 
 
 def _require_to_hold(card: WeightsCard, file: Path) -> None:
-    """Raise if a card describes a network that is larger than its file.
-
-    A card cannot make timm's and torchvision's networks larger.
-    """
+    """Raise if a card describes a larger network than its file holds; it cannot for timm's."""
     if is_zoo(card.network) and not card.network.startswith("hf:"):
         return
     try:
@@ -223,11 +209,7 @@ def _require_to_hold(card: WeightsCard, file: Path) -> None:
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
-    """Fill a network from a safetensors file of the same names and shapes.
-
-    Raises:
-        RunError: the file is missing or damaged, or belongs to another network.
-    """
+    """Fill a network from a safetensors file; raise `RunError` if it is of another network."""
     tensors = read_tensors(path)
     try:
         if is_transformers_network(network) and tensors.keys() != network.state_dict().keys():
@@ -247,15 +229,11 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read all tensors of a safetensors file, and verify the checksum of a run's.
-
-    Raises:
-        RunError: the file is missing or damaged.
-    """
+    """Read all tensors of a safetensors file, and verify the checksum of a run's."""
     card = read_card(path)
     try:
         tensors = load_file(path)
-        if card is not None and card.sha256 not in ("", _digest(card, tensors)):
+        if card is not None and card.sha256 != _digest(card, tensors):
             raise SafetensorError("its checksum is wrong")
     except (OSError, SafetensorError) as error:
         raise _unreadable(path, error) from error

@@ -14,13 +14,8 @@ from svdistill.common import Finite, RunError, plain_fields, read_json, write_js
 from svdistill.store.structure import Node, from_json
 
 MANIFEST_NAME: Final = "manifest.json"
-
 VERSION: Final = 1
-
 Count = Annotated[int, Meta(ge=1)]
-
-# Fields that stores of earlier versions lack; an empty one is not written.
-LATER: Final = ("tap_shapes",)
 
 # Fields that are known when the store is complete.
 OUTCOME: Final = ("teacher_accuracy", "complete")
@@ -42,7 +37,7 @@ class Manifest:
         teacher: where the teacher came from, and ``in bf16`` if it computed so.
         teacher_sha256: of the teacher's weights, with their names and shapes.
         teacher_taps: module paths of the teacher's taps.
-        tap_shapes: of their outputs, without the batch; empty in stores of earlier versions.
+        tap_shapes: of their outputs, without the batch.
         teacher_accuracy: percentage of the test images; None until the store is complete, and for a
             teacher of other classes.
         data: where the images came from.
@@ -97,9 +92,9 @@ class Manifest:
 
         A teacher or images that have moved are the same if their digests are.
         """
-        names = [field.name for field in fields(self)]
-        names = [name for name in names if name not in (*OUTCOME, *DESCRIPTIONS)]
+        names = (field.name for field in fields(self))
         found = [name for name in names if getattr(self, name) != getattr(other, name)]
+        found = [name for name in found if name not in (*OUTCOME, *DESCRIPTIONS)]
         precision = self.teacher.endswith(IN_BF16) != other.teacher.endswith(IN_BF16)
         return ["teacher", *found] if precision else found
 
@@ -111,11 +106,7 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read and check a manifest.
-
-    Raises:
-        RunError: it is missing, damaged, of another version, or has invalid values.
-    """
+    """Read and check a manifest; raise `RunError` if it is missing, damaged or invalid."""
     content = read_json(path)
     try:
         if content["version"] != VERSION:
@@ -133,20 +124,18 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def _checked(content: dict[str, Any]) -> Manifest:
-    if set(content) | set(LATER) != {field.name for field in fields(Manifest)}:
+    if set(content) != {field.name for field in fields(Manifest)}:
         raise ValueError("fields are missing or unknown")
     structure = from_json(content.pop("structure"))
     manifest = Manifest(**plain_fields(Manifest, content), structure=structure)
-    if len(manifest.tap_shapes) not in (0, len(manifest.teacher_taps)):
+    if len(manifest.tap_shapes) != len(manifest.teacher_taps):
         raise ValueError("tap_shapes has not one shape per tap")
     return manifest
 
 
 def _plain(manifest: Manifest) -> dict[str, Any]:
     """The manifest as JSON values."""
-    content = asdict(manifest)
-    written = {name: value for name, value in content.items() if value or name not in LATER}
-    return json.loads(json.dumps(written))
+    return json.loads(json.dumps(asdict(manifest)))
 
 
 def _digest(content: dict[str, Any]) -> str:

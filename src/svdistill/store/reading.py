@@ -115,25 +115,12 @@ class KnowledgeStore:
 
 
 def loss_text(loss: TransferLoss) -> str:
-    """A loss with its options in one line, for manifests and messages.
-
-    Example:
-        >>> from svdistill.losses import FSPLoss, SoftTargetLoss, SumLoss
-        >>> loss_text(SumLoss([FSPLoss(), SoftTargetLoss()], [1.0, 0.5]))[:38]
-        'SumLoss( weights=(1.0, 0.5) (losses): '
-    """
+    """A loss with its options in one line, for manifests and messages."""
     return " ".join(repr(loss).split())
 
 
 def require_fit(manifest: Manifest, data: ImageData, loss: TransferLoss, augmentation: str) -> None:
-    """Raise `RunError` unless a store holds the knowledge that a run needs.
-
-    Args:
-        manifest: the store's.
-        data: the run's images.
-        loss: the run's.
-        augmentation: the run's, by name.
-    """
+    """Raise `RunError` unless a store holds the knowledge that a run needs."""
     classes = data.class_names
     images = "train_size, dev_fraction and unlabelled"
     checks = (

@@ -22,9 +22,7 @@ ALWAYS_FLOAT32: Final = 16
 
 # Limits for damaged files; no loss comes near them.
 MOST_TENSORS: Final = 4096
-
 MOST_NUMBERS: Final = 1 << 28
-
 DEEPEST: Final = 16
 
 
@@ -66,31 +64,19 @@ Branch = Leaf | Node | tuple["Branch", ...]
 def describe(knowledge: Knowledge, dtype: str) -> Node:
     """The structure of a knowledge, with the dtype of its tensors on disk.
 
-    Tensors of at most 16 numbers per image are kept in float32 whatever the dtype.
-
-    Raises:
-        ArgumentError: a tensor is not of floats, or is empty.
-
-    Example:
-        >>> from svdistill.losses import SoftTargetKnowledge
-        >>> describe(SoftTargetKnowledge(torch.zeros(8, 100)), "float16").leaves()
-        (Leaf(name='logits', shape=(100,), dtype='float16'),)
+    Tensors of at most 16 numbers per image are always float32. A tensor that is not of floats, or
+    is empty, raises `ArgumentError`.
     """
     return _describe_knowledge(knowledge, "", dtype)
 
 
 def rebuild(node: Node, tensors: Iterator[Tensor]) -> Knowledge:
-    """The knowledge of this structure, from its tensors in the order of the leaves.
-
-    Raises:
-        RunError: no class of its name has been imported, or the class has other fields by now.
-    """
-    values = [_rebuild(branch, tensors) for branch in node.fields]
-    return find_class(node)(*values)
+    """The knowledge of this structure, from its tensors in the order of the leaves."""
+    return find_class(node)(*(_rebuild(branch, tensors) for branch in node.fields))
 
 
 def find_class(node: Node) -> type[Knowledge]:
-    """The knowledge class of a node, among the imported ones; no module is imported for it."""
+    """The knowledge class of a node, among those imported; raise `RunError` if there is none."""
     for kind in _children(Knowledge):
         if _name(kind) == node.knowledge and len(dataclasses.fields(kind)) == len(node.fields):
             return kind
@@ -103,11 +89,7 @@ def find_class(node: Node) -> type[Knowledge]:
 
 
 def from_json(value: Any) -> Node:
-    """The structure whose `dataclasses.asdict`, read from JSON, this is.
-
-    Raises:
-        ValueError: it is not a structure, or exceeds the limits.
-    """
+    """Read a structure from the JSON of its `dataclasses.asdict`; raise `ValueError` for others."""
     node = _from_json(value, DEEPEST)
     if not isinstance(node, Node):
         raise ValueError("the structure is not a knowledge")
@@ -119,8 +101,8 @@ def from_json(value: Any) -> Node:
 
 
 def _describe_knowledge(knowledge: Knowledge, prefix: str, dtype: str) -> Node:
-    fields = [field.name for field in dataclasses.fields(knowledge)]
-    branches = (_describe(getattr(knowledge, name), prefix + name, dtype) for name in fields)
+    names = [field.name for field in dataclasses.fields(knowledge)]
+    branches = (_describe(getattr(knowledge, name), prefix + name, dtype) for name in names)
     return Node(_name(type(knowledge)), tuple(branches))
 
 
@@ -179,14 +161,7 @@ def _name(kind: type[Knowledge]) -> str:
 
 
 def encode(knowledge: Knowledge, structure: Node) -> Tensor:
-    """The rows of a batch.
-
-    Args:
-        knowledge: of B images.
-        structure: of the knowledge.
-
-    Returns:
-        ``[B, bytes]``, uint8, on the CPU: the tensors of an image, concatenated.
+    """The rows of a batch, ``[B, bytes]``, uint8, on the CPU: each image's tensors, concatenated.
 
     Raises:
         RunError: a number is not finite, or too large for the dtype on disk.
@@ -200,15 +175,12 @@ def decode(rows: Tensor, structure: Node) -> Knowledge:
     """The knowledge of a batch from its rows, float32, on their device."""
     leaves = structure.leaves()
     columns = rows.split([leaf.bytes for leaf in leaves], dim=1)
-    # Cloned, each column is aligned for its dtype.
-    tensors = (
-        column.clone(memory_format=torch.contiguous_format)
-        .view(DTYPES[leaf.dtype])
-        .float()
-        .view(-1, *leaf.shape)
-        for leaf, column in zip(leaves, columns, strict=True)
-    )
-    return rebuild(structure, tensors)
+    return rebuild(structure, (_decode(*pair) for pair in zip(leaves, columns, strict=True)))
+
+
+def _decode(leaf: Leaf, column: Tensor) -> Tensor:
+    aligned = column.clone(memory_format=torch.contiguous_format)  # for the dtype
+    return aligned.view(DTYPES[leaf.dtype]).float().view(-1, *leaf.shape)
 
 
 def _encode(leaf: Leaf, tensor: Tensor) -> Tensor:

@@ -32,7 +32,6 @@ from svdistill.store.manifest import MANIFEST_NAME, Manifest, read_manifest, wri
 from svdistill.store.structure import encode
 
 DIGEST_BYTES: Final = hashlib.sha256().digest_size
-
 SHARD_IMAGES: Final = 4096
 
 
@@ -72,19 +71,10 @@ def require_size(shard: Shard, manifest: Manifest, store: Path) -> None:
 
 
 def map_rows(shard: Shard, manifest: Manifest, store: Path, *, verify: bool) -> Tensor:
-    """Map the rows of a shard into memory; they are read from disk on use.
-
-    Args:
-        shard: the shard.
-        manifest: of the store.
-        store: its folder.
-        verify: read all rows and compare their checksum.
-
-    Returns:
-        ``[images, bytes]``, uint8; read-only.
+    """Map the rows ``[images, bytes]``, uint8, of a shard into memory, read from disk on use.
 
     Raises:
-        RunError: the file is missing, truncated, damaged, or another shard.
+        RunError: the file is missing or truncated; with `verify`, damaged or another shard.
     """
     require_size(shard, manifest, store)
     images = shard.stop - shard.start
@@ -115,13 +105,37 @@ def _unreadable(shard: Shard, store: Path, got: str) -> RunError:
     )
 
 
+def stored_manifest(store: Path, *, resume: bool) -> Manifest | None:
+    """The manifest of a store to resume; None for an empty folder.
+
+    Raises:
+        RunError: the folder holds a store and `resume` is False, or other files.
+    """
+    file = store / MANIFEST_NAME
+    if file.exists():
+        stored = read_manifest(file)
+        if resume:
+            return stored
+        raise RunError(
+            str(store),
+            expected="a new or empty directory",
+            got="a finished store" if stored.complete else "an unfinished store",
+            remedy="choose another --output, or give --resume to check and continue it",
+        )
+    if store.exists() and (not store.is_dir() or not all(map(_is_ours, store.iterdir()))):
+        raise RunError(
+            str(store),
+            expected="a new or empty directory",
+            got="something else",
+            remedy="choose another --output",
+        )
+    return None
+
+
 class StoreWriter:
     """Writes a store: lock or open it, write the missing shards in any order, finish.
 
-    Args:
-        path: the store's folder.
-        manifest: of the store to write, not complete. A resumed store keeps its own, whose
-            descriptions of teacher and data may differ.
+    A resumed store keeps its own manifest, whose descriptions of teacher and data may differ.
     """
 
     def __init__(self, path: str | Path, manifest: Manifest) -> None:
@@ -130,11 +144,7 @@ class StoreWriter:
 
     @contextmanager
     def locked(self, *, resume: bool) -> Iterator[list[Shard]]:
-        """Lock the folder within the block, and `open` it.
-
-        Raises:
-            RunError: another process has locked it, or see `open`.
-        """
+        """Lock the folder within the block, and `open` it."""
         require_unlocked(self.path)
         self._stored(resume)  # raises before the folder is made
         make_directory(self.path)
@@ -142,13 +152,7 @@ class StoreWriter:
             yield self.open(resume=resume)
 
     def open(self, *, resume: bool) -> list[Shard]:
-        """Make the store's folder, or check the store in it.
-
-        Args:
-            resume: continue a store that is there. The checksum of every shard is verified.
-
-        Returns:
-            The shards to write.
+        """Make the store's folder, or check every shard in it; return the shards to write.
 
         Raises:
             RunError: the folder holds a store and `resume` is False, another store, or other
@@ -166,32 +170,13 @@ class StoreWriter:
 
     def _stored(self, resume: bool) -> Manifest | None:
         """The manifest of the store to resume; None for an empty folder."""
-        file = self.path / MANIFEST_NAME
-        if file.exists():
-            stored = read_manifest(file)
-            self._require_same(stored, resume)
-            return stored
-        if self.path.exists() and (
-            not self.path.is_dir() or not all(map(_is_ours, self.path.iterdir()))
-        ):
-            raise RunError(
-                str(self.path),
-                expected="a new or empty directory",
-                got="something else",
-                remedy="choose another --output",
-            )
-        return None
+        stored = stored_manifest(self.path, resume=resume)
+        if stored is not None:
+            self._require_same(stored)
+        return stored
 
     def write(self, shard: Shard, batches: Iterable[Knowledge]) -> None:
-        """Write a shard, atomically.
-
-        Args:
-            shard: the shard.
-            batches: the knowledge of its images in stored order, in batches of any size.
-
-        Raises:
-            RunError: a number does not fit its dtype, or the disk is full.
-        """
+        """Write a shard, atomically, from its images in stored order, in batches of any size."""
         size = (shard.stop - shard.start) * self.manifest.bytes_per_image
 
         def fill(temporary: Path) -> None:
@@ -212,14 +197,7 @@ class StoreWriter:
         write_manifest(self.path / MANIFEST_NAME, finished)
         return finished
 
-    def _require_same(self, stored: Manifest, resume: bool) -> None:
-        if not resume:
-            raise RunError(
-                str(self.path),
-                expected="a new or empty directory",
-                got="a finished store" if stored.complete else "an unfinished store",
-                remedy="choose another --output, or give --resume to check and continue it",
-            )
+    def _require_same(self, stored: Manifest) -> None:
         for name in stored.differences(self.manifest):
             raise RunError(
                 name,

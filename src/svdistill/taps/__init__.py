@@ -5,40 +5,27 @@ to what the losses take. `pair_taps` in `pairing.py` chooses the modules: it run
 (`dry_run.py`), finds its stages (`stages.py`) and pairs them.
 """
 
-from svdistill.taps.dry_run import dry_run, eval_mode
-from svdistill.taps.layouts import channels_first, module_path
+from svdistill.taps.dry_run import dry_run as dry_run, eval_mode as eval_mode
+from svdistill.taps.layouts import channels_first as channels_first, module_path as module_path
 from svdistill.taps.pairing import (
-    PairedTap,
-    PairedTaps,
-    align_stages,
-    describe_pairs,
-    evenly_spaced,
-    pair_taps,
-    require_distinct_networks,
-    require_equally_many,
+    PairedTap as PairedTap,
+    PairedTaps as PairedTaps,
+    align_stages as align_stages,
+    describe_pairs as describe_pairs,
+    evenly_spaced as evenly_spaced,
+    pair_taps as pair_taps,
+    require_distinct_networks as require_distinct_networks,
+    require_equally_many as require_equally_many,
 )
-from svdistill.taps.recording import FeatureTaps, Recording, TapPairs, write_count
-from svdistill.taps.stages import FoundStage, Stage, find_stages, map_size
-
-__all__ = [
-    "FeatureTaps",
-    "FoundStage",
-    "PairedTap",
-    "PairedTaps",
-    "Recording",
-    "Stage",
-    "TapPairs",
-    "align_stages",
-    "channels_first",
-    "describe_pairs",
-    "dry_run",
-    "eval_mode",
-    "evenly_spaced",
-    "find_stages",
-    "map_size",
-    "module_path",
-    "pair_taps",
-    "require_distinct_networks",
-    "require_equally_many",
-    "write_count",
-]
+from svdistill.taps.recording import (
+    FeatureTaps as FeatureTaps,
+    Recording as Recording,
+    TapPairs as TapPairs,
+    write_count as write_count,
+)
+from svdistill.taps.stages import (
+    FoundStage as FoundStage,
+    Stage as Stage,
+    find_stages as find_stages,
+    map_size as map_size,
+)

@@ -38,24 +38,18 @@ class ModuleOutput:
 def dry_run(argument: str, network: nn.Module, images: Tensor) -> tuple[ModuleOutput, ...]:
     """Run a network on one or two images in eval mode, without changing its state.
 
-    Args:
-        argument: name of the network in an error message.
-        network: any `nn.Module` that takes images alone, on any device, `meta` too.
-        images: [B, 3, H, W]; moved to the device of the network.
+    The network may be on any device, `meta` too; `argument` is its name in an error message.
 
     Returns:
         The outputs of all modules but the network itself, in the order in which they ended.
-
-    Raises:
-        ArgumentError: the network fails on the images.
     """
     if not isinstance(images, Tensor) or images.ndim != 4 or not len(images):
-        shape = f"shape {list(images.shape)}" if isinstance(images, Tensor) else None
+        is_tensor = isinstance(images, Tensor)
         raise ArgumentError(
             "example",
             expected="images [B, 3, H, W], as both networks take them",
-            got=shape or type(images).__name__,
-            remedy="one batch of the data loader's does",
+            got=f"shape {list(images.shape)}" if is_tensor else type(images).__name__,
+            remedy="give one batch of the data loader",
         )
     watch = _Watch(network, min(len(images), MAX_IMAGES))
     with trial_run(argument, network, images), watching(network, watch.modules, watch.see):
@@ -84,11 +78,7 @@ def eval_mode(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def trial_run(argument: str, network: nn.Module, images: Tensor) -> Iterator[None]:
-    """Run a network in eval mode without gradients, and restore its modes and the generators.
-
-    Raises:
-        ArgumentError: an exception in the network.
-    """
+    """Run a network in eval mode without gradients, and restore its modes and the generators."""
     gpus = {tensor.device for tensor in network.parameters() if tensor.is_cuda}
     try:
         with (
@@ -137,15 +127,10 @@ class _Watch:
 
     def _shape(self, tensor: Tensor | None, writes: int) -> tuple[int, ...] | None:
         """The shape without the batch of a tensor of features that was not overwritten."""
-        if (
-            tensor is None
-            or write_count(tensor) != writes
-            or not 2 <= tensor.ndim <= 4
-            or len(tensor) != self.batch
-            or not tensor.is_floating_point()
-        ):
+        if tensor is None or write_count(tensor) != writes or not tensor.is_floating_point():
             return None
-        return tuple(tensor.shape[1:])
+        is_per_image = 2 <= tensor.ndim <= 4 and len(tensor) == self.batch
+        return tuple(tensor.shape[1:]) if is_per_image else None
 
 
 def is_weight_layer(module: nn.Module) -> bool:

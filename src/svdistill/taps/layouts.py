@@ -21,9 +21,7 @@ LAYOUTS: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
 }
 
 _FIRST: Final = {3: ":ncl", 5: ":ncdhw"}
-
 _LAST: Final = {3: ":nlc", 5: ":ndhwc"}
-
 _CONVOLUTIONS: Final = {
     3: (nn.Conv1d, nn.ConvTranspose1d),
     5: (nn.Conv3d, nn.ConvTranspose3d),
@@ -39,7 +37,6 @@ _FIRST_LAYERS: Final = (
 )
 
 _LAST_LAYERS: Final = (nn.Linear, nn.LayerNorm, nn.Embedding)
-
 _EITHER: Final = (nn.Flatten, nn.Unflatten, nn.Unfold)
 
 
@@ -49,12 +46,7 @@ def module_path(path: str) -> str:
 
 
 def declared_layout(path: str) -> str:
-    """The suffix of a tap's path that declares its layout, or nothing.
-
-    Example:
-        >>> declared_layout("layers.0:nhwc"), declared_layout("layers.0")
-        (':nhwc', '')
-    """
+    """The suffix of a tap's path that declares its layout, such as ``:nhwc``, or nothing."""
     return next((layout for layout in LAYOUTS if path.endswith(layout)), "")
 
 
@@ -64,23 +56,12 @@ def channels_first(model: nn.Module, path: str, output: Tensor) -> Tensor:
     Maps [B, D, H, W] and vectors [B, D] stay, unless the path declares another layout. The layout
     of outputs of three and five dimensions follows from the module, unless it is declared.
 
-    Args:
-        model: the network.
-        path: of the tapped module, with the suffix that declares its layout, if any.
-        output: of the module.
-
     Returns:
         [B, D, H, W], [B, D, T, H, W], [B, T, D] or [B, D]; a sequence [B, D, L] as [B, D, 1, L].
 
     Raises:
         ArgumentError: the output has other dimensions than declared, or its layout is neither
             declared nor known from the module.
-
-    Example:
-        >>> import torch
-        >>> network = nn.Sequential(nn.Conv1d(3, 8, 3), nn.ReLU())
-        >>> channels_first(network, "0", torch.zeros(2, 8, 30)).shape
-        torch.Size([2, 8, 1, 30])
     """
     layout = declared_layout(path)
     if not layout and output.ndim in _FIRST:
@@ -128,6 +109,5 @@ def _module_layout(model: nn.Module, path: str, output: Tensor) -> str:
 
 def _normalises_last(module: nn.Module) -> bool:
     """Whether a module is a layer norm, of torch or of another library."""
-    return isinstance(module, nn.LayerNorm) or type(module).__name__.endswith(
-        ("LayerNorm", "RMSNorm")
-    )
+    named = type(module).__name__.endswith(("LayerNorm", "RMSNorm"))
+    return named or isinstance(module, nn.LayerNorm)

@@ -7,18 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
+import torch
 from torch import Tensor, nn
 
 from svdistill.common import ArgumentError, nearest, require_count
 from svdistill.taps.dry_run import ModuleOutput, dry_run, first_images, trial_run
-from svdistill.taps.layouts import CHANNELS_LAST, module_path
+from svdistill.taps.layouts import channels_first, module_path
 from svdistill.taps.recording import FeatureTaps, TapPairs
 from svdistill.taps.stages import FoundStage, FoundStages, Stage, find_stages
 
 BY_USER = "chosen by you"
-
 TABLE_COLUMNS = 100  # a wider table puts teacher and student on two lines
-
 EQUAL_SIZE = 1.5  # factor on the agreement in depth of two maps of equal size
 
 
@@ -69,30 +68,20 @@ class PairedTaps:
     def replace(
         self, row: int, *, teacher: str | None = None, student: str | None = None
     ) -> PairedTaps:
-        """Replace the modules of one row.
-
-        Args:
-            row: number in the table, from 0.
-            teacher: path of the teacher's module; None keeps it.
-            student: path of the student's module; None keeps it.
+        """Replace the modules of one row, numbered from 0, by those of these paths; None keeps one.
 
         Raises:
             ArgumentError: no such row; a path that cannot be tapped, or is in another row.
         """
-        old = self._row(row)
-        new = PairedTap(
-            old.teacher if teacher is None else _find("teacher", teacher, self.teacher_modules),
-            old.student if student is None else _find("student", student, self.student_modules),
-            BY_USER,
-        )
+        new = replace(self._row(row), why=BY_USER)
+        if teacher is not None:
+            new = replace(new, teacher=_find("teacher", teacher, self.teacher_modules))
+        if student is not None:
+            new = replace(new, student=_find("student", student, self.student_modules))
         return replace(self, rows=(*self.rows[:row], new, *self.rows[row + 1 :]))
 
     def drop(self, row: int) -> PairedTaps:
-        """Remove one row, by its number in the table from 0.
-
-        Raises:
-            ArgumentError: no such row.
-        """
+        """Remove one row, by its number in the table from 0; raise `ArgumentError` for others."""
         self._row(row)
         return replace(self, rows=(*self.rows[:row], *self.rows[row + 1 :]))
 
@@ -107,16 +96,24 @@ class PairedTaps:
         return self.rows[row]
 
     def __str__(self) -> str:
-        """The table; if paths are long, with the student below the teacher."""
-        wide = [("", "teacher", "shape", "student", "shape", "adapter", "why")]
-        high = [("", "teacher, and below it student", "shape", "adapter", "why")]
+        return self.table(adapters=any(row.needs_adapter for row in self.rows))
+
+    def table(self, *, adapters: bool) -> str:
+        """The table; if paths are long, with the student below the teacher.
+
+        Args:
+            adapters: whether it has a column of the adapters.
+        """
+        heading = ("adapter",) if adapters else ()
+        wide = [("", "teacher", "shape", "student", "shape", *heading, "why")]
+        high = [("", "teacher, and below it student", "shape", *heading, "why")]
         for number, row in enumerate(self.rows):
             channels = f"{row.student.channels} -> {row.teacher.channels}"
-            adapter = channels if row.needs_adapter else "no"
+            adapter = (channels if row.needs_adapter else "no",) if adapters else ()
             teacher = (str(number), row.teacher.path, _shape(row.teacher))
             student = (row.student.path, _shape(row.student))
-            wide.append((*teacher, *student, adapter, row.why))
-            high += [(*teacher, "", row.why), ("", *student, adapter, "")]
+            wide.append((*teacher, *student, *adapter, row.why))
+            high += [(*teacher, *("" for _ in adapter), row.why), ("", *student, *adapter, "")]
         table = _aligned(wide)
         return table if max(map(len, table.splitlines())) <= TABLE_COLUMNS else _aligned(high)
 
@@ -131,18 +128,9 @@ def _find(network: str, path: str, modules: Sequence[Stage]) -> Stage:
             got=repr(path),
             remedy=nearest(path, shapes),
         )
-    if path.endswith(":ncl") and len(shape) == 2:
-        return Stage(path, (shape[0], 1, shape[1]))
-    if not path.endswith(CHANNELS_LAST):
+    if module_path(path) == path:
         return Stage(path, shape)
-    if len(shape) != 3:
-        raise ArgumentError(
-            network,
-            expected=f"a module that puts out [B, H, W, D] before {CHANNELS_LAST!r}",
-            got=f"{path!r}, of shape {list(shape)} without the batch",
-            remedy=f"leave {CHANNELS_LAST!r} out",
-        )
-    return Stage(path, (shape[2], *shape[:2]))
+    return Stage(path, tuple(channels_first(nn.Module(), path, torch.empty(1, *shape)).shape[1:]))
 
 
 def _shape(stage: Stage) -> str:
@@ -339,7 +327,5 @@ def _tappable(outputs: Sequence[ModuleOutput]) -> tuple[Stage, ...]:
 
 
 def _list(found: FoundStages) -> str:
-    stages = ", ".join(
-        f"{s.stage.path} ({s.map_size[0]}x{s.map_size[1]})" for s in found.stages[-8:]
-    )
-    return stages or "none"
+    sizes = ((stage.stage.path, *stage.map_size) for stage in found.stages[-8:])
+    return ", ".join(f"{path} ({height}x{width})" for path, height, width in sizes) or "none"

@@ -105,14 +105,9 @@ class FeatureTaps:
         return Recording(output, recorded.features())
 
     def run_to_last_tap(self, *inputs: Any, **kwargs: Any) -> tuple[Tensor, ...]:
-        """Call the model and end the forward pass as soon as every tap has run.
+        """Call the model, end the forward pass as soon as every tap has run; return the features.
 
-        Returns:
-            The features, as `run` records them.
-
-        Raises:
-            ArgumentError: as in `run`, but only for the part of the model that ran: a later part
-                that runs a tap again, or overwrites its output, is not noticed.
+        A later part that runs a tap again, or overwrites its output, is not noticed.
         """
         recorded = _Recorded(self.model, self.paths)
 

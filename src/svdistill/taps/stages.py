@@ -14,26 +14,15 @@ from svdistill.taps.dry_run import ModuleOutput, is_weight_layer
 from svdistill.taps.layouts import CHANNELS_LAST
 
 MAX_PREFIX_TOKENS = 16  # class, distillation and register tokens before those of the image
-
 MAX_MISFIT = 0.5  # lets small maps of oblong images pass, and no attention maps (heads by tokens)
-
 STEM = 0.1  # part of a network's depth in which sizes without a block belong to its stem
 
 
 def map_size(shape: tuple[int, ...], image: tuple[int, int]) -> tuple[int, int]:
     """Height and width of a feature map, found by the proportions of the image.
 
-    Args:
-        shape: of the output without the batch: (D, H, W), (H, W, D), (T, D) or (D,).
-        image: height and width of the images.
-
-    Returns:
-        The height and width of the map; for tokens, of their grid without prefix tokens. (0, 0)
-        for a vector, and for an output in other proportions.
-
-    Example:
-        >>> [map_size(shape, (224, 224)) for shape in ((64, 56, 56), (7, 7, 768), (197, 384))]
-        [(56, 56), (7, 7), (14, 14)]
+    The shape is without the batch: (D, H, W), (H, W, D), (T, D) or (D,). For tokens it is that of
+    their grid without prefix tokens. (0, 0) for a vector, and for an output in other proportions.
     """
     if len(shape) == 2:
         return _token_grid(shape[0], image)
@@ -66,12 +55,7 @@ def _misfit(sides: tuple[int, ...], image: tuple[int, int]) -> float:
 
 
 class Trunk:
-    """The modules that ran, as a tree.
-
-    Args:
-        outputs: of every module, in the order in which they ended.
-        image: height and width of the images.
-    """
+    """The modules that ran, as a tree."""
 
     def __init__(self, outputs: Sequence[ModuleOutput], image: tuple[int, int]) -> None:
         self.image = image
@@ -91,10 +75,8 @@ class Trunk:
     def follow(self, path: str, size: int) -> Iterator[ModuleOutput]:
         """Follow the trunk within a module: its outermost submodules that hide no other stage.
 
-        Args:
-            path: of the module; "" for the network.
-            size: positions of its input. Sizes along the trunk never grow: a larger map belongs to
-                a side branch, and one of a single position is pooled.
+        `size` is the number of positions of its input. Sizes along the trunk never grow: a larger
+        map belongs to a side branch, and one of a single position is pooled.
         """
         for output in self.children[path]:
             if self.positions(output) and not self._hides_a_stage(output, size):
@@ -204,14 +186,8 @@ def find_stages(outputs: Sequence[ModuleOutput], image: tuple[int, int]) -> Foun
 
     Sizes shrink from front to back. For each, the last block is taken (a module with two weight
     layers or more), or the last module where there is no block. Left out are maps of one position,
-    and the stem: sizes without a block in the first tenth of the network.
-
-    Args:
-        outputs: of every module, from `dry_run`.
-        image: height and width of the images.
-
-    Returns:
-        The stages; none for a network without feature maps.
+    and the stem: sizes without a block in the first tenth of the network. A network without feature
+    maps has no stages.
     """
     trunk = Trunk(outputs, image)
     modules = trunk.follow("", image[0] * image[1])

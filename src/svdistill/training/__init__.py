@@ -5,12 +5,12 @@ from svdistill.training.cache import cache_knowledge
 from svdistill.training.evaluation import (
     evaluate,
     load_test_images,
-    load_training_images,
     own_network,
     require_card,
 )
-from svdistill.training.images import load_data
+from svdistill.training.images import load_data, trained_image_size
 from svdistill.training.metrics import Evaluation, EvaluationImages
+from svdistill.training.predictions import CalibrationBin, PredictionSummary, read_predictions
 from svdistill.training.progress import BarReporter
 from svdistill.training.reproducibility import derive_seed
 from svdistill.training.run import distill, train
@@ -20,6 +20,7 @@ from svdistill.training.setup import (
     place_network,
     whole_loss,
 )
+from svdistill.training.step import autocast
 from svdistill.training.stopping import as_machine_error
 from svdistill.training.taps import NO_TAPS, own_taps, paired_taps, tap_paths, taps_of_store
 from svdistill.training.teacher import fill_network, load_teacher
@@ -28,10 +29,13 @@ __all__ = [
     "NO_TAPS",
     "BarReporter",
     "BeforeAfter",
+    "CalibrationBin",
     "Evaluation",
     "EvaluationImages",
     "NetworkFigures",
+    "PredictionSummary",
     "as_machine_error",
+    "autocast",
     "build_losses",
     "cache_knowledge",
     "choose_device",
@@ -42,15 +46,16 @@ __all__ = [
     "load_data",
     "load_teacher",
     "load_test_images",
-    "load_training_images",
     "own_network",
     "own_taps",
     "paired_taps",
     "place_network",
     "read_before_after",
+    "read_predictions",
     "require_card",
     "tap_paths",
     "taps_of_store",
     "train",
+    "trained_image_size",
     "whole_loss",
 ]

@@ -1,4 +1,4 @@
-"""What all parts of a run share: configuration, images, run directory, device and reporter."""
+"""The context of a run: configuration, images, run directory, device and reporter."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ViewSchedule:
-    """Which random view of each image is shown when.
+    """The schedule of random views: the view of each image that an epoch or step shows.
 
     Attributes:
         seed: from which views are drawn.
@@ -59,7 +59,7 @@ class ViewSchedule:
 
 @dataclass(frozen=True)
 class RunContext:
-    """What all parts of a run share.
+    """Configuration, images and services that all parts of a run share.
 
     Attributes:
         config: what the user asked for.

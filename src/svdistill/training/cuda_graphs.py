@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from svdistill.linalg import Convergence
 from svdistill.training.metrics import StepResult
-from svdistill.training.step import Step, TrainingBatch, WrappedStep
+from svdistill.training.step import MixedLabels, Step, TrainingBatch
 
 Outputs = TypeVar("Outputs")
 
@@ -99,7 +99,10 @@ class _Inputs:
 
     def __init__(self, batch: TrainingBatch) -> None:
         knowledge = None if batch.knowledge is None else batch.knowledge.map(torch.clone)
-        self.batch = TrainingBatch(batch.images.clone(), batch.labels.clone(), knowledge)
+        mixed_in = batch.mixed_in and MixedLabels(*map(torch.clone, batch.mixed_in))
+        self.batch = TrainingBatch(
+            batch.images.clone(), batch.labels.clone(), knowledge, mixed_in=mixed_in
+        )
         self.progress = torch.zeros((), device=batch.images.device)
         self.epoch = 0.0
 
@@ -120,7 +123,7 @@ class _Replay(NamedTuple):
     differentiated: int
 
 
-class CUDAGraphStep(WrappedStep):
+class CUDAGraphStep:
     """Records a step as CUDA graphs, one for each of its kinds, and replays them.
 
     The first three steps of a kind are executed normally, and so are batches of another size than
@@ -138,7 +141,7 @@ class CUDAGraphStep(WrappedStep):
     """
 
     def __init__(self, step: Step, recorder: Recorder, watch: Convergence) -> None:
-        super().__init__(step)
+        self.step = step
         self.recorder = recorder
         self.watch = watch
         self._trained: list[nn.Parameter] = step.parameters()
@@ -149,10 +152,6 @@ class CUDAGraphStep(WrappedStep):
         self._replays: dict[bool, _Replay] = {}
         self._failed = False
 
-    def parameters(self) -> list[nn.Parameter]:
-        """What the step trains."""
-        return self._trained
-
     def __call__(
         self, batch: TrainingBatch, progress: float | Tensor, measure: bool | None = None
     ) -> StepResult:
@@ -161,7 +160,7 @@ class CUDAGraphStep(WrappedStep):
             return self.step(batch, progress, measure)
         epoch = float(progress)
         if measure is None:
-            measure = self.plan(epoch)
+            measure = self.step.plan(epoch)
         inputs = None if self._failed else self._inputs_for(batch)
         if inputs is None:
             return self.step(batch, epoch, measure)
@@ -198,7 +197,7 @@ class CUDAGraphStep(WrappedStep):
         return self._inputs
 
     def _work(self, inputs: _Inputs, measure: bool) -> tuple[StepResult, list[Tensor | None]]:
-        """What is recorded. It creates new gradients, which each replay overwrites."""
+        """The recorded work. It creates new gradients, which each replay overwrites."""
         for parameter in self._trained:
             parameter.grad = None
         result = self.step(inputs.batch, inputs.progress, measure)
@@ -229,4 +228,4 @@ class CUDAGraphStep(WrappedStep):
 
 def _tensors(batch: TrainingBatch) -> list[Tensor]:
     knowledge = () if batch.knowledge is None else batch.knowledge.tensors()
-    return [batch.images, batch.labels, *knowledge]
+    return [batch.images, batch.labels, *knowledge, *(batch.mixed_in or ())]

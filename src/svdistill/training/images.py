@@ -11,11 +11,11 @@ Size and normalisation are the first of these:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-from svdistill.common import ArgumentError
+from svdistill.common import ArgumentError, few_classes
 from svdistill.config import (
     OBJECT,
     PRETRAINED,
@@ -24,26 +24,41 @@ from svdistill.config import (
     TeacherConfig,
     TrainConfig,
 )
-from svdistill.data import ImageData, MixedSplit, load_images
+from svdistill.data import ImageData, LoadingWatch, load_images
+from svdistill.losses import reads_logits
 from svdistill.networks import InputSpec, input_spec, is_zoo
 from svdistill.runs import read_card, weights_file
 from svdistill.store import KnowledgeStore
 from svdistill.training.progress import Reporter
+from svdistill.training.teacher import require_known_classes
 
 OWN: Final = "the data's own"
 
-SHOWN_CLASSES: Final = 5
+# Options that `load_images` takes too; the others have an effect on given images.
+READING: Final = tuple(
+    field.name
+    for field in fields(DataConfig)
+    if field.name not in ("output", "data", "augmentation")
+)
 
-# Options of `DataConfig` that have an effect on given images too.
-NOT_READING: Final = ("output", "data", "augmentation")
 
-
-@dataclass(frozen=True)
-class _TrainedInputs:
+class _TrainedInputs(NamedTuple):
     """The images that a trained network expects, and whose they are."""
 
     spec: InputSpec
     whose: str
+
+
+class _Watch(LoadingWatch):
+    """Shows the reading of images, and checks a teacher's classes before it."""
+
+    def __init__(self, config: DataConfig, reporter: Reporter) -> None:
+        self.config = config
+        self.image = reporter.reading  # type: ignore[method-assign]
+
+    def classes(self, names: tuple[str, ...]) -> None:
+        if isinstance(self.config, TeacherConfig) and reads_logits(self.config.loss):
+            require_known_classes(self.config, names)
 
 
 def run_images(config: DataConfig, reporter: Reporter, given: ImageData | None = None) -> ImageData:
@@ -51,7 +66,7 @@ def run_images(config: DataConfig, reporter: Reporter, given: ImageData | None =
 
     Args:
         config: which images, and for which networks.
-        reporter: shows size and normalisation.
+        reporter: shows the reading, size and normalisation.
         given: the images themselves. They keep their size and, if prepared, their normalisation.
 
     Raises:
@@ -63,13 +78,9 @@ def run_images(config: DataConfig, reporter: Reporter, given: ImageData | None =
     if given is not None:
         _require_unread(config)
         data, sized = given, "as given"
-    elif config.image_size is not None:
-        data, sized = load_data(config), "as asked for"
-    elif trained is not None:
-        data = load_data(replace(config, image_size=trained.spec.image_size))
-        sized = trained.whose
     else:
-        data, sized = _own_or_network_size(config)
+        with reporter:
+            data, sized = _load(config, trained, _Watch(config, reporter))
     side = "x".join(map(str, data.image_shape[1:]))
     reporter.message(f"{config.data}: {_counts(data)}")
     if data.prepared:
@@ -85,31 +96,26 @@ def run_images(config: DataConfig, reporter: Reporter, given: ImageData | None =
     return data
 
 
-def load_data(config: DataConfig, fallback_size: int | None = None) -> ImageData:
-    """The images that a configuration names, whatever its networks know.
+def load_data(
+    config: DataConfig, fallback_size: int | None = None, watch: LoadingWatch | None = None
+) -> ImageData:
+    """The images that a configuration names, without regard to its networks.
 
     Args:
         config: which images.
         fallback_size: see `load_images`.
+        watch: see `load_images`.
     """
-    return load_images(
-        config.data,
-        image_size=config.image_size,
-        fallback_size=fallback_size,
-        classes_every=config.classes_every,
-        classes=config.classes,
-        train_size=config.train_size,
-        dev_fraction=config.dev_fraction,
-        memory_limit_gb=config.memory_limit_gb,
-        workers=config.workers,
-        unlabelled=config.unlabelled or None,
-        label_column=config.label_column or None,
-        image_column=config.image_column or None,
-        train_split=config.train_split or None,
-        test_split=config.test_split or None,
-        # Runs of all seeds hold out the same images.
-        seed=0,
-    )
+    options = {name: getattr(config, name) for name in READING}
+    options = {name: None if value == "" else value for name, value in options.items()}
+    # Runs of all seeds hold out the same images.
+    return load_images(config.data, fallback_size=fallback_size, seed=0, watch=watch, **options)
+
+
+def trained_image_size(config: DataConfig) -> int | None:
+    """The side of the images that the networks of a run were trained on; None if that is open."""
+    trained = _trained(config)
+    return None if trained is None else trained.spec.image_size
 
 
 def _trained(config: DataConfig) -> _TrainedInputs | None:
@@ -131,7 +137,7 @@ def _trained(config: DataConfig) -> _TrainedInputs | None:
 
 
 def _said_of(weights: str, network: str | None) -> _TrainedInputs | None:
-    """What the card of a weights file says, or else the library of its network."""
+    """The images described by the card of a weights file, or by the library of its network."""
     file = weights_file(Path(weights))
     if weights not in ("", PRETRAINED) and file.suffix == ".safetensors":
         card = read_card(file)
@@ -141,21 +147,28 @@ def _said_of(weights: str, network: str | None) -> _TrainedInputs | None:
     return None if spec is None else _TrainedInputs(spec, f"{network}'s own")
 
 
-def _own_or_network_size(config: DataConfig) -> tuple[ImageData, str]:
+def _load(
+    config: DataConfig, trained: _TrainedInputs | None, watch: LoadingWatch
+) -> tuple[ImageData, str]:
+    """The images, and whose size they have."""
+    if config.image_size is not None:
+        return load_data(config, watch=watch), "as asked for"
+    if trained is not None:
+        sized = replace(config, image_size=trained.spec.image_size)
+        return load_data(sized, watch=watch), trained.whose
     if not isinstance(config, TrainConfig) or not is_zoo(config.network):
-        return load_data(config), OWN
+        return load_data(config, watch=watch), OWN
     spec = input_spec(config.network)
     assert spec is not None  # a library's network has one
-    data = load_data(config, fallback_size=spec.image_size)
+    data = load_data(config, spec.image_size, watch)
     own = data.image_shape[-1] != spec.image_size
     return data, OWN if own else f"{config.network}'s own"
 
 
 def _require_unread(config: DataConfig) -> None:
     """Raise `ArgumentError` for an option that would have no effect on given images."""
-    for field in fields(DataConfig):
-        name = field.name
-        if name not in NOT_READING and getattr(config, name) != field.default:
+    for name in READING:
+        if getattr(config, name) != getattr(DataConfig, name):
             raise ArgumentError(
                 name,
                 expected="nothing beside images that are given",
@@ -166,15 +179,13 @@ def _require_unread(config: DataConfig) -> None:
 
 def _counts(data: ImageData) -> str:
     """Numbers of images and classes, so that the user sees which were found."""
-    labelled = data.train.labelled if isinstance(data.train, MixedSplit) else data.train
+    labelled = data.train.labelled
     unlabelled = len(data.train) - len(labelled)
     held_out = "" if data.dev is None else f", {len(data.dev):,} held out"
     unseen = f", {unlabelled:,} without a label" if unlabelled else ""
-    names = ", ".join(data.class_names[:SHOWN_CLASSES])
-    more = ", ..." if data.num_classes > SHOWN_CLASSES else ""
     return (
         f"{len(labelled):,} training images{unseen}{held_out}, "
-        f"{len(data.test):,} test images, {data.num_classes} classes: {names}{more}"
+        f"{len(data.test):,} test images, {few_classes(data.class_names)}"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -15,13 +15,14 @@ from svdistill.common import TrainingError, as_logits
 from svdistill.data import UNLABELLED, Augmentation, ImageSplit, NoAugmentation
 from svdistill.distillation import GradientNorms
 from svdistill.parallel import ALONE, BatchPart, Share, sum_over
+from svdistill.training.predictions import Predictions
 
 
 class WholeBatch(NamedTuple):
     """Counts over all processes: images, labelled images, and correctly classified ones."""
 
     images: int
-    labelled: int
+    labelled: int | Tensor
     right: Tensor
 
 
@@ -64,11 +65,15 @@ def of_whole_batch(result: StepResult, labels: Tensor, part: BatchPart) -> StepR
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Top-1 accuracy in percent and mean cross-entropy on a split of `images` images."""
+    """Top-1 accuracy in percent and mean cross-entropy on a split of `images` images.
+
+    `predictions` are those of this process's images.
+    """
 
     accuracy: float
     loss: float
     images: int
+    predictions: Predictions | None = field(default=None, repr=False, compare=False)
 
 
 class EpochMeter:
@@ -91,7 +96,7 @@ class EpochMeter:
             right = (result.logits.argmax(dim=-1) == labels).sum()
         else:
             images, right = result.whole.images, result.whole.right
-            labelled = right.new_full((), result.whole.labelled)
+            labelled = right.new_zeros(()) + result.whole.labelled
         sums = [labelled, right.double(), labelled * result.task_loss.double()]
         if result.transfer_loss is not None:
             self.has_transfer = True
@@ -126,21 +131,12 @@ class EpochMeter:
 
     def state_dict(self) -> dict[str, Any]:
         """The sums so far; reading them synchronises with the device."""
-        return {
-            "images": self.images,
-            "steps": self.steps,
-            "skipped": self.skipped,
-            "sums": self.sums.tolist(),
-            "has_transfer": self.has_transfer,
-            "has_norms": self.has_norms,
-        }
+        return {**vars(self), "sums": self.sums.tolist()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.images, self.steps = state["images"], state["steps"]
-        self.skipped = state.get("skipped", 0)
-        self.sums.copy_(torch.tensor(state["sums"], dtype=self.sums.dtype))
-        self.has_transfer, self.has_norms = state["has_transfer"], state["has_norms"]
+        sums = self.sums.copy_(torch.tensor(state["sums"], dtype=self.sums.dtype))
+        vars(self).update({**state, "sums": sums})
 
     def _labelled(self) -> float:
         """Number of labelled images so far, as a divisor: at least 1."""
@@ -193,6 +189,7 @@ def evaluate_network(
     # Sums on the device, since reading them synchronises with it.
     count, right = 0, torch.zeros((), dtype=torch.int64, device=device)
     loss = torch.zeros((), device=device)
+    found = [Predictions(right.new_empty(0), right.new_empty(0), loss.new_empty(0))]
     was_training = network.training
     network.eval()
     for batch in images.split.batches(batch_size, device=device, order_seed=None, share=share):
@@ -202,11 +199,14 @@ def evaluate_network(
         views = images.augmentation.normalise(batch.images)
         output = network(views.contiguous(memory_format=torch.channels_last))
         logits = as_logits(output).float()
-        right += (logits.argmax(dim=-1) == batch.labels).sum()
+        classes = logits.argmax(dim=-1)
+        right += (classes == batch.labels).sum()
         loss += F.cross_entropy(logits, batch.labels, reduction="sum")
+        found.append(Predictions(batch.labels, classes, logits.softmax(dim=-1).amax(dim=-1)))
         count += len(views)
     network.train(was_training)
+    predictions = Predictions(*map(torch.cat, zip(*found, strict=True)))
     if share != ALONE:
         counted = sum_over(torch.stack([right.double(), loss.double(), loss.new_full((), count)]))
         right, loss, count = counted[0], counted[1], int(counted[2])
-    return Evaluation(100 * int(right) / count, float(loss) / count, count)
+    return Evaluation(100 * int(right) / count, float(loss) / count, count, predictions)

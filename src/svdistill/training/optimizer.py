@@ -6,9 +6,12 @@ import math
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ConstantLR, LRScheduler, MultiStepLR, OneCycleLR
+from torch.optim.lr_scheduler import ConstantLR, LambdaLR, LRScheduler, MultiStepLR, OneCycleLR
+from torch.optim.swa_utils import AveragedModel
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 def build_optimizer(
@@ -34,16 +37,22 @@ def build_optimizer(
 
 
 def build_schedule(
-    name: str, optimizer: Optimizer, learning_rate: float, total_steps: int
+    name: str,
+    optimizer: Optimizer,
+    learning_rate: float,
+    total_steps: int,
+    warmup_steps: int = 0,
 ) -> LRScheduler:
     """Build a schedule that is advanced after every step.
 
     Args:
         name: `"paper"` (x0.1 at half of the steps, x0.01 at three quarters), `"one_cycle"` (up to
-            the learning rate over 30 % of the steps, then down along a cosine) or `"constant"`.
+            the learning rate over 30 % of the steps, then down along a cosine), `"cosine"` (up to
+            it in equal steps, then down to 0 along a cosine) or `"constant"`.
         optimizer: its learning rate is set.
         learning_rate: its maximum.
         total_steps: steps of the whole stage.
+        warmup_steps: of `"cosine"`, the steps before the maximum.
 
     Example:
         >>> sgd = build_optimizer("sgd", [nn.Parameter(torch.zeros(2))], 1.0, 0.0)
@@ -57,8 +66,17 @@ def build_schedule(
         [1.0, 1.0, 0.1, 0.01]
 
     Source: milestones of the paper's protocol (100 and 150 of 200 epochs); Smith, Topin,
-    "Super-Convergence", 2018.
+    "Super-Convergence", 2018; Loshchilov, Hutter, "SGDR", ICLR 2017.
     """
+    if name == "cosine":
+
+        def factor(step: int) -> float:
+            if step < warmup_steps:
+                return (step + 1) / (warmup_steps + 1)
+            part = (step - warmup_steps) / max(total_steps - warmup_steps, 1)
+            return (1 + math.cos(math.pi * min(part, 1.0))) / 2
+
+        return LambdaLR(optimizer, factor)
     if name == "one_cycle":
         # The momentum is constant, as Nesterov's correction expects. One step more, since the
         # schedule is also advanced after the last step.
@@ -67,3 +85,27 @@ def build_schedule(
         milestones = [math.ceil(total_steps / 2), math.ceil(total_steps * 3 / 4)]
         return MultiStepLR(optimizer, milestones, gamma=0.1)
     return ConstantLR(optimizer, factor=1.0, total_iters=0)
+
+
+def averaged(network: nn.Module, decay: float) -> AveragedModel:
+    """A copy of a network whose weights and buffers are moving averages of the network's.
+
+    In update n the average keeps ``min(decay, (n + 1) / (n + 10))`` of itself, so that a short
+    training does not average its first steps. Integer buffers are copied.
+
+    Args:
+        network: to average; see `AveragedModel.update_parameters`.
+        decay: 0 to below 1.
+
+    Source: the warm-up is that of TensorFlow's `ExponentialMovingAverage`.
+    """
+
+    def update(averages: Tensors, weights: Tensors, _count: Tensor | int) -> None:
+        if not averages[0].is_floating_point():
+            torch._foreach_copy_(averages, weights)
+            return
+        number = int(average.n_averaged)  # the average's own is on the CPU
+        torch._foreach_lerp_(averages, weights, 1 - min(decay, (number + 1) / (number + 10)))
+
+    average = AveragedModel(network, multi_avg_fn=update, use_buffers=True)
+    return average.requires_grad_(False)

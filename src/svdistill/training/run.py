@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from svdistill.config import OBJECT, DistillConfig, TrainConfig
@@ -16,31 +17,36 @@ from svdistill.data import ImageData
 from svdistill.distillation import Distiller
 from svdistill.losses import TransferLoss, object_name
 from svdistill.networks import profile_network
-from svdistill.parallel import in_main, is_main, together
+from svdistill.parallel import in_main, is_main, size, together
 from svdistill.runs import RunDirectory, RunSummary, TrainingPosition, network_digest, skipped_steps
 from svdistill.store import KnowledgeStore, require_fit
 from svdistill.taps import PairedTaps, TapPairs
 from svdistill.training.before_after import Accuracies, measure_before_after, write_before_after
 from svdistill.training.context import RunContext, ViewSchedule
 from svdistill.training.images import run_images
+from svdistill.training.metrics import Evaluation
+from svdistill.training.mixing import require_mixable
+from svdistill.training.precision import is_measured, with_precision
+from svdistill.training.predictions import summarise_predictions, write_predictions
 from svdistill.training.progress import Reporter
 from svdistill.training.reproducibility import deterministic, require_same_setup
 from svdistill.training.setup import (
     build_losses,
+    first_images,
     move_data,
     new_accelerator,
     new_student,
     new_teacher,
     require_classes,
     try_once,
-    two_images,
     whole_loss,
 )
-from svdistill.training.step import DistillStep, Step, TaskStep, TransferStep
+from svdistill.training.stages import build_stages
+from svdistill.training.step import TrainingBatch
 from svdistill.training.stopping import StopRequests, explain_machine_errors
 from svdistill.training.taps import paired_taps, taps_of_store
 from svdistill.training.teacher import NO_ACCURACY, warn_of_poor_teacher
-from svdistill.training.trainer import Trainer, TrainingStage
+from svdistill.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -69,14 +75,13 @@ class GivenObjects:
 
 @dataclass(frozen=True)
 class TeacherSource:
-    """Where a student's knowledge comes from: a teacher that runs, or a store.
+    """The source of a student's knowledge: a teacher network, or a store.
 
     Attributes:
         network: the teacher; None without one.
         store: the store; None without one.
-        accuracy: the teacher's, as the store says.
+        accuracy: the teacher's, as recorded in the store.
         other_classes: how the teacher's classes differ from the data's; empty if they do not.
-        contents: teacher and loss of the store.
         fingerprint: digest of the teacher's weights, or of the store's knowledge.
     """
 
@@ -84,16 +89,15 @@ class TeacherSource:
     store: KnowledgeStore | None = None
     accuracy: float | None = None
     other_classes: str = ""
-    contents: str = ""
     fingerprint: str = ""
 
 
 @dataclass(frozen=True)
 class RunSetup:
-    """Networks, stages and images of a run, checked before anything is written."""
+    """Networks and images of a run, checked before anything is written."""
 
     student: nn.Module
-    stages: list[TrainingStage]
+    trained: nn.Module  # the student, or the distiller that holds it
     data: ImageData
     views: ViewSchedule
     source: TeacherSource = TeacherSource()
@@ -113,10 +117,10 @@ def train(
     the main one writes and reports.
 
     Args:
-        config: what to train, on what, how, and where to.
+        config: network, images, options of training, and output.
         reporter: shows progress; nothing by default.
-        network: the network itself, instead of a name in the configuration. It is trained in place;
-            its weights are where it starts. `load_student` wants one like it.
+        network: the network itself, instead of a name in the configuration. It is trained in place,
+            from its present weights. `load_student` needs a network of the same structure.
         data: the images themselves, instead of a name.
 
     Returns:
@@ -167,36 +171,46 @@ def _run(
     config: Config,
     reporter: Reporter | None,
     given: GivenObjects,
-    set_up: Callable[[Config, Accelerator, Reporter, GivenObjects], RunSetup],
+    set_up: Callable[[Config, torch.device, Reporter, GivenObjects], RunSetup],
 ) -> RunSummary:
     """Check and set up everything in all processes, then train."""
     config = given.noted_in(config)
     config.check()
+    guessed, config = config.left_empty(), config.filled()
     accelerator = new_accelerator(config)
     if reporter is None or not is_main():
         reporter = Reporter()
-    setup = together(partial(set_up, config, accelerator, reporter, given))
+    # Before images are read.
+    together(partial(RunDirectory(config.output).require_free, resume=config.resume))
+    setup = together(partial(set_up, config, accelerator.device, reporter, given))
+    if guessed:
+        told = (one for one in guessed.items() if one != ("soft_target_weight", 1.0))  # no effect
+        values = (f"{name} {value}" for name, value in told)
+        reporter.message(f"left empty, so as usual: {', '.join(values)}")
+    if is_measured(config):
+        batch = _whole_batch(config, setup, accelerator.device)
+        config = with_precision(config, setup.trained, batch, reporter)
+        accelerator = new_accelerator(config)
     with deterministic(config.deterministic):
         return _train_and_summarise(config, setup, accelerator, reporter)
 
 
 def _set_up_training(
-    config: TrainConfig, accelerator: Accelerator, reporter: Reporter, given: GivenObjects
+    config: TrainConfig, device: torch.device, reporter: Reporter, given: GivenObjects
 ) -> RunSetup:
     """The setup of a training on labels alone."""
     data = run_images(config, reporter, given.data)
-    student = new_student(config, data, accelerator.device, reporter, given.network)
-    _, images = two_images(data, accelerator.device)
+    student = new_student(config, data, device, reporter, given.network)
+    _, images = first_images(data, 2, device)
     require_classes(student, images, data.num_classes)
-    stages = [TrainingStage("task", TaskStep(student, accelerator), config.epochs)]
-    return RunSetup(student, stages, data, ViewSchedule.from_config(config))
+    return RunSetup(student, student, data, ViewSchedule.from_config(config))
 
 
 def _set_up_distillation(
-    config: DistillConfig, accelerator: Accelerator, reporter: Reporter, given: GivenObjects
+    config: DistillConfig, device: torch.device, reporter: Reporter, given: GivenObjects
 ) -> RunSetup:
     """The setup of a distillation."""
-    data, device = run_images(config, reporter, given.data), accelerator.device
+    data = run_images(config, reporter, given.data)
     if config.knowledge:
         source = _stored_knowledge(config, data, given.loss)
     else:
@@ -207,7 +221,7 @@ def _set_up_distillation(
             fingerprint=network_digest(teacher.network),
         )
     student = new_student(config, data, device, reporter, given.network)
-    batch, images = two_images(data, device)
+    batch, images = first_images(data, 2, device)
     require_classes(student, images, data.num_classes)
     distiller = _new_distiller(config, source, student, images, given.loss, reporter).to(device)
     knowledge, views = None, ViewSchedule.from_config(config)
@@ -215,8 +229,18 @@ def _set_up_distillation(
         knowledge = source.store.read(batch.indices, 0, device)
         views = ViewSchedule(source.store.manifest.views_seed, source.store.manifest.views)
     try_once(distiller, images, batch.labels, knowledge)
-    stages = _stages(config, distiller, accelerator, source.store)
-    return RunSetup(student, stages, data, views, source)
+    return RunSetup(student, distiller, data, views, source)
+
+
+def _whole_batch(config: TrainConfig, setup: RunSetup, device: torch.device) -> TrainingBatch:
+    """As many images as a process takes at once, without augmentation."""
+    count = -(-config.batch_size // (size() * config.accumulate))
+    batch, images = first_images(setup.data, count, device)
+    store = setup.source.store
+    knowledge = None if store is None else store.read(batch.indices, 0, device)
+    return TrainingBatch(
+        images.contiguous(memory_format=torch.channels_last), batch.labels, knowledge
+    )
 
 
 def _stored_knowledge(
@@ -233,7 +257,6 @@ def _stored_knowledge(
     return TeacherSource(
         store=store,
         accuracy=known.teacher_accuracy,
-        contents=f"{known.teacher_sha256} {known.loss}",
         fingerprint=hashlib.sha256(text.encode()).hexdigest(),
     )
 
@@ -246,7 +269,8 @@ def _new_distiller(
     loss: TransferLoss | None,
     reporter: Reporter,
 ) -> Distiller:
-    """Pair the taps, and say how."""
+    """Pair the taps, show the pairs, and build the distiller."""
+    assert config.weight_decay is not None  # filled
     taps: PairedTaps | TapPairs
     if source.store is not None:
         taps = taps_of_store(config, source.store.manifest, student, images, loss)
@@ -254,6 +278,7 @@ def _new_distiller(
         assert source.network is not None
         taps = paired_taps(config, source.network, student, images, loss)
     losses = build_losses(config, loss)
+    require_mixable(config, losses)
     distiller = Distiller(
         source.network,
         student,
@@ -265,37 +290,8 @@ def _new_distiller(
         weight_decay=config.weight_decay if config.optimizer == "sgd" else 0.0,
     )
     if isinstance(taps, PairedTaps):
-        reporter.message(str(taps))
-        if distiller.adapters is None and any(row.needs_adapter for row in taps.rows):
-            reporter.message("no adapters: the loss compares no channels")
+        reporter.message(taps.table(adapters=distiller.adapters is not None))
     return distiller
-
-
-def _stages(
-    config: DistillConfig,
-    distiller: Distiller,
-    accelerator: Accelerator,
-    store: KnowledgeStore | None = None,
-) -> list[TrainingStage]:
-    """Task and transfer at once; or the transfer alone, then the task and the unclipped loss."""
-    parts = (distiller, accelerator, config.task_weight, config.transfer_weight)
-    if not config.transfer_epochs:
-        return [TrainingStage("both", DistillStep(*parts), config.epochs, store)]
-    transfer = TrainingStage("transfer", TransferStep(*parts), config.transfer_epochs, store)
-    if distiller.unclipped is None:
-        task: Step = TaskStep(distiller.student, accelerator)
-        return [transfer, TrainingStage("task", task, config.epochs)]
-    rest = Distiller(
-        distiller.teacher,
-        distiller.student,
-        distiller.unclipped,
-        taps=[],
-        clip="none",
-        clip_interval=config.clip_interval,
-        weight_decay=distiller.weight_decay,
-    )
-    task = DistillStep(rest, accelerator, config.task_weight, transfer_weight=1.0)
-    return [transfer, TrainingStage("task", task, config.epochs, store)]
 
 
 def _train_and_summarise(
@@ -303,9 +299,10 @@ def _train_and_summarise(
 ) -> RunSummary:
     """Open the run directory, train and summarise."""
     student, source = setup.student, setup.source
-    contents = {"images": setup.data.fingerprint, "knowledge store": source.contents}
-    steps = [stage.step for stage in setup.stages]
-    require_same_setup(config, student, steps, source.network, contents)
+    contents = {"images": setup.data.fingerprint, "knowledge": source.fingerprint}
+    stages = build_stages(config, setup.trained, accelerator, source.store)
+    steps = [stage.step for stage in stages]
+    require_same_setup(config, student, steps, contents)
     run = RunDirectory(config.output)
     with StopRequests() as stops, ExitStack() as stack:
         held = run.opened(config, setup.data.fingerprint, source.fingerprint)
@@ -313,11 +310,13 @@ def _train_and_summarise(
         data = move_data(setup.data, accelerator.device)
         accelerator.init_trackers("tensorboard")
         context = RunContext(config, data, setup.views, run, accelerator, reporter, stops)
-        trainer = Trainer(student, setup.stages, context)
-        teacher_accuracy, before = _initial_accuracies(trainer, source)
+        trainer = Trainer(student, stages, context)
+        taught, before = _initial_evaluations(trainer, source)
+        teacher_accuracy = source.accuracy if taught is None else taught.accuracy
         with reporter:
             _show_start(context, source, teacher_accuracy, before)
             position = trainer.fit()
+            _record_predictions(trainer, taught)
         for tracker in accelerator.trackers:
             tracker.finish()  # not `end_training`, which also leaves the group of processes
         if before is not None and is_main():
@@ -331,16 +330,29 @@ def _train_and_summarise(
         return summary
 
 
-def _initial_accuracies(
+def _initial_evaluations(
     trainer: Trainer, source: TeacherSource
-) -> tuple[float | None, float | None]:
-    """Accuracies of the teacher and, if it is distilled, of the untrained student."""
-    test, teacher_accuracy = trainer.context.data.test, source.accuracy
-    if source.network is not None and not source.other_classes:
-        teacher_accuracy = trainer.evaluate(test, source.network).accuracy
+) -> tuple[Evaluation | None, float | None]:
+    """The teacher, if it runs, and the accuracy of the untrained student, if it is distilled."""
+    test, teacher = trainer.context.data.test, source.network
+    taught = None
+    if teacher is not None and not source.other_classes:
+        taught = trainer.evaluate(test, teacher)
     if not isinstance(trainer.context.config, DistillConfig):
-        return teacher_accuracy, None
-    return teacher_accuracy, trainer.evaluate(test, trainer.network).accuracy
+        return taught, None
+    return taught, trainer.evaluate(test, trainer.network).accuracy
+
+
+def _record_predictions(trainer: Trainer, taught: Evaluation | None) -> None:
+    """Keep what the network predicts on the test images after the last epoch."""
+    data, run = trainer.context.data, trainer.context.run
+    # A run that is resumed after its last epoch has not evaluated its network yet.
+    last = trainer.tested or trainer.evaluate(data.test, trainer.network)
+    teacher = None if taught is None else taught.predictions
+    assert last.predictions is not None
+    summary = summarise_predictions(last.predictions, teacher, data.class_names)
+    if is_main():
+        write_predictions(run.predictions, summary)
 
 
 def _show_start(
@@ -349,7 +361,7 @@ def _show_start(
     teacher_accuracy: float | None,
     student_accuracy: float | None,
 ) -> None:
-    """Say what differs from the start of a resumed run, and how good the teacher is."""
+    """Show how a resumed run differs from its start, and the teacher's accuracy."""
     data, message = context.data, context.reporter.message
     if context.run.resumed_with:
         message(
@@ -385,7 +397,7 @@ def _summary(
         seed=config.seed,
         last_accuracy=position.last_accuracy,
         best_accuracy=position.best_accuracy,
-        best_epoch=position.best_epoch,
+        best_epoch=position.best_epoch + 1,
         best_by="test" if data.dev is None else "dev",
         teacher_accuracy=teacher_accuracy,
         parameters=profile.parameters,

@@ -22,14 +22,14 @@ from svdistill.training.teacher import (
     fill_network,
     load_teacher,
     of_other_classes,
-    require_published_head,
 )
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-PRECISIONS: Final = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
+# By precision, as Accelerate names it; "auto" is float32 until it has been measured.
+PRECISIONS: Final = {"float32": "no", "auto": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
 class Losses(NamedTuple):
@@ -49,7 +49,7 @@ def build_losses(config: TeacherConfig, given: TransferLoss | None = None) -> Lo
     Example:
         >>> build_losses(TeacherConfig(output="runs/a", loss="fsp+soft_target")).unclipped
         SumLoss(
-          weights=(1.0,)
+          weights=(0.9,)
           (losses): ModuleList(
             (0): SoftTargetLoss(temperature=4.0)
           )
@@ -58,7 +58,7 @@ def build_losses(config: TeacherConfig, given: TransferLoss | None = None) -> Lo
     if given is not None:
         return Losses(given)
     specs = loss_specs(config.loss)
-    of_task = added_to_task(specs)
+    config, of_task = config.filled(), added_to_task(specs)
     clipped = [build_loss(spec, config) for spec in specs if spec not in of_task]
     transfer = clipped[0] if len(clipped) == 1 else SumLoss(clipped, [1.0] * len(clipped))
     if not of_task:
@@ -95,14 +95,12 @@ def new_teacher(
     given: nn.Module | None = None,
     loss: TransferLoss | None = None,
 ) -> Teacher:
-    """The teacher, on its device; it takes the data's images.
-
-    It tells their classes apart, unless the loss reads no logits.
+    """Load the teacher; it takes the images and, for a loss on logits, tells their classes apart.
 
     Args:
-        config: where the teacher is kept.
-        data: whose classes and size of images it is for.
-        device: where it goes.
+        config: names the teacher.
+        data: the images, with their classes and size.
+        device: the device of the teacher.
         given: the network itself, in place of a name.
         loss: the loss itself, in place of a name.
 
@@ -113,8 +111,6 @@ def new_teacher(
     reads_logits = whole_loss(config, loss).needs_logits
     teacher, classes = Teacher(given) if given is not None else None, data.num_classes
     if teacher is None:
-        if reads_logits:
-            require_published_head(config, classes)
         teacher = load_teacher(
             config.teacher,
             data.class_names,
@@ -124,7 +120,7 @@ def new_teacher(
             image_size=data.image_shape[-1],
         )
     place_network(teacher.network, device)
-    _, images = two_images(data, device)
+    _, images = first_images(data, 2, device)
     output = try_network("teacher", teacher.network, images)
     if not teacher.other_classes and (difference := _unlike_logits(output, len(images), classes)):
         teacher = replace(teacher, other_classes=difference)
@@ -150,12 +146,12 @@ def new_student(
     reporter: Reporter | None = None,
     given: nn.Module | None = None,
 ) -> nn.Module:
-    """The network to train, on its device, with its initial weights.
+    """Build the network to train, with its initial weights.
 
     Args:
         config: the network's name, its initial weights, and the seed of random ones.
-        data: its classes and image size determine the network's.
-        device: where it goes.
+        data: determines the network's classes and image size.
+        device: the device of the network.
         reporter: shows which head starts with random weights.
         given: the network itself, in place of a name.
 
@@ -198,9 +194,9 @@ def try_once(
     distiller(images, knowledge=knowledge, labels=labels)
 
 
-def two_images(data: ImageData, device: torch.device) -> tuple[Batch, Tensor]:
-    """The first two training images, and the same normalised."""
-    batch = data.train.first(2, device)
+def first_images(data: ImageData, count: int, device: torch.device) -> tuple[Batch, Tensor]:
+    """The first training images, and the same normalised."""
+    batch = data.train.first(count, device)
     return batch, data.augmentation("none").normalise(batch.images)
 
 

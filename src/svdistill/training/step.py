@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any, Final, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -27,24 +29,58 @@ from svdistill.losses import Knowledge
 from svdistill.parallel import BatchPart, batch_norm_over
 from svdistill.training.metrics import StepResult, of_whole_batch
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
+HALF: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """Let networks compute in a precision within a block; decompositions stay in float32.
+
+    Example:
+        >>> with autocast("bf16", torch.device("cpu")):
+        ...     nn.Linear(2, 3)(torch.rand(4, 2)).dtype
+        torch.bfloat16
+    """
+    dtype = HALF.get(precision)
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)
+
+
+class MixedPrecision(Protocol):
+    """What steps use of Accelerate's `Accelerator`."""
+
+    @property
+    def scaler(self) -> Any:
+        """fp16's; None in other precisions."""
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Context of a forward pass."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Backward pass of a loss, scaled if there is a scaler."""
+
+
+class MixedLabels(NamedTuple):
+    """The second labels of mixed images [B], int64, and their shares [B], at most 1/2."""
+
+    labels: Tensor
+    share: Tensor
 
 
 class TrainingBatch(NamedTuple):
-    """What a step learns from.
+    """The images of a step, with labels and the teacher's knowledge.
 
     Attributes:
         images: [B, 3, H, W], normalised.
         labels: [B], int64, `UNLABELLED` for images without one.
         knowledge: the teacher's of these images, if it is read from a store.
         part: how the images count, if they are a part of a larger batch.
+        mixed_in: the second labels, if the images are mixed.
     """
 
     images: Tensor
     labels: Tensor
     knowledge: Knowledge | None = None
     part: BatchPart | None = None
+    mixed_in: MixedLabels | None = None
 
 
 class Step(abc.ABC):
@@ -58,7 +94,7 @@ class Step(abc.ABC):
 
     @abc.abstractmethod
     def parameters(self) -> list[nn.Parameter]:
-        """What the step trains."""
+        """The parameters that the step trains."""
 
     @abc.abstractmethod
     def train_mode(self) -> None:
@@ -79,7 +115,7 @@ class Step(abc.ABC):
         """
 
     def plan(self, progress: float) -> bool:
-        """Which of at most two kinds the next step is: see `Distiller.plan`."""
+        """The kind of the next step, of at most two: see `Distiller.plan`."""
         return True
 
     def measure_again(self) -> None:  # noqa: B027  most steps measure nothing
@@ -96,49 +132,17 @@ class Step(abc.ABC):
         """Called after the last step of an epoch."""
 
 
-class WrappedStep(Step):
-    """Base of steps that execute another one in another way."""
-
-    def __init__(self, step: Step) -> None:
-        self.step = step
-
-    def parameters(self) -> list[nn.Parameter]:
-        """What the step trains."""
-        return self.step.parameters()
-
-    def train_mode(self) -> None:
-        """Put the trained network in training mode."""
-        self.step.train_mode()
-
-    def plan(self, progress: float) -> bool:
-        """Which kind the next step is."""
-        return self.step.plan(progress)
-
-    def measure_again(self) -> None:
-        """Discard the last measurement."""
-        self.step.measure_again()
-
-    def state_dict(self) -> dict[str, Any]:
-        """The step's state, without parameters."""
-        return self.step.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        self.step.load_state_dict(state)
-
-    def end_epoch(self) -> None:
-        """Called after the last step of an epoch."""
-        self.step.end_epoch()
-
-
 class TaskStep(Step):
     """Cross-entropy with the labels."""
 
     uses_unlabelled = False
 
-    def __init__(self, network: nn.Module, accelerator: Accelerator) -> None:
+    def __init__(
+        self, network: nn.Module, accelerator: MixedPrecision, label_smoothing: float = 0.0
+    ) -> None:
         self.network = network
         self.accelerator = accelerator
+        self.label_smoothing = label_smoothing
 
     def parameters(self) -> list[nn.Parameter]:
         """The network's parameters."""
@@ -154,7 +158,7 @@ class TaskStep(Step):
         """Backward of the cross-entropy."""
         with self.accelerator.autocast(), batch_norm_over(batch.part):
             logits = as_logits(self.network(batch.images))
-        task_loss = labelled_cross_entropy(logits.float(), batch.labels, batch.part)
+        task_loss = batch_cross_entropy(logits.float(), batch, self.label_smoothing)
         result = StepResult(task_loss.detach(), None, logits.detach(), None)
         if batch.part is not None:
             result = of_whole_batch(result, batch.labels, batch.part)
@@ -172,14 +176,18 @@ class _DistillerStep(Step):
     def __init__(
         self,
         distiller: Distiller,
-        accelerator: Accelerator,
+        accelerator: MixedPrecision,
         task_weight: float,
         transfer_weight: float,
+        label_smoothing: float = 0.0,
+        teacher_precision: str | None = None,
     ) -> None:
         self.distiller = distiller
         self.accelerator = accelerator
         self.task_weight = task_weight
         self.transfer_weight = transfer_weight
+        self.label_smoothing = label_smoothing
+        self.teacher_precision = teacher_precision  # None: the accelerator's
 
     def parameters(self) -> list[nn.Parameter]:
         """Parameters of the student, its adapters and the loss."""
@@ -198,7 +206,7 @@ class _DistillerStep(Step):
         self.distiller.measure_again()
 
     def state_dict(self) -> dict[str, Any]:
-        """The scale of an amortised clip, and what is watched for warnings."""
+        """The scale of an amortised clip, and the counts on which warnings depend."""
         return self.distiller.carried_state()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -210,9 +218,13 @@ class _DistillerStep(Step):
         self.distiller.end_epoch()
 
     def _forward(self, batch: TrainingBatch) -> DistillerOutput:
+        knowledge = batch.knowledge
+        if knowledge is None and self.teacher_precision is not None:
+            with autocast(self.teacher_precision, batch.images.device):
+                knowledge = self.distiller.teach(batch.images)
         with self.accelerator.autocast(), batch_norm_over(batch.part):
             output: DistillerOutput = self.distiller(
-                batch.images, knowledge=batch.knowledge, part=batch.part, labels=batch.labels
+                batch.images, knowledge=knowledge, part=batch.part, labels=batch.labels
             )
         return output
 
@@ -242,7 +254,7 @@ class DistillStep(_DistillerStep):
     ) -> StepResult:
         """Backward of both losses."""
         output = self._forward(batch)
-        task_loss = labelled_cross_entropy(output.logits.float(), batch.labels, batch.part)
+        task_loss = batch_cross_entropy(output.logits.float(), batch, self.label_smoothing)
         result = _forward_result(output, task_loss, batch)
         weighted = task_loss * self.task_weight
         norms = self._backward(weighted, output, batch.part, progress, measure)
@@ -259,35 +271,47 @@ class TransferStep(_DistillerStep):
         output = self._forward(batch)
         # Detached: it adds no gradient, and clips none.
         logits = output.logits.detach().float()
-        task_loss = labelled_cross_entropy(logits, batch.labels, batch.part)
+        task_loss = batch_cross_entropy(logits, batch, self.label_smoothing)
         result = _forward_result(output, task_loss, batch)
         alone = output._replace(unclipped_loss=None)
         self._backward(task_loss, alone, batch.part, progress, measure)
         return result
 
 
-def labelled_cross_entropy(logits: Tensor, labels: Tensor, part: BatchPart | None = None) -> Tensor:
-    """Mean cross-entropy over the labelled images; 0 if there are none.
+def batch_cross_entropy(
+    logits: Tensor, batch: TrainingBatch, label_smoothing: float = 0.0
+) -> Tensor:
+    """Mean cross-entropy over the labelled images of a batch; 0 if there are none.
 
-    Of a part of a batch it is scaled such that its mean over the processes is the whole batch's.
+    Of a part of a batch it is scaled such that its mean over the processes is the whole batch's. Of
+    a mixed image both labels count, each with its share.
 
     Args:
         logits: [B, C].
-        labels: [B], int64, `UNLABELLED` for images without one.
-        part: how the images count, if they are a part of a larger batch.
+        batch: labels, and how they count.
+        label_smoothing: probability that is spread over all classes, 0 to below 1.
 
     Example:
         >>> logits, labels = torch.randn(3, 5), torch.tensor([4, UNLABELLED, 0])
         >>> expected = F.cross_entropy(logits[[0, 2]], labels[[0, 2]])
-        >>> torch.equal(labelled_cross_entropy(logits, labels), expected)
+        >>> torch.equal(batch_cross_entropy(logits, TrainingBatch(None, labels)), expected)
         True
-        >>> labelled_cross_entropy(logits, labels.fill_(UNLABELLED))
+        >>> batch_cross_entropy(logits, TrainingBatch(None, labels.fill_(UNLABELLED)))
         tensor(0.)
     """
+    cross_entropy = partial(
+        F.cross_entropy, logits, ignore_index=UNLABELLED, label_smoothing=label_smoothing
+    )
+    labels, mixed_in = batch.labels, batch.mixed_in
     # Not reduction="mean", which is NaN without labels.
-    total = F.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction="sum")
-    if part is not None:
-        return total * part.of_labelled()
+    if mixed_in is None:
+        total = cross_entropy(labels, reduction="sum")
+    else:
+        first = cross_entropy(labels, reduction="none") * (1 - mixed_in.share)
+        second = cross_entropy(mixed_in.labels, reduction="none") * mixed_in.share
+        total = (first + second).sum()
+    if batch.part is not None:
+        return total * batch.part.of_labelled()
     return total / (labels != UNLABELLED).sum().clamp(min=1)
 
 
@@ -305,7 +329,7 @@ def _forward_result(output: DistillerOutput, task_loss: Tensor, batch: TrainingB
     return result
 
 
-def _loss_scale(accelerator: Accelerator, device: torch.device) -> float | Tensor:
+def _loss_scale(accelerator: MixedPrecision, device: torch.device) -> float | Tensor:
     """fp16's loss scale; the optimizer's step needs a scaler that has scaled something."""
     if accelerator.scaler is None:
         return 1.0

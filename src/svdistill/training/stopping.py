@@ -1,4 +1,4 @@
-"""What ends a run early: signals, and errors of the machine."""
+"""Signals and machine errors that end a run early."""
 
 from __future__ import annotations
 

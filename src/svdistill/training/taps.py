@@ -163,7 +163,7 @@ def taps_of_store(
 
 
 def _stages_for(taps: tuple[Stage, ...], student: nn.Module, images: Tensor) -> list[Stage]:
-    """The student's stages that fit a teacher's taps best, as if these were at even depths."""
+    """The student's stages that fit a teacher's taps best; the taps count as evenly deep."""
     sides = _sides(images)
     teacher = [
         FoundStage(tap, map_size(tap.shape, sides), number / len(taps))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from svdistill.common import ArgumentError, RunError, require_no_device
-from svdistill.config import PRETRAINED, TeacherConfig
+from svdistill.config import OBJECT, PRETRAINED, TeacherConfig
 from svdistill.data import DataChoices
 from svdistill.losses import losses_without_logits
 from svdistill.networks import (
@@ -257,15 +257,23 @@ def _difference(own: Sequence[str], wanted: Sequence[str]) -> str:
 NO_ACCURACY: Final = "warning: teacher of other classes ({}): no accuracy"
 
 
-def require_published_head(config: TeacherConfig, num_classes: int) -> None:
-    """Raise `ArgumentError` if a library's published weights are of another number of classes.
+def require_known_classes(config: TeacherConfig, class_names: Sequence[str]) -> None:
+    """Raise `ArgumentError` if a file or a library says that the teacher has other classes.
 
-    A loss that reads logits needs the data's, and nothing is downloaded before.
+    For a loss that reads logits. Nothing is built, so that this is known before the images are
+    decoded.
     """
-    if config.teacher_weights in ("", PRETRAINED) and is_zoo(config.teacher):
-        own = pretrained_classes(config.teacher)
-        if own != num_classes:
-            raise of_other_classes(config, num_classes, f"{own} of them")
+    spec, published, difference = config.teacher, config.teacher_weights in ("", PRETRAINED), ""
+    if spec in ("", OBJECT):
+        return
+    if Path(spec).exists():
+        file = weights_file(Path(spec))
+        card = read_card(file) if file.suffix == ".safetensors" else None
+        difference = "" if card is None else _difference(card.class_names, class_names)
+    elif is_zoo(spec) and published and (own := pretrained_classes(spec)) != len(class_names):
+        difference = f"{own} of them"
+    if difference:
+        raise of_other_classes(config, len(class_names), difference)
 
 
 def of_other_classes(config: TeacherConfig, num_classes: int, difference: str) -> ArgumentError:

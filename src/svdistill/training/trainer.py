@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -13,11 +13,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from svdistill.common import RunError, Stopped
+from svdistill.config import TrainConfig
 from svdistill.data import Batch, ImageSplit
 from svdistill.linalg import Convergence, watch_convergence
 from svdistill.parallel import ALONE, is_grouped, own_share, require_alike
 from svdistill.runs import Checkpoint, EpochRecord, TrainingPosition, WeightsCard, save_weights
-from svdistill.store import KnowledgeStore
 from svdistill.training.accumulation import AccumulatedStep
 from svdistill.training.context import RunContext
 from svdistill.training.cuda_graphs import CUDAGraphStep, CUDARecorder
@@ -25,12 +25,15 @@ from svdistill.training.epoch import EpochState, Evaluations, record_epoch
 from svdistill.training.metrics import (
     Evaluation,
     EvaluationImages,
+    StepResult,
     evaluate_network,
     require_finite,
 )
-from svdistill.training.optimizer import build_optimizer, build_schedule
+from svdistill.training.mixing import mixed
+from svdistill.training.optimizer import averaged, build_optimizer, build_schedule
 from svdistill.training.progress import loading_advice
 from svdistill.training.reproducibility import derive_seed
+from svdistill.training.stages import TrainingStage
 from svdistill.training.step import Step, TrainingBatch
 
 # Steps between two checks that the losses are finite. Each check synchronises with the device.
@@ -38,29 +41,12 @@ CHECK_EVERY: Final = {"cpu": 1, "cuda": 50}
 
 
 @dataclass(frozen=True)
-class TrainingStage:
-    """Epochs of one kind of step, with an optimizer and a schedule of their own.
-
-    Attributes:
-        name: as in `metrics.jsonl`.
-        step: forward and backward pass.
-        epochs: their number.
-        store: where the step's knowledge is read; None if its teacher runs, or it has none.
-    """
-
-    name: str
-    step: Step
-    epochs: int
-    store: KnowledgeStore | None = None
-
-
-@dataclass(frozen=True)
 class _ActiveStage:
-    """A stage in training: its images, its step as it is executed, optimizer and schedule."""
+    """A stage in training: its images, what executes its step, optimizer and schedule."""
 
     stage: TrainingStage
     images: ImageSplit
-    step: Step
+    execute: Callable[[TrainingBatch, float], StepResult]
     optimizer: Optimizer
     schedule: LRScheduler
     watch: Convergence
@@ -76,6 +62,7 @@ class Trainer:
 
     Attributes:
         position: how far the run has come.
+        tested: the evaluation on the test images after the last epoch; None before the first.
     """
 
     def __init__(
@@ -85,6 +72,7 @@ class Trainer:
         self.stages = stages
         self.context = context
         self.position = TrainingPosition()
+        self.tested: Evaluation | None = None
         self.device = context.device
         self.share = own_share()
         data, config = context.data, context.config
@@ -93,8 +81,14 @@ class Trainer:
             *(config.network, config.width, data.class_names, data.mean, data.std),
             image_size=data.image_shape[-1],
         )
+        self.average = None if config.ema is None else averaged(network, config.ema)
         self._saved_at = time.monotonic()
         self._advised = False
+
+    @property
+    def result(self) -> nn.Module:
+        """What is evaluated and saved: the network, or the moving average of its weights."""
+        return self.network if self.average is None else self.average.module
 
     def fit(self) -> TrainingPosition:
         """Train until the last epoch.
@@ -116,6 +110,8 @@ class Trainer:
                 self._fit_stage(state, checkpoint.epoch_state)
                 self.position = self.position.next_stage()
                 checkpoint = Checkpoint(self.position, {})
+        if self.average is not None:
+            self.network.load_state_dict(self.average.module.state_dict())
         return self.position
 
     def _fit_stage(self, active: _ActiveStage, unfinished: dict[str, Any] | None) -> None:
@@ -131,7 +127,8 @@ class Trainer:
                 active.stage.name, epoch, self.position.total, evaluations, trained
             )
             self._end_epoch(record, evaluations)
-            self._log(record)
+            self.context.run.append(record)
+            self.context.accelerator.log(record.numbers(), step=record.epoch)
             self._save(active)
             self.context.reporter.epoch(record)
             self._advise(loading_advice(epoch.loading.seconds(), trained, active.images))
@@ -141,7 +138,7 @@ class Trainer:
     def _train_epoch(self, active: _ActiveStage, epoch: EpochState) -> None:
         """Train the steps of an epoch that are left."""
         max_grad_norm, accelerator = self.context.config.max_grad_norm, self.context.accelerator
-        step, meter, optimizer = active.step, epoch.meter, active.optimizer
+        step, meter, optimizer = active.stage.step, epoch.meter, active.optimizer
         step.train_mode()
         batches = active.images.batches(
             self.context.config.batch_size,
@@ -152,8 +149,9 @@ class Trainer:
         )
         epoch.set_random_states()
         for number, batch in enumerate(epoch.loading.watch(batches), start=epoch.steps + 1):
-            result = step(self._training_batch(active, batch, number), self.position.epoch)
-            meter.update(result, batch.labels)
+            training_batch = self._training_batch(active, batch, number)
+            result = active.execute(training_batch, self.position.epoch)
+            meter.update(result, training_batch.labels)
             self._check_losses(epoch, number)
             if max_grad_norm is not None:
                 accelerator.clip_grad_norm_(step.parameters(), max_grad_norm)
@@ -161,6 +159,8 @@ class Trainer:
             if getattr(optimizer, "step_was_skipped", False):  # by fp16's scaler
                 meter.skipped += 1
                 step.measure_again()
+            elif self.average is not None:
+                self.average.update_parameters(self.network)
             optimizer.zero_grad()
             active.schedule.step()
             epoch.steps = number
@@ -176,12 +176,13 @@ class Trainer:
         else:
             view = views.of_epoch(epoch)
         images = self.augmentation(batch.images, seed=views.seed, indices=batch.indices, view=view)
-        return TrainingBatch(
-            images.contiguous(memory_format=torch.channels_last),
-            batch.labels,
-            None if store is None else store.read(batch.indices, view, self.device),
-            batch.part,
-        )
+        knowledge = None if store is None else store.read(batch.indices, view, self.device)
+        config = self.context.config
+        drawn = TrainingBatch(images, batch.labels, knowledge, batch.part)
+        if config.mix is not None:
+            seed = self._seed("mix", number, self.share.rank)
+            drawn = mixed(drawn, config.mix, config.mix_alpha, seed)
+        return drawn._replace(images=drawn.images.contiguous(memory_format=torch.channels_last))
 
     def _check_losses(self, epoch: EpochState, number: int) -> None:
         every = CHECK_EVERY[self.device.type]
@@ -204,7 +205,7 @@ class Trainer:
     def evaluate(self, split: ImageSplit, network: nn.Module) -> Evaluation:
         """Accuracy and loss of a network on a split of the run's images."""
         # Several processes stop only between steps: within an evaluation each is at another image.
-        each_batch = _do_nothing if is_grouped() else self.context.stops.check
+        each_batch = (lambda: None) if is_grouped() else self.context.stops.check
         images = EvaluationImages(split, self.augmentation)
         return evaluate_network(
             network, images, device=self.device, each_batch=each_batch, share=self.share
@@ -213,32 +214,29 @@ class Trainer:
     def _evaluate_epoch(self, active: _ActiveStage, epoch: EpochState) -> Evaluations:
         data, number = self.context.data, self.position.total + 1
         try:
-            test = self.evaluate(data.test, self.network)
-            dev = None if data.dev is None else self.evaluate(data.dev, self.network)
+            test = self.evaluate(data.test, self.result)
+            dev = None if data.dev is None else self.evaluate(data.dev, self.result)
         except Stopped:
             self._save(active, epoch)
             self.context.stops.check(f"after the last step of epoch {number}")
             raise
         require_finite("loss", test.loss, f"on the test images after epoch {number}")
+        self.tested = test
         return Evaluations(test, dev)
 
     def _end_epoch(self, record: EpochRecord, evaluations: Evaluations) -> None:
         """Advance the position, and save the weights of this epoch, and of the best one."""
         self.position = self.position.next_epoch(record.test_accuracy, record.seconds)
-        save_weights(self.context.run.student, self.network, self.card)
+        save_weights(self.context.run.student, self.result, self.card)
         score = evaluations.chooser.accuracy
         if score > self.position.best_score:
-            save_weights(self.context.run.best_student, self.network, self.card)
+            save_weights(self.context.run.best_student, self.result, self.card)
             self.position = replace(
                 self.position,
                 best_epoch=record.epoch,
                 best_score=score,
                 best_accuracy=record.test_accuracy,
             )
-
-    def _log(self, record: EpochRecord) -> None:
-        self.context.run.append(record)
-        self.context.accelerator.log(record.numbers(), step=record.epoch)
 
     def _save(self, active: _ActiveStage, epoch: EpochState | None = None) -> None:
         """Write a checkpoint, within an epoch or between two."""
@@ -249,6 +247,7 @@ class Trainer:
             "optimizer": active.optimizer.state_dict(),
             "schedule": active.schedule.state_dict(),
             "scaler": {} if scaler is None else scaler.state_dict(),
+            "average": {} if self.average is None else self.average.state_dict(),
         }
         epoch_state = None if epoch is None else epoch.state_dict()
         self.context.run.checkpoints.save(Checkpoint(self.position, states, epoch_state))
@@ -268,6 +267,8 @@ class Trainer:
             self._companions(stage).load_state_dict(states.get("companions", {}))
             if scaler is not None:
                 scaler.load_state_dict(states["scaler"])
+            if self.average is not None:
+                self.average.load_state_dict(states["average"])
         except (KeyError, RuntimeError) as error:
             raise RunError(
                 str(run.checkpoints.newest),
@@ -289,7 +290,12 @@ class Trainer:
             self._steps(self._images(stage)) for stage in self.stages for _ in range(stage.epochs)
         ]
         done = sum(steps[: position.total]) + steps_done
-        self.context.reporter.start(self.context.run.path.name, sum(steps), done)
+        data, config = self.context.data, self.context.config
+        evaluated = len(data.test) + (0 if data.dev is None else len(data.dev))
+        # Without a backward pass, an image takes a third of its time in a step.
+        evaluation = evaluated / config.batch_size / 3
+        evaluations = evaluation * (len(steps) - position.total)
+        self.context.reporter.start(self.context.run.path.name, sum(steps), done, evaluations)
 
     def _begin_stage(
         self, stage: TrainingStage, states: dict[str, dict[str, Any]], watch: Convergence
@@ -298,23 +304,26 @@ class Trainer:
         config, accelerator = self.context.config, self.context.accelerator
         images = self._images(stage)
         accelerator.free_memory()  # or it would unscale the last stage's gradients again
-        rate, steps = config.learning_rate, self._steps(images) * stage.epochs
+        rate, steps = config.learning_rate, self._steps(images)
+        assert rate is not None  # filled, as the next one
+        assert config.weight_decay is not None
         parameters = stage.step.parameters()
         optimizer = build_optimizer(config.optimizer, parameters, rate, config.weight_decay)
-        schedule = build_schedule(config.schedule, optimizer, rate, steps)
+        warmup = round(steps * config.warmup(stage.epochs))
+        schedule = build_schedule(config.schedule, optimizer, rate, steps * stage.epochs, warmup)
         optimizer, schedule = accelerator.prepare(optimizer, schedule)
         if states:
             optimizer.load_state_dict(states["optimizer"])
             schedule.load_state_dict(states["schedule"])
-        step = executed_step(stage.step, self.context, watch)
-        return _ActiveStage(stage, images, step, optimizer, schedule, watch)
+        execute = executed_step(stage.step, config, self.device, watch, accelerator.scaler)
+        return _ActiveStage(stage, images, execute, optimizer, schedule, watch)
 
     def _begin_epoch(self, active: _ActiveStage, unfinished: dict[str, Any] | None) -> EpochState:
-        """The state of an epoch before its first step, or as its checkpoint says."""
+        """The state of an epoch before its first step, or that of its checkpoint."""
         # Each process draws other dropout for its part of a batch.
         rank = (self.share.rank,) if self.share.rank else ()
         epoch = EpochState(
-            active.step,
+            active.stage.step,
             active.watch,
             self.device,
             total_steps=self._steps(active.images),
@@ -345,25 +354,26 @@ class Trainer:
         return nn.ParameterList(p for p in stage.step.parameters() if p not in own)
 
     def _advise(self, advice: str | None) -> None:
-        """Say once how images would load faster."""
+        """Show once how to load images faster."""
         if advice is not None and not self._advised:
             self.context.reporter.message(advice)
             self._advised = True
 
 
-def executed_step(step: Step, context: RunContext, watch: Convergence) -> Step:
+def executed_step(
+    step: Step,
+    config: TrainConfig,
+    device: torch.device,
+    watch: Convergence,
+    scaler: object = None,
+) -> Callable[..., StepResult]:
     """The step as the trainer executes it: in parts, as CUDA graphs, or unchanged.
 
     CUDA graphs need batches of one size in one process, and no fp16 scaler, which reads gradients.
     """
-    config, device = context.config, context.device
     if config.accumulate > 1:
         return AccumulatedStep(step, config.accumulate)
-    fixed = not context.accelerator.scaler and own_share() == ALONE
+    fixed = not scaler and own_share() == ALONE
     if device.type != "cuda" or not fixed or config.capture == "off":
         return step
     return CUDAGraphStep(step, CUDARecorder(device), watch)
-
-
-def _do_nothing() -> None:
-    pass

@@ -1,0 +1,157 @@
+"""Predictions on the test images: confusions, calibration, agreement with the teacher."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import torch
+from torch import Tensor
+
+from svdistill.common import RunError, read_plain, write_atomically
+from svdistill.parallel import sum_over
+
+BINS: Final = 15  # of the confidence, as wide as each other
+
+
+class Predictions(NamedTuple):
+    """The most likely class of each image: labels, classes and confidences, [N] each."""
+
+    labels: Tensor
+    classes: Tensor
+    confidences: Tensor
+
+
+class CalibrationBin(NamedTuple):
+    """Images whose confidence lies in one of 15 equal parts of 0 to 1.
+
+    Attributes:
+        images: their number.
+        right: how many of them are classified correctly.
+        confidence: the sum of their confidences.
+    """
+
+    images: int
+    right: int
+    confidence: float
+
+
+@dataclass(frozen=True)
+class PredictionSummary:
+    """What a finished run keeps of its network's predictions on the test images.
+
+    Attributes:
+        class_names: in the order of the logits.
+        confusions: label, predicted class and number of images, where there are any.
+        bins: 15, by confidence, which is the largest softmax probability.
+        agreement: share of the images, 0 to 1, that the network puts into its teacher's class;
+            None if no teacher ran, or saw the images in another order.
+    """
+
+    class_names: tuple[str, ...]
+    confusions: tuple[tuple[int, int, int], ...]
+    bins: tuple[CalibrationBin, ...]
+    agreement: float | None = None
+
+    @property
+    def images(self) -> int:
+        """Number of test images."""
+        return sum(one.images for one in self.bins)
+
+    @property
+    def calibration_error(self) -> float:
+        """The expected calibration error, 0 to 1.
+
+        The mean over the images of the difference between accuracy and mean confidence in their
+        bin: ``sum_b |right_b - confidence_b| / N``.
+
+        Source: Guo et al., "On calibration of modern neural networks", ICML 2017.
+        """
+        return sum(abs(one.right - one.confidence) for one in self.bins) / self.images
+
+    def class_accuracies(self) -> dict[str, float]:
+        """Percentage of each class's test images that are classified correctly."""
+        images, right = ([0] * len(self.class_names) for _ in range(2))
+        for label, predicted, count in self.confusions:
+            images[label] += count
+            right[label] += count if label == predicted else 0
+        return {
+            name: 100 * right[place] / images[place]
+            for place, name in enumerate(self.class_names)
+            if images[place]
+        }
+
+
+def summarise_predictions(
+    student: Predictions, teacher: Predictions | None, class_names: tuple[str, ...]
+) -> PredictionSummary:
+    """Count confusions, calibration and agreement, over all processes.
+
+    Args:
+        student: of this process's test images.
+        teacher: of the same images; None without a teacher.
+        class_names: in the order of the logits.
+
+    Example:
+        >>> labels, classes = torch.tensor([0, 1, 1]), torch.tensor([0, 1, 0])
+        >>> made = Predictions(labels, classes, torch.tensor([0.9, 0.7, 0.8]))
+        >>> summary = summarise_predictions(made, None, ("cat", "dog"))
+        >>> summary.confusions, round(summary.calibration_error, 3)
+        (((0, 0, 1), (1, 0, 1), (1, 1, 1)), 0.4)
+    """
+    device, count = student.labels.device, len(class_names)
+    labels, classes, confidences = (values.cpu() for values in student)
+    right = (labels == classes).double()
+    bins = (confidences * BINS).long().clamp(0, BINS - 1)
+    taught = student if teacher is None else teacher
+    same = classes == taught.classes.cpu()
+    moved = labels != taught.labels.cpu()  # a loader of the user's own may shuffle
+    sums = (
+        torch.bincount(labels * count + classes, minlength=count**2).double(),
+        torch.bincount(bins, minlength=BINS).double(),
+        torch.bincount(bins, right, minlength=BINS),
+        torch.bincount(bins, confidences.double(), minlength=BINS),
+        torch.stack([same.sum(), moved.sum()]).double(),
+    )
+    whole = sum_over(torch.cat(sums).to(device)).cpu().split([len(part) for part in sums])
+    pairs, images, hits, confident, (agreed, other) = (part.tolist() for part in whole)
+    return PredictionSummary(
+        class_names,
+        tuple((*divmod(pair, count), int(found)) for pair, found in enumerate(pairs) if found),
+        tuple(
+            CalibrationBin(int(number), int(hit), round(confidence, 6))
+            for number, hit, confidence in zip(images, hits, confident, strict=True)
+        ),
+        None if teacher is None or other else agreed / sum(images),
+    )
+
+
+def write_predictions(path: Path, summary: PredictionSummary) -> None:
+    """Write a summary as JSON on one line, atomically."""
+    text = json.dumps(asdict(summary)) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text))
+
+
+def read_predictions(path: str | Path) -> PredictionSummary | None:
+    """Read the summary of a run's predictions on its test images; None if there is none.
+
+    Args:
+        path: a run directory.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    file = Path(path) / "predictions.json"
+    if not file.exists():
+        return None
+    expected = "the confusions and the calibration of a run"
+    remedy = "remove it; the rest of the run does not need it"
+    summary = read_plain(file, PredictionSummary, expected=expected, remedy=remedy)
+    classes = range(len(summary.class_names))
+    known = all(label in classes and guess in classes for label, guess, _ in summary.confusions)
+    if not known or summary.images < 1:
+        got = "a class without a name, or no images"
+        raise RunError(str(file), expected=expected, got=got, remedy=remedy)
+    return summary
