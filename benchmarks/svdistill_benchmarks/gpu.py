@@ -2,6 +2,7 @@
 
     python -m svdistill_benchmarks.gpu                          # writes $OUT/gpu.json, or gpu.json
     python -m svdistill_benchmarks.gpu --device cpu --small     # tries the script without a GPU
+    python -m svdistill_benchmarks.gpu --count                  # counts kernels and bytes, anywhere
 
 Cases run in order of their value: losses against float64, recorded against eager training,
 synchronisation, dropout and resume across replays; time and memory of steps, precisions, epochs;
@@ -34,8 +35,8 @@ from svdistill_benchmarks.gpu_checks import (
     check_resume,
     check_synchronisation,
 )
-from svdistill_benchmarks.gpu_steps import time_epoch, time_step
-from svdistill_benchmarks.gpu_work import METHODS, Setting, available_pairs, new_work
+from svdistill_benchmarks.gpu_steps import count_transfer, time_epoch, time_step
+from svdistill_benchmarks.gpu_work import METHODS, PAPER, Setting, available_pairs, new_work
 from svdistill_benchmarks.machine import machine
 
 Case = Callable[[], dict[str, Any]]
@@ -111,6 +112,18 @@ def run_cases(setting: Setting, path: Path, max_seconds: float) -> dict[str, Any
     return results
 
 
+def count_all() -> dict[str, Any]:
+    """What the losses of every method ask of a GPU, by pair and method."""
+    taught = {name: config for name, config in METHODS.items() if config is not None}
+    return {
+        "torch": torch.__version__,
+        "pairs": {
+            pair: {name: count_transfer(pair, config) for name, config in taught.items()}
+            for pair in PAPER
+        },
+    }
+
+
 def _result(run: Case) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
@@ -143,7 +156,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="default: $OUT/gpu.json, or gpu.json here")
     parser.add_argument("--max_seconds", type=float, default=540.0, help="of all cases")
     parser.add_argument("--small", action="store_true", help="tiny networks and few images")
+    parser.add_argument("--count", action="store_true", help="count kernels, on any machine")
     options = parser.parse_args(arguments)
+    if options.count:
+        write_json(options.output or Path("gpu-work.json"), count_all())
+        return 0
     device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         parser.error("torch finds no GPU; --device cpu --small tries the script without one")

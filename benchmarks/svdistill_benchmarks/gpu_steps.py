@@ -1,19 +1,36 @@
-"""Time and memory of training steps and epochs on a GPU."""
+"""Time and memory of training steps and epochs on a GPU, and what a loss asks of one."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any, Final
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from svdistill.common import Case, interleave, synchronise
+from svdistill.config import DistillConfig
 from svdistill.data import Augmentation, ResidentSplit
+from svdistill.networks import build_network
+from svdistill.taps import FeatureTaps
+from svdistill.training import build_losses
 from svdistill.training.step import TrainingBatch
 from svdistill_benchmarks.gpu_checks import UNTIL_RECORDED, NewWork
 from svdistill_benchmarks.gpu_work import CLASSES, Work
+
+# Operators that launch nothing, beside views; and those that launch several kernels, one by one.
+SILENT: Final = ("empty", "empty_like", "empty_strided", "new_empty", "_unsafe_view", "lift_fresh")
+
+FACTORISING: Final = ("linalg_cholesky_ex", "linalg_solve_triangular")
+
+# These read as much as they write, whatever the size of their first argument.
+PICKING: Final = ("gather", "index_select")
 
 
 def time_step(new_work: NewWork, kind: str) -> dict[str, Any]:
@@ -40,7 +57,7 @@ def time_step(new_work: NewWork, kind: str) -> dict[str, Any]:
             "quartiles": [measured.lower_quartile, measured.upper_quartile],
             "images_per_second": len(work.images) / measured.median,
             "peak_mb": _peak_mb(work.device),
-            "task_loss": float(work.step(TrainingBatch(work.images, work.labels), 0).task_loss),
+            "task_loss": float(work.execute(TrainingBatch(work.images, work.labels), 0).task_loss),
         }
 
 
@@ -79,9 +96,10 @@ def time_epoch(new_work: NewWork) -> dict[str, Any]:
         work.record()
 
         def epoch(number: int) -> None:
-            for batch in split.batches(
-                len(work.images), device=work.device, order_seed=number, drop_last=True
-            ):
+            size = len(work.images)
+            for batch in split.batches(size, device=work.device, order_seed=number):
+                if len(batch.labels) < size:
+                    return
                 images = augmentation(batch.images, seed=0, indices=batch.indices, view=number)
                 images = images.contiguous(memory_format=torch.channels_last)
                 work.train(images, batch.labels)
@@ -103,3 +121,87 @@ def time_epoch(new_work: NewWork) -> dict[str, Any]:
 
 def _peak_mb(device: torch.device) -> float | None:
     return torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else None
+
+
+class OperatorCount(TorchDispatchMode):
+    """Counts operators that launch kernels on the device meta, and the bytes of their tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels = self.factorisations = self.bytes = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        name = function.overloadpacket.__name__
+        aliases = [found.alias_info for found in function._schema.returns]
+        is_view = any(alias is not None and not alias.is_write for alias in aliases)
+        written = _on_meta(result)
+        if is_view or name in SILENT or not any(tensor.numel() for tensor in written):
+            return result
+        read = written if name in PICKING else _on_meta((args, kwargs))
+        self.kernels += 1
+        self.factorisations += name in FACTORISING
+        self.bytes += _bytes(read) + _bytes(written)
+        return result
+
+
+def count_transfer(pair: str, config: DistillConfig, batch_size: int = 128) -> dict[str, Any]:
+    """Count what the losses of a step ask of an accelerator; nothing is computed.
+
+    Counted are the teacher's half, the student's half and the gradient of the student's taps, of
+    the paper's networks at full width. The floor reads each tap once and writes each gradient once.
+    """
+    losses = [loss for loss in build_losses(config) if loss is not None]
+    teacher_logits, teacher = _taps(f"{pair}_teacher", batch_size)
+    logits, student = _taps(f"{pair}_student", batch_size)
+    inputs = [*student, logits.requires_grad_()]
+    counts: dict[str, Any] = {}
+    # There is no autocast on the device meta; the first round makes constants.
+    with mock.patch("torch.autocast", return_value=nullcontext()):
+        for _ in range(2):
+            with OperatorCount() as extract, torch.inference_mode():
+                known = [loss.extract(teacher, teacher_logits) for loss in losses]
+            with extract:
+                known = [one.map(torch.clone) for one in known]
+            with OperatorCount() as forward:
+                values = [
+                    loss(student, logits, one) for loss, one in zip(losses, known, strict=True)
+                ]
+            with OperatorCount() as backward:
+                found = torch.autograd.grad(values, inputs, allow_unused=True)
+    for name in ("kernels", "factorisations", "bytes"):
+        halves = [getattr(one, name) for one in (extract, forward, backward)]
+        counts[name] = dict(zip(("extract", "forward", "backward"), halves, strict=True))
+    read = list(teacher) if any(loss.needs_taps for loss in losses) else []
+    read += [teacher_logits] if any(loss.needs_logits for loss in losses) else []
+    for tensor, gradient in zip(inputs, found, strict=True):
+        read += [] if gradient is None else [tensor, gradient]
+    return {**counts, "floor": _bytes(read)}
+
+
+def _taps(network: str, batch_size: int) -> tuple[Tensor, list[Tensor]]:
+    """Logits and taps of a network on the device meta; the taps take gradients."""
+    with torch.device("meta"), torch.no_grad():
+        built: Any = build_network(network, CLASSES)
+        built = built.eval().to(memory_format=torch.channels_last)
+        images = torch.empty(batch_size, 3, 32, 32).to(memory_format=torch.channels_last)
+        recording = FeatureTaps(built, built.tap_paths).run(images)
+    return recording.output, [tap.requires_grad_() for tap in recording.features]
+
+
+def _on_meta(values: Any) -> list[Tensor]:
+    """The tensors of the device, each once."""
+    tensors = [one for one in tree_leaves(values) if isinstance(one, Tensor) and one.is_meta]
+    return list({id(tensor): tensor for tensor in tensors}.values())
+
+
+def _bytes(tensors: Sequence[Tensor]) -> int:
+    """The bytes of tensors, of an expanded one without its repetitions."""
+    total = 0
+    for tensor in tensors:
+        sides = zip(tensor.shape, tensor.stride(), strict=True)
+        entries = [size for size, stride in sides if stride or not size]
+        total += tensor.element_size() * torch.Size(entries).numel()
+    return total

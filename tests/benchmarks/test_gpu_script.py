@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from svdistill.config import DistillConfig
 from svdistill.losses import DEFAULT_LOSS, SoftTargetLoss, loss_names
 from svdistill_benchmarks import gpu
 from svdistill_benchmarks.gpu_checks import check_loss
+from svdistill_benchmarks.gpu_steps import count_transfer
 from svdistill_benchmarks.gpu_work import Setting, available_pairs
 
 SMALL = Setting(torch.device("cpu"), small=True)
@@ -60,6 +62,19 @@ def test_names_are_unique_and_every_pair_is_timed() -> None:
     assert len(set(names)) == len(names)
     for pair in available_pairs():
         assert f"step: {pair}, default, float32, recorded" in names
+
+
+def test_kernels_and_bytes_are_counted_without_a_gpu() -> None:
+    logits = 128 * 100 * 4
+    soft = count_transfer("vgg", DistillConfig(output="", loss="soft_target"))
+    assert soft["floor"] == 3 * logits  # both logits, and the gradient of the student's
+    assert soft["bytes"]["extract"] == 2 * logits  # a copy
+    svd = count_transfer("vgg", DistillConfig(output="", loss="svd"))
+    taps = 4 * 128 * (256 * 64 + 64 * 128 + 16 * 256 + 4 * 512)
+    assert svd["floor"] == 3 * taps
+    # One factorisation and one inverse for the gradient of each tap.
+    assert svd["factorisations"] == {"extract": 0, "forward": 0, "backward": 8}
+    assert 1000 < sum(svd["kernels"].values()) < 1700
 
 
 def test_a_wrong_loss_fails_its_check(monkeypatch: pytest.MonkeyPatch) -> None:

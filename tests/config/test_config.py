@@ -109,6 +109,7 @@ def test_values_that_no_distillation_can_have(name, value):
         ("teacher_weights", "weights.pth"),
         ("teacher_network", "vgg_teacher"),
         ("teacher_taps", ["stage1"]),
+        ("teacher_precision", "bf16"),
         ("views", 4),
         ("views_seed", 0),
     ],

@@ -16,6 +16,7 @@ from svdistill.training.accumulation import AccumulatedStep
 from svdistill.training.step import DistillStep, MixedLabels, TaskStep, TrainingBatch, TransferStep
 from tiny_runs import distill_config, train_config
 from together import in_processes
+from virtual_accelerator import run_on_virtual_accelerator
 
 IMAGES = torch.rand(7, 3, 12, 12, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, UNLABELLED, 2, 3, UNLABELLED, 1, 0])
@@ -61,7 +62,7 @@ def test_equals_the_whole_batch(kind, stored, mixed_in):
         expected, found = whole(batch, 0), parts(batch, 0)
         close = {"rtol": 1e-4, "atol": 1e-6}
         torch.testing.assert_close(found, expected, **close, check_dtype=False)
-        for one, other in zip(parts.parameters(), whole.parameters(), strict=True):
+        for one, other in zip(inner.parameters(), whole.parameters(), strict=True):
             torch.testing.assert_close(one.grad, other.grad, **close)
             one.grad = other.grad = None
 
@@ -74,7 +75,7 @@ def two_steps(step):
     for _ in range(2):  # with a measurement, and without
         result = step(batch, 0)
         found.append([result.task_loss, result.transfer_loss])
-        for parameter in step.parameters():
+        for parameter in getattr(step, "step", step).parameters():
             found[-1].append(parameter.grad)
             parameter.grad = None
     return found
@@ -100,3 +101,44 @@ def test_no_more_parts_than_images_in_a_step():
     with pytest.raises(ArgumentError, match=r"^accumulate: expected at most 4"):
         train_config("runs/a", batch_size=4, accumulate=5).check()
     distill_config("runs/a", "runs/t", batch_size=4, accumulate=4).check()
+
+
+SCRIPT = """
+import json
+from contextlib import nullcontext
+from types import SimpleNamespace
+import torch
+from torch import nn
+from svdistill import Distiller, SoftTargetLoss, SVDLoss
+from svdistill.training.accumulation import AccumulatedStep
+from svdistill.training.metrics import EpochMeter
+from svdistill.training.step import DistillStep, TrainingBatch
+
+def network():
+    layers = nn.Conv2d(3, 6, 3, stride=2), nn.ReLU(), nn.Conv2d(6, 8, 3), nn.Flatten()
+    return nn.Sequential(*layers, nn.Linear(8 * 9, 4)).to("virtual")
+
+with mode:
+    torch.manual_seed(0)
+    distiller = Distiller(
+        network(), network(), SVDLoss(), taps=["0", "2"], unclipped=SoftTargetLoss()
+    )
+    accelerator = SimpleNamespace(scaler=None, autocast=nullcontext)
+    step = AccumulatedStep(DistillStep(distiller, accelerator, 0.5, 2.0), parts=3)
+    images = torch.rand(7, 3, 12, 12, device="virtual")
+    labels = torch.full((7,), -1, device="virtual")
+    labels[:4] = 2
+    meter = EpochMeter(torch.device("virtual"))
+    for _ in range(2):  # in the first, the teacher's forms are compared
+        virtual.waits.clear()
+        meter.update(step(TrainingBatch(images, labels), 0.0, True), labels)
+        for parameter in step.parameters():
+            parameter.grad = None
+    waits = list(virtual.waits)
+    print(json.dumps({"waits": waits, "labelled": meter.state_dict()["sums"][0]}))
+"""
+
+
+def test_counting_labels_waits_for_no_accelerator():
+    found = run_on_virtual_accelerator(SCRIPT)
+    assert found == {"waits": [], "labelled": 8.0}

@@ -15,6 +15,7 @@ from svdistill.runs.checkpoint import Checkpoints, load_checkpoint, save_checkpo
 from svdistill.runs.records import read_records, read_summary
 from svdistill.runs.weights import read_card, weights_file
 from svdistill.training import Evaluation, distill, train, trainer as trainer_module
+from svdistill.training.predictions import Predictions
 from svdistill.training.progress import Reporter
 from svdistill.training.reproducibility import derive_seed
 from svdistill.training.step import DistillStep
@@ -400,7 +401,9 @@ class TestWhatIsLeft:
 
         def measured(trainer, split, network):
             name = "test" if split is trainer.context.data.test else "dev"
-            return Evaluation(next(scores[name]), 1.0, len(split))
+            one = torch.zeros(1, dtype=torch.int64)
+            predictions = Predictions(one, one, torch.ones(1))
+            return Evaluation(next(scores[name]), 1.0, len(split), predictions)
 
         monkeypatch.setattr(trainer_module.Trainer, "evaluate", measured)
         run = tmp_path / "run"

@@ -17,17 +17,12 @@ class HeldGradients:
     A clip compares the whole batch's gradients, so they cannot be joined part by part.
 
     Attributes:
-        begun: whether a part has come.
         more: whether more parts follow the current one.
         measure: whether both gradients are taken of all parts; None before the first one.
     """
 
     def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget the batch."""
-        self.begun = self.more = False
+        self.more = False
         self.measure: bool | None = None
         self._sums: list[list[Tensor | None]] = []
 
@@ -53,67 +48,49 @@ def _sum(old: Tensor | None, new: Tensor | None) -> Tensor | None:
     return new if old is None else old if new is None else old + new
 
 
-class AnnouncedBatch:
-    """A batch whose parts a user's loop passes one after the other.
-
-    Args:
-        images: of all parts together.
-
-    Raises:
-        ArgumentError: not a positive number.
-    """
-
-    def __init__(self, images: int) -> None:
-        require_count("images", images)
-        self.images = images
-        self.done = 0
-
-    def part(self, here: int) -> BatchPart:
-        """The next part, of `here` images.
-
-        Raises:
-            ArgumentError: fewer images are left.
-        """
-        left = self.images - self.done
-        if here > left:
-            raise ArgumentError(
-                "images",
-                expected=f"at most the {left} that are left of {self.images}",
-                got=here,
-                remedy="give `accumulate` the number of images of all parts together",
-            )
-        return BatchPart(self.images, self.images, processes=1, more=here < left)
-
-    def require_complete(self) -> None:
-        """Raise `ArgumentError` if some of the parts have come and some have not."""
-        if self.done:
-            raise ArgumentError(
-                "accumulate",
-                expected=f"all {self.images} images of the last batch",
-                got=self.done,
-                remedy="call `backward` for every part before the optimizer's step",
-            )
-
-
 class Accumulation:
     """The parts of a batch in a training loop, from one optimizer step to the next."""
 
     def __init__(self) -> None:
-        self._announced: AnnouncedBatch | None = None
-        self._held = HeldGradients()
+        self._images: int | None = None  # of all parts of an announced batch
+        self._done = 0
+        self._held: HeldGradients | None = None
         self._left = LeftGradients()
 
     def announce(self, images: int) -> None:
         """Begin a batch in parts; see `Distiller.accumulate`."""
-        before, self._announced = self._announced, None
-        self._held.clear()
-        if before is not None:
-            before.require_complete()
-        self._announced = AnnouncedBatch(images)
+        before, done = self._images, self._done
+        self._forget()
+        if done:
+            raise ArgumentError(
+                "accumulate",
+                expected=f"all {before} images of the last batch",
+                got=done,
+                remedy="call `backward` for every part before the optimizer's step",
+            )
+        require_count("images", images)
+        self._images = images
+
+    def _forget(self) -> None:
+        self._images, self._done, self._held = None, 0, None
 
     def next_part(self, logits: Tensor) -> BatchPart | None:
-        """The part of an announced batch that has these logits; None if none was announced."""
-        return None if self._announced is None else self._announced.part(len(logits))
+        """The part of an announced batch that has these logits; None if none was announced.
+
+        Raises:
+            ArgumentError: fewer images are left.
+        """
+        if self._images is None:
+            return None
+        here, left = len(logits), self._images - self._done
+        if here > left:
+            raise ArgumentError(
+                "images",
+                expected=f"at most the {left} that are left of {self._images}",
+                got=here,
+                remedy="give `accumulate` the number of images of all parts together",
+            )
+        return BatchPart(self._images, self._images, processes=1, more=here < left)
 
     def begin(self, part: BatchPart | None) -> HeldGradients | None:
         """Prepare for a backward pass: its gradient sums, or None for a batch in one piece.
@@ -121,21 +98,21 @@ class Accumulation:
         Raises:
             ArgumentError: gradients of an earlier batch are still in `.grad`.
         """
-        if not self._held.begun:
+        if self._held is None:
             self._left.require_used()
-        if part is None or not (part.more or self._held.begun):
+        if part is None or not (part.more or self._held):
             return None
-        self._held.begun, self._held.more = True, part.more
+        self._held = self._held or HeldGradients()
+        self._held.more = part.more
         return self._held
 
     def end(self, logits: Tensor, parameters: Sequence[nn.Parameter]) -> bool:
         """Record a finished backward pass, and return whether the batch is complete."""
-        if self._announced is not None:
-            self._announced.done += len(logits)
-        if self._held.more:
+        if self._images is not None:
+            self._done += len(logits)
+        if self._held is not None and self._held.more:
             return False
-        self._held.clear()
-        self._announced = None
+        self._forget()
         self._left.see(parameters)
         return True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,20 +18,13 @@ from svdistill.parallel import is_grouped, sum_over
 from svdistill.taps import write_count
 
 
-class LossInputs:
-    """The inputs of a transfer loss, without its graph, until its backward pass."""
+class LossInputs(NamedTuple):
+    """A transfer loss and its inputs, without its graph, until its backward pass."""
 
-    def __init__(
-        self,
-        transfer_loss: Tensor,
-        features: Sequence[Tensor],
-        logits: Tensor | None,
-        knowledge: Knowledge,
-    ) -> None:
-        self.transfer_loss = transfer_loss.detach()
-        self.features = tuple(feature.detach() for feature in features)
-        self.logits = None if logits is None else logits.detach()
-        self.knowledge = knowledge
+    transfer_loss: Tensor
+    features: Sequence[Tensor]
+    logits: Tensor | None
+    knowledge: Knowledge
 
     def source(self, taps: Sequence[str]) -> str:
         """The origin of a loss that is not finite, as text; empty if the loss is finite."""

@@ -208,8 +208,9 @@ class Distiller(nn.Module):
             for loss, known in zip(self._losses(), parts, strict=True)
         ]
         if losses[0].requires_grad and may_branch(losses[0].device):
+            seen = logits.detach() if self.loss.needs_logits else None
             self._inputs = LossInputs(
-                losses[0], features, logits if self.loss.needs_logits else None, parts[0]
+                losses[0].detach(), [feature.detach() for feature in features], seen, parts[0]
             )
         return DistillerOutput(logits, *losses)
 

@@ -131,8 +131,7 @@ def multitask_backward(
             h if h is None or scale is None else h * scale
             for h, scale in zip(transfer, scales, strict=True)
         ]
-    for parameter, g, h in zip(trained, task, clipped, strict=True):
-        _accumulate(parameter, g, h)
+    _accumulate(trained, task, clipped)
     device = transfer_loss.device
     return GradientNorms(_total(task, device), _total(transfer, device), _total(clipped, device))
 
@@ -264,10 +263,20 @@ def _total(gradients: list[Tensor | None], device: torch.device) -> Tensor:
     return _norm(_norms(gradients))
 
 
-def _accumulate(parameter: nn.Parameter, *gradients: Tensor | None) -> None:
-    present = [gradient for gradient in gradients if gradient is not None]
-    if not present:
-        return
-    # Never autograd's own tensor: it may be expanded, or be several parameters' gradient at once.
-    total = present[0].clone() if len(present) == 1 else present[0] + present[1]
-    parameter.grad = total.detach() if parameter.grad is None else parameter.grad + total
+def _accumulate(
+    parameters: list[nn.Parameter], task: list[Tensor | None], clipped: list[Tensor | None]
+) -> None:
+    """Add both gradients to `.grad`."""
+    pairs = list(zip(task, clipped, strict=True))
+    both = [(g, h) for g, h in pairs if g is not None and h is not None]
+    # On a GPU one kernel for all parameters.
+    sums = iter(torch._foreach_add(*map(list, zip(*both, strict=True))) if both else ())
+    for parameter, (g, h) in zip(parameters, pairs, strict=True):
+        if g is not None and h is not None:
+            total = next(sums)
+        elif (alone := h if g is None else g) is not None:
+            # Not autograd's own tensor: it may be expanded, or be several parameters' at once.
+            total = alone.clone()
+        else:
+            continue
+        parameter.grad = total.detach() if parameter.grad is None else parameter.grad + total

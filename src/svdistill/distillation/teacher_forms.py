@@ -91,19 +91,13 @@ def trace(model: nn.Module, paths: Sequence[str], *, keep_output: bool) -> Trace
     """Trace a model in eval mode into one that does the same work in fewer operations.
 
     On a CPU the new model holds folded and re-ordered copies of some weights and shares all others.
-    On other devices it shares all, since comparing copies would synchronise.
-
-    Args:
-        model: an `nn.Module` in eval mode; not changed.
-        paths: module paths whose outputs are returned.
-        keep_output: whether the model's own output is returned too; if not, nothing after the last
-            tap is kept.
+    On other devices it shares all: to notice a change of what it copied it would have to compare
+    the weights in every step, which synchronises, and folding anew in every step takes six kernels
+    for each that it saves.
 
     Returns:
-        A model that returns `(output or None, features)`, and the copied tensors.
-
-    Raises:
-        Exception: anything that `torch.fx` raises.
+        A model that returns `(output, features)`, and the copied tensors. Without `keep_output` the
+        output is None, and nothing after the last tap is kept.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten())

@@ -326,7 +326,7 @@ PRESETS: Final = {
     "paper": Preset(
         "paper",
         teacher=_PAPER,
-        student=_PAPER,
+        student=replace(_PAPER, max_grad_norm=5.0),
         transfer_epochs=50,
         views=0,
         pairs=_EVERY_PAIR,

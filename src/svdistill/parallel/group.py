@@ -30,7 +30,8 @@ class BatchPart(NamedTuple):
 
     Attributes:
         images: number in the whole batch.
-        labelled: number of these that have a label.
+        labelled: number of these that have a label; a scalar tensor where reading it would
+            synchronise with the device.
         processes: number of processes that have parts of it.
         stand_in: whether this process has another one's image, since there are fewer images than
             processes: its losses count zero.
@@ -38,7 +39,7 @@ class BatchPart(NamedTuple):
     """
 
     images: int
-    labelled: int
+    labelled: int | Tensor
     processes: int
     stand_in: bool = False
     more: bool = False
@@ -51,8 +52,10 @@ class BatchPart(NamedTuple):
         """The factor on a mean over this part's `here` images."""
         return self.of_sum() * here / self.images
 
-    def of_labelled(self) -> float:
+    def of_labelled(self) -> float | Tensor:
         """The factor on a sum over this part's labelled images."""
+        if isinstance(self.labelled, Tensor):
+            return self.of_sum() / self.labelled.clamp(min=1)
         return self.of_sum() / max(self.labelled, 1)
 
 

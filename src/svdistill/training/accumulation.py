@@ -10,16 +10,17 @@ import torch
 from torch import Tensor
 
 from svdistill.data import UNLABELLED
+from svdistill.linalg import is_accelerator
 from svdistill.parallel import BatchPart
 from svdistill.training.metrics import StepResult
-from svdistill.training.step import MixedLabels, Step, TrainingBatch, WrappedStep
+from svdistill.training.step import MixedLabels, Step, TrainingBatch
 
 
-class AccumulatedStep(WrappedStep):
+class AccumulatedStep:
     """Executes a step on parts of the batch, one after the other.
 
     The gradients are those of the whole batch, see `Distiller.accumulate`, but batch norm and
-    dropout see one part at a time. Counting a batch's labels synchronises with the device.
+    dropout see one part at a time.
 
     Args:
         step: to execute on each part.
@@ -28,7 +29,7 @@ class AccumulatedStep(WrappedStep):
     """
 
     def __init__(self, step: Step, parts: int) -> None:
-        super().__init__(step)
+        self.step = step
         self.parts = parts
 
     def __call__(
@@ -50,7 +51,9 @@ class AccumulatedStep(WrappedStep):
     def _split(self, batch: TrainingBatch) -> Iterator[TrainingBatch]:
         images, labels, knowledge, part, mixed_in = batch
         if part is None:
-            part = BatchPart(len(labels), int((labels != UNLABELLED).sum()), processes=1)
+            labelled = (labels != UNLABELLED).sum()
+            known = labelled if is_accelerator(labels.device) else int(labelled)
+            part = BatchPart(len(labels), known, processes=1)
         # The same number in every process: they wait for each other in each part.
         count = max(1, min(self.parts, part.images // part.processes))
         starts = [0]

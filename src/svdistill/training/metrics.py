@@ -22,7 +22,7 @@ class WholeBatch(NamedTuple):
     """Counts over all processes: images, labelled images, and correctly classified ones."""
 
     images: int
-    labelled: int
+    labelled: int | Tensor
     right: Tensor
 
 
@@ -96,7 +96,7 @@ class EpochMeter:
             right = (result.logits.argmax(dim=-1) == labels).sum()
         else:
             images, right = result.whole.images, result.whole.right
-            labelled = right.new_full((), result.whole.labelled)
+            labelled = right.new_zeros(()) + result.whole.labelled
         sums = [labelled, right.double(), labelled * result.task_loss.double()]
         if result.transfer_loss is not None:
             self.has_transfer = True
@@ -131,21 +131,12 @@ class EpochMeter:
 
     def state_dict(self) -> dict[str, Any]:
         """The sums so far; reading them synchronises with the device."""
-        return {
-            "images": self.images,
-            "steps": self.steps,
-            "skipped": self.skipped,
-            "sums": self.sums.tolist(),
-            "has_transfer": self.has_transfer,
-            "has_norms": self.has_norms,
-        }
+        return {**vars(self), "sums": self.sums.tolist()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.images, self.steps = state["images"], state["steps"]
-        self.skipped = state.get("skipped", 0)
-        self.sums.copy_(torch.tensor(state["sums"], dtype=self.sums.dtype))
-        self.has_transfer, self.has_norms = state["has_transfer"], state["has_norms"]
+        sums = self.sums.copy_(torch.tensor(state["sums"], dtype=self.sums.dtype))
+        vars(self).update({**state, "sums": sums})
 
     def _labelled(self) -> float:
         """Number of labelled images so far, as a divisor: at least 1."""
