@@ -4,9 +4,8 @@
     python benchmarks/write_tables.py --check  # exit 1 if a page says something else
 
 A set of runs is a folder under results/, each run a folder NAME or NAME-SEED in it. In a page, a
-table stands between `<!-- table: NAME -->` and `<!-- end -->`: NAME is a set of runs, a benchmark
-(`step`, `svd`, `dfv`), `agreement`, `networks`, `PRESET/summary`, or of reliability: `kills`,
-`mutations`, `fuzzing`, `numbers` or `parallel`.
+table stands between `<!-- table: NAME -->` and `<!-- end -->`: NAME is a set of runs, `mini/PAIR`,
+`PRESET/summary`, or a name in `made_table`.
 """
 
 from __future__ import annotations
@@ -14,25 +13,32 @@ from __future__ import annotations
 import json
 import re
 import sys
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from reliability_tables import (
+    RELIABILITY,
+    numbers_table,
+    parallel_table,
+    reliability_table,
+    ties_table,
+)
 from svdistill.common import Cell, Table, columns, mean_cell, millions_cell, number_cell
 from svdistill.networks import describe_network, network_names, published_size
-from svdistill.report import (
-    Comparison,
-    MethodResult,
-    compare,
-    find_runs,
-    method_rows,
-    plot_curves,
-    run_table,
-)
+from svdistill.report import Comparison, compare, find_runs, method_rows, plot_curves, run_table
 from svdistill.runs import read_summary
-from svdistill_benchmarks import DFVResult, StepResult, SVDResult
+from svdistill_benchmarks import (
+    DFVResult,
+    GrowthResult,
+    StepResult,
+    SVDResult,
+    footnotes,
+    result_tables,
+)
 from svdistill_benchmarks.run import read_result
-from svdistill_benchmarks.tables import footnotes, result_tables
+from svdistill_benchmarks.tables import Result, markdown, summary_table as summary_of_steps
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
@@ -41,11 +47,12 @@ PAGES = (
     *("README.md", "docs/speed.md", "docs/findings.md", "docs/all_runs.md", "docs/reliability.md"),
     *("docs/parallel.md", "docs/networks.md", "docs/accuracy.md"),
 )
-BENCHMARKS: dict[str, type[StepResult] | type[SVDResult] | type[DFVResult]] = {
+BENCHMARKS: dict[str, type[Result]] = {
     "step": StepResult,
     "svd": SVDResult,
     "svd-trained": SVDResult,
     "dfv": DFVResult,
+    "growth": GrowthResult,
 }
 # Rows in the order in which they are read, by the run's folder.
 SETS = {
@@ -125,41 +132,6 @@ SUMMARY = {
     "Gram of positions + soft target, grid 4": "**Gram of positions + soft target: the default**",
 }
 
-# Of benchmarks/results/reliability/NAME.json: the list of rows, and each column's title and key.
-RELIABILITY: dict[str, tuple[str, dict[str, str]]] = {
-    "kills": (
-        "cases",
-        {
-            "run": "case",
-            "runs": "runs",
-            "kills": "kills",
-            "before the first checkpoint": "before_the_first",
-            "within an epoch": "within_an_epoch",
-            "between epochs": "between_epochs",
-            "finished already": "finished",
-            "checkpoints damaged": "damaged",
-            "runs that ended otherwise": "differ",
-        },
-    ),
-    "mutations": (
-        "kinds",
-        {
-            "file": "kind",
-            "checksum": "checksum",
-            "damaged": "mutations",
-            "refused": "refused",
-            "read as it was": "same",
-            "read as another": "other",
-            "traceback": "traceback",
-            "crash": "crash",
-            "hang": "hang",
-        },
-    ),
-    "fuzzing": (
-        "parsers",
-        {"parser": "parser", "seconds": "seconds", "inputs": "executions", "crashes": "crashes"},
-    ),
-}
 # Over the floor: VGG and MobileNet, set before anything was measured.
 STEP_TARGETS = {
     "SVD": (1.05, 1.10),
@@ -185,56 +157,59 @@ def with_tables(text: str) -> str:
     """The text with every table between its markers made anew."""
 
     def table(found: re.Match[str]) -> str:
-        if found[1] in BENCHMARKS:
-            rows = benchmark_tables(found[1])
-        elif found[1] == "step-targets":
-            rows = step_targets()
-        elif found[1] == "agreement":
-            rows = agreement_table()
-        elif found[1] == "networks":
-            rows = networks_markdown()
-        elif found[1] == "recipe-search":
-            rows = recipe_search_table()
-        elif found[1] == "tap-gradients":
-            rows = tap_gradients_table()
-        elif found[1] == "parallel":
-            rows = parallel_table()
-        elif found[1] == "gpu-work":
-            rows = gpu_work_table()
-        elif found[1] == "parallel-ties":
-            rows = ties_table()
-        elif found[1] == "numbers":
-            rows = numbers_table()
-        elif found[1] in RELIABILITY:
-            rows = reliability_table(found[1])
-        elif found[1].endswith("/summary"):
-            rows = summary_table(found[1].removesuffix("/summary"))
-        elif found[1].startswith("mini/"):
-            rows = mini_table(found[1].removeprefix("mini/"))
-        else:
-            runs = [(label, read_summary(path)) for label, path in runs_of(found[1])]
-            rows = run_table(method_rows(runs)).to_markdown()
-        return f"<!-- table: {found[1]} -->\n\n{rows}\n\n<!-- end -->"
+        return f"<!-- table: {found[1]} -->\n\n{made_table(found[1])}\n\n<!-- end -->"
 
     return re.sub(r"<!-- table: (\S+) -->.*?<!-- end -->", table, text, flags=re.DOTALL)
+
+
+def made_table(name: str) -> str:
+    """The Markdown of a table by its name."""
+    makers: dict[str, Callable[[], str]] = {
+        **{one: partial(benchmark_tables, one) for one in BENCHMARKS},
+        "step-targets": step_targets,
+        "step-summary": step_summary,
+        "agreement": agreement_table,
+        "networks": networks_markdown,
+        "recipe-search": recipe_search_table,
+        "tap-gradients": tap_gradients_table,
+        "parallel": parallel_table,
+        "parallel-ties": ties_table,
+        "numbers": numbers_table,
+        "gpu-work": gpu_work_table,
+        **{one: partial(reliability_table, one) for one in RELIABILITY},
+    }
+    if name in makers:
+        return makers[name]()
+    if name.endswith("/summary"):
+        return summary_table(name.removesuffix("/summary"))
+    if name.startswith("mini/"):
+        return mini_table(name.removeprefix("mini/"))
+    runs = [(label, read_summary(path)) for label, path in runs_of(name)]
+    return run_table(method_rows(runs)).to_markdown()
 
 
 def benchmark_tables(name: str) -> str:
     """All tables of a benchmark's result, each under its title, and where it was measured."""
     result = read_result(MEASURED / f"{name}.json", BENCHMARKS[name])
-    tables = [f"**{one.title}**\n\n{one.to_markdown()}" for one in result_tables(result)]
-    return "\n\n".join([*tables, *footnotes(result)])
+    made = [f"**{table.title}**\n\n{table.to_markdown()}" for table in result_tables(result)]
+    return "\n\n".join([*made, *footnotes(result)])
 
 
 def step_targets() -> str:
     """What the rows of benchmarks/results/step.json were to cost, and what they do."""
     result = read_result(MEASURED / "step.json", StepResult)
-    lines = ["|  | teacher | to be at most | measured |", "|---|---|---|---|"]
+    rows = []
     for name, targets in STEP_TARGETS.items():
-        for table, target in zip(result.tables, targets, strict=True):
+        measured = (table for table in result.tables if not table.keeps_memory)
+        for table, target in zip(measured, targets, strict=True):
             (ratio,) = (row.over_floor.median for row in table.rows if row.name == name)
-            lines.append(f"| {name} | {table.teacher} | {target:.2f} | {ratio:.2f} |")
-    return "\n".join(lines)
+            rows.append((name, table.teacher, f"{target:.2f}", f"{ratio:.2f}"))
+    return markdown(("", "teacher", "to be at most", "measured"), rows)
+
+
+def step_summary() -> str:
+    """Some rows of benchmarks/results/step.json over a plain student's step."""
+    return summary_of_steps(read_result(MEASURED / "step.json", StepResult)).to_markdown()
 
 
 def agreement_table() -> str:
@@ -251,17 +226,12 @@ def agreement_table() -> str:
         for quantity, error in figures.items():
             errors = worst.setdefault((subject, quantity), {})
             errors[dtype] = max(errors.get(dtype, 0.0), error)
-    lines = [
-        "| worst relative error | | float32 | float64 | bfloat16 input |",
-        "|---|---|---|---|---|",
+    dtypes = ("float32", "float64", "bfloat16")
+    rows = [
+        (subject, quantity, *(f"{errors[one]:.0e}" if one in errors else "" for one in dtypes))
+        for (subject, quantity), errors in worst.items()
     ]
-    for (subject, quantity), errors in worst.items():
-        cells = (
-            f"{errors[dtype]:.0e}" if dtype in errors else ""
-            for dtype in ("float32", "float64", "bfloat16")
-        )
-        lines.append(f"| {subject} | {quantity} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return markdown(("worst relative error", "", "float32", "float64", "bfloat16 input"), rows)
 
 
 @cache
@@ -270,18 +240,13 @@ def compared(preset: str) -> Comparison:
     return compare(find_runs([RESULTS / preset]))
 
 
-def _full_name(method: MethodResult) -> str:
-    """A row's name with all its options, which pages tell apart from those of other sets."""
-    return "teacher" if method.is_teacher else method.runs[0].row
-
-
 def mini_table(pair: str) -> str:
     """Every method that results/mini has for a pair of networks, the best first."""
     pairs = compared("mini").pairs
     (methods,) = (one.methods for one in pairs if one.pair == pair)
     rows = tuple(
         (
-            Cell(_full_name(method)),
+            Cell(method.name),
             mean_cell(method.last),
             mean_cell(method.best),
             mean_cell(method.gains, signed=True),
@@ -296,8 +261,7 @@ def mini_table(pair: str) -> str:
 def summary_table(preset: str) -> str:
     """The methods of `SUMMARY` on every pair of a preset: last epoch in percent."""
     pairs = {
-        one.pair: {_full_name(method): method for method in one.methods}
-        for one in compared(preset).pairs
+        one.pair: {method.name: method for method in one.methods} for one in compared(preset).pairs
     }
     names = sorted(pairs)
     rows = tuple(
@@ -315,7 +279,7 @@ def summary_table(preset: str) -> str:
 
 def recipe_search_table() -> str:
     """Single runs on a part of the training images, judged on the rest."""
-    lines = ["| | epochs | batch | held-out % | test % |", "|---" * 5 + "|"]
+    rows = []
     for run in find_runs([RESULTS / "recipe-search"]):
         config, last = run.config, run.records[-1]
         first = f"{config['transfer_epochs']} + " if config["transfer_epochs"] else ""
@@ -326,20 +290,16 @@ def recipe_search_table() -> str:
             f"{last.dev_accuracy:.1f}",
             f"{last.test_accuracy:.1f}",
         )
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rows.append(cells)
+    return markdown(("", "epochs", "batch", "held-out %", "test %"), rows)
 
 
 def tap_gradients_table() -> str:
     """What each gradient sends to each tap, from benchmarks/results/tap-gradients.json."""
-    rows = json.loads((MEASURED / "tap-gradients.json").read_text())["rows"]
-    lines = [
-        "| student | k | tap | positions x channels | exact: norm | poster: of it, cosine | "
-        "authors: of it, cosine |",
-        "|---" * 7 + "|",
-    ]
+    measured = json.loads((MEASURED / "tap-gradients.json").read_text())["rows"]
+    rows = []
     taps: dict[tuple[str, int, str], dict[str, dict[str, Any]]] = {}
-    for row in rows:
+    for row in measured:
         taps.setdefault((row["student"], row["vectors"], row["tap"]), {})[row["gradient"]] = row
     for (student, vectors, tap), by_gradient in taps.items():
         exact = by_gradient["exact"]
@@ -349,128 +309,24 @@ def tap_gradients_table() -> str:
             one = by_gradient[name]
             angle = "" if one["cosine"] is None else f", {one['cosine']:.2f}"
             cells.append(f"{one['share_of_exact']:.2f}{angle}")
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rows.append(cells)
+    headings = ("student", "k", "tap", "positions x channels", "exact: norm")
+    return markdown((*headings, "poster: of it, cosine", "authors: of it, cosine"), rows)
 
 
 def gpu_work_table() -> str:
     """What every method asks of a GPU, from benchmarks/results/gpu-work.json."""
-    lines = [
-        "| networks | losses | kernels: teacher, student, gradient | factorisations | MB | "
-        "floor MB |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows = []
     for pair, methods in json.loads((MEASURED / "gpu-work.json").read_text())["pairs"].items():
         for method, found in methods.items():
             kernels = list(found["kernels"].values())
             parts = ", ".join(map(str, kernels))
             moved = sum(found["bytes"].values()) / 1e6
-            lines.append(
-                f"| {pair} | {method} | {sum(kernels):,}: {parts} | "
-                f"{sum(found['factorisations'].values())} | {moved:,.0f} | "
-                f"{found['floor'] / 1e6:,.0f} |"
-            )
-    return "\n".join(lines)
-
-
-def parallel_table() -> str:
-    """The largest difference of each loss, over clips and stages, by processes and precision."""
-    rows = json.loads((MEASURED / "reliability" / "parallel.json").read_text())["rows"]
-    columns = sorted({(row["processes"], row["dtype"]) for row in rows}, reverse=True)
-    columns.sort(key=lambda column: column[0])
-    names = [f"{processes} processes, {dtype}" for processes, dtype in columns]
-    lines = ["| loss | clips x stages | " + " | ".join(names) + " |"]
-    lines.append("|---" * (len(columns) + 2) + "|")
-    for loss in dict.fromkeys(row["loss"] for row in rows):
-        own = [row for row in rows if row["loss"] == loss]
-        cells = [f"{len({(row['clip'], row['stages']) for row in own})}"]
-        for column in columns:
-            found = [r["largest"] for r in own if (r["processes"], r["dtype"]) == column]
-            cells.append(f"{max(found):.0e}" if found else "")
-        lines.append("| " + " | ".join([f"`{loss}`", *cells]) + " |")
-    return "\n".join(lines)
-
-
-def ties_table() -> str:
-    """How often an order of the images meets a ReLU that is a toss-up, and what that costs."""
-    measured = json.loads((MEASURED / "reliability" / "parallel.json").read_text())["ties"]
-    lines = ["| activation | orders of the images | above 1e-6 | the largest |", "|---" * 4 + "|"]
-    for activation, smooth in (("ReLU", False), ("SiLU", True)):
-        found = [row["largest"] for row in measured if row["smooth"] == smooth]
-        above = sum(largest > 1e-6 for largest in found)
-        lines.append(f"| {activation} | {len(found)} | {above} | {max(found):.0e} |")
-    return "\n".join(lines)
-
-
-def reliability_table(name: str) -> str:
-    """The rows of a file in benchmarks/results/reliability/, with a sum of the kills."""
-    rows_key, columns = RELIABILITY[name]
-    measured = json.loads((MEASURED / "reliability" / f"{name}.json").read_text())
-    rows = list(measured[rows_key])
-    if name == "kills":
-        keys = [key for key in columns.values() if key != "case"]
-        rows.append({"case": "all", **{key: sum(row[key] for row in rows) for key in keys}})
-    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-    lines += ["| " + " | ".join(_cell(row[key]) for key in columns.values()) + " |" for row in rows]
-    packages = measured["environment"]["packages"]
-    seed = f", seed {measured['seed']}" if "seed" in measured else ""
-    made = f"torch {packages['torch']}, Python {measured['environment']['python']}{seed}."
-    return "\n".join([*lines, "", made])
-
-
-def numbers_table() -> str:
-    """What became of the cases of benchmarks/reliability/fuzz.py, and how far off numbers were."""
-    measured = json.loads((MEASURED / "reliability" / "numbers.json").read_text())
-    columns = {
-        "": "kind",
-        "cases": "cases",
-        "with NaN or infinity": "not finite",
-        "finite, forward and backward": "finite",
-        "clear error": "error",
-        "of them without NaN or infinity": "refused finite",
-        "anything else": "failed",
-    }
-    rows = list(measured["kinds"])
-    counted = [key for key in columns.values() if key != "kind"]
-    rows.append({"kind": "all", **{key: sum(row[key] for row in rows) for key in counted}})
-    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-    lines += ["| " + " | ".join(_cell(row[key]) for key in columns.values()) + " |" for row in rows]
-    defects, neighbours = measured["orthonormality"], measured["neighbours"]
-    ours = {
-        dtype: max(defects[f"{dtype}, {solver}"] for solver in ("auto", "gram", "subspace"))
-        for dtype in ("float32", "float64")
-    }
-    gradients = measured["gradients"]
-    packages, python = measured["environment"]["packages"], measured["environment"]["python"]
-    return "\n".join(
-        [
-            *lines,
-            "",
-            "| | checked | worst in float32 | in float64 |",
-            "|---|---|---|---|",
-            "| `VᵀV` from the identity, an entry | every finite map | "
-            f"{ours['float32']:.0e} | {ours['float64']:.0e} |",
-            "| the same of `torch.linalg.svd` | every finite map | "
-            f"{defects['float32, svd']:.0e} | {defects['float64, svd']:.0e} |",
-            "| gradient against the full SVD's in float64, relative | "
-            f"{sum(one['checked'] for one in gradients.values()):,} | "
-            f"{gradients['float32']['worst']:.0e} | {gradients['float64']['worst']:.0e} |",
-            "| a sample's gradient beside bad samples against that without them, relative | "
-            f"{neighbours['checked']:,} | {neighbours['worst']:.0g} | {neighbours['worst']:.0g} |",
-            "",
-            f"Of {measured['decomposed']:,} matrices that subspace iteration was given "
-            f"{measured['recomputed']:,} were computed again. torch {packages['torch']}, "
-            f"Python {python}, {measured['environment']['threads']} thread, seed "
-            f"{measured['seed']}, {measured['seconds'] / 60:.0f} minutes.",
-        ]
-    )
-
-
-def _cell(value: object) -> str:
-    """A number with its thousands; yes or nothing."""
-    if isinstance(value, bool):
-        return "SHA-256" if value else ""
-    return f"{value:,}" if isinstance(value, int) else str(value)
+            factorisations = str(sum(found["factorisations"].values()))
+            cells = (f"{sum(kernels):,}: {parts}", factorisations, f"{moved:,.0f}")
+            rows.append((pair, method, *cells, f"{found['floor'] / 1e6:,.0f}"))
+    headings = ("kernels: teacher, student, gradient", "factorisations", "MB", "floor MB")
+    return markdown(("networks", "losses", *headings), rows)
 
 
 def networks_markdown() -> str:

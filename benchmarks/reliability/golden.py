@@ -198,7 +198,8 @@ def numbers(folder: Path) -> list[dict[str, Any]]:
     records = [json.loads(line) for line in lines]
     summary = json.loads((folder / "summary.json").read_text())
     chosen = [{name: record.get(name) for name in NUMBERS} for record in records]
-    return [*chosen, {name: summary.get(name) for name in SUMMARY}]
+    last = {name: summary.get(name) for name in SUMMARY}
+    return [*chosen, last | {"best_epoch": last["best_epoch"] - 1}]  # in the files it was from 0
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -57,7 +57,7 @@ def time_step(new_work: NewWork, kind: str) -> dict[str, Any]:
             "quartiles": [measured.lower_quartile, measured.upper_quartile],
             "images_per_second": len(work.images) / measured.median,
             "peak_mb": _peak_mb(work.device),
-            "task_loss": float(work.step(TrainingBatch(work.images, work.labels), 0).task_loss),
+            "task_loss": float(work.execute(TrainingBatch(work.images, work.labels), 0).task_loss),
         }
 
 
@@ -96,9 +96,10 @@ def time_epoch(new_work: NewWork) -> dict[str, Any]:
         work.record()
 
         def epoch(number: int) -> None:
-            for batch in split.batches(
-                len(work.images), device=work.device, order_seed=number, drop_last=True
-            ):
+            size = len(work.images)
+            for batch in split.batches(size, device=work.device, order_seed=number):
+                if len(batch.labels) < size:
+                    return
                 images = augmentation(batch.images, seed=0, indices=batch.indices, view=number)
                 images = images.contiguous(memory_format=torch.channels_last)
                 work.train(images, batch.labels)

@@ -105,14 +105,17 @@ class Work:
         self.images = images.contiguous(memory_format=torch.channels_last)
         self.labels = torch.randint(CLASSES, (count,), device=self.device)
         self.distiller = self._distiller(METHODS[method], teacher.eval().requires_grad_(False))
-        self.step: Step = (
+        step: Step = (
             TaskStep(self.student, self.precision)
             if self.distiller is None
             else DistillStep(self.distiller, self.precision, 1.0, 1.0)
         )
-        self.step.train_mode()
+        step.train_mode()
+        self.step = step
+        self.execute: Step | CUDAGraphStep = step
+        self.parameters = step.parameters()
         self.optimizer = torch.optim.SGD(
-            self.step.parameters(), 0.01, 0.9, nesterov=True, weight_decay=1e-4
+            self.parameters, 0.01, 0.9, nesterov=True, weight_decay=1e-4
         )
 
     def _place(self, network: nn.Module) -> nn.Module:
@@ -143,11 +146,11 @@ class Work:
         """Record the step as CUDA graphs from now on."""
         cuda = self.device.type == "cuda"
         recorder: Recorder = CUDARecorder(self.device) if cuda else EagerRecorder()
-        self.step = CUDAGraphStep(self.step, recorder, self.watch)
+        self.execute = CUDAGraphStep(self.step, recorder, self.watch)
 
     def train(self, images: Tensor, labels: Tensor, progress: float = 0.0) -> Tensor:
         """Make one step, and return the detached task loss."""
-        result = self.step(TrainingBatch(images, labels), progress)
+        result = self.execute(TrainingBatch(images, labels), progress)
         self.update()
         return result.task_loss
 
@@ -162,7 +165,7 @@ class Work:
 
     def weights(self) -> Tensor:
         """All trained parameters in one vector."""
-        return torch.cat([weight.detach().flatten() for weight in self.step.parameters()])
+        return torch.cat([weight.detach().flatten() for weight in self.parameters])
 
 
 @contextmanager

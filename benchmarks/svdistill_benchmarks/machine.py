@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import platform
 import resource
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from svdistill.common import available_cores
 from svdistill.runs import environment
+
+Result = TypeVar("Result")
 
 
 def machine() -> dict[str, Any]:
@@ -36,6 +40,8 @@ def machine() -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "torchdistill": installed_version("torchdistill"),
         "date": datetime.now(UTC).date().isoformat(),
+        # Of the last minute, this process included: more than its threads is a busy machine.
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
     }
 
 
@@ -73,13 +79,22 @@ def peak_memory(compute: Callable[[Any], object], make: Callable[[], Any]) -> in
         compute: takes what `make` returned. Both can be pickled.
         make: makes the inputs, tensors of one device.
     """
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=spawn) as pool:
-        return pool.submit(_measure, compute, make, torch.get_num_threads()).result()
+    return in_process(partial(_measure, compute, make))
 
 
-def _measure(compute: Callable[[Any], object], make: Callable[[], Any], threads: int) -> int:
-    torch.set_num_threads(threads)
+def in_process(work: Callable[[], Result]) -> Result:
+    """The result of some work in a fresh process, with as many threads as this one."""
+    pool = ProcessPoolExecutor(
+        max_workers=1,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=torch.set_num_threads,
+        initargs=(torch.get_num_threads(),),
+    )
+    with pool:
+        return pool.submit(work).result()
+
+
+def _measure(compute: Callable[[Any], object], make: Callable[[], Any]) -> int:
     inputs = make()
     if inputs[0].is_cuda:
         before = torch.cuda.memory_allocated()

@@ -9,12 +9,14 @@ from typing import Any, TypeVar
 from svdistill.common import RunError, read_plain, threads, write_json
 from svdistill.config import BenchConfig, require_read
 from svdistill.training import choose_device
-from svdistill_benchmarks.dfv import DFVResult, bench_dfv
-from svdistill_benchmarks.step import StepResult, bench_step
-from svdistill_benchmarks.svd import SVDResult, bench_svd
+from svdistill_benchmarks.dfv import bench_dfv
+from svdistill_benchmarks.growth import bench_growth
+from svdistill_benchmarks.step import bench_step
+from svdistill_benchmarks.svd import bench_svd
+from svdistill_benchmarks.tables import Result
 from svdistill_benchmarks.workload import chosen_pairs
 
-Result = TypeVar("Result")
+Kind = TypeVar("Kind")
 
 
 def make_folder(path: Path) -> None:
@@ -37,7 +39,7 @@ def make_folder(path: Path) -> None:
         )
 
 
-def write_result(path: Path, result: Any) -> None:
+def write_result(path: Path, result: Result) -> None:
     """Write a result, atomically.
 
     Raises:
@@ -46,7 +48,7 @@ def write_result(path: Path, result: Any) -> None:
     write_json(path, dataclasses.asdict(result))
 
 
-def read_result(path: Path, kind: type[Result]) -> Result:
+def read_result(path: Path, kind: type[Kind]) -> Kind:
     """Read a result of this kind.
 
     Raises:
@@ -63,11 +65,11 @@ def read_result(path: Path, kind: type[Result]) -> Result:
 RESULTS = Path("benchmarks/results")
 
 
-def run_bench(what: str, config: BenchConfig) -> tuple[SVDResult | DFVResult | StepResult, Path]:
+def run_bench(what: str, config: BenchConfig) -> tuple[Result, Path]:
     """Measure, and write what came out.
 
     Args:
-        what: `svd`, `dfv` or `step`.
+        what: `svd`, `dfv`, `step` or `growth`.
         config: the options; those that it does not read must be left alone.
 
     Returns:
@@ -86,27 +88,20 @@ def run_bench(what: str, config: BenchConfig) -> tuple[SVDResult | DFVResult | S
     return result, path
 
 
-def _measure(what: str, config: BenchConfig) -> SVDResult | DFVResult | StepResult:
+def _measure(what: str, config: BenchConfig) -> Result:
     device = choose_device(config.device)
     batch_size, rounds = config.batch_size, config.rounds
     if what == "dfv":
         return bench_dfv(batch_size=batch_size, rounds=rounds, device=device)
     pairs = chosen_pairs(config.network)
+    options: dict[str, Any] = {
+        "width": config.width,
+        "rounds": rounds,
+        "device": device,
+        "data": config.data,
+    }
+    if what == "growth":
+        return bench_growth(pairs[0], **options)
     if what == "step":
-        return bench_step(
-            pairs,
-            batch_size=batch_size,
-            width=config.width,
-            rounds=rounds,
-            device=device,
-            data=config.data,
-        )
-    return bench_svd(
-        pairs,
-        batch_size=batch_size,
-        width=config.width,
-        rounds=rounds,
-        device=device,
-        teacher=config.teacher,
-        data=config.data,
-    )
+        return bench_step(pairs, batch_size=batch_size, **options)
+    return bench_svd(pairs, batch_size=batch_size, teacher=config.teacher, **options)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import Final, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,8 @@ from svdistill.common import Case
 from svdistill.config import DistillConfig
 from svdistill.distillation import Distiller
 from svdistill.linalg import truncated_svd
-from svdistill.losses import FSPLoss, SoftTargetLoss, SVDLoss, TransferLoss, dfv_distance
+from svdistill.losses import dfv_distance
+from svdistill.store import describe
 from svdistill.taps import FeatureTaps
 from svdistill.training import build_losses
 from svdistill_benchmarks.peers import Peer, torchdistill_peers
@@ -31,20 +33,46 @@ from svdistill_benchmarks.straightforward import (
 )
 from svdistill_benchmarks.workload import Workload
 
-AMORTISED_STEPS = 20  # two intervals of clip="amortised": two steps in twenty take both gradients
+SVD: Final = "SVD, amortised"
+POSITION_SVD: Final = "position SVD + soft target"
+POSITION_GRAM: Final = "Gram of positions {0}x{0} + soft target"
 
-DOUBLE_SHARE = 0.1
+# Methods by the names of their rows. "SVD" takes two gradients in every step; the others in one of
+# `clip_interval`, those without a clip only to report the norms.
+METHODS: Final = {
+    "soft target": DistillConfig(output="", loss="soft_target", clip="none"),
+    "FSP": DistillConfig(output="", loss="fsp", clip="none"),
+    "SVD": DistillConfig(output="", loss="svd", clip="norm"),
+    SVD: DistillConfig(output="", loss="svd", clip="amortised"),
+    POSITION_SVD: DistillConfig(output="", loss="position_svd+soft_target", clip="amortised"),
+    **{
+        POSITION_GRAM.format(grid): DistillConfig(
+            output="", loss="position_gram+soft_target", grid=grid, clip="amortised"
+        )
+        for grid in (8, 4)
+    },
+}
 
-# The default of `svdistill distill`: position SVD, clipped, beside soft targets.
-DEFAULT = DistillConfig(output="").filled()
+FROM_STORE: Final = ", from store"
+
+# Steps that take both gradients, of all.
+DOUBLE_SHARE: Final = 1 / METHODS[SVD].clip_interval
 
 Shares = tuple[tuple[Part, float], ...]
 
 
-class Row(NamedTuple):
-    """A row: what is timed, and how often a step of it runs each part."""
+class Steps(NamedTuple):
+    """The kinds of steps of a method, each with its share, and the bytes of a store's view."""
 
-    case: Case
+    kinds: tuple[tuple[Case, float], ...]
+    store_bytes: int | None = None
+
+
+class Row(NamedTuple):
+    """A row: its steps, and how often a step runs each part."""
+
+    name: str
+    steps: Steps
     parts: Shares
 
 
@@ -74,51 +102,88 @@ def step_rows(workload: Workload, networks: NetworkParts) -> list[Row]:
         (networks.optimizer, 1.0),
     )
     taught = ((networks.teacher_forward, 1.0), *plain)
-    to_taps = (networks.teacher_to_taps, 1.0)
+    to_taps, to_logits = (networks.teacher_to_taps, 1.0), (networks.teacher_to_logits, 1.0)
     slow = spectral_parts("straightforward", workload, leading_svd, explicit_distance)
     ours = spectral_parts("ours", workload, truncated_svd, dfv_distance)
-    both_gradients = (*plain, (networks.transfer_backward, 1.0))
     spectral = tuple((part, 1.0) for part in ours)
-    sometimes_both = (*plain, (networks.transfer_backward, DOUBLE_SHARE), *spectral)
-
-    svd, default = SVDLoss(), build_losses(DEFAULT)
-    return [
-        Row(Case("plain student", _plain_step(workload)), plain),
-        Row(Case("soft target, by hand", _soft_target_step(workload)), taught),
+    both_gradients = (*plain, (networks.transfer_backward, 1.0))
+    sometimes_both = (*plain, (networks.transfer_backward, DOUBLE_SHARE))
+    parts_of = {
+        "soft target": (to_logits, *plain, (networks.task_backward, DOUBLE_SHARE)),
+        "FSP": (to_taps, *sometimes_both),
+        "SVD": (to_taps, *both_gradients, *spectral),
+        SVD: (to_taps, *sometimes_both, *spectral),
+    }
+    rows = [
+        _row("plain student", plain_step(workload), plain),
+        _row("soft target, by hand", _soft_target_step(workload), taught),
         *(
-            Row(Case(peer.name, _peer_step(workload, peer)), taught)
+            _row(peer.name, _peer_step(workload, peer), taught)
             for peer in torchdistill_peers(len(workload.taps.teacher))
         ),
-        Row(
-            Case("soft target", _step(workload, SoftTargetLoss())),
-            ((networks.teacher_to_logits, 1.0), *plain),
-        ),
-        Row(Case("FSP", _step(workload, FSPLoss())), (to_taps, *plain)),
-        Row(
-            Case("SVD, straightforward", _straightforward_step(workload)),
+        _row(
+            "SVD, straightforward",
+            _straightforward_step(workload),
             ((networks.teacher_forward, 1.0), *both_gradients, *((part, 1.0) for part in slow)),
         ),
-        Row(Case("SVD", _step(workload, svd, clip="norm")), (to_taps, *both_gradients, *spectral)),
-        Row(
-            Case("SVD, amortised", _step(workload, svd, clip="amortised"), AMORTISED_STEPS),
-            (to_taps, *sometimes_both),
-        ),
-        Row(
-            Case("SVD, amortised, from store", _stored_step(workload, svd), AMORTISED_STEPS),
-            tuple((part, times) for part, times in sometimes_both if part is not ours.teacher_svd),
-        ),
-        Row(
-            Case("default", _step(workload, *default, clip=DEFAULT.clip), AMORTISED_STEPS),
-            ((networks.teacher_to_logits, 1.0), *plain, (networks.transfer_backward, DOUBLE_SHARE)),
-        ),
-        Row(
-            Case("default, from store", _stored_step(workload, *default), AMORTISED_STEPS),
-            (*plain, (networks.transfer_backward, DOUBLE_SHARE)),
-        ),
     ]
+    teachers = (networks.teacher_to_taps, networks.teacher_to_logits, ours.teacher_svd)
+    for name in METHODS:
+        parts = parts_of.get(name, (to_logits, *sometimes_both))
+        rows.append(Row(name, method_steps(workload, name), parts))
+        if name not in ("soft target", "FSP", "SVD"):
+            stored = tuple((part, times) for part, times in parts if part not in teachers)
+            name += FROM_STORE
+            rows.append(Row(name, method_steps(workload, name), stored))
+    return rows
 
 
-def _plain_step(workload: Workload) -> Callable[[], None]:
+def method_steps(workload: Workload, name: str) -> Steps:
+    """The steps of one of `METHODS`, with a live teacher or, by its name, from a store."""
+    config = METHODS[name.removesuffix(FROM_STORE)].filled()
+    live, store_bytes = not name.endswith(FROM_STORE), None
+    student = workload.new_student()
+    clipped, unclipped = build_losses(config)
+
+    def distiller(live: bool) -> Distiller:
+        return Distiller(
+            workload.teacher if live else None,
+            student,
+            clipped,
+            taps=workload.taps,
+            clip=config.clip,
+            clip_interval=config.clip_interval,
+            unclipped=unclipped,
+        )
+
+    ours, optimizer = distiller(live), new_optimizer(student)
+    table = None if live else distiller(True).teach(workload.images)
+    if table is not None:
+        store_bytes = sum(leaf.bytes for leaf in describe(table, "float16").leaves())
+    images_read = torch.arange(len(workload.images), device=workload.images.device)
+
+    def run(measure: bool | None) -> None:
+        knowledge = None if table is None else table.map(lambda tensor: tensor[images_read])
+        output = ours(workload.images, knowledge=knowledge)
+        task_loss = F.cross_entropy(output.logits, workload.labels)
+        ours.backward(task_loss, output, progress=0.0, measure=measure)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    if config.clip == "norm":
+        return Steps(((Case(name, partial(run, None)), 1.0),), store_bytes)
+    kinds = (
+        (Case(f"{name}: one gradient", partial(run, False)), 1.0 - DOUBLE_SHARE),
+        (Case(f"{name}: two gradients", partial(run, True)), DOUBLE_SHARE),
+    )
+    return Steps(kinds, store_bytes)
+
+
+def _row(name: str, run: Callable[[], object], parts: Shares) -> Row:
+    return Row(name, Steps(((Case(name, run), 1.0),)), parts)
+
+
+def plain_step(workload: Workload) -> Callable[[], None]:
     """Cross-entropy alone."""
     student = workload.new_student()
     optimizer = new_optimizer(student)
@@ -187,53 +252,6 @@ def _straightforward_step(workload: Workload) -> Callable[[], None]:
         transfer_loss = straightforward_loss(recording.features, teacher.features)
         task_loss = F.cross_entropy(recording.output, workload.labels)
         clipped_gradients(task_loss, transfer_loss, parameters, progress=0.0)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return run
-
-
-def _step(
-    workload: Workload,
-    loss: TransferLoss,
-    unclipped: TransferLoss | None = None,
-    clip: str = "none",
-) -> Callable[[], None]:
-    """Losses of svdistill, with a live teacher."""
-    student = workload.new_student()
-    optimizer = new_optimizer(student)
-    distiller = Distiller(
-        workload.teacher, student, loss, taps=workload.taps, clip=clip, unclipped=unclipped
-    )
-
-    def run() -> None:
-        output = distiller(workload.images)
-        task_loss = F.cross_entropy(output.logits, workload.labels)
-        distiller.backward(task_loss, output, progress=0.0)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return run
-
-
-def _stored_step(
-    workload: Workload, loss: TransferLoss, unclipped: TransferLoss | None = None
-) -> Callable[[], None]:
-    """Losses of svdistill that read the teacher's knowledge from a table in memory."""
-    student = workload.new_student()
-    optimizer = new_optimizer(student)
-    taps = workload.taps
-    table = Distiller(workload.teacher, student, loss, taps=taps, unclipped=unclipped).teach(
-        workload.images
-    )
-    distiller = Distiller(None, student, loss, taps=taps, clip="amortised", unclipped=unclipped)
-    images_read = torch.arange(len(workload.images), device=workload.images.device)
-
-    def run() -> None:
-        knowledge = table.map(lambda tensor: tensor[images_read])
-        output = distiller(workload.images, knowledge=knowledge)
-        task_loss = F.cross_entropy(output.logits, workload.labels)
-        distiller.backward(task_loss, output, progress=0.0)
         optimizer.step()
         optimizer.zero_grad()
 

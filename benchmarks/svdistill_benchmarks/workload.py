@@ -60,6 +60,7 @@ def new_workload(
     device: torch.device,
     width: float = 1.0,
     data: str | None = None,
+    image_size: int = IMAGE_SIZE,
 ) -> Workload:
     """Build a pair of the paper's networks, freshly initialised, and a batch; always the same.
 
@@ -69,6 +70,7 @@ def new_workload(
         device: where everything goes.
         width: factor on the networks' channels.
         data: whose test images, see `load_images`; noise if not given.
+        image_size: their side in pixels.
 
     Example:
         >>> workload = new_workload(
@@ -81,11 +83,11 @@ def new_workload(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         teacher, student = (build_paper_network(name, NUM_CLASSES, width) for name in PAIRS[pair])
-        noise = torch.randn(batch_size, 3, IMAGE_SIZE, IMAGE_SIZE)
+        noise = torch.randn(batch_size, 3, image_size, image_size)
         labels = torch.randint(NUM_CLASSES, (batch_size,))
     for network in (teacher, student):
         place_network(network, device)
-    images = noise if data is None else pictures(data, batch_size)
+    images = noise if data is None else pictures(data, batch_size, image_size=image_size)
     return Workload(
         teacher.requires_grad_(False).eval(),
         student.train(),
@@ -94,19 +96,22 @@ def new_workload(
     )
 
 
-def pictures(data: str, batch_size: int, card: WeightsCard | None = None) -> Tensor:
-    """Test images [B, 3, 32, 32], normalised as a card's network knows them.
+def pictures(
+    data: str, batch_size: int, card: WeightsCard | None = None, image_size: int = IMAGE_SIZE
+) -> Tensor:
+    """Test images [B, 3, H, W], normalised as a card's network knows them.
 
     Args:
         data: whose, see `load_images`.
         batch_size: how many.
         card: of the network that they are for; None for the data's own statistics.
+        image_size: their side in pixels.
 
     Raises:
         ArgumentError: there are not so many.
         DataError: the images cannot be read.
     """
-    images = load_images(data, image_size=IMAGE_SIZE)
+    images = load_images(data, image_size=image_size)
     if len(images.test) < batch_size:
         raise ArgumentError(
             "batch_size",
@@ -116,7 +121,7 @@ def pictures(data: str, batch_size: int, card: WeightsCard | None = None) -> Ten
         )
     mean, std = (images.mean, images.std) if card is None else (card.mean, card.std)
     batch = next(images.test.batches(batch_size, device="cpu", order_seed=0))
-    return Augmentation("none", IMAGE_SIZE, mean, std).normalise(batch.images)
+    return Augmentation("none", image_size, mean, std).normalise(batch.images)
 
 
 def name_of(data: str | None) -> str:

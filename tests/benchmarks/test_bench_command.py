@@ -11,13 +11,15 @@ def test_a_table_is_printed_and_the_result_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "step.json"
-    words = ["bench", "step", "--network", "mobilenet", "--width", "0.125", "--batch-size", "2"]
+    words = ["bench", "step", "--network", "mobilenet", "--width", "0.05", "--batch-size", "2"]
     assert main([*words, "--rounds", "1", "--device", "cpu", "-o", str(output)]) == 0
     printed = capsys.readouterr().out
-    assert "mobilenet_teacher to mobilenet_student, batch 2" in printed
+    for table in read_result(output, StepResult).tables:
+        assert table.student == "mobilenet_student"
+        kept = "kept" if table.keeps_memory else "not kept"
+        assert f"mobilenet_teacher to mobilenet_student, batch 2, noise, memory {kept}" in printed
     assert "SVD, straightforward" in printed
     assert str(output) in printed
-    assert read_result(output, StepResult).tables[0].student == "mobilenet_student"
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ def test_a_run_leaves_the_file_that_it_returns(tmp_path: Path) -> None:
         ("steps", {}, "what"),
         ("dfv", {"network": "vgg"}, "network"),
         ("step", {"teacher": "runs/a"}, "teacher"),
+        ("growth", {"batch_size": 8}, "batch_size"),
         ("step", {"network": "vg"}, "network"),
         ("step", {"device": "tpu"}, "device"),
         ("dfv", {"threads": 0}, "threads"),

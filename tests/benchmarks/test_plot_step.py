@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 from matplotlib import pyplot as plt
 
-from svdistill_benchmarks import StepResult
+from svdistill_benchmarks import GrowthResult, StepResult
 from svdistill_benchmarks.run import read_result
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,6 +32,16 @@ def test_a_picture_is_written(plot: ModuleType, result: StepResult, tmp_path: Pa
     plot.plot_step(result, tmp_path / "step.png")
     assert (tmp_path / "step.png").read_bytes().startswith(b"\x89PNG")
     assert (ROOT / "docs/images/step.png").exists()
+
+
+def test_lines_are_drawn_of_what_was_measured(plot: ModuleType, tmp_path: Path) -> None:
+    result = read_result(ROOT / "benchmarks/results/growth.json", GrowthResult)
+    axes = {point.axis for point in result.points}
+    assert axes == {"batch", "image size", "width"}
+    assert all(len(point.steps) == len(result.methods) for point in result.points)
+    plot.plot_growth(result, tmp_path / "growth.png")
+    assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
+    assert (ROOT / "docs/images/growth.png").exists()
 
 
 def test_bars_end_at_the_ratio_unless_the_rest_is_negative(

@@ -109,6 +109,7 @@ def test_values_that_no_distillation_can_have(name, value):
         ("teacher_weights", "weights.pth"),
         ("teacher_network", "vgg_teacher"),
         ("teacher_taps", ["stage1"]),
+        ("teacher_precision", "bf16"),
         ("views", 4),
         ("views_seed", 0),
     ],
@@ -141,3 +142,39 @@ def test_only_a_teacher_teaches_without_labels():
     config(unlabelled="folder:x").check()
     with pytest.raises(ArgumentError, match=r"^unlabelled: expected nothing .*got 'rest'; "):
         TrainConfig(output="runs/a", unlabelled="rest").check()
+
+
+@pytest.mark.parametrize(
+    ("loss", "weights", "clip"),
+    [
+        ("svd", (1.0, 1.0, 1.0), "amortised"),
+        ("soft_target", (0.1, 0.9, 1.0), "none"),
+        ("position_gram+soft_target", (0.1, 1.0, 0.9), "amortised"),
+        ("lskd", (0.1, 1.0, 1.0), "none"),
+        ("dkd", (1.0, 1.0, 1.0), "none"),
+        ("svd+dist", (1.0, 1.0, 1.0), "amortised"),
+        ("object:SoftTargetLoss", (0.1, 0.9, 1.0), "none"),
+        ("object:SVDLoss", (1.0, 1.0, 1.0), "amortised"),
+    ],
+)
+def test_what_is_left_empty_is_filled_by_the_loss(loss, weights, clip):
+    filled = config(loss=loss).filled()
+    names = ("task_weight", "transfer_weight", "soft_target_weight")
+    assert tuple(getattr(filled, name) for name in names) == weights
+    assert filled.clip == clip
+
+
+def test_what_is_given_stays():
+    given = config(loss="soft_target", task_weight=0.5, clip="norm", weight_decay=0.0)
+    filled = given.filled()
+    assert (filled.task_weight, filled.clip, filled.weight_decay) == (0.5, "norm", 0.0)
+    assert set(given.left_empty()) == {"transfer_weight", "soft_target_weight", "learning_rate"}
+
+
+def test_rates_are_filled_by_the_optimizer():
+    rates = {
+        name: (filled.learning_rate, filled.weight_decay)
+        for name in ("sgd", "adamw")
+        for filled in (TrainConfig(output="a", optimizer=name).filled(),)
+    }
+    assert rates == {"sgd": (0.03, 5e-4), "adamw": (1e-3, 1e-2)}

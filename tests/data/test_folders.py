@@ -6,7 +6,7 @@ from picture_files import NAMES, in_turn, labels_of, noise, write_folder
 from svdistill.common.errors import ArgumentError, DataError
 from svdistill.data import DataWarning
 from svdistill.data.folders import read_folder
-from svdistill.data.split_names import DataChoices
+from svdistill.data.split_names import AUTOMATIC, DataChoices
 
 IMAGES, LABELS = noise(6), in_turn(6)
 
@@ -24,15 +24,15 @@ def test_a_folder_with_splits(tmp_path, names, train, test):
     for name in names:
         write_folder(tmp_path / name, IMAGES, LABELS)
     tables = read_folder(tmp_path)
-    assert (tables.train_name(), tables.test_name()) == (train, test)
-    assert labels_of(tables) == {name: [0, 0, 1, 1, 2, 2] for name in names}
+    assert tables.chosen(AUTOMATIC) == (train, test)
+    assert labels_of(tables) == {name: [0, 0, 1, 1, 2, 2] for name in (train, test) if name}
     assert tables.class_names == NAMES
 
 
 def test_a_folder_without_splits(tmp_path):
     tables = read_folder(write_folder(tmp_path, IMAGES, LABELS))
     assert labels_of(tables) == {"images": [0, 0, 1, 1, 2, 2]}
-    assert (tables.train_name(), tables.test_name()) == ("images", None)
+    assert tables.chosen(AUTOMATIC) == ("images", None)
 
 
 def test_a_class_may_be_called_train(tmp_path):
@@ -98,12 +98,11 @@ def test_a_test_split_whose_images_are_not_sorted(tmp_path, layout):
     write_folder(tmp_path / "train", IMAGES, LABELS)
     folder = tmp_path.joinpath("val", *layout)
     write_folder(folder.parent, IMAGES[:3], [0, 0, 0], (folder.name,))
-    got = "images" if layout == ("images",) else "no folders"
-    with pytest.raises(DataError, match=rf"val: expected folders of classes in .*, got {got};"):
+    with pytest.raises(DataError, match=r"missing labels in 'val'; .* folders named like"):
         read_folder(tmp_path)
     write_folder(tmp_path / "validation", IMAGES[:3], in_turn(3))
     tables = read_folder(tmp_path)
-    assert (tables.test_name(), tables.class_names) == ("validation", NAMES)
+    assert (tables.chosen(AUTOMATIC)[1], tables.class_names) == ("validation", NAMES)
 
 
 def test_a_relative_path(tmp_path, monkeypatch):
@@ -137,7 +136,7 @@ def test_splits_in_other_spellings(tmp_path, train, test):
     for name in (train, test):
         write_folder(tmp_path / name, IMAGES, LABELS)
     tables = read_folder(tmp_path)
-    assert (tables.train_name(), tables.test_name()) == (train, test)
+    assert tables.chosen(AUTOMATIC) == (train, test)
     assert tables.class_names == NAMES
 
 
@@ -155,7 +154,7 @@ def test_folders_that_may_be_splits_are_refused(tmp_path, names):
         read_folder(tmp_path)
     wanted = DataChoices(train_split=names[0], test_split=names[1])
     tables = read_folder(tmp_path, wanted)
-    assert (tables.train_name(wanted), tables.test_name(wanted)) == names
+    assert tables.chosen(wanted) == names
     whole = read_folder(tmp_path, DataChoices(train_split="."))
     assert whole.class_names == tuple(sorted(names))
 
@@ -183,7 +182,7 @@ def test_a_test_split_may_be_cut_whatever_else_there_is(tmp_path):
     wanted = DataChoices(test_split="cut")
     with pytest.warns(DataWarning, match=r"1 folder\(s\) beside the splits with 6 image\(s\)"):
         tables = read_folder(tmp_path, wanted)
-    assert (tables.train_name(wanted), tables.test_name(wanted)) == ("train", None)
+    assert tables.chosen(wanted) == ("train", None)
 
 
 def test_a_chosen_split_that_is_not_there(tmp_path):

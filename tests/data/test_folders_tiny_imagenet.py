@@ -9,6 +9,7 @@ from picture_files import in_order, labels_of
 from svdistill.common.errors import DataError
 from svdistill.data import load_images
 from svdistill.data.folders import name_classes, read_tiny_imagenet
+from svdistill.data.split_names import AUTOMATIC
 
 NAMES = (
     "goldfish, Carassius auratus",  # n01443537
@@ -54,7 +55,7 @@ def test_a_grey_image_has_three_equal_channels(tiny):
 
 def test_val_is_the_test_split(tiny):
     tables = read_tiny_imagenet(tiny)
-    assert (tables.train_name(), tables.test_name()) == ("train", "val")
+    assert tables.chosen(AUTOMATIC) == ("train", "val")
     assert list(labels_of(tables)) == ["train", "val"]
 
 
@@ -123,7 +124,7 @@ def test_nothing_in_it(tiny):
 
 
 def test_as_a_folder_it_is_refused_until_val_is_sorted(tiny):
-    with pytest.raises(DataError, match=r"got images; .*write tiny_imagenet:PATH"):
+    with pytest.raises(DataError, match=r"labels in 'test', 'val'; .*write tiny_imagenet:PATH"):
         load_images(f"folder:{tiny}")
     for number, wnid in enumerate(VAL):
         target = tiny / "val" / wnid / "images"

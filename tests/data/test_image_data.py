@@ -129,7 +129,7 @@ def test_streamed_equals_resident(insects, workers, order_seed):
             list(split.batches(4, device="cpu", order_seed=order_seed)) for split in (one, other)
         ]
         for a, b in zip(*batches, strict=True):
-            assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+            assert all(torch.equal(x, y) for x, y in zip(a[:3], b[:3], strict=True))
     for name in ("class_names", "mean", "std", "image_shape", "fingerprint"):
         assert getattr(resident, name) == getattr(streamed, name)
 

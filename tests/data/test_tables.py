@@ -11,7 +11,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from picture_files import NAMES, in_turn, labels_of, noise, table, write_parquet
 from svdistill.common.errors import DataError, MachineError
 from svdistill.data import DataWarning
-from svdistill.data.split_names import DataChoices
+from svdistill.data.split_names import AUTOMATIC, DataChoices
 from svdistill.data.tables import read_hub, read_parquet, tables_of
 
 IMAGES, LABELS = noise(6), in_turn(6)
@@ -30,7 +30,7 @@ def test_a_folder_of_parquet_files(tmp_path):
     assert tables.class_names == NAMES
     assert tables.labels("train").dtype == np.int64
     assert tables.source == str(tmp_path)
-    assert (tables.train_name(), tables.test_name()) == ("train", "test")
+    assert tables.chosen(AUTOMATIC) == ("train", "test")
 
 
 @pytest.mark.parametrize(
@@ -40,8 +40,9 @@ def test_a_folder_of_parquet_files(tmp_path):
 def test_a_single_parquet_file_is_what_to_train_on(tmp_path, name):
     tables = read_parquet(write_parquet(tmp_path / name, IMAGES, LABELS))
     assert list(labels_of(tables).values()) == [LABELS.tolist()]
-    assert tables.labels(tables.train_name()).tolist() == LABELS.tolist()
-    assert tables.test_name() is None
+    train, test = tables.chosen(AUTOMATIC)
+    assert tables.labels(train).tolist() == LABELS.tolist()
+    assert test is None
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_the_names_of_files_tell_the_splits(tmp_path, names, train, test):
     for name in names:
         write_parquet(tmp_path / f"{name}.parquet", IMAGES, LABELS)
     tables = read_parquet(tmp_path)
-    assert (tables.train_name(), tables.test_name()) == (train, test)
+    assert tables.chosen(AUTOMATIC) == (train, test)
 
 
 def test_a_path_with_characters_that_mean_something_elsewhere(tmp_path):
@@ -79,10 +80,10 @@ def test_of_two_label_columns_the_one_with_more_classes_is_taken(tmp_path):
 def test_a_test_split_without_labels_gives_way_to_one_with_labels(tmp_path):
     write_parquet(tmp_path / "train-0.parquet", IMAGES, LABELS)
     write_parquet(tmp_path / "test-0.parquet", IMAGES, [-1] * 6)
-    with pytest.raises(DataError, match=r"missing or negative labels in 'test'; add the labels"):
-        read_parquet(tmp_path).test_name()
+    with pytest.raises(DataError, match=r"missing labels in 'test'; add them"):
+        read_parquet(tmp_path).chosen(AUTOMATIC)
     write_parquet(tmp_path / "validation-0.parquet", IMAGES, LABELS)
-    assert read_parquet(tmp_path).test_name() == "validation"
+    assert read_parquet(tmp_path).chosen(AUTOMATIC)[1] == "validation"
 
 
 def test_missing_labels_are_minus_one(tmp_path):
@@ -94,7 +95,7 @@ def test_no_split_to_train_on(tmp_path):
     for name in ("test", "val"):
         write_parquet(tmp_path / f"{name}-0.parquet", IMAGES, LABELS)
     with pytest.raises(DataError, match="expected a split named 'train', got 'test', 'val'"):
-        read_parquet(tmp_path).train_name()
+        read_parquet(tmp_path).chosen(AUTOMATIC)
 
 
 def test_a_file_that_is_not_there(tmp_path):
@@ -202,7 +203,7 @@ def test_files_in_other_spellings(tmp_path, names, train, test):
     known = train == "train"
     wanted = DataChoices() if known else DataChoices(train_split=train, test_split=test)
     tables = read_parquet(tmp_path, wanted)
-    assert (tables.train_name(wanted), tables.test_name(wanted)) == (train, test)
+    assert tables.chosen(wanted) == (train, test)
     assert len(tables.labels(train)) == 6 * (len(names) - 1)
     if not known:
         assert list(read_parquet(tmp_path).splits) == ["images"]
@@ -214,8 +215,8 @@ def test_files_that_may_be_splits_are_refused(tmp_path, names):
         write_parquet(tmp_path / f"{name}.parquet", IMAGES, LABELS)
     tables = read_parquet(tmp_path)
     with pytest.raises(DataError, match=r"give --t\w+_split with"):
-        tables.test_name()
-    assert tables.test_name(DataChoices(train_split=names[0], test_split="cut")) is None
+        tables.chosen(AUTOMATIC)
+    assert tables.chosen(DataChoices(train_split=names[0], test_split="cut"))[1] is None
 
 
 def test_files_that_are_not_read_are_told(tmp_path):
@@ -232,7 +233,7 @@ def test_files_that_are_not_read_are_told(tmp_path):
 @pytest.mark.parametrize("keys", [("Train", "Test"), ("training", "EVAL"), ("train", "my_test")])
 def test_keys_of_a_dictionary_in_other_spellings(keys):
     tables = tables_of("it", DatasetDict({key: table(IMAGES, LABELS) for key in keys}))
-    assert (tables.train_name(), tables.test_name()) == keys
+    assert tables.chosen(AUTOMATIC) == keys
 
 
 def test_a_cache_that_cannot_be_written_is_not_called_damaged(tmp_path, monkeypatch):
@@ -275,7 +276,7 @@ def test_a_test_split_of_the_hub_by_any_of_its_names(monkeypatch, test):
     splits = DatasetDict({"train": table(IMAGES, LABELS), test: table(IMAGES[:2], [2, 1])})
     monkeypatch.setattr(datasets, "load_dataset", lambda name: splits)
     tables = read_hub("someone/insects")
-    assert (tables.train_name(), tables.test_name()) == ("train", test)
+    assert tables.chosen(AUTOMATIC) == ("train", test)
 
 
 @pytest.mark.parametrize(

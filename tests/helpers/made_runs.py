@@ -30,6 +30,23 @@ NUMBERS = {
 }
 
 
+# The paper's protocol, and the weights and clip of its loss.
+PAPER = {
+    "epochs": 200,
+    "learning_rate": 0.01,
+    "weight_decay": 1e-4,
+    "schedule": "paper",
+    "augmentation": "paper",
+    "max_grad_norm": None,
+}
+PAPER_LOSS = {
+    "clip": "norm",
+    "task_weight": 1.0,
+    "transfer_weight": 1.0,
+    "soft_target_weight": 1.0,
+}
+
+
 def made_run(
     path: str,
     network: str = "vgg_student",
@@ -44,7 +61,7 @@ def made_run(
 ) -> Run:
     """A run as if it had been read; with a `loss` among the options it was taught, as the paper."""
     kind = DistillConfig if "loss" in options else TrainConfig
-    options = {"clip": "norm", **options} if "loss" in options else options
+    options = {**PAPER, **(PAPER_LOSS if "loss" in options else {}), **options}
     config = dataclasses.asdict(kind(output=path, network=network, **options))
     records = tuple(
         EpochRecord(**{**NUMBERS, **(numbers or {}), "epoch": epoch, "test_accuracy": accuracy})
@@ -59,7 +76,7 @@ def made_run(
         seed=config["seed"],
         last_accuracy=accuracies[-1],
         best_accuracy=max(accuracies),
-        best_epoch=len(accuracies) - 1,
+        best_epoch=len(accuracies),
         best_by="test",
         teacher_accuracy=teacher_accuracy,
         parameters=parameters,

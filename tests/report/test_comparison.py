@@ -256,16 +256,6 @@ def test_step_time_of_two_stages_is_that_of_the_transfer() -> None:
     assert found["SVD"].step_time == pytest.approx(2.0)
 
 
-def test_the_best_is_the_student_with_the_highest_last_epoch() -> None:
-    comparison = compared(
-        made_run("t", "vgg_teacher", accuracies=(90.0,), data=STRIDE["data"]),
-        made_run("a", accuracies=(70.0, 50.0), **STRIDE),
-        made_run("b", accuracies=(60.0, 55.0), **SVD),
-        made_run("c", accuracies=(55.0,), **{**SVD, "loss": "fsp"}),
-    )
-    assert {method.name for method in comparison.best} == {"SVD", "FSP"}
-
-
 def test_the_papers_numbers_are_of_its_networks_only() -> None:
     tiny = {"data": "tiny_imagenet:t", "loss": "svd", "teacher": "t"}
     assert results(made_run("a", **tiny))["SVD"].published is not None

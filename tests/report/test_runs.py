@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from made_runs import made_run, written
+from made_runs import PAPER_LOSS, made_run, written
 from svdistill.common import RunError
 from svdistill.config import DistillConfig, TrainConfig
 from svdistill.report.runs import (
@@ -199,7 +199,7 @@ BESIDE = {"task_weight": 0.1, "soft_target_weight": 0.9}
     ],
 )
 def test_a_taught_student_is_named_by_what_differs(options: dict[str, object], name: str) -> None:
-    seeds_own = DistillConfig(output="run", teacher="teacher", loss="svd", clip="norm")
+    seeds_own = DistillConfig(output="run", teacher="teacher", loss="svd", **PAPER_LOSS)
     config = dataclasses.asdict(seeds_own)
     assert row_name({**config, **options}) == name
 
@@ -210,7 +210,7 @@ def test_a_network_on_its_own_is_named_by_its_part() -> None:
 
 
 def test_schedule_and_length_are_not_named() -> None:
-    config = dataclasses.asdict(DistillConfig(output="run", teacher="teacher"))
+    config = dataclasses.asdict(DistillConfig(output="run", teacher="teacher").filled())
     changed = {"epochs": 3, "learning_rate": 1.0, "schedule": "constant", "seed": 9, "width": 0.5}
     assert row_name({**config, **changed}) == row_name(config)
 

@@ -15,7 +15,7 @@ from svdistill.linalg import watch_convergence
 from svdistill.losses import FSPLoss, SoftTargetLoss, SumLoss, SVDLoss
 from svdistill.networks import build_network
 from svdistill.runs.records import read_records
-from svdistill.training import distill, train, trainer as trainer_module
+from svdistill.training import distill, mixing, train, trainer as trainer_module
 from svdistill.training.cuda_graphs import WARM_UP, CUDAGraphStep, CUDARecorder
 from svdistill.training.step import DistillStep, TaskStep, TrainingBatch, TransferStep
 from tiny_runs import distill_config, outcome, train_config
@@ -116,10 +116,12 @@ def batches(count, images=8, last=8, device="cpu", each=10):
 
 def trained(step, source, *, each=10, last=8, device="cpu"):
     """All that three epochs of so many steps find out, and the weights they lead to."""
-    optimizer = torch.optim.SGD(step.parameters(), 0.01, 0.9, nesterov=True, weight_decay=1e-4)
+    inner = getattr(step, "step", step)
+    parameters = inner.parameters()
+    optimizer = torch.optim.SGD(parameters, 0.01, 0.9, nesterov=True, weight_decay=1e-4)
     torch.manual_seed(5)
     found = []
-    step.train_mode()
+    inner.train_mode()
     for number, (images, labels) in enumerate(batches(3 * each, 8, last, device, each)):
         knowledge = None if source is None else source(images)
         result = step(TrainingBatch(images, labels, knowledge), number // each)
@@ -129,11 +131,11 @@ def trained(step, source, *, each=10, last=8, device="cpu"):
         found += [] if result.norms is None else [norm.clone() for norm in result.norms]
         optimizer.step()
         optimizer.zero_grad()
-    return found, [parameter.detach().clone() for parameter in step.parameters()]
+    return found, [parameter.detach().clone() for parameter in parameters]
 
 
 def clear_gradients(step):
-    for parameter in step.parameters():
+    for parameter in getattr(step, "step", step).parameters():
         parameter.grad = None
 
 
@@ -205,6 +207,24 @@ def test_trains_as_the_step_itself_bit_for_bit(precision, clip, stored):
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
 
 
+def test_the_labels_of_mixed_images_are_inputs_of_a_recording(accelerator):
+    found, tape = [], Tape()
+    for capture in (False, True):
+        torch.manual_seed(0)
+        step = TaskStep(build_network("mobilenet_student", 4, 0.05), accelerator, 0.1)
+        with watch_convergence("cpu") as watch:
+            execute = CUDAGraphStep(step, tape, watch) if capture else step
+            for images, labels in batches(WARM_UP + 3):
+                seed = len(found) % (WARM_UP + 3)
+                mixed = mixing.mixed(TrainingBatch(images, labels), "mixup", 1.0, seed)
+                found.append(execute(mixed, 0).task_loss.clone())
+                clear_gradients(step)
+    assert tape.recorded == 1
+    plain, recorded = torch.stack(found).view(2, -1)
+    torch.testing.assert_close(recorded, plain, rtol=0, atol=0)
+    assert len(set(plain.tolist())) == WARM_UP + 3
+
+
 def test_each_kind_of_step_is_recorded_once():
     distiller, tape = make_distiller(clip="amortised"), Tape()
     with watch_convergence("cpu") as watch:
@@ -264,13 +284,14 @@ def test_a_replay_makes_no_new_memory():
     """The optimizer and the meter read where a graph writes."""
     distiller = make_distiller(FSPLoss)
     with watch_convergence("cpu") as watch:
-        step = CUDAGraphStep(DistillStep(distiller, new_accelerator(), 1.0, 1.0), Tape(), watch)
+        inner = DistillStep(distiller, new_accelerator(), 1.0, 1.0)
+        step = CUDAGraphStep(inner, Tape(), watch)
         places = []
         for images, labels in batches(WARM_UP + 3):
             result = step(TrainingBatch(images, labels), 0)
-            tensors = (result.logits, *(p.grad for p in step.parameters()))
+            tensors = (result.logits, *(p.grad for p in inner.parameters()))
             places.append([tensor.data_ptr() for tensor in tensors])
-            clear_gradients(step)
+            clear_gradients(inner)
     assert places[-1] == places[-2] == places[-3]
 
 
@@ -331,13 +352,13 @@ def test_a_transfer_that_teaches_nothing_is_noticed(last):
             for images, labels in batches(10, last=last):
                 step(TrainingBatch(images, labels), epoch)
             with pytest.warns(TransferWarning, match=f"in every step of epoch {epoch}"):
-                step.end_epoch()
+                inner.end_epoch()
 
 
 def taped(monkeypatch):
     tapes = []
 
-    def recorded_step(step, context, watch):
+    def recorded_step(step, config, device, watch, scaler):
         tapes.append(Tape())
         return CUDAGraphStep(step, tapes[-1], watch)
 

@@ -1,11 +1,14 @@
 import pytest
 from safetensors.torch import save_file
 
+from picture_files import in_turn, noise, write_folder
 from saved_networks import CARD, network
-from svdistill.common.errors import ArgumentError, DataError
+from svdistill.common.errors import ArgumentError, DataError, RunError
 from svdistill.data import load_images
+from svdistill.data.image_files import EncodedPictures
 from svdistill.networks import InputSpec
 from svdistill.runs.weights import save_weights
+from svdistill.training import distill, train
 from svdistill.training.images import run_images
 from tiny_runs import Watching, distill_config, train_config
 
@@ -136,3 +139,44 @@ def test_options_without_effect_on_images_that_are_given(run, name, value):
     config = distill_config("r", run, **{"train_size": None, name: value})
     with pytest.raises(ArgumentError, match=rf"^{name}: expected nothing beside images"):
         run_images(config, Watching(), load_images("digits"))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Images that nobody may decode."""
+
+    def refuse(pictures, rows, each=None):
+        pytest.fail("images were decoded")
+
+    write_folder(tmp_path / "photos", noise(15), in_turn(15) % 2)
+    monkeypatch.setattr(EncodedPictures, "read", refuse)
+    return f"folder:{tmp_path / 'photos'}"
+
+
+def test_a_teacher_of_other_classes_is_refused_before_images_are_decoded(run, tmp_path, folder):
+    config = distill_config(tmp_path / "run", run, data=folder, loss="svd+soft_target")
+    config.train_size = None
+    said = rf"expected a teacher of the data's 2 classes, got one of {len(CARD.class_names)}"
+    with pytest.raises(RunError, match=said):
+        distill(config)
+
+
+def test_a_finished_output_is_refused_before_images_are_decoded(teacher_run, folder):
+    with pytest.raises(RunError, match="got a finished run"):
+        train(train_config(teacher_run, data=folder))
+    with pytest.raises(RunError, match="got a finished run"):
+        distill(distill_config(teacher_run, teacher_run, data=folder))
+
+
+def test_each_decoded_image_is_told_and_the_test_images_are_capped(tmp_path):
+    write_folder(tmp_path / "photos", noise(15), in_turn(15) % 2)
+    told = []
+    watching = Watching()
+    watching.reading = lambda number, total: told.append((number, total))
+    config = train_config(
+        tmp_path / "run", data=f"folder:{tmp_path / 'photos'}", train_size=None, test_size=2
+    )
+    data = run_images(config, watching)
+    assert len(data.test) == 2
+    total = len(data.train) + len(data.test)
+    assert told == [(number, total) for number in range(1, total + 1)]

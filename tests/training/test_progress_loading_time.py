@@ -5,37 +5,31 @@ import torch
 
 from svdistill.data import ResidentSplit
 from svdistill.runs.records import read_records
-from svdistill.training import epoch as begun_module, train
-from svdistill.training.progress import CUDAClock, LoadingTime, loading_advice, loading_time
+from svdistill.training import progress as progress_module, train
+from svdistill.training.progress import LoadingTime, loading_advice
 from tiny_runs import Watching, train_config
 
 SPLIT = ResidentSplit(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(4).long())
 
 
-class Slow:
-    """A clock that goes on only where somebody works, and batches that take their time."""
+CPU = torch.device("cpu")
 
-    def __init__(self):
-        self.now = 0.0
 
-    def mark(self):
-        return self.now
+def test_only_waiting_counts(monkeypatch):
+    """On a clock that goes on only where somebody works, with batches that take their time."""
+    now = 0.0
 
-    def seconds(self, before, after):
-        return after - before
-
-    def batches(self, *durations):
+    def batches(*durations):
+        nonlocal now
         for number, duration in enumerate(durations):
-            self.now += duration
+            now += duration
             yield number
 
-
-def test_only_waiting_counts():
-    slow = Slow()
-    loading = LoadingTime(slow)
+    monkeypatch.setattr(progress_module.time, "perf_counter", lambda: now)
+    loading = LoadingTime(CPU)
     seen = []
-    for batch in loading.watch(slow.batches(2.0, 0.5, 0.25)):
-        slow.now += 100.0  # the step
+    for batch in loading.watch(batches(2.0, 0.5, 0.25)):
+        now += 100.0  # the step
         seen.append((batch, loading.seconds()))
     assert seen == [(0, 2.0), (1, 2.5), (2, 2.75)]
     assert loading.seconds() == 2.75
@@ -46,7 +40,7 @@ def test_an_error_on_the_way_is_raised():
         yield 1
         raise KeyError
 
-    watched = LoadingTime(Slow()).watch(broken())
+    watched = LoadingTime(CPU).watch(broken())
     assert next(watched) == 1
     with pytest.raises(KeyError):
         next(watched)
@@ -61,22 +55,9 @@ def test_advice_is_for_those_who_wait_much(loading, advised):
         assert advice.endswith(SPLIT.loading_remedy)
 
 
-class Elsewhere(Slow):
-    """A clock for which all waits take so long."""
-
-    def __init__(self, wait):
-        self.wait = wait
-
-    def mark(self):
-        return None
-
-    def seconds(self, before, after):
-        return self.wait
-
-
 @pytest.mark.parametrize(("wait", "times"), [(0.0, 0), (1e6, 1)])
 def test_a_run_says_once_that_it_waits(tmp_path, monkeypatch, wait, times):
-    monkeypatch.setattr(begun_module, "loading_time", lambda device: LoadingTime(Elsewhere(wait)))
+    monkeypatch.setattr(LoadingTime, "seconds", lambda self: wait * len(self.waits))
     watching = Watching()
     train(train_config(tmp_path / "run"), watching)
     told = [told[1] for told in watching.told if told[0] == "message"]
@@ -103,10 +84,13 @@ def test_on_a_gpu_that_is_busy_nothing_is_waited_for():
                 torch.mm(matrix, matrix)
             yield batch
 
-    loading, total = loading_time(device), CUDAClock()
-    list(loading.watch(iter([0])))  # starts what there is to start
-    loading = loading_time(device)
-    before = total.mark()
+    list(LoadingTime(device).watch(iter([0])))  # starts what there is to start
+    loading = LoadingTime(device)
+    before = torch.cuda.Event(enable_timing=True)
+    before.record()
     for _ in loading.watch(iter(range(3))):
         list(busy([0]))
-    assert loading.seconds() < 0.1 * total.seconds(before, total.mark())
+    after = torch.cuda.Event(enable_timing=True)
+    after.record()
+    after.synchronize()
+    assert loading.seconds() < 0.1 * before.elapsed_time(after) / 1000

@@ -15,6 +15,7 @@ from svdistill.runs.checkpoint import Checkpoints, load_checkpoint, save_checkpo
 from svdistill.runs.records import read_records, read_summary
 from svdistill.runs.weights import read_card, weights_file
 from svdistill.training import Evaluation, distill, train, trainer as trainer_module
+from svdistill.training.predictions import Predictions
 from svdistill.training.progress import Reporter
 from svdistill.training.reproducibility import derive_seed
 from svdistill.training.step import DistillStep
@@ -400,13 +401,15 @@ class TestWhatIsLeft:
 
         def measured(trainer, split, network):
             name = "test" if split is trainer.context.data.test else "dev"
-            return Evaluation(next(scores[name]), 1.0, len(split))
+            one = torch.zeros(1, dtype=torch.int64)
+            predictions = Predictions(one, one, torch.ones(1))
+            return Evaluation(next(scores[name]), 1.0, len(split), predictions)
 
         monkeypatch.setattr(trainer_module.Trainer, "evaluate", measured)
         run = tmp_path / "run"
         photographing = Photographing(run)
         summary = train(train_config(run, epochs=4, dev_fraction=0.3), photographing)
-        assert (summary.best_epoch, summary.best_by) == (1, "dev")
+        assert (summary.best_epoch, summary.best_by) == (2, "dev")
         assert (summary.best_accuracy, summary.last_accuracy) == (45.0, 30.0)
         after_each = [picture["student.safetensors"] for picture in photographing.pictures]
         assert len(set(after_each)) == 4
@@ -418,5 +421,5 @@ class TestWhatIsLeft:
         test = [record.test_accuracy for record in records]
         assert summary.best_by == "test"
         assert summary.best_accuracy == max(test)
-        assert summary.best_epoch == test.index(max(test))
+        assert summary.best_epoch == 1 + test.index(max(test))
         assert summary.seconds == pytest.approx(sum(record.seconds for record in records))

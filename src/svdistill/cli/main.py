@@ -230,7 +230,7 @@ def _print_summary(summary: Any) -> None:
     skipped = f"; {summary.skipped_steps} steps skipped in fp16" if summary.skipped_steps else ""
     _show(
         f"{summary.network}: {summary.last_accuracy:.2f} % after the last epoch, "
-        f"{summary.best_accuracy:.2f} % after the best ({summary.best_epoch + 1}, by "
+        f"{summary.best_accuracy:.2f} % after the best ({summary.best_epoch}, by "
         f"{summary.best_by}); {summary.parameters:,} parameters, {summary.flops / 1e6:.1f}M FLOPs"
         f"{skipped}\n"
         f"{summary.directory}"

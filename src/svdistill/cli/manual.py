@@ -250,9 +250,10 @@ examples:
 BENCH_MANUAL = """\
 Time computations in turn in one process, print a table, and write every time to a JSON file.
 
-  svd   the truncated SVD of the paper's feature maps by every solver: time and errors
-  dfv   the distance of two distillation feature vectors: time, memory and errors
-  step  a whole training step of every method, relative to a step without losses (the floor)
+  svd     the truncated SVD of the paper's feature maps by every solver: time and errors
+  dfv     the distance of two distillation feature vectors: time, memory and errors
+  step    a whole training step of every method, relative to a step without losses (the floor)
+  growth  steps of some methods while the batch, the image size or the width grows
 """
 
 BENCH_EXAMPLES = """\

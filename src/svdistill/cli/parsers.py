@@ -223,7 +223,7 @@ def _bench_parser() -> ArgumentParser:
 
     usage = "svdistill bench WHAT [options]"
     parser = _parser(usage, manual.BENCH_MANUAL, manual.BENCH_EXAMPLES)
-    parser.add_argument("what", type=str, help="`svd`, `dfv` or `step`.")
+    parser.add_argument("what", type=str, help="`svd`, `dfv`, `step` or `growth`.")
     parser.add_class_arguments(BenchConfig)
     return parser
 

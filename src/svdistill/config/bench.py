@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 from svdistill.common import ArgumentError, require_choice
 
-BENCHMARKS = ("svd", "dfv", "step")
+BENCHMARKS = ("svd", "dfv", "step", "growth")
 
 COMMON = {"batch_size", "rounds", "threads", "device", "output"}
 
@@ -14,6 +14,7 @@ READ = {
     "svd": COMMON | {"network", "width", "teacher", "data"},
     "dfv": COMMON,
     "step": COMMON | {"network", "width", "data"},
+    "growth": (COMMON - {"batch_size"}) | {"network", "width", "data"},
 }
 
 
@@ -22,15 +23,16 @@ class BenchConfig:
     """Options of a benchmark.
 
     Attributes:
-        network: `vgg`, `mobilenet` or `all`: the paper's teacher with its student (`svd`, `step`).
-        width: factor on the networks' channels (`svd`, `step`).
-        batch_size: images in a step.
+        network: `vgg`, `mobilenet` or `all`: the paper's teacher with its student; `growth` takes
+            one. Not for `dfv`, as are `width` and `data`.
+        width: factor on the networks' channels.
+        batch_size: images in a step; not for `growth`.
         rounds: number of times that everything is timed.
         threads: number of torch's threads; unchanged if not given.
         device: `auto`, `cpu` or `cuda`.
         teacher: run directory or .safetensors file whose feature maps to decompose (`svd`);
             freshly initialised networks if not given.
-        data: images to run on, as for `train` (`svd`, `step`); noise if not given.
+        data: images to run on, as for `train`; noise if not given.
         output: the JSON file; `benchmarks/results/NAME.json` if not given.
     """
 

@@ -19,8 +19,8 @@ class CacheConfig(TeacherConfig):
         views_seed: Seed of the views.
         dtype: Type of the numbers on disk, `float16` or `float32`. Tensors of at most 16 numbers
             per image are always float32.
-        precision: Precision of the teacher, `float32` or `bf16`. Decompositions are computed in
-            float32 either way.
+        precision: Precision of the teacher, `float32`, `bf16`, or `auto` as for `train`.
+            Decompositions are computed in float32 either way.
         batch_size: Images in a batch of the teacher.
         device: `auto`, `cpu` or `cuda`.
         resume: Check the store in `output`, and write what is missing or damaged.
@@ -29,7 +29,7 @@ class CacheConfig(TeacherConfig):
     views: int = 0
     views_seed: int = 0
     dtype: Literal["float16", "float32"] = "float16"
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Literal["float32", "bf16", "auto"] = "float32"
     batch_size: int = 256
     device: Literal["auto", "cpu", "cuda"] = "auto"
     resume: bool = False

@@ -24,6 +24,8 @@ class DataConfig:
         classes_every: Keep every n-th class only.
         classes: `N@SEED` keeps N of these, drawn by their names; empty keeps all.
         train_size: Keep that many training images, the same share of each class; empty keeps all.
+        test_size: Keep at most that many test images, the same share of each class; empty keeps
+            all.
         dev_fraction: Share of the training images held out to choose the best epoch on; a store
             keeps no knowledge of them.
         unlabelled: For `distill` and `cache`, more training images, without labels: `folder:PATH`,
@@ -49,6 +51,7 @@ class DataConfig:
     classes_every: int = 1
     classes: str | None = None
     train_size: int | None = None
+    test_size: int | None = None
     dev_fraction: float = 0.0
     unlabelled: str = ""
     label_column: str | None = None

@@ -20,6 +20,7 @@ SAID_BY_STORE: Final[dict[str, Any]] = {
     "teacher_weights": "",
     "teacher_network": None,
     "teacher_taps": [],
+    "teacher_precision": None,
     "views": 0,
     "views_seed": None,
 }
@@ -64,7 +65,8 @@ class TrainConfig(DataConfig):
             1 (cutmix).
         ema: Decay of a moving average of the weights, such as 0.999, which is evaluated and saved
             in place of the weights. Empty for none.
-        precision: `float32`, `bf16`, or `fp16` (CUDA only).
+        precision: `float32`, `bf16`, or `fp16` (CUDA only), by autocast. `auto` times a few steps
+            in float32 and bf16, and takes bf16 if it saves 10 % or more.
         device: `auto`, `cpu` or `cuda`.
         capture: On a GPU, `auto` records each step as a CUDA graph and replays it; `off` does not.
         deterministic: Use deterministic algorithms only, so that equal runs on one machine are
@@ -93,7 +95,7 @@ class TrainConfig(DataConfig):
     mix: Literal["mixup", "cutmix", "both"] | None = None
     mix_alpha: float | None = None
     ema: float | None = None
-    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    precision: Literal["float32", "bf16", "fp16", "auto"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     capture: Literal["auto", "off"] = "auto"
     deterministic: bool = False
@@ -203,6 +205,8 @@ class DistillConfig(TeacherConfig, TrainConfig):
 
     Args:
         knowledge: A knowledge store made by `svdistill cache`, instead of a teacher.
+        teacher_precision: Precision of the teacher, `float32`, `bf16` or `auto`; empty for the
+            student's option, where `auto` is measured for each of them alone.
         student_taps: Module paths of the student's taps, as many as the teacher's. If empty, they
             are chosen like the teacher's.
         clip: Bound on the transfer gradient relative to the task's. `amortised`: one scale for all
@@ -220,6 +224,7 @@ class DistillConfig(TeacherConfig, TrainConfig):
     """
 
     knowledge: str = ""
+    teacher_precision: Literal["float32", "bf16", "auto"] | None = None
     student_taps: list[str] = field(default_factory=list)
     clip: Literal["norm", "poster", "global", "none", "amortised"] | None = None
     clip_interval: int = 10

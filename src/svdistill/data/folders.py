@@ -21,7 +21,8 @@ from svdistill.data.split_names import (
     CUT,
     WHOLE_FOLDER,
     DataChoices,
-    chosen_split,
+    FoundSplits,
+    Role,
     folder_role,
     split_role,
 )
@@ -70,62 +71,31 @@ def read_folder(path: Path, choices: DataChoices = AUTOMATIC) -> Tables:
 
 def _split_folders(path: Path, choices: DataChoices, skipped: SkippedFiles) -> dict[str, Path]:
     """The folders of the splits by name, or the folder itself if it holds the classes."""
-    found = _class_names(path)
+    names = _class_names(path)
     if choices.train_split == WHOLE_FOLDER:
         return {ONLY_NAME: path}
-    if choices.train_split is not None:
-        train = [chosen_split("train_split", choices.train_split, found)]
-    else:
-        # A folder "train" without folders in it may be a class, like "car".
-        train = [name for name in found if folder_role(name) == "train"]
-        train = [name for name in train if _class_names(path / name)]
-    if not train:
-        _require_classes(path, found, choices)
+
+    def role(name: str) -> Role | None:
+        """A folder "train" without folders in it may be a class, like "car"."""
+        found = folder_role(name)
+        return None if found == "train" and not _class_names(path / name) else found
+
+    found = FoundSplits(str(path), names, role)
+    train = found.train(choices)
+    if train is None:
+        _require_classes(path, names, choices)
         return {ONLY_NAME: path}
-    tests = _test_folders(path, found, train, choices)
-    for name in found:
-        if name not in train + tests:
-            images = count_images(path / name)
-            skipped.add("folder(s) beside the splits", path / name, images)
-    return {name: path / name for name in train + tests}
+    classes = {name.casefold() for name in _class_names(path / train)}
 
+    def labelled(name: str) -> bool:
+        return any(child.casefold() in classes for child in _class_names(path / name))
 
-def _test_folders(
-    path: Path, found: list[str], train: list[str], choices: DataChoices
-) -> list[str]:
-    """The test folders that have classes of the training folders."""
-    classes = {child.casefold() for name in train for child in _class_names(path / name)}
-    labelled = [
-        name
-        for name in found
-        if classes.intersection(child.casefold() for child in _class_names(path / name))
-    ]
-    if choices.test_split == CUT:
-        return []
-    if choices.test_split is not None:
-        tests = [chosen_split("test_split", choices.test_split, found)]
-    else:
-        tests = [name for name in found if folder_role(name) == "test" and name not in train]
-    # Unsorted images, or images in one folder of another name, are a test split without labels.
-    usable = [name for name in tests if name in labelled]
-    if tests and not usable:
-        raise DataError(
-            str(path / tests[0]),
-            expected=f"folders of classes in {path / train[0]}",
-            got=", ".join(_class_names(path / tests[0])[:5]) or "no folders",
-            remedy="sort its images into folders named like those, or give --test_split cut to "
-            "have one cut from train; for Tiny-ImageNet as published write tiny_imagenet:PATH",
-        )
-    unnamed = [name for name in labelled if folder_role(name) is None and name not in train]
-    if unnamed and not usable:
-        raise DataError(
-            str(path),
-            expected="one folder to test on, named test or val",
-            got=f"{listed(unnamed)} with the same classes as {train[0]!r}",
-            remedy="give --test_split with its name, or --test_split cut to have one cut from "
-            "train; if these are classes, give --train_split .",
-        )
-    return usable
+    test = found.test(train, choices, labelled)
+    used = [name for name in (train, test) if name is not None]
+    for name in names:
+        if name not in used:
+            skipped.add("folder(s) beside the splits", path / name, count_images(path / name))
+    return {name: path / name for name in used}
 
 
 def _require_classes(path: Path, found: list[str], choices: DataChoices) -> None:

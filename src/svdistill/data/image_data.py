@@ -24,6 +24,7 @@ from svdistill.data.selection import (
     keep_classes,
     parse_draw,
     select_classes,
+    stratified,
     stratified_split,
     training_subset,
 )
@@ -103,6 +104,7 @@ def load_images(
     classes_every: int = 1,
     classes: str | None = None,
     train_size: int | None = None,
+    test_size: int | None = None,
     dev_fraction: float = 0.0,
     seed: int = 0,
     memory_limit_gb: float = 8.0,
@@ -136,8 +138,9 @@ def load_images(
         classes: ``N@SEED``: of these keep N, drawn by their names as in `select_classes`. None
             keeps all.
         train_size: keep this many training images, stratified. None keeps all.
+        test_size: keep at most this many test images, stratified. None keeps all.
         dev_fraction: share of the training images to hold out as dev split, 0 to below 1.
-        seed: decides which images `train_size` keeps and `dev_fraction` holds out.
+        seed: decides which images `train_size` and `test_size` keep and `dev_fraction` holds out.
         memory_limit_gb: decoded images that take more than this (in 1e9 bytes) are streamed.
         workers: processes that decode each streamed split; None takes one per core, up to 8.
         unlabelled: more training images, without labels, so that `ImageData.train` is a
@@ -185,6 +188,9 @@ def load_images(
     watch = watch or LoadingWatch()
     watch.classes(names)
     train, test = (keep_classes(subset, chosen) for subset in (opened.train, opened.test))
+    if test_size is not None:
+        require_count("test_size", test_size)
+        test = test.take(stratified(test.labels, min(test_size, len(test.labels)), seed))
     subsets = {"train": train, "test": test}
     if dev_fraction > 0:
         kept = round(len(train.rows) * (1 - dev_fraction))

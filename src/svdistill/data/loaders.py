@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from svdistill.common import ArgumentError, require_count
 from svdistill.data.image_data import ImageData
-from svdistill.data.splits import UNLABELLED, Batch, ImageSplit, PartOfBatch
+from svdistill.data.splits import UNLABELLED, Batch, ImageSplit
 from svdistill.parallel import ALONE, Share
 
 # The seed of a loader's random numbers for the stored order.
@@ -153,7 +153,6 @@ class LoaderSplit(ImageSplit):
         *,
         device: torch.device | str,
         order_seed: int | None,
-        drop_last: bool = False,
         skip: int = 0,
         share: Share = ALONE,
     ) -> Iterator[Batch]:
@@ -164,7 +163,6 @@ class LoaderSplit(ImageSplit):
             device: the device of the batches.
             order_seed: seed of the global random states while the loader works. None takes a fixed
                 seed; a loader that shuffles still shuffles.
-            drop_last: not used.
             skip: number of batches to leave out; the loader makes them, to draw the same numbers.
             share: what this process takes of every batch. All processes that train together read
                 the whole loader, whose order and transforms are the same in all of them.
@@ -194,12 +192,12 @@ class LoaderSplit(ImageSplit):
             if number >= skip:
                 places = torch.arange(count, count + len(images))
                 labelled = len(labels) if share == ALONE else int((labels != UNLABELLED).sum())
-                own = Batch(
+                yield Batch(
                     share.take(images).to(device, non_blocking=True).float(),
                     share.take(labels).to(device, non_blocking=True),
                     share.take(places),
+                    share.part(len(images), labelled),
                 )
-                yield PartOfBatch.of(own, share.part(len(images), labelled))
             count += len(images)
 
     def _checked(self, item: Any) -> tuple[Tensor, Tensor]:

@@ -116,7 +116,7 @@ def _open_tables(tables: Tables, image_size: int | None, choices: DataChoices) -
             remedy="use a data set whose images fall into several classes; a negative label counts "
             "as none",
         )
-    train_name, test_name = tables.train_name(choices), tables.test_name(choices)
+    train_name, test_name = tables.chosen(choices)
     _warn_of_splits(tables, train_name, test_name, choices)
     used = {name: tables.labels(name) for name in (train_name, test_name) if name is not None}
     check_spelling(tables.source, tables.class_names, used)

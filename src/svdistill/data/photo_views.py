@@ -10,8 +10,7 @@ Sources: the crops of Szegedy et al., "Going Deeper with Convolutions", 2015; MÃ
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import Final
 
 import torch
@@ -64,18 +63,17 @@ def trivial_views(images: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
 
     See `jittered_views` for arguments and results.
     """
-    operations = (numbers[:, 5] * (6 + len(COLOURS))).long()
+    operations = (numbers[:, 5] * (TURN + 1 + len(COLOURS))).long()
     strengths = (numbers[:, 6] * LEVELS).floor() / (LEVELS - 1)
     signed = torch.where(numbers[:, 7] < 0.5, -strengths, strengths)
     views, outside = _sampled(images, _moved(_crops(numbers), operations, signed))
     views = views.round_()
     # The draws are on the CPU, so that choosing images does not synchronise with the device.
-    for number, change in COLOURS.items():
+    for number, change in enumerate(COLOURS, start=TURN + 1):
         rows = (operations == number).nonzero()[:, 0]
         if len(rows):
             places = rows.to(views.device, non_blocking=True)
-            changed = change(views.index_select(0, places), signed[rows])
-            views = views.index_copy(0, places, changed)
+            views.index_copy_(0, places, change(views.index_select(0, places), signed[rows]))
     return views, outside
 
 
@@ -202,14 +200,7 @@ def _scaled(change: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Ten
     return lambda images, signed: change(images, 1 + WIDEST_FACTOR * signed)
 
 
-COLOURS: Final[Mapping[int, Callable[[Tensor, Tensor], Tensor]]] = MappingProxyType(
-    dict(
-        enumerate(
-            (
-                *map(_scaled, (brightness, saturation, contrast, sharpness)),
-                *(posterized, solarized, stretched, equalized),
-            ),
-            start=6,
-        )
-    )
+COLOURS: Final = (
+    *map(_scaled, (brightness, saturation, contrast, sharpness)),
+    *(posterized, solarized, stretched, equalized),
 )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Literal, NamedTuple
 
-from svdistill.common import ArgumentError, nearest
+from svdistill.common import ArgumentError, DataError, nearest
+from svdistill.data.data_warnings import listed
 
 Role = Literal["train", "test", "unlabelled"]
 
@@ -82,15 +83,6 @@ def folder_role(name: str) -> Role | None:
     return None if others else split_role(name)
 
 
-def role_for(name: str, choices: DataChoices, usual: Role | None) -> Role | None:
-    """The role that the user chose for a split, in any case, else the usual one."""
-    if name.lower() == (choices.train_split or "").lower():
-        return "train"
-    if name.lower() == (choices.test_split or "").lower():
-        return "test"
-    return usual
-
-
 def preferred(names: Iterable[str]) -> list[str]:
     """Sort names of splits by preference: ``test`` before ``Test`` before ``my_test``."""
 
@@ -100,6 +92,76 @@ def preferred(names: Iterable[str]) -> list[str]:
         return name.lower() not in ROLES, first, name not in ROLES, name
 
     return sorted(names, key=place)
+
+
+class FoundSplits(NamedTuple):
+    """The splits of a data set, among which the user or their names choose.
+
+    Attributes:
+        source: name of the data set, for messages.
+        names: all splits.
+        role: what a name means.
+    """
+
+    source: str
+    names: Sequence[str]
+    role: Callable[[str], Role | None] = split_role
+
+    def train(self, choices: DataChoices) -> str | None:
+        """The split to train on: the chosen one, or the most usual name; None without any."""
+        if choices.train_split is not None:
+            return chosen_split("train_split", choices.train_split, self.names)
+        named = preferred(name for name in self.names if self.role(name) == "train")
+        return named[0] if named else None
+
+    def test(self, train: str, choices: DataChoices, labelled: Callable[[str], bool]) -> str | None:
+        """The split to test on, which is labelled; None to cut one from the training split.
+
+        Raises:
+            ArgumentError: there is none of the chosen name.
+            DataError: none of such a name has labels, or the names do not tell.
+        """
+        if choices.test_split == CUT:
+            return None
+        others = [name for name in self.names if name != train]
+        if choices.test_split is not None:
+            named = [chosen_split("test_split", choices.test_split, others)]
+        else:
+            named = preferred(name for name in others if self.role(name) == "test")
+        usable = [name for name in named if labelled(name)]
+        unclear = [name for name in others if self.role(name) is None and labelled(name)]
+        cut = f"--test_split cut to have one cut from {train!r}"
+        if named and not usable:
+            raise DataError(
+                self.source,
+                expected="a test split with a label for every image",
+                got=f"missing labels in {listed(named)}",
+                remedy="add them, or sort the images of a folder into folders named like those of "
+                f"{train!r}, or give {cut}; for Tiny-ImageNet as published write "
+                "tiny_imagenet:PATH",
+            )
+        if unclear and not usable:
+            raise DataError(
+                self.source,
+                expected="one split to test on, named test or val",
+                got=f"{listed(unclear)} beside {train!r}",
+                remedy=f"give --test_split with its name, or {cut}; if all are folders of classes, "
+                "give --train_split .",
+            )
+        return usable[0] if usable else None
+
+    def unlabelled(self, choices: DataChoices) -> tuple[str | None, list[str]]:
+        """The split to learn from without labels, else to train on; and the test splits."""
+
+        def role(name: str) -> Role | None:
+            if name.lower() == (choices.train_split or "").lower():
+                return "train"
+            return "test" if name.lower() == (choices.test_split or "").lower() else self.role(name)
+
+        roles = {name: role(name) for name in self.names}
+        named = preferred(name for name in roles if roles[name] in ("train", "unlabelled"))
+        named.sort(key=lambda name: roles[name] != "unlabelled")
+        return next(iter(named), None), [name for name in roles if roles[name] == "test"]
 
 
 def chosen_split(option: str, name: str, names: Iterable[str]) -> str:

@@ -31,36 +31,13 @@ class Batch(NamedTuple):
         labels: ``[B]``, int64, 0 to number of classes - 1, or `UNLABELLED`.
         indices: ``[B]``, int64, 0 to length of the split - 1, in any order. On the CPU, so
             that a look-up by index needs no synchronisation with the device.
+        part: what this process has of the whole batch; None if it has all of it.
     """
 
     images: Tensor
     labels: Tensor
     indices: Tensor
-
-    @property
-    def part(self) -> BatchPart | None:
-        """The part of the whole batch that this process has; None if it has the whole batch."""
-        return None
-
-
-class PartOfBatch(Batch):
-    """One process's part of a batch that several processes share."""
-
-    whole: BatchPart
-
-    @property
-    def part(self) -> BatchPart:
-        """See `Batch.part`."""
-        return self.whole
-
-    @classmethod
-    def of(cls, batch: Batch, part: BatchPart | None) -> Batch:
-        """The batch as a part; the batch itself if `part` is None."""
-        if part is None:
-            return batch
-        own = cls(*batch)
-        own.whole = part
-        return own
+    part: BatchPart | None = None
 
 
 class ImageSplit(ABC):
@@ -112,7 +89,6 @@ class ImageSplit(ABC):
         *,
         device: torch.device | str,
         order_seed: int | None,
-        drop_last: bool = False,
         skip: int = 0,
         share: Share = ALONE,
     ) -> Iterator[Batch]:
@@ -123,7 +99,6 @@ class ImageSplit(ABC):
             device: the device of the batches.
             order_seed: decides the order of the images, independently of torch's global random
                 state. None gives the stored order.
-            drop_last: leave out a smaller last batch.
             skip: number of batches to leave out at the beginning, for a run that is resumed within
                 an epoch; their images are not decoded.
             share: what this process takes of every batch.
@@ -155,6 +130,10 @@ class StoredSplit(ImageSplit):
             device: the device of the batches.
         """
 
+    def chunks(self, batch_size: int, order_seed: int | None) -> Sequence[Tensor]:
+        """The indices of the images of each batch; see `ImageSplit.batches` for the arguments."""
+        return batch_indices(len(self), batch_size, order_seed)
+
     @final
     def batches(
         self,
@@ -162,14 +141,17 @@ class StoredSplit(ImageSplit):
         *,
         device: torch.device | str,
         order_seed: int | None,
-        drop_last: bool = False,
         skip: int = 0,
         share: Share = ALONE,
     ) -> Iterator[Batch]:
         """See `ImageSplit.batches`."""
-        chunks = batch_indices(len(self), batch_size, order_seed, drop_last)[skip:]
+        chunks = self.chunks(batch_size, order_seed)[skip:]
         parts = self.gather([share.take(chunk) for chunk in chunks], device)
-        return with_whole(parts, chunks, share)
+        border = len(self.labelled)  # images without labels come last
+        return (
+            batch._replace(part=share.part(len(chunk), int((chunk < border).sum())))
+            for batch, chunk in zip(parts, chunks, strict=True)
+        )
 
 
 @final
@@ -321,29 +303,11 @@ class _BatchReader(TorchDataset):
             return None
 
 
-def with_whole(
-    batches: Iterator[Batch], chunks: Sequence[Tensor], share: Share, labelled: int | None = None
-) -> Iterator[Batch]:
-    """Attach to each process's parts of batches the counts of the whole batches.
-
-    Args:
-        batches: the parts.
-        chunks: the indices of each whole batch's images.
-        share: what the process takes.
-        labelled: images of a lower index have a label; None if all have.
-    """
-    for batch, chunk in zip(batches, chunks, strict=True):
-        count = len(chunk) if labelled is None else int((chunk < labelled).sum())
-        yield PartOfBatch.of(batch, share.part(len(chunk), count))
-
-
-def batch_indices(
-    length: int, batch_size: int, order_seed: int | None, drop_last: bool
-) -> Sequence[Tensor]:
+def batch_indices(length: int, batch_size: int, order_seed: int | None) -> Sequence[Tensor]:
     """The indices of the images of each batch; see `ImageSplit.batches` for the arguments.
 
     Example:
-        >>> [chunk.tolist() for chunk in batch_indices(5, 2, None, drop_last=False)]
+        >>> [chunk.tolist() for chunk in batch_indices(5, 2, None)]
         [[0, 1], [2, 3], [4]]
     """
     require_count("batch_size", batch_size)
@@ -351,8 +315,7 @@ def batch_indices(
     if order_seed is not None:
         # On the CPU, so that the order is the same for every device.
         order = torch.randperm(length, generator=order_generator(order_seed))
-    usable = length - length % batch_size if drop_last else length
-    return order[:usable].split(batch_size) if usable else ()
+    return order.split(batch_size) if length else ()
 
 
 def order_generator(order_seed: int) -> torch.Generator:

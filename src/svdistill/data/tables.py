@@ -17,12 +17,10 @@ from svdistill.data.columns import class_values, find_image_column, find_label_c
 from svdistill.data.data_warnings import SkippedFiles, listed, warn
 from svdistill.data.split_names import (
     AUTOMATIC,
-    CUT,
     ROLES,
     WHOLE_FOLDER,
     DataChoices,
-    chosen_split,
-    preferred,
+    FoundSplits,
     split_role,
     split_words,
 )
@@ -69,53 +67,24 @@ class Tables(NamedTuple):
             labels = pyarrow.compute.index_in(labels, value_set=known)
         return labels.fill_null(-1).to_numpy().astype(np.int64)
 
-    def train_name(self, choices: DataChoices = AUTOMATIC) -> str:
-        """Return the training split: the chosen one, or the most usual name."""
-        whole = choices.train_split == WHOLE_FOLDER and ONLY_NAME in self.splits
-        if choices.train_split is not None and not whole:
-            return chosen_split("train_split", choices.train_split, self.splits)
-        names = preferred(name for name in self.splits if split_role(name) == "train")
-        if names:
-            return names[0]
+    def chosen(self, choices: DataChoices) -> tuple[str, str | None]:
+        """The splits to train and to test on; see `FoundSplits`."""
+        if choices.train_split == WHOLE_FOLDER and ONLY_NAME in self.splits:
+            choices = choices._replace(train_split=None)
+        found = FoundSplits(self.source, tuple(self.splits))
         only = next(iter(self.splits))
-        if len(self.splits) == 1 and split_role(only) is None:
-            return only
-        raise DataError(
-            self.source,
-            expected="a split named 'train'",
-            got=", ".join(map(repr, self.splits)),
-            remedy="give --train_split with the name of the split to train on",
-        )
-
-    def test_name(self, choices: DataChoices = AUTOMATIC) -> str | None:
-        """Return the first test split with labels, or None to cut one from the training split."""
-        train = self.train_name(choices)
-        others = [name for name in self.splits if name != train]
-        if choices.test_split == CUT:
-            return None
-        if choices.test_split is not None:
-            names = [chosen_split("test_split", choices.test_split, others)]
-        else:
-            names = preferred(name for name in others if split_role(name) == "test")
+        train = found.train(choices)
+        if train is None and (len(self.splits) > 1 or split_role(only) is not None):
+            raise DataError(
+                self.source,
+                expected="a split named 'train'",
+                got=", ".join(map(repr, self.splits)),
+                remedy="give --train_split with the name of the split to train on",
+            )
+        train = train or only
         # Public test splits of competitions often have -1 for every label.
-        labelled = [name for name in names if (self.labels(name) >= 0).all()]
-        if names and not labelled:
-            raise DataError(
-                self.source,
-                expected="a test or validation split with a label for every image",
-                got=f"missing or negative labels in {', '.join(map(repr, names))}",
-                remedy="add the labels, or give --test_split cut to have one cut from train",
-            )
-        unclear = [name for name in others if split_role(name) is None]
-        if unclear and not labelled:
-            raise DataError(
-                self.source,
-                expected="a split named 'test' or 'validation' beside the one to train on",
-                got=", ".join(map(repr, unclear)),
-                remedy="give --test_split with its name, or --test_split cut to have one cut "
-                f"from {train!r}",
-            )
-        return labelled[0] if labelled else None
+        labelled = lambda name: bool((self.labels(name) >= 0).all())  # noqa: E731
+        return train, found.test(train, choices, labelled)
 
 
 def split_tables(argument: str, loaded: object) -> Mapping[str, Dataset]:

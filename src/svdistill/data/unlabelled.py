@@ -27,30 +27,24 @@ from svdistill.data.selection import Subset
 from svdistill.data.split_names import (
     AUTOMATIC,
     DataChoices,
+    FoundSplits,
     folder_role,
-    preferred,
-    role_for,
     split_role,
 )
 from svdistill.data.splits import (
     UNLABELLED,
     Batch,
-    ImageSplit,
     StoredSplit,
     batch_indices,
     order_generator,
-    with_whole,
 )
 from svdistill.data.tables import load_hub, load_parquet, split_tables, undecoded
-from svdistill.parallel import ALONE, Share
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 
 REST: Final = "rest"
-
-USED_ROLES: Final = ("train", "unlabelled")
 
 SCHEMES: Final = ("folder:PATH", "hub:NAME", "parquet:PATH", REST)
 
@@ -124,37 +118,29 @@ def _find_files(path: Path, choices: DataChoices) -> list[Path]:
 
     Folders named like test splits are left out in any depth.
     """
-    children = sorted(child for child in path.glob("*") if child.is_dir())
-    roles = {c: role_for(c.name, choices, folder_role(c.name)) for c in children}
-    if "test" not in roles.values():
-        names = [child.name for child in children if split_role(child.name)]
-        if {"train", "test"} <= {split_role(name) for name in names}:
-            raise DataError(
-                str(path),
-                expected="folders named train and test, or a folder without test images",
-                got=listed(names),
-                remedy="give the folder to learn from",
-            )
-    usable = preferred(child.name for child, role in roles.items() if role in USED_ROLES)
-    usable.sort(key=lambda name: roles[path / name] != "unlabelled")
-    if usable and "test" in roles.values():
-        root = path / usable[0]
-        others = [child for child in children if child != root]
-        if len(usable) > 1:
-            warn(f"{path}: learns without labels from {usable[0]!r}, not from {listed(usable[1:])}")
-    else:
-        root = path
-        others = [child for child in children if roles[child] == "test"]
-    tests = {
+    children = sorted(child.name for child in path.glob("*") if child.is_dir())
+    chosen, tests = FoundSplits(str(path), children, folder_role).unlabelled(choices)
+    unclear = [name for name in children if split_role(name)]
+    if not tests and {"train", "test"} <= {split_role(name) for name in unclear}:
+        raise DataError(
+            str(path),
+            expected="folders named train and test, or a folder without test images",
+            got=listed(unclear),
+            remedy="give the folder to learn from",
+        )
+    root, others = path, tests
+    if chosen is not None and tests:
+        root, others = path / chosen, [name for name in children if name != chosen]
+    left_out = {path / name for name in others} | {
         Path(parent, name)
         for parent, folders, _ in os.walk(root)
         for name in folders
         if folder_role(name) == "test"
     }
     skipped = SkippedFiles(path)
-    for folder in sorted({*others, *tests}):
+    for folder in sorted(left_out):
         skipped.add("folder(s) of other splits", folder, count_images(folder))
-    images = images_below(root, skipped, exclude={*others, *tests})
+    images = images_below(root, skipped, exclude=left_out)
     skipped.warn()
     if not images:
         raise no_images(root, "a folder of images", "check the path")
@@ -165,20 +151,18 @@ def _choose_split(
     source: str, splits: Mapping[str, Dataset], choices: DataChoices
 ) -> tuple[Dataset, str]:
     """The unlabelled split, else the training split, else the only one; and its image column."""
-    roles = {name: role_for(name, choices, split_role(name)) for name in splits}
-    named = preferred(name for name in splits if roles[name] in USED_ROLES)
-    named.sort(key=lambda name: roles[name] != "unlabelled")
-    if not named and (len(splits) > 1 or "test" in roles.values()):
+    chosen, tests = FoundSplits(source, tuple(splits)).unlabelled(choices)
+    if chosen is None and (len(splits) > 1 or tests):
         raise DataError(
             source,
             expected="a split named 'unlabeled' or 'train'",
             got=", ".join(map(repr, splits)),
             remedy="rename the split to learn from",
         )
-    chosen = (named or list(splits))[0]
-    others = [name for name in splits if name != chosen]
-    if others:
-        warn(f"{source}: learns without labels from {chosen!r}, not from {listed(others)}")
+    chosen = chosen or next(iter(splits))
+    if len(splits) > 1:
+        others = listed(name for name in splits if name != chosen)
+        warn(f"{source}: learns without labels from {chosen!r}, not from {others}")
     table = splits[chosen]
     # The choice is for the labelled images; these tables may have other columns.
     column = choices.image_column if choices.image_column in table.features else None
@@ -186,7 +170,7 @@ def _choose_split(
 
 
 @final
-class MixedSplit(ImageSplit):
+class MixedSplit(StoredSplit):
     """Labelled and unlabelled images: each batch is half of either kind.
 
     The labelled half comes first, and has one image more if the batch size is odd. A pass reads
@@ -249,33 +233,17 @@ class MixedSplit(ImageSplit):
             self._unlabelled.part(max(start - border, 0), max(stop - border, 0)),
         )
 
-    def batches(
-        self,
-        batch_size: int,
-        *,
-        device: torch.device | str,
-        order_seed: int | None,
-        drop_last: bool = False,
-        skip: int = 0,
-        share: Share = ALONE,
-    ) -> Iterator[Batch]:
-        """See `ImageSplit.batches`."""
-        border = len(self._labelled)
+    def chunks(self, batch_size: int, order_seed: int | None) -> Sequence[Tensor]:
+        """See `StoredSplit.chunks`."""
         if order_seed is None:
-            chunks = list(batch_indices(len(self), batch_size, None, drop_last))
-        else:
-            halves = _halves(batch_size)
-            batches, generator = self._filled_batches(halves), order_generator(order_seed)
-            ours, theirs = (
-                _repeated_orders(len(split), math.ceil(batches * half), generator).split(half)
-                for split, half in zip((self._labelled, self._unlabelled), halves, strict=True)
-            )
-            chunks = [torch.cat([a, border + b]) for a, b in zip(ours, theirs, strict=True)]
-            if drop_last and len(chunks[-1]) < batch_size:
-                chunks.pop()
-        chunks = chunks[skip:]
-        parts = self._gather([share.take(chunk) for chunk in chunks], device)
-        return with_whole(parts, chunks, share, labelled=border)
+            return batch_indices(len(self), batch_size, None)
+        border, halves = len(self._labelled), _halves(batch_size)
+        batches, generator = self._filled_batches(halves), order_generator(order_seed)
+        ours, theirs = (
+            _repeated_orders(len(split), math.ceil(batches * half), generator).split(half)
+            for split, half in zip((self._labelled, self._unlabelled), halves, strict=True)
+        )
+        return [torch.cat([a, border + b]) for a, b in zip(ours, theirs, strict=True)]
 
     def _filled_batches(self, halves: tuple[int, int]) -> Fraction:
         """The larger of the two kinds' numbers of batches; the last batch may be incomplete."""
@@ -284,8 +252,8 @@ class MixedSplit(ImageSplit):
             Fraction(len(self._labelled), labelled), Fraction(len(self._unlabelled), unlabelled)
         )
 
-    def _gather(self, chunks: Sequence[Tensor], device: torch.device | str) -> Iterator[Batch]:
-        """Read batches of chosen images, in each the labelled ones first."""
+    def gather(self, chunks: Sequence[Tensor], device: torch.device | str) -> Iterator[Batch]:
+        """See `StoredSplit.gather`; in each batch the labelled images come first."""
         border = len(self._labelled)
         ours = self._labelled.gather([chunk[chunk < border] for chunk in chunks], device)
         theirs = self._unlabelled.gather(

@@ -120,7 +120,7 @@ def write_shipped_file(report: ExportReport) -> None:
 
 
 def read_shipped_files(folder: str | Path) -> tuple[ShippedFile, ...]:
-    """What was measured of the exported files in a folder, the fastest first.
+    """The measurements of the exported files in a folder, the fastest first.
 
     Raises:
         RunError: a damaged file.

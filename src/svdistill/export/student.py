@@ -40,7 +40,6 @@ from svdistill.runs import RunDirectory, WeightsCard, load_student, weights_file
 from svdistill.training import (
     EvaluationImages,
     load_test_images,
-    load_training_images,
     place_network,
     require_card,
 )
@@ -181,7 +180,7 @@ def export_student(
     accuracies = {title: accuracy(found, tests.labels) for title, found in logits.items()}
     if options.quantize is not None:
         metadata = replace(metadata, precision=options.quantize)
-        training = load_training_images(run, data, count=CALIBRATION_IMAGES)
+        training = load_test_images(run, data, count=CALIBRATION_IMAGES, split="train")
         calibration = _inputs(training, CALIBRATION_IMAGES, card, options).images
         files["int8"] = quantize_onnx(content, metadata.to_strings(), calibration)
         networks["int8"] = file_format.load(files["int8"])

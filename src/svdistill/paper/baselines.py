@@ -19,7 +19,6 @@ from svdistill.common import (
     available_cores,
     columns,
     mean_cell,
-    number_cell,
     require_count,
 )
 from svdistill.config import (
@@ -52,12 +51,11 @@ class Gain(NamedTuple):
     """A mean difference in points, and its 95 % interval; None of a single seed."""
 
     mean: float
-    low: float | None = None
-    high: float | None = None
+    interval: tuple[float, float] | None
 
     def __str__(self) -> str:
-        interval = "" if self.low is None else f" ({self.low:+.2f} to {self.high:+.2f})"
-        return f"{self.mean:+.2f}{interval}"
+        interval = "" if self.interval is None else " ({:+.1f} to {:+.1f})".format(*self.interval)
+        return f"{self.mean:+.1f}{interval}"
 
 
 def compare_seeds(
@@ -140,7 +138,9 @@ def _plan(
     folder, stores = Path(config.output), list[Job]()
     if config.image_size is None:
         config = replace(config, image_size=trained_image_size(config))
-    if config.views and config.teacher and all(s.compact for s in loss_specs(config.loss)):
+    if config.views and config.augmentation == "none":
+        config = replace(config, views=1)  # all views are the same
+    if config.views and config.teacher and config.mix is None and _is_compact(config):
         stores = [_store(config, folder / "store")]
         config = replace(config, views_seed=config.views_seed or 0)
     methods: dict[str, TrainConfig] = {" + ".join(titles(config.loss)): config}
@@ -161,6 +161,13 @@ def _plan(
                 run = replace(run, knowledge=stores[0].output, **SAID_BY_STORE)
             runs[method].append(run.filled())
     return [*stores, *(run for made in zip(*runs.values(), strict=True) for run in made)], runs
+
+
+def _is_compact(config: DistillConfig) -> bool:
+    """Whether a store is small; Gram matrices are only if the maps are pooled."""
+    specs = loss_specs(config.loss)
+    whole = config.grid == 0 and any({"grid"} == set(spec.options) for spec in specs)
+    return all(spec.compact for spec in specs) and not whole
 
 
 def _by_soft_targets(config: DistillConfig) -> DistillConfig:
@@ -193,20 +200,16 @@ def _usual_seconds(jobs: Sequence[Job]) -> float:
 
 
 def paired_gain(ours: Sequence[float], others: Sequence[float]) -> Gain:
-    """Mean difference of pairs, with its 95 % interval by Student's t.
-
-    Args:
-        ours: accuracies by seed, in percent.
-        others: of the same seeds.
+    """Mean difference of accuracies of the same seeds, in points.
 
     Example:
         >>> str(paired_gain([72.0, 74.0, 73.0], [70.0, 71.0, 72.0]))
-        '+2.00 (-0.48 to +4.48)'
+        '+2.0 (-0.5 to +4.5)'
         >>> str(paired_gain([72.0], [70.0]))
-        '+2.00'
+        '+2.0'
     """
     differences = [one - other for one, other in zip(ours, others, strict=True)]
-    return Gain(statistics.fmean(differences), *(t_interval(differences) or ()))
+    return Gain(statistics.fmean(differences), t_interval(differences))
 
 
 def gain_table(accuracies: Mapping[str, Sequence[float]]) -> Table:
@@ -220,11 +223,12 @@ def gain_table(accuracies: Mapping[str, Sequence[float]]) -> Table:
         gains = [paired_gain(found, accuracies[name]) for name in baselines[:place]]
         cells = [Cell(str(gain), gain.mean) for gain in gains]
         cells += [Cell("")] * (len(baselines) - len(cells))
-        rows.append((Cell(method), mean_cell(found), *cells, number_cell(len(found), "{}")))
-    headings = ("accuracy %", *(f"over {name}" for name in baselines), "seeds")
+        rows.append((Cell(method), mean_cell(found), *cells))
+        seeds = len(found)
+    headings = ("accuracy %", *(f"over {name}" for name in baselines))
     caption = (
-        "Test accuracy after the last epoch, mean ± standard deviation; gains in points, with "
-        "their 95 % interval over the seeds (paired, Student's t)."
+        f"Test accuracy after the last epoch, mean ± standard deviation of {seeds} seed(s). Gains "
+        "in points, with their 95 % interval over the seeds (paired, Student's t)."
     )
     return Table("", columns("", *headings), tuple(rows), caption)
 
@@ -234,22 +238,23 @@ def verdict(accuracies: Mapping[str, Sequence[float]]) -> str:
 
     Example:
         >>> verdict({"student alone": [60.0, 61.0], "SVD": [63.0, 64.1]})
-        'worth it: SVD gains +3.05 (+2.41 to +3.69) points over student alone'
+        'worth it: SVD gains +3.0 (+2.4 to +3.7) points over the student alone'
         >>> verdict({"student alone": [60.0, 61.0], "SVD": [60.0, 64.0]})
-        'not shown: the gain of SVD over student alone, +1.50 (-17.56 to +20.56), may be chance; \
-more seeds would narrow the interval'
+        'not shown: the gain of SVD over the student alone, +1.5 (-17.6 to +20.6) points, may be \
+chance; more seeds narrow the interval'
     """
     *others, ours = accuracies
     gains = {name: paired_gain(accuracies[ours], accuracies[name]) for name in others}
     for name, gain in gains.items():
-        if gain.low is None or gain.high is None:
-            return "not shown: one seed says nothing of the spread between seeds; give --seeds 3"
-        if gain.high < 0:
-            return f"not shown: {ours} is behind {name}, by {gain} points"
-        if gain.low <= 0:
+        if gain.interval is None:
+            return "not shown: one seed says nothing about the spread between seeds; give --seeds 3"
+        low, high = gain.interval
+        if high < 0:
+            return f"not worth it: {ours} loses against the {name}, {gain} points"
+        if low <= 0:
             return (
-                f"not shown: the gain of {ours} over {name}, {gain}, may be chance; more seeds "
-                "would narrow the interval"
+                f"not shown: the gain of {ours} over the {name}, {gain} points, may be chance; "
+                "more seeds narrow the interval"
             )
-    told = " and ".join(f"{gain} points over {name}" for name, gain in gains.items())
+    told = " and ".join(f"{gain} points over the {name}" for name, gain in gains.items())
     return f"worth it: {ours} gains {told}"

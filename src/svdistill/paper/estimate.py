@@ -19,7 +19,7 @@ from svdistill.distillation import Distiller, FrozenTeacher
 from svdistill.networks import PaperNetwork, build_paper_network
 from svdistill.paper.jobs import Job
 from svdistill.runs import read_summary
-from svdistill.training import build_losses, choose_device, place_network, whole_loss
+from svdistill.training import autocast, build_losses, choose_device, place_network, whole_loss
 
 TIMED_STEPS: Final = 3
 
@@ -158,8 +158,7 @@ def _seconds_of_other_seeds(job: Job) -> float | None:
 
 
 def _autocast(job: Job) -> torch.autocast:
-    bf16 = job.precision == "bf16"
-    return torch.autocast(choose_device(job.device).type, torch.bfloat16, enabled=bf16)
+    return autocast(job.precision, choose_device(job.device))
 
 
 def _cross_entropy(logits: Tensor) -> Tensor:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from svdistill.common import require_choice
-from svdistill.config import CacheConfig, DistillConfig, TrainConfig
+from svdistill.config import CacheConfig, DataConfig, DistillConfig, TrainConfig
 from svdistill.losses import LossSpec, loss_names, loss_specs
 from svdistill.paper.jobs import Job
 from svdistill.paper.presets import (
@@ -167,16 +167,11 @@ def _store(pair: Pair, method: Method, preset: Preset, root: Path) -> CacheConfi
         kind, options = "", {"num_vectors": preset.store_vectors if pair.vectors else 1}
     elif stored.name == POSITIONS["loss"]:
         kind, options = "-positions", {"num_vectors": POSITIONS["num_vectors"]}
+    images = {f.name: getattr(student, f.name) for f in fields(DataConfig)}
+    output = str(root / "stores" / f"{Path(teacher.output).name}{kind}")
     return CacheConfig(
-        output=str(root / "stores" / f"{Path(teacher.output).name}{kind}"),
+        **{**images, "output": output},
         teacher=teacher.output,
-        data=student.data,
-        image_size=student.image_size,
-        classes_every=student.classes_every,
-        classes=student.classes,
-        train_size=student.train_size,
-        dev_fraction=student.dev_fraction,
-        augmentation=student.augmentation,
         views=preset.views,
         views_seed=student.views_seed or 0,
         loss=f"{stored.name}+{SOFT_TARGET['loss']}",

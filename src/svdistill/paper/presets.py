@@ -254,7 +254,14 @@ _MINI: Final = replace(
 )
 
 _SMOKE: Final = replace(
-    _MINI, data="digits", width=0.25, classes_every=1, train_size=200, epochs=2, batch_size=50
+    _MINI,
+    data="digits",
+    width=0.25,
+    classes_every=1,
+    train_size=200,
+    test_size=200,
+    epochs=2,
+    batch_size=50,
 )
 
 _FULL: Final = replace(

@@ -17,6 +17,7 @@ from svdistill.common import (
     require_positive,
 )
 from svdistill.config import CacheConfig
+from svdistill.data import open_images
 from svdistill.paper.console_output import JobReporter, show_tables
 from svdistill.paper.estimate import Estimator
 from svdistill.paper.jobs import (
@@ -33,6 +34,8 @@ from svdistill.report import Run, find_runs, write_report
 from svdistill.training import load_data
 
 LARGE_SIZE: Final = 64
+
+SMOKE_SIZE: Final = 32  # so that any images take seconds
 
 # ImageNet-50: the paper does not name its classes; these are drawn with seed 0.
 IMAGENET_CLASSES: Final = "50@0"
@@ -166,6 +169,10 @@ def customised(experiment: str, config: ReproduceConfig) -> Preset:
         changes |= {"image_size": LARGE_SIZE, "classes_every": 1}
         if config.data.startswith("folder:"):
             classes = classes or IMAGENET_CLASSES
+    if config.data and config.preset == "smoke":
+        opened, few = open_images(config.data, SMOKE_SIZE), preset.student.train_size or 1
+        few = min(max(few, len(opened.class_names)), len(opened.train.labels))
+        changes = {"image_size": SMOKE_SIZE, "train_size": few, **changes}
     if classes:
         changes |= {"classes": classes, "classes_every": 1}
     return replace(

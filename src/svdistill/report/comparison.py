@@ -70,12 +70,6 @@ class PairComparison:
         """The rows of distilled students."""
         return tuple(method for method in self.methods if method.is_distilled)
 
-    @property
-    def best(self) -> tuple[MethodResult, ...]:
-        """The students with the highest accuracy; several if they are equal."""
-        highest = max((method.accuracy for method in self.students), default=0.0)
-        return tuple(method for method in self.students if method.accuracy == highest)
-
     @cached_property
     def deviations(self) -> list[Deviation]:
         """The settings in which its runs differ from the paper's."""

@@ -73,7 +73,7 @@ def _run_row(run: Run) -> tuple[Cell, ...]:
         number_cell(summary.seed, "{}"),
         number_cell(summary.last_accuracy),
         number_cell(summary.best_accuracy),
-        number_cell(summary.best_epoch + 1, "{}"),
+        number_cell(summary.best_epoch, "{}"),
         number_cell(summary.epochs, "{}"),
         number_cell(summary.seconds, "{:,.0f}"),
     )

@@ -202,7 +202,7 @@ def rows_of(named: Sequence[tuple[str, Run]], *, of_teachers: bool = False) -> l
 
 
 def with_results(method: MethodResult, rows: Iterable[MethodResult]) -> MethodResult:
-    """A row with what the student alone and the paper say about it."""
+    """The row with its gain over the student alone, and the paper's accuracy and gain."""
     published = _published(method)
     if not method.is_distilled:
         return replace(method, published=published, step_time=1.0 if method.is_alone else None)

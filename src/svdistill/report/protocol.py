@@ -258,6 +258,7 @@ TRAINING: Final = (
 
 TEACHING: Final = (
     Setting("teacher", "run in every step", _teaching),
+    Setting("the teacher's precision", "float32", lambda config: config.get("teacher_precision")),
     Setting(
         "gradient of the SVD",
         GRADIENT_TEXTS["poster"],

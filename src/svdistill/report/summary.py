@@ -196,7 +196,7 @@ def _best_epoch_remark(run: Run) -> str:
     by_dev = summary.best_by == "dev"
     chosen = "held-out images" if by_dev else "the test images, which makes it an optimistic figure"
     return (
-        f"The best epoch was {summary.best_epoch + 1} of {summary.epochs}, with "
+        f"The best epoch was {summary.best_epoch} of {summary.epochs}, with "
         f"{summary.best_accuracy:.2f} %, chosen on {chosen}; its weights are "
         "student-best.safetensors."
     )
@@ -229,11 +229,11 @@ def _times(teacher: float, student: float, less: str) -> str:
 
 
 def accuracy_table(pair: PairComparison) -> Table:
-    """A row for each method; the student with the highest mean is highlighted.
+    """A row for each method; that of the headline is highlighted.
 
     The paper's columns are included if it has a number for any row.
     """
-    methods, best = pair.methods, pair.best
+    methods = pair.methods
     shown = {
         "gain": any(method.gains for method in methods),
         "paper": any(method.published is not None for method in methods),
@@ -261,7 +261,7 @@ def accuracy_table(pair: PairComparison) -> Table:
         caption="Test accuracy in percent, mean ± standard deviation over the seeds",
         columns=columns("method", *headings),
         rows=tuple(rows),
-        best=tuple(place for place, method in enumerate(methods) if method in best),
+        best=tuple(place for place, method in enumerate(methods) if method is pair.leader),
         notes=tuple(_accuracy_notes(pair, shown["gain"], shown["time"])),
     )
 

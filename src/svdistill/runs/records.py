@@ -78,7 +78,7 @@ class RunSummary:
         seed: of the run.
         last_accuracy: after the last epoch.
         best_accuracy: after the best epoch, as chosen on the split named by `best_by`.
-        best_epoch: counted from 0, over all stages.
+        best_epoch: counted from 1, over all stages.
         best_by: `dev` or `test`; the best by `test` is optimistic.
         teacher_accuracy: the teacher's on the same images.
         parameters, flops: of the network, the FLOPs (2 x multiply-adds) for one image.

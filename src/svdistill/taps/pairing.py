@@ -96,16 +96,24 @@ class PairedTaps:
         return self.rows[row]
 
     def __str__(self) -> str:
-        """The table; if paths are long, with the student below the teacher."""
-        wide = [("", "teacher", "shape", "student", "shape", "adapter", "why")]
-        high = [("", "teacher, and below it student", "shape", "adapter", "why")]
+        return self.table(adapters=any(row.needs_adapter for row in self.rows))
+
+    def table(self, *, adapters: bool) -> str:
+        """The table; if paths are long, with the student below the teacher.
+
+        Args:
+            adapters: whether it has a column of the adapters.
+        """
+        heading = ("adapter",) if adapters else ()
+        wide = [("", "teacher", "shape", "student", "shape", *heading, "why")]
+        high = [("", "teacher, and below it student", "shape", *heading, "why")]
         for number, row in enumerate(self.rows):
             channels = f"{row.student.channels} -> {row.teacher.channels}"
-            adapter = channels if row.needs_adapter else "no"
+            adapter = (channels if row.needs_adapter else "no",) if adapters else ()
             teacher = (str(number), row.teacher.path, _shape(row.teacher))
             student = (row.student.path, _shape(row.student))
-            wide.append((*teacher, *student, adapter, row.why))
-            high += [(*teacher, "", row.why), ("", *student, adapter, "")]
+            wide.append((*teacher, *student, *adapter, row.why))
+            high += [(*teacher, *("" for _ in adapter), row.why), ("", *student, *adapter, "")]
         table = _aligned(wide)
         return table if max(map(len, table.splitlines())) <= TABLE_COLUMNS else _aligned(high)
 

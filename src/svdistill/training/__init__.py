@@ -5,7 +5,6 @@ from svdistill.training.cache import cache_knowledge
 from svdistill.training.evaluation import (
     evaluate,
     load_test_images,
-    load_training_images,
     own_network,
     require_card,
 )
@@ -21,6 +20,7 @@ from svdistill.training.setup import (
     place_network,
     whole_loss,
 )
+from svdistill.training.step import autocast
 from svdistill.training.stopping import as_machine_error
 from svdistill.training.taps import NO_TAPS, own_taps, paired_taps, tap_paths, taps_of_store
 from svdistill.training.teacher import fill_network, load_teacher
@@ -35,6 +35,7 @@ __all__ = [
     "NetworkFigures",
     "PredictionSummary",
     "as_machine_error",
+    "autocast",
     "build_losses",
     "cache_knowledge",
     "choose_device",
@@ -45,7 +46,6 @@ __all__ = [
     "load_data",
     "load_teacher",
     "load_test_images",
-    "load_training_images",
     "own_network",
     "own_taps",
     "paired_taps",

@@ -13,10 +13,10 @@ from svdistill.data import UNLABELLED
 from svdistill.linalg import is_accelerator
 from svdistill.parallel import BatchPart
 from svdistill.training.metrics import StepResult
-from svdistill.training.step import MixedLabels, Step, TrainingBatch, WrappedStep
+from svdistill.training.step import MixedLabels, Step, TrainingBatch
 
 
-class AccumulatedStep(WrappedStep):
+class AccumulatedStep:
     """Executes a step on parts of the batch, one after the other.
 
     The gradients are those of the whole batch, see `Distiller.accumulate`, but batch norm and
@@ -29,7 +29,7 @@ class AccumulatedStep(WrappedStep):
     """
 
     def __init__(self, step: Step, parts: int) -> None:
-        super().__init__(step)
+        self.step = step
         self.parts = parts
 
     def __call__(

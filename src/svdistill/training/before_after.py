@@ -110,7 +110,7 @@ def measure_before_after(
 
 
 def write_before_after(path: Path, measured: BeforeAfter) -> None:
-    """Write it as JSON, atomically."""
+    """Write the measurements as JSON, atomically."""
     write_json(path, asdict(measured))
 
 

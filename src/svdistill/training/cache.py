@@ -30,14 +30,16 @@ from svdistill.store import (
 )
 from svdistill.training.images import run_images
 from svdistill.training.metrics import EvaluationImages, evaluate_network
+from svdistill.training.precision import AUTO, Precision, faster, teacher_works
 from svdistill.training.progress import Reporter
 from svdistill.training.setup import (
     choose_device,
+    first_images,
     move_data,
     new_teacher,
-    two_images,
     whole_loss,
 )
+from svdistill.training.step import autocast
 from svdistill.training.stopping import StopRequests, explain_machine_errors
 from svdistill.training.taps import taps_without_student
 
@@ -72,6 +74,7 @@ def cache_knowledge(
     data = move_data(run_images(config, reporter, data), device)
     data.train.part(0, len(data.train))  # raises unless the images have a fixed order
     extractor = _KnowledgeExtractor(config, new_teacher(config, data, device), data, device)
+    extractor.choose_precision(reporter)
     writer = StoreWriter(config.output, extractor.manifest())
     total = len(data.train) * config.views
     with StopRequests() as stops, writer.locked(resume=config.resume) as shards, reporter:
@@ -98,17 +101,30 @@ class _KnowledgeExtractor:
         self.teacher = teacher.eval()
         self.data = data
         self.device = device
-        self.images = two_images(data, device)[1]
+        self.images = first_images(data, 2, device)[1]
         self.taps = taps_without_student(config, teacher, self.images)
         self.loss = whole_loss(config)
         self.frozen = FrozenTeacher(teacher, self.taps, needs_logits=self.loss.needs_logits)
         self.augmentation = data.augmentation(config.augmentation).to(device)
 
+    def choose_precision(self, reporter: Reporter) -> None:
+        """Replace `auto` by the precision of the store to resume, or else by the faster one."""
+        if self.config.precision != AUTO:
+            return
+        stored = stored_manifest(Path(self.config.output), resume=self.config.resume)
+        if stored is not None:
+            bf16 = stored.teacher.endswith(IN_BF16)
+            chosen: Precision = "bf16" if bf16 else "float32"
+        else:
+            images = first_images(self.data, self.config.batch_size, self.device)[1]
+            works = teacher_works(self.frozen.run, images.to(memory_format=torch.channels_last))
+            chosen = faster("the teacher", works, images, reporter)
+        self.config = replace(self.config, precision=chosen)
+
     @torch.inference_mode()
     def extract(self, images: Tensor) -> Knowledge:
         """The knowledge of normalised images."""
-        bf16 = self.config.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+        with autocast(self.config.precision, self.device):
             recording = self.frozen.run(images.contiguous(memory_format=torch.channels_last))
         knowledge: Knowledge = self.loss.extract(recording.features, recording.output)
         return knowledge

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from svdistill.linalg import Convergence
 from svdistill.training.metrics import StepResult
-from svdistill.training.step import MixedLabels, Step, TrainingBatch, WrappedStep
+from svdistill.training.step import MixedLabels, Step, TrainingBatch
 
 Outputs = TypeVar("Outputs")
 
@@ -123,7 +123,7 @@ class _Replay(NamedTuple):
     differentiated: int
 
 
-class CUDAGraphStep(WrappedStep):
+class CUDAGraphStep:
     """Records a step as CUDA graphs, one for each of its kinds, and replays them.
 
     The first three steps of a kind are executed normally, and so are batches of another size than
@@ -141,7 +141,7 @@ class CUDAGraphStep(WrappedStep):
     """
 
     def __init__(self, step: Step, recorder: Recorder, watch: Convergence) -> None:
-        super().__init__(step)
+        self.step = step
         self.recorder = recorder
         self.watch = watch
         self._trained: list[nn.Parameter] = step.parameters()
@@ -152,10 +152,6 @@ class CUDAGraphStep(WrappedStep):
         self._replays: dict[bool, _Replay] = {}
         self._failed = False
 
-    def parameters(self) -> list[nn.Parameter]:
-        """The parameters that the step trains."""
-        return self._trained
-
     def __call__(
         self, batch: TrainingBatch, progress: float | Tensor, measure: bool | None = None
     ) -> StepResult:
@@ -164,7 +160,7 @@ class CUDAGraphStep(WrappedStep):
             return self.step(batch, progress, measure)
         epoch = float(progress)
         if measure is None:
-            measure = self.plan(epoch)
+            measure = self.step.plan(epoch)
         inputs = None if self._failed else self._inputs_for(batch)
         if inputs is None:
             return self.step(batch, epoch, measure)

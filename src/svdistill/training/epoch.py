@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from svdistill.linalg import Convergence
 from svdistill.parallel import gather_values, rank, size
 from svdistill.runs import EpochRecord
 from svdistill.training.metrics import EpochMeter, Evaluation
-from svdistill.training.progress import loading_time
+from svdistill.training.progress import LoadingTime
 from svdistill.training.step import Step
 
 
@@ -53,7 +54,7 @@ class EpochState:
         self.seed = seed
         self.steps = 0
         self.meter = EpochMeter(device)
-        self.loading = loading_time(device)
+        self.loading = LoadingTime(device)
         self._random: Mapping[str, Any] | None = None
         self._began = time.perf_counter()
         watch.reset()
@@ -96,6 +97,16 @@ class EpochState:
             self.watch.add(process["watch"])
         self._began -= state["seconds"]
         self.loading.before = state["loading"]
+
+
+@contextmanager
+def kept_random_states(device: torch.device) -> Iterator[None]:
+    """Restore the global random states after the block."""
+    states = _random_states(device)
+    try:
+        yield
+    finally:
+        _set_random_states(states, device)
 
 
 def _random_states(device: torch.device) -> dict[str, Any]:

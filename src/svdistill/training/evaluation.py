@@ -43,7 +43,11 @@ RESIDENT_BYTES: Final = 8e9
 
 
 def load_test_images(
-    run: str | Path, data: str | ImageData | None = None, *, count: int | None = None
+    run: str | Path,
+    data: str | ImageData | None = None,
+    *,
+    count: int | None = None,
+    split: str = "test",
 ) -> EvaluationImages:
     """Load the test images that a trained network is evaluated on.
 
@@ -55,6 +59,7 @@ def load_test_images(
         data: where images come from, as in `load_images`, or images of the network's classes; None
             for the data that the run was trained on, as the file's directory says.
         count: maximal number of images, the same share of each class; None for all.
+        split: `"test"` or `"train"`, without augmentation.
 
     Returns:
         The images, with labels in the order of the network's logits, and their normalisation.
@@ -62,19 +67,6 @@ def load_test_images(
     Raises:
         SVDistillError: weights or data that cannot be read, or data without some of the classes.
     """
-    return _load_images(run, data, "test", count)
-
-
-def load_training_images(
-    run: str | Path, data: str | ImageData | None = None, *, count: int | None = None
-) -> EvaluationImages:
-    """Training images of a trained network, without augmentation; see `load_test_images`."""
-    return _load_images(run, data, "train", count)
-
-
-def _load_images(
-    run: str | Path, data: str | ImageData | None, split: str, count: int | None
-) -> EvaluationImages:
     card = require_card(run)
     if isinstance(data, ImageData):
         return _given(card, data, split)

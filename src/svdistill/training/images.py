@@ -11,9 +11,9 @@ Size and normalisation are the first of these:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from svdistill.common import ArgumentError, few_classes
 from svdistill.config import (
@@ -24,7 +24,7 @@ from svdistill.config import (
     TeacherConfig,
     TrainConfig,
 )
-from svdistill.data import ImageData, LoadingWatch, MixedSplit, load_images
+from svdistill.data import ImageData, LoadingWatch, load_images
 from svdistill.losses import reads_logits
 from svdistill.networks import InputSpec, input_spec, is_zoo
 from svdistill.runs import read_card, weights_file
@@ -34,12 +34,15 @@ from svdistill.training.teacher import require_known_classes
 
 OWN: Final = "the data's own"
 
-# Options of `DataConfig` that have an effect on given images too.
-NOT_READING: Final = ("output", "data", "augmentation")
+# Options that `load_images` takes too; the others have an effect on given images.
+READING: Final = tuple(
+    field.name
+    for field in fields(DataConfig)
+    if field.name not in ("output", "data", "augmentation")
+)
 
 
-@dataclass(frozen=True)
-class _TrainedInputs:
+class _TrainedInputs(NamedTuple):
     """The images that a trained network expects, and whose they are."""
 
     spec: InputSpec
@@ -103,25 +106,10 @@ def load_data(
         fallback_size: see `load_images`.
         watch: see `load_images`.
     """
-    return load_images(
-        config.data,
-        image_size=config.image_size,
-        fallback_size=fallback_size,
-        classes_every=config.classes_every,
-        classes=config.classes,
-        train_size=config.train_size,
-        dev_fraction=config.dev_fraction,
-        memory_limit_gb=config.memory_limit_gb,
-        workers=config.workers,
-        unlabelled=config.unlabelled or None,
-        label_column=config.label_column or None,
-        image_column=config.image_column or None,
-        train_split=config.train_split or None,
-        test_split=config.test_split or None,
-        # Runs of all seeds hold out the same images.
-        seed=0,
-        watch=watch,
-    )
+    options = {name: getattr(config, name) for name in READING}
+    options = {name: None if value == "" else value for name, value in options.items()}
+    # Runs of all seeds hold out the same images.
+    return load_images(config.data, fallback_size=fallback_size, seed=0, watch=watch, **options)
 
 
 def trained_image_size(config: DataConfig) -> int | None:
@@ -179,9 +167,8 @@ def _load(
 
 def _require_unread(config: DataConfig) -> None:
     """Raise `ArgumentError` for an option that would have no effect on given images."""
-    for field in fields(DataConfig):
-        name = field.name
-        if name not in NOT_READING and getattr(config, name) != field.default:
+    for name in READING:
+        if getattr(config, name) != getattr(DataConfig, name):
             raise ArgumentError(
                 name,
                 expected="nothing beside images that are given",
@@ -192,7 +179,7 @@ def _require_unread(config: DataConfig) -> None:
 
 def _counts(data: ImageData) -> str:
     """Numbers of images and classes, so that the user sees which were found."""
-    labelled = data.train.labelled if isinstance(data.train, MixedSplit) else data.train
+    labelled = data.train.labelled
     unlabelled = len(data.train) - len(labelled)
     held_out = "" if data.dev is None else f", {len(data.dev):,} held out"
     unseen = f", {unlabelled:,} without a label" if unlabelled else ""

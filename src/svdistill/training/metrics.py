@@ -131,21 +131,12 @@ class EpochMeter:
 
     def state_dict(self) -> dict[str, Any]:
         """The sums so far; reading them synchronises with the device."""
-        return {
-            "images": self.images,
-            "steps": self.steps,
-            "skipped": self.skipped,
-            "sums": self.sums.tolist(),
-            "has_transfer": self.has_transfer,
-            "has_norms": self.has_norms,
-        }
+        return {**vars(self), "sums": self.sums.tolist()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.images, self.steps = state["images"], state["steps"]
-        self.skipped = state.get("skipped", 0)
-        self.sums.copy_(torch.tensor(state["sums"], dtype=self.sums.dtype))
-        self.has_transfer, self.has_norms = state["has_transfer"], state["has_norms"]
+        sums = self.sums.copy_(torch.tensor(state["sums"], dtype=self.sums.dtype))
+        vars(self).update({**state, "sums": sums})
 
     def _labelled(self) -> float:
         """Number of labelled images so far, as a divisor: at least 1."""

@@ -129,13 +129,13 @@ def summarise_predictions(
 
 
 def write_predictions(path: Path, summary: PredictionSummary) -> None:
-    """Write it as JSON on one line, atomically."""
+    """Write a summary as JSON on one line, atomically."""
     text = json.dumps(asdict(summary)) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text))
 
 
 def read_predictions(path: str | Path) -> PredictionSummary | None:
-    """Read what a run predicted on its test images; None if it did not record it.
+    """Read the summary of a run's predictions on its test images; None if there is none.
 
     Args:
         path: a run directory.

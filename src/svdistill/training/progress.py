@@ -27,74 +27,55 @@ from svdistill.training.metrics import EpochMeter
 SLOW_LOADING: Final = 0.3
 
 
-class HostClock:
-    """Measures time on the CPU."""
-
-    def mark(self) -> Any:
-        """The present moment."""
-        return time.perf_counter()
-
-    def seconds(self, before: Any, after: Any) -> float:
-        """The time from one moment to the other."""
-        return float(after - before)
-
-
-class CUDAClock(HostClock):
-    """Measures how long a GPU was idle.
-
-    The host queues work ahead: while it waits for images, the GPU may still compute.
-    """
-
-    def mark(self) -> Any:
-        """The moment when the GPU has finished all queued work."""
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
-
-    def seconds(self, before: Any, after: Any) -> float:
-        """The time from one moment to the other; synchronises with the GPU."""
-        after.synchronize()
-        return float(before.elapsed_time(after)) / 1000
-
-
 class LoadingTime:
     """Sums the time between the request of a batch and its arrival.
 
+    On a GPU it is the time that the GPU was idle: the host queues work ahead, so that the GPU may
+    still compute while the host waits for images.
+
     Args:
-        clock: of the device that trains.
+        device: that trains.
 
     Example:
-        >>> loading = LoadingTime(HostClock())
+        >>> loading = LoadingTime(torch.device("cpu"))
         >>> len(list(loading.watch(iter([None, None]))))
         2
         >>> 0 < loading.seconds() < 1
         True
     """
 
-    def __init__(self, clock: HostClock) -> None:
-        self.clock = clock
+    def __init__(self, device: torch.device) -> None:
+        self.on_gpu = device.type == "cuda"
         self.waits: list[tuple[Any, Any]] = []
         self.before = 0.0  # seconds before a resumption
 
     def watch(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Yield the same batches."""
         while True:
-            wanted = self.clock.mark()
+            wanted = self._mark()
             try:
                 batch = next(batches)
             except StopIteration:
                 return
-            self.waits.append((wanted, self.clock.mark()))
+            self.waits.append((wanted, self._mark()))
             yield batch
 
     def seconds(self) -> float:
         """The sum so far; synchronises with the device."""
-        return self.before + sum(self.clock.seconds(*wait) for wait in self.waits)
+        if not self.on_gpu:
+            return self.before + sum(after - before for before, after in self.waits)
+        if self.waits:
+            self.waits[-1][1].synchronize()
+        waits = (before.elapsed_time(after) for before, after in self.waits)
+        return self.before + sum(waits) / 1000
 
-
-def loading_time(device: torch.device) -> LoadingTime:
-    """A new `LoadingTime` for a device."""
-    return LoadingTime(CUDAClock() if device.type == "cuda" else HostClock())
+    def _mark(self) -> Any:
+        """The present moment; of a GPU, when it has finished all queued work."""
+        if not self.on_gpu:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
 
 
 def loading_advice(loading: float, training: float, images: ImageSplit) -> str | None:

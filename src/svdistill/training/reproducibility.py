@@ -15,7 +15,7 @@ from torch import nn
 
 from svdistill.common import ArgumentError, TrainingError
 from svdistill.config import TrainConfig
-from svdistill.parallel import broadcast, is_grouped, is_sharded, require_alike
+from svdistill.parallel import broadcast, is_grouped, require_alike
 from svdistill.training.step import Step
 
 
@@ -92,7 +92,6 @@ def require_same_setup(
     config: TrainConfig,
     student: nn.Module,
     steps: Sequence[Step],
-    teacher: nn.Module | None,
     contents: dict[str, str],
 ) -> None:
     """Compare the setup of all processes, then broadcast the main process's initial weights.
@@ -101,8 +100,7 @@ def require_same_setup(
         config: of this process.
         student: to train.
         steps: that train it; their other parameters are broadcast too.
-        teacher: compared, not sent, since it may be large.
-        contents: fingerprints of the images and of the knowledge store.
+        contents: fingerprints of the images and of the teacher or the knowledge store.
 
     Raises:
         RunError: in every process, if something differs in one.
@@ -111,24 +109,6 @@ def require_same_setup(
         return
     options = {name: value for name, value in asdict(config).items() if name != "workers"}
     versions = {name: version(name) for name in ("svdistill", "torch")}
-    told = {} if teacher is None else {"teacher's weights": fingerprint(teacher)}
-    require_alike({**versions, **options, **contents, **told})
+    require_alike({**versions, **options, **contents})
     trained = (parameter for step in steps for parameter in step.parameters())
     broadcast({id(t): t for t in (*student.parameters(), *student.buffers(), *trained)}.values())
-
-
-def fingerprint(network: nn.Module) -> str:
-    """A digest of a network's names, shapes and sums of weights.
-
-    Sums are faster than bytes for a network of gigabytes. Sharded weights count as 0.
-
-    Example:
-        >>> one, other = nn.Linear(2, 3), nn.Linear(2, 3)
-        >>> fingerprint(one) == fingerprint(one), fingerprint(one) == fingerprint(other)
-        (True, False)
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        total = 0.0 if is_sharded(tensor) else float(tensor.sum(dtype=torch.float64))
-        digest.update(f"{name} {tuple(tensor.shape)} {total!r}\n".encode())
-    return digest.hexdigest()[:16]

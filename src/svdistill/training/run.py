@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from svdistill.config import OBJECT, DistillConfig, TrainConfig
@@ -16,7 +17,7 @@ from svdistill.data import ImageData
 from svdistill.distillation import Distiller
 from svdistill.losses import TransferLoss, object_name
 from svdistill.networks import profile_network
-from svdistill.parallel import in_main, is_main, together
+from svdistill.parallel import in_main, is_main, size, together
 from svdistill.runs import RunDirectory, RunSummary, TrainingPosition, network_digest, skipped_steps
 from svdistill.store import KnowledgeStore, require_fit
 from svdistill.taps import PairedTaps, TapPairs
@@ -25,25 +26,27 @@ from svdistill.training.context import RunContext, ViewSchedule
 from svdistill.training.images import run_images
 from svdistill.training.metrics import Evaluation
 from svdistill.training.mixing import require_mixable
+from svdistill.training.precision import is_measured, with_precision
 from svdistill.training.predictions import summarise_predictions, write_predictions
 from svdistill.training.progress import Reporter
 from svdistill.training.reproducibility import deterministic, require_same_setup
 from svdistill.training.setup import (
     build_losses,
+    first_images,
     move_data,
     new_accelerator,
     new_student,
     new_teacher,
     require_classes,
     try_once,
-    two_images,
     whole_loss,
 )
-from svdistill.training.step import DistillStep, Step, TaskStep, TransferStep
+from svdistill.training.stages import build_stages
+from svdistill.training.step import TrainingBatch
 from svdistill.training.stopping import StopRequests, explain_machine_errors
 from svdistill.training.taps import paired_taps, taps_of_store
 from svdistill.training.teacher import warn_of_poor_teacher
-from svdistill.training.trainer import Trainer, TrainingStage
+from svdistill.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -78,23 +81,21 @@ class TeacherSource:
         network: the teacher; None without one.
         store: the store; None without one.
         accuracy: the teacher's, as recorded in the store.
-        contents: teacher and loss of the store.
         fingerprint: digest of the teacher's weights, or of the store's knowledge.
     """
 
     network: nn.Module | None = None
     store: KnowledgeStore | None = None
     accuracy: float | None = None
-    contents: str = ""
     fingerprint: str = ""
 
 
 @dataclass(frozen=True)
 class RunSetup:
-    """Networks, stages and images of a run, checked before anything is written."""
+    """Networks and images of a run, checked before anything is written."""
 
     student: nn.Module
-    stages: list[TrainingStage]
+    trained: nn.Module  # the student, or the distiller that holds it
     data: ImageData
     views: ViewSchedule
     source: TeacherSource = TeacherSource()
@@ -168,7 +169,7 @@ def _run(
     config: Config,
     reporter: Reporter | None,
     given: GivenObjects,
-    set_up: Callable[[Config, Accelerator, Reporter, GivenObjects], RunSetup],
+    set_up: Callable[[Config, torch.device, Reporter, GivenObjects], RunSetup],
 ) -> RunSummary:
     """Check and set up everything in all processes, then train."""
     config = given.noted_in(config)
@@ -179,39 +180,42 @@ def _run(
         reporter = Reporter()
     # Before images are read.
     together(partial(RunDirectory(config.output).require_free, resume=config.resume))
-    setup = together(partial(set_up, config, accelerator, reporter, given))
+    setup = together(partial(set_up, config, accelerator.device, reporter, given))
     if guessed:
-        values = (f"{name} {value}" for name, value in guessed.items())
+        told = (one for one in guessed.items() if one != ("soft_target_weight", 1.0))  # no effect
+        values = (f"{name} {value}" for name, value in told)
         reporter.message(f"left empty, so as usual: {', '.join(values)}")
+    if is_measured(config):
+        batch = _whole_batch(config, setup, accelerator.device)
+        config = with_precision(config, setup.trained, batch, reporter)
+        accelerator = new_accelerator(config)
     with deterministic(config.deterministic):
         return _train_and_summarise(config, setup, accelerator, reporter)
 
 
 def _set_up_training(
-    config: TrainConfig, accelerator: Accelerator, reporter: Reporter, given: GivenObjects
+    config: TrainConfig, device: torch.device, reporter: Reporter, given: GivenObjects
 ) -> RunSetup:
     """The setup of a training on labels alone."""
     data = run_images(config, reporter, given.data)
-    student = new_student(config, data, accelerator.device, reporter, given.network)
-    _, images = two_images(data, accelerator.device)
+    student = new_student(config, data, device, reporter, given.network)
+    _, images = first_images(data, 2, device)
     require_classes("network", student, images, data.num_classes)
-    step = TaskStep(student, accelerator, config.label_smoothing)
-    stages = [TrainingStage("task", step, config.epochs)]
-    return RunSetup(student, stages, data, ViewSchedule.from_config(config))
+    return RunSetup(student, student, data, ViewSchedule.from_config(config))
 
 
 def _set_up_distillation(
-    config: DistillConfig, accelerator: Accelerator, reporter: Reporter, given: GivenObjects
+    config: DistillConfig, device: torch.device, reporter: Reporter, given: GivenObjects
 ) -> RunSetup:
     """The setup of a distillation."""
-    data, device = run_images(config, reporter, given.data), accelerator.device
+    data = run_images(config, reporter, given.data)
     if config.knowledge:
         source = _stored_knowledge(config, data, given.loss)
     else:
         teacher = new_teacher(config, data, device, given.teacher)
         source = TeacherSource(teacher, fingerprint=network_digest(teacher))
     student = new_student(config, data, device, reporter, given.network)
-    batch, images = two_images(data, device)
+    batch, images = first_images(data, 2, device)
     require_classes("network", student, images, data.num_classes)
     distiller = _new_distiller(config, source, student, images, given.loss, reporter).to(device)
     knowledge, views = None, ViewSchedule.from_config(config)
@@ -219,8 +223,18 @@ def _set_up_distillation(
         knowledge = source.store.read(batch.indices, 0, device)
         views = ViewSchedule(source.store.manifest.views_seed, source.store.manifest.views)
     try_once(distiller, images, batch.labels, knowledge)
-    stages = _stages(config, distiller, accelerator, source.store)
-    return RunSetup(student, stages, data, views, source)
+    return RunSetup(student, distiller, data, views, source)
+
+
+def _whole_batch(config: TrainConfig, setup: RunSetup, device: torch.device) -> TrainingBatch:
+    """As many images as a process takes at once, without augmentation."""
+    count = -(-config.batch_size // (size() * config.accumulate))
+    batch, images = first_images(setup.data, count, device)
+    store = setup.source.store
+    knowledge = None if store is None else store.read(batch.indices, 0, device)
+    return TrainingBatch(
+        images.contiguous(memory_format=torch.channels_last), batch.labels, knowledge
+    )
 
 
 def _stored_knowledge(
@@ -237,7 +251,6 @@ def _stored_knowledge(
     return TeacherSource(
         store=store,
         accuracy=known.teacher_accuracy,
-        contents=f"{known.teacher_sha256} {known.loss}",
         fingerprint=hashlib.sha256(text.encode()).hexdigest(),
     )
 
@@ -271,40 +284,8 @@ def _new_distiller(
         weight_decay=config.weight_decay if config.optimizer == "sgd" else 0.0,
     )
     if isinstance(taps, PairedTaps):
-        reporter.message(str(taps))
-        if distiller.adapters is None and any(row.needs_adapter for row in taps.rows):
-            reporter.message("no adapters: the loss compares no channels")
+        reporter.message(taps.table(adapters=distiller.adapters is not None))
     return distiller
-
-
-def _stages(
-    config: DistillConfig,
-    distiller: Distiller,
-    accelerator: Accelerator,
-    store: KnowledgeStore | None = None,
-) -> list[TrainingStage]:
-    """One stage, or two: the transfer loss alone, then the task with the unclipped loss."""
-    assert config.task_weight is not None  # filled, as the next one
-    assert config.transfer_weight is not None
-    smoothing = config.label_smoothing
-    parts = (distiller, accelerator, config.task_weight, config.transfer_weight, smoothing)
-    if not config.transfer_epochs:
-        return [TrainingStage("both", DistillStep(*parts), config.epochs, store)]
-    transfer = TrainingStage("transfer", TransferStep(*parts), config.transfer_epochs, store)
-    if distiller.unclipped is None:
-        task: Step = TaskStep(distiller.student, accelerator, smoothing)
-        return [transfer, TrainingStage("task", task, config.epochs)]
-    rest = Distiller(
-        distiller.teacher,
-        distiller.student,
-        distiller.unclipped,
-        taps=[],
-        clip="none",
-        clip_interval=config.clip_interval,
-        weight_decay=distiller.weight_decay,
-    )
-    task = DistillStep(rest, accelerator, config.task_weight, 1.0, smoothing)
-    return [transfer, TrainingStage("task", task, config.epochs, store)]
 
 
 def _train_and_summarise(
@@ -312,9 +293,10 @@ def _train_and_summarise(
 ) -> RunSummary:
     """Open the run directory, train and summarise."""
     student, source = setup.student, setup.source
-    contents = {"images": setup.data.fingerprint, "knowledge store": source.contents}
-    steps = [stage.step for stage in setup.stages]
-    require_same_setup(config, student, steps, source.network, contents)
+    contents = {"images": setup.data.fingerprint, "knowledge": source.fingerprint}
+    stages = build_stages(config, setup.trained, accelerator, source.store)
+    steps = [stage.step for stage in stages]
+    require_same_setup(config, student, steps, contents)
     run = RunDirectory(config.output)
     with StopRequests() as stops, ExitStack() as stack:
         held = run.opened(config, setup.data.fingerprint, source.fingerprint)
@@ -322,7 +304,7 @@ def _train_and_summarise(
         data = move_data(setup.data, accelerator.device)
         accelerator.init_trackers("tensorboard")
         context = RunContext(config, data, setup.views, run, accelerator, reporter, stops)
-        trainer = Trainer(student, setup.stages, context)
+        trainer = Trainer(student, stages, context)
         taught, before = _initial_evaluations(trainer, source)
         teacher_accuracy = source.accuracy if taught is None else taught.accuracy
         with reporter:
@@ -400,7 +382,7 @@ def _summary(
         seed=config.seed,
         last_accuracy=position.last_accuracy,
         best_accuracy=position.best_accuracy,
-        best_epoch=position.best_epoch,
+        best_epoch=position.best_epoch + 1,
         best_by="test" if data.dev is None else "dev",
         teacher_accuracy=teacher_accuracy,
         parameters=profile.parameters,

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-PRECISIONS: Final = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
+# By precision, as Accelerate names it; "auto" is float32 until it has been measured.
+PRECISIONS: Final = {"float32": "no", "auto": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
 class Losses(NamedTuple):
@@ -114,7 +115,7 @@ def new_teacher(
             config.teacher, classes, network=network, width=width, image_size=size
         )
     place_network(teacher, device)
-    _, images = two_images(data, device)
+    _, images = first_images(data, 2, device)
     require_classes("teacher", teacher, images, data.num_classes)
     return teacher
 
@@ -174,9 +175,9 @@ def try_once(
     distiller(images, knowledge=knowledge, labels=labels)
 
 
-def two_images(data: ImageData, device: torch.device) -> tuple[Batch, Tensor]:
-    """The first two training images, and the same normalised."""
-    batch = data.train.first(2, device)
+def first_images(data: ImageData, count: int, device: torch.device) -> tuple[Batch, Tensor]:
+    """The first training images, and the same normalised."""
+    batch = data.train.first(count, device)
     return batch, data.augmentation("none").normalise(batch.images)
 
 

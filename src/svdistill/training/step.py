@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -28,8 +29,33 @@ from svdistill.losses import Knowledge
 from svdistill.parallel import BatchPart, batch_norm_over
 from svdistill.training.metrics import StepResult, of_whole_batch
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
+HALF: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """Let networks compute in a precision within a block; decompositions stay in float32.
+
+    Example:
+        >>> with autocast("bf16", torch.device("cpu")):
+        ...     nn.Linear(2, 3)(torch.rand(4, 2)).dtype
+        torch.bfloat16
+    """
+    dtype = HALF.get(precision)
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)
+
+
+class MixedPrecision(Protocol):
+    """What steps use of Accelerate's `Accelerator`."""
+
+    @property
+    def scaler(self) -> Any:
+        """fp16's; None in other precisions."""
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Context of a forward pass."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Backward pass of a loss, scaled if there is a scaler."""
 
 
 class MixedLabels(NamedTuple):
@@ -106,48 +132,13 @@ class Step(abc.ABC):
         """Called after the last step of an epoch."""
 
 
-class WrappedStep(Step):
-    """Base of steps that execute another one in another way."""
-
-    def __init__(self, step: Step) -> None:
-        self.step = step
-
-    def parameters(self) -> list[nn.Parameter]:
-        """The parameters that the step trains."""
-        return self.step.parameters()
-
-    def train_mode(self) -> None:
-        """Put the trained network in training mode."""
-        self.step.train_mode()
-
-    def plan(self, progress: float) -> bool:
-        """The kind of the next step."""
-        return self.step.plan(progress)
-
-    def measure_again(self) -> None:
-        """Discard the last measurement."""
-        self.step.measure_again()
-
-    def state_dict(self) -> dict[str, Any]:
-        """The step's state, without parameters."""
-        return self.step.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        self.step.load_state_dict(state)
-
-    def end_epoch(self) -> None:
-        """Called after the last step of an epoch."""
-        self.step.end_epoch()
-
-
 class TaskStep(Step):
     """Cross-entropy with the labels."""
 
     uses_unlabelled = False
 
     def __init__(
-        self, network: nn.Module, accelerator: Accelerator, label_smoothing: float = 0.0
+        self, network: nn.Module, accelerator: MixedPrecision, label_smoothing: float = 0.0
     ) -> None:
         self.network = network
         self.accelerator = accelerator
@@ -185,16 +176,18 @@ class _DistillerStep(Step):
     def __init__(
         self,
         distiller: Distiller,
-        accelerator: Accelerator,
+        accelerator: MixedPrecision,
         task_weight: float,
         transfer_weight: float,
         label_smoothing: float = 0.0,
+        teacher_precision: str | None = None,
     ) -> None:
         self.distiller = distiller
         self.accelerator = accelerator
         self.task_weight = task_weight
         self.transfer_weight = transfer_weight
         self.label_smoothing = label_smoothing
+        self.teacher_precision = teacher_precision  # None: the accelerator's
 
     def parameters(self) -> list[nn.Parameter]:
         """Parameters of the student, its adapters and the loss."""
@@ -225,9 +218,13 @@ class _DistillerStep(Step):
         self.distiller.end_epoch()
 
     def _forward(self, batch: TrainingBatch) -> DistillerOutput:
+        knowledge = batch.knowledge
+        if knowledge is None and self.teacher_precision is not None:
+            with autocast(self.teacher_precision, batch.images.device):
+                knowledge = self.distiller.teach(batch.images)
         with self.accelerator.autocast(), batch_norm_over(batch.part):
             output: DistillerOutput = self.distiller(
-                batch.images, knowledge=batch.knowledge, part=batch.part, labels=batch.labels
+                batch.images, knowledge=knowledge, part=batch.part, labels=batch.labels
             )
         return output
 
@@ -332,7 +329,7 @@ def _forward_result(output: DistillerOutput, task_loss: Tensor, batch: TrainingB
     return result
 
 
-def _loss_scale(accelerator: Accelerator, device: torch.device) -> float | Tensor:
+def _loss_scale(accelerator: MixedPrecision, device: torch.device) -> float | Tensor:
     """fp16's loss scale; the optimizer's step needs a scaler that has scaled something."""
     if accelerator.scaler is None:
         return 1.0

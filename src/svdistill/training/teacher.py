@@ -186,7 +186,9 @@ def require_known_classes(config: TeacherConfig, num_classes: int) -> None:
     Nothing is built, so that this is known before the images are decoded.
     """
     spec, published = config.teacher, config.teacher_weights in ("", PRETRAINED)
-    if spec != OBJECT and Path(spec).exists():
+    if spec in ("", OBJECT):
+        return
+    if Path(spec).exists():
         file = weights_file(Path(spec))
         if file.suffix == ".safetensors":
             _require_classes(read_card(file), file, num_classes)

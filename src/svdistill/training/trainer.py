@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -13,11 +13,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from svdistill.common import RunError, Stopped
+from svdistill.config import TrainConfig
 from svdistill.data import Batch, ImageSplit
 from svdistill.linalg import Convergence, watch_convergence
 from svdistill.parallel import ALONE, is_grouped, own_share, require_alike
 from svdistill.runs import Checkpoint, EpochRecord, TrainingPosition, WeightsCard, save_weights
-from svdistill.store import KnowledgeStore
 from svdistill.training.accumulation import AccumulatedStep
 from svdistill.training.context import RunContext
 from svdistill.training.cuda_graphs import CUDAGraphStep, CUDARecorder
@@ -25,6 +25,7 @@ from svdistill.training.epoch import EpochState, Evaluations, record_epoch
 from svdistill.training.metrics import (
     Evaluation,
     EvaluationImages,
+    StepResult,
     evaluate_network,
     require_finite,
 )
@@ -32,6 +33,7 @@ from svdistill.training.mixing import mixed
 from svdistill.training.optimizer import averaged, build_optimizer, build_schedule
 from svdistill.training.progress import loading_advice
 from svdistill.training.reproducibility import derive_seed
+from svdistill.training.stages import TrainingStage
 from svdistill.training.step import Step, TrainingBatch
 
 # Steps between two checks that the losses are finite. Each check synchronises with the device.
@@ -39,29 +41,12 @@ CHECK_EVERY: Final = {"cpu": 1, "cuda": 50}
 
 
 @dataclass(frozen=True)
-class TrainingStage:
-    """Epochs of one kind of step, with an optimizer and a schedule of their own.
-
-    Attributes:
-        name: as in `metrics.jsonl`.
-        step: forward and backward pass.
-        epochs: their number.
-        store: where the step's knowledge is read; None if its teacher runs, or it has none.
-    """
-
-    name: str
-    step: Step
-    epochs: int
-    store: KnowledgeStore | None = None
-
-
-@dataclass(frozen=True)
 class _ActiveStage:
-    """A stage in training: its images, its step as it is executed, optimizer and schedule."""
+    """A stage in training: its images, what executes its step, optimizer and schedule."""
 
     stage: TrainingStage
     images: ImageSplit
-    step: Step
+    execute: Callable[[TrainingBatch, float], StepResult]
     optimizer: Optimizer
     schedule: LRScheduler
     watch: Convergence
@@ -142,7 +127,8 @@ class Trainer:
                 active.stage.name, epoch, self.position.total, evaluations, trained
             )
             self._end_epoch(record, evaluations)
-            self._log(record)
+            self.context.run.append(record)
+            self.context.accelerator.log(record.numbers(), step=record.epoch)
             self._save(active)
             self.context.reporter.epoch(record)
             self._advise(loading_advice(epoch.loading.seconds(), trained, active.images))
@@ -152,7 +138,7 @@ class Trainer:
     def _train_epoch(self, active: _ActiveStage, epoch: EpochState) -> None:
         """Train the steps of an epoch that are left."""
         max_grad_norm, accelerator = self.context.config.max_grad_norm, self.context.accelerator
-        step, meter, optimizer = active.step, epoch.meter, active.optimizer
+        step, meter, optimizer = active.stage.step, epoch.meter, active.optimizer
         step.train_mode()
         batches = active.images.batches(
             self.context.config.batch_size,
@@ -164,7 +150,7 @@ class Trainer:
         epoch.set_random_states()
         for number, batch in enumerate(epoch.loading.watch(batches), start=epoch.steps + 1):
             training_batch = self._training_batch(active, batch, number)
-            result = step(training_batch, self.position.epoch)
+            result = active.execute(training_batch, self.position.epoch)
             meter.update(result, training_batch.labels)
             self._check_losses(epoch, number)
             if max_grad_norm is not None:
@@ -219,7 +205,7 @@ class Trainer:
     def evaluate(self, split: ImageSplit, network: nn.Module) -> Evaluation:
         """Accuracy and loss of a network on a split of the run's images."""
         # Several processes stop only between steps: within an evaluation each is at another image.
-        each_batch = _do_nothing if is_grouped() else self.context.stops.check
+        each_batch = (lambda: None) if is_grouped() else self.context.stops.check
         images = EvaluationImages(split, self.augmentation)
         return evaluate_network(
             network, images, device=self.device, each_batch=each_batch, share=self.share
@@ -251,10 +237,6 @@ class Trainer:
                 best_score=score,
                 best_accuracy=record.test_accuracy,
             )
-
-    def _log(self, record: EpochRecord) -> None:
-        self.context.run.append(record)
-        self.context.accelerator.log(record.numbers(), step=record.epoch)
 
     def _save(self, active: _ActiveStage, epoch: EpochState | None = None) -> None:
         """Write a checkpoint, within an epoch or between two."""
@@ -333,15 +315,15 @@ class Trainer:
         if states:
             optimizer.load_state_dict(states["optimizer"])
             schedule.load_state_dict(states["schedule"])
-        step = executed_step(stage.step, self.context, watch)
-        return _ActiveStage(stage, images, step, optimizer, schedule, watch)
+        execute = executed_step(stage.step, config, self.device, watch, accelerator.scaler)
+        return _ActiveStage(stage, images, execute, optimizer, schedule, watch)
 
     def _begin_epoch(self, active: _ActiveStage, unfinished: dict[str, Any] | None) -> EpochState:
         """The state of an epoch before its first step, or that of its checkpoint."""
         # Each process draws other dropout for its part of a batch.
         rank = (self.share.rank,) if self.share.rank else ()
         epoch = EpochState(
-            active.step,
+            active.stage.step,
             active.watch,
             self.device,
             total_steps=self._steps(active.images),
@@ -378,19 +360,20 @@ class Trainer:
             self._advised = True
 
 
-def executed_step(step: Step, context: RunContext, watch: Convergence) -> Step:
+def executed_step(
+    step: Step,
+    config: TrainConfig,
+    device: torch.device,
+    watch: Convergence,
+    scaler: object = None,
+) -> Callable[..., StepResult]:
     """The step as the trainer executes it: in parts, as CUDA graphs, or unchanged.
 
     CUDA graphs need batches of one size in one process, and no fp16 scaler, which reads gradients.
     """
-    config, device = context.config, context.device
     if config.accumulate > 1:
         return AccumulatedStep(step, config.accumulate)
-    fixed = not context.accelerator.scaler and own_share() == ALONE
+    fixed = not scaler and own_share() == ALONE
     if device.type != "cuda" or not fixed or config.capture == "off":
         return step
     return CUDAGraphStep(step, CUDARecorder(device), watch)
-
-
-def _do_nothing() -> None:
-    pass

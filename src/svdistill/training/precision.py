@@ -1,0 +1,180 @@
+"""`--precision auto`: whether networks compute in bf16, measured at the start of a run."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from operator import itemgetter
+from typing import Any, Final, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from svdistill.common import Case, interleave
+from svdistill.config import DistillConfig, TrainConfig
+from svdistill.distillation import Distiller
+from svdistill.linalg import watch_convergence
+from svdistill.parallel import gather_values, is_main, together
+from svdistill.runs import RunDirectory, stored_values
+from svdistill.training.cuda_graphs import WARM_UP
+from svdistill.training.epoch import kept_random_states
+from svdistill.training.metrics import StepResult
+from svdistill.training.progress import Reporter
+from svdistill.training.stages import build_stages
+from svdistill.training.step import Step, TrainingBatch, autocast
+from svdistill.training.trainer import executed_step
+
+AUTO: Final = "auto"
+
+# bf16 is taken if it takes at most this share of float32's time.
+FASTER: Final = 0.9
+
+ROUNDS: Final = 3
+
+# A processor without bf16 emulates it, some ten times as slowly as float32. Few images show that.
+FEW: Final = 8
+EMULATED: Final = 3.0
+
+Config = TypeVar("Config", bound=TrainConfig)
+
+Precision = Literal["float32", "bf16"]
+
+# The same work in both precisions, on the first so many images of a batch.
+Works = Mapping[Precision, Callable[[int], object]]
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """Takes the place of an accelerator in steps that are only timed."""
+
+    precision: Precision
+    device: torch.device
+    scaler: None = None
+
+    def autocast(self) -> torch.autocast:
+        return autocast(self.precision, self.device)
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+
+def is_measured(config: TrainConfig) -> bool:
+    """Whether a precision is `auto`."""
+    return AUTO in (config.precision, getattr(config, "teacher_precision", None))
+
+
+def with_precision(
+    config: Config, trained: nn.Module, batch: TrainingBatch, reporter: Reporter
+) -> Config:
+    """Replace `auto` by what the run to resume has chosen, or else by what is faster here.
+
+    Copies of what is trained run on one batch, so that weights, buffers and random states do not
+    change. All processes of a group must call it, and get the same answer.
+
+    Args:
+        config: of the run.
+        trained: the network to train, or the distiller that holds it.
+        batch: of the run's size, with the teacher's knowledge if the run reads it from a store.
+        reporter: shows what was measured.
+    """
+    asked = {"precision": config.precision}
+    if isinstance(config, DistillConfig):
+        asked["teacher_precision"] = config.teacher_precision or config.precision
+    asked = {name: precision for name, precision in asked.items() if precision == AUTO}
+    chosen = _recorded(config)
+    if chosen is None:
+        chosen = _measure(config, trained, batch, list(asked), reporter)
+        if chosen.get("teacher_precision") == chosen.get("precision", config.precision):
+            chosen["teacher_precision"] = None
+    return replace(config, **{name: chosen.get(name) for name in asked})  # type: ignore[arg-type]
+
+
+def _recorded(config: TrainConfig) -> dict[str, Any] | None:
+    """The configuration of the run to resume, as the main process finds it."""
+    path = RunDirectory(config.output).config
+
+    def read() -> dict[str, Any] | None:
+        return stored_values(path) if is_main() and config.resume and path.exists() else None
+
+    recorded: dict[str, Any] | None = gather_values(together(read))[0]
+    return recorded
+
+
+def _measure(
+    config: TrainConfig,
+    trained: nn.Module,
+    batch: TrainingBatch,
+    asked: list[str],
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Measure teacher and student alone: the step reads knowledge that the teacher has given."""
+    device, chosen = batch.images.device, {}
+    teacher = getattr(trained, "teacher", None)
+    with kept_random_states(device), watch_convergence(device) as watch:
+        copied = copy.deepcopy(trained, {id(teacher): teacher})
+        if teacher is not None:
+            assert isinstance(copied, Distiller)
+            if "teacher_precision" in asked:
+                works = teacher_works(copied.teach, batch.images)
+                chosen["teacher_precision"] = faster("the teacher", works, batch.images, reporter)
+            batch = batch._replace(knowledge=copied.teach(batch.images))
+        if "precision" in asked:
+            works = {}
+            for precision in ("float32", "bf16"):
+                stages = build_stages(config, copied, _Timed(precision, device))
+                step = max(stages, key=lambda stage: stage.epochs).step
+                step.train_mode()
+                whole = replace(config, accumulate=1)
+                execute = executed_step(step, whole, device, watch)
+                works[precision] = partial(_run, step, execute, batch)
+            chosen["precision"] = faster("the network to train", works, batch.images, reporter)
+    return chosen
+
+
+def _run(step: Step, execute: Callable[..., StepResult], batch: TrainingBatch, count: int) -> None:
+    """A step on the first images of a batch; nothing is updated."""
+    first = itemgetter(slice(count))
+    knowledge = None if batch.knowledge is None else batch.knowledge.map(first)
+    for parameter in step.parameters():
+        parameter.grad = None
+    # With an amortised clip, a step as most of them are: with one gradient.
+    execute(TrainingBatch(first(batch.images), first(batch.labels), knowledge), 0.0, measure=False)
+
+
+def teacher_works(teach: Callable[[Tensor], object], images: Tensor) -> Works:
+    """A teacher's forward pass in both precisions."""
+
+    def work(precision: Precision, count: int) -> None:
+        with autocast(precision, images.device):
+            teach(images[:count])
+
+    return {"float32": partial(work, "float32"), "bf16": partial(work, "bf16")}
+
+
+def faster(whose: str, works: Works, images: Tensor, reporter: Reporter) -> Precision:
+    """bf16 if it saves 10 % of the time on these images, else float32.
+
+    All processes of a group measure at the same time; the sum of their times decides.
+
+    Args:
+        whose: precision it is, for the reporter.
+        works: what to time.
+        images: [B, ...], of which the works take the first ones.
+        reporter: shows both times and the choice.
+    """
+    few, warm_up = min(FEW, len(images)), 1 if images.device.type == "cpu" else WARM_UP + 1
+    for count, rounds, limit in ((few, 1, EMULATED), (len(images), ROUNDS, FASTER)):
+        cases = [Case(name, partial(work, count)) for name, work in works.items()]
+        measured = interleave(cases, rounds, warm_up=warm_up, device=images.device)
+        medians = gather_values([one.median for one in measured])
+        float32, bf16 = (sum(times) / len(medians) for times in zip(*medians, strict=True))
+        choice: Precision = "bf16" if bf16 <= limit * float32 else "float32"
+        if choice == "float32":
+            break
+    reporter.message(
+        f"precision: {choice} for {whose} ({count} images in {1e3 * float32:.1f} ms in float32, "
+        f"{1e3 * bf16:.1f} ms in bf16)"
+    )
+    return choice
