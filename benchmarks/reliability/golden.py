@@ -199,7 +199,9 @@ def numbers(folder: Path) -> list[dict[str, Any]]:
     summary = json.loads((folder / "summary.json").read_text())
     chosen = [{name: record.get(name) for name in NUMBERS} for record in records]
     last = {name: summary.get(name) for name in SUMMARY}
-    return [*chosen, last | {"best_epoch": last["best_epoch"] - 1}]  # in the files it was from 0
+    if last["best_epoch"] is not None:
+        last["best_epoch"] -= 1  # the digests count from 0
+    return [*chosen, last]
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -18,6 +18,10 @@ TINY = {
     "epochs": 2,
     "batch_size": 64,
     "learning_rate": 0.05,
+    # What is simple to write by hand.
+    "schedule": "paper",
+    "weight_decay": 1e-4,
+    "max_grad_norm": None,
 }
 # Dropout, random views, an optimizer with much state and a schedule that depends on the step.
 RANDOM = {

@@ -135,7 +135,7 @@ with mode:
         for parameter in step.parameters():
             parameter.grad = None
     waits = list(virtual.waits)
-    print(json.dumps({"waits": waits, "labelled": meter.state_dict()["sums"][0]}))
+    print(json.dumps({"waits": waits, "labelled": float(meter.sums[0])}))
 """
 
 

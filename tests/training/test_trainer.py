@@ -339,7 +339,7 @@ class TestDivergence:
     def test_later_leaves_the_epochs_before(self, tmp_path, monkeypatch, steps):
         """Within the second epoch, and with its last step, so that only the test images tell."""
 
-        def exploding(name, optimizer, learning_rate, total_steps):
+        def exploding(name, optimizer, *_):
             rates = [1.0] * (steps - 1) + [1e32]
             return torch.optim.lr_scheduler.LambdaLR(
                 optimizer, lambda step: rates[min(step, len(rates) - 1)]
