@@ -17,7 +17,8 @@ PAGES = [*DOCS.glob("*.md"), ROOT / "README.md"]
 OPTION = re.compile(r"(?<![\w-])(--[a-z][\w-]+)")
 SETTING = re.compile(r"`(\w+): [\w.+]+`")
 NAME = re.compile(r"\bsd\.(\w+)")
-OTHERS = {"--logdir", "--no-deps", "--shm-size", "--small"}  # of tensorboard, pip, docker, gpu.py
+OTHERS = {"--logdir", "--no-deps", "--shm-size"}  # of tensorboard, pip, docker
+OTHERS |= {"--small", "--count"}  # of the benchmark gpu
 # Of Accelerate's launcher, of torchrun, and of SLURM.
 OTHERS |= {
     *("--multi_gpu", "--num_processes", "--cpu"),
