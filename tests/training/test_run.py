@@ -311,7 +311,7 @@ def test_a_reporter_hears_everything(tmp_path, teacher_run):
     assert images.endswith(f"({teacher_run}'s)")
     assert taps.count("the paper's") == 4
     assert empty == (
-        "left empty, so as usual: task_weight 1.0, transfer_weight 1.0, clip amortised"
+        "not given, so by default: task_weight 1.0, transfer_weight 1.0, clip amortised"
     )
     assert teacher.startswith("teacher: ")
     assert poor.startswith("warning: the teacher is right on ")  # it was trained for a moment

@@ -186,7 +186,7 @@ def _run(
     if guessed:
         told = (one for one in guessed.items() if one != ("soft_target_weight", 1.0))  # no effect
         values = (f"{name} {value}" for name, value in told)
-        reporter.message(f"left empty, so as usual: {', '.join(values)}")
+        reporter.message(f"not given, so by default: {', '.join(values)}")
     if is_measured(config):
         batch = _whole_batch(config, setup, accelerator.device)
         config = with_precision(config, setup.trained, batch, reporter)
