@@ -123,6 +123,7 @@ def _write_store(path: Path) -> None:
         teacher="runs/teacher",
         teacher_sha256="abc",
         teacher_taps=("stage1", "stage2"),
+        tap_shapes=((4, 8, 8), (8, 4, 4)),
         data="digits",
         data_fingerprint="def",
         images=20,

@@ -31,7 +31,8 @@ def write_tables():
         ("docs/accuracy.md", 1),
         ("docs/networks.md", 1),
         ("docs/speed.md", 3),
-        ("docs/findings.md", 3),
+        ("docs/findings.md", 2),
+        ("docs/all_runs.md", 10),
         ("docs/reliability.md", 3),
     ],
 )

@@ -119,7 +119,7 @@ class TestWhichAreMade:
         distiller = Distiller(*networks, SVDLoss(), taps=TAPS)
         assert distiller.adapters is None
         message = (
-            r"channels at tap 0: .*teacher's 10, got 6; .*pair_taps.*adapters=.*PositionSVDLoss"
+            r"channels at tap 0: .*teacher's 10, got 6; .*pair_taps.*adapters=.*PositionGramLoss"
         )
         with pytest.raises(ArgumentError, match=message):
             distiller(batch()[0])

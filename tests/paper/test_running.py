@@ -109,7 +109,7 @@ def test_no_time_makes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_run_of_other_options_or_images_is_refused(tmp_path: Path) -> None:
-    made = replace(TINY, output=str(tmp_path / "made"))
+    made = replace(TINY, output=str(tmp_path / "made")).filled()
     train(made)
     assert is_finished(replace(made, data="folder:elsewhere", device="auto"))
     with pytest.raises(RunError, match="epochs"):

@@ -132,7 +132,7 @@ with mode:
     for _ in range(2):  # in the first, the teacher's forms are compared
         virtual.waits.clear()
         meter.update(step(TrainingBatch(images, labels), 0.0, True), labels)
-        for parameter in step.parameters():
+        for parameter in distiller.student.parameters():
             parameter.grad = None
     waits = list(virtual.waits)
     print(json.dumps({"waits": waits, "labelled": float(meter.sums[0])}))

@@ -353,7 +353,6 @@ def test_no_store_and_a_damaged_one(tmp_path, store):
         ("batch_size", 0, "^batch_size: "),
         ("device", "gpu", "^device: "),
         ("soft_target_weight", 0.0, "^soft_target_weight: "),
-        ("classes_every", 2, "teacher of the data's 5 classes, got one of 10"),
     ],
 )
 def test_values_that_no_store_can_have(tmp_path, teacher_run, field, value, match):
