@@ -420,6 +420,7 @@ def test_svd_by_subspace_says_what_share_missed_its_bound(tmp_path):
             width=1.0,
             loss=loss,
             epochs=1,
+            max_grad_norm=1.0,
         )
         distill(config)
     (svd,), (soft,) = (read_records(tmp_path / loss) for loss in ("svd", "soft_target"))

@@ -69,7 +69,7 @@ def is_finished(job: Job) -> bool:
     if not run.config.exists():
         return False
     stored = stored_values(run.config)
-    for name, planned in asdict(job).items():
+    for name, planned in asdict(job.filled()).items():
         if name not in PLACES and stored.get(name, planned) != planned:
             raise RunError(
                 str(run.path),
