@@ -138,7 +138,6 @@ SUMMARY = {
     "DKD": "DKD (2022)",
     "standardised logits": "standardised logits (2024)",
     "SVD": "SVD, as in the paper",
-    "SVD, amortised": "SVD, our clip",
     "position SVD + soft target": "position SVD + soft target",
     "Gram of positions + soft target, grid 4": "**Gram of positions + soft target: the default**",
 }
