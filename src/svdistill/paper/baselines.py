@@ -15,7 +15,6 @@ from svdistill.common import (
     ArgumentError,
     Cell,
     Table,
-    TrainingError,
     available_cores,
     columns,
     mean_cell,
@@ -108,13 +107,7 @@ def compare_seeds(
 
     def ended(result: JobResult) -> None:
         reporter.ended(result)
-        if result.failure is not None:
-            raise TrainingError(
-                result.job.output,
-                expected="a run that finishes",
-                got=result.failure,
-                remedy="the others are kept; the same command goes on",
-            )
+        result.require_finished("the others are kept; the same command goes on")
 
     with console.status("training; a line for each run that ends"):
         run_jobs(left, processes, ended=ended)

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from svdistill.common import TrainingError, available_cores, require_count
+from svdistill.common import available_cores, require_count
 from svdistill.config import DistillConfig, TrainConfig
 from svdistill.paper.presets import SOFT_TARGET
 from svdistill.paper.running import JobProcesses, JobResult, run_jobs
@@ -75,13 +75,7 @@ def demo(
         line = bar.add_task("training small networks", total=len(named))
 
         def ended(result: JobResult) -> None:
-            if result.failure is not None:
-                raise TrainingError(
-                    result.job.output,
-                    expected="a run that finishes",
-                    got=result.failure,
-                    remedy="see the message of the run",
-                )
+            result.require_finished("see the message of the run")
             bar.advance(line)
 
         run_jobs([run for _, run in named], JobProcesses(available_cores()), ended=ended)

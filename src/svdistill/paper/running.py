@@ -15,7 +15,13 @@ from typing import Final
 
 import torch
 
-from svdistill.common import Stopped, SVDistillError, available_cores, keep_memory
+from svdistill.common import (
+    Stopped,
+    SVDistillError,
+    TrainingError,
+    available_cores,
+    keep_memory,
+)
 from svdistill.paper.jobs import Job, needs, run_job
 from svdistill.training import choose_device
 
@@ -53,6 +59,13 @@ class JobResult:
 
     job: Job
     failure: str | None
+
+    def require_finished(self, remedy: str) -> None:
+        """Raise `TrainingError` if the job failed."""
+        if self.failure is not None:
+            raise TrainingError(
+                self.job.output, expected="a run that finishes", got=self.failure, remedy=remedy
+            )
 
 
 def run_jobs(
