@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 
 from svdistill.common.files import make_directory, read_json, write_atomically, write_json
-from svdistill.runs import load_student, read_records
+from svdistill.runs import load_student
 from svdistill.runs.directory import RunDirectory
 from svdistill.runs.stored_config import stored_values
 from svdistill.runs.weights import read_card, save_weights
@@ -33,11 +33,7 @@ def keep(run: Path, source: Path, target: Path, data: str) -> Path:
         if path and not Path(path).is_relative_to(target):
             values[name] = str(target / Path(path).relative_to(source))
     _write(kept / "config.yaml", yaml.safe_dump(values, sort_keys=False))
-    summary, records = read_json(run / "summary.json"), read_records(run)
-    by_dev = summary["best_by"] == "dev"
-    scores = [record.dev_accuracy if by_dev else record.test_accuracy for record in records]
-    best = 1 + scores.index(max(score or 0.0 for score in scores))  # earlier runs count from 0
-    write_json(kept / "summary.json", summary | {"directory": str(kept), "best_epoch": best})
+    write_json(kept / "summary.json", read_json(run / "summary.json") | {"directory": str(kept)})
     for name in ("environment.json", "metrics.jsonl", "predictions.json", "before_after.json"):
         if (run / name).exists():  # before_after.json is of distilled runs
             _write(kept / name, (run / name).read_text())

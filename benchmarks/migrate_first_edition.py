@@ -3,7 +3,8 @@
     python benchmarks/migrate_first_edition.py RUN_OR_STORE [RUN_OR_STORE ...]
 
 The augmentation and the schedule that were called `seed` are now called `paper`, and a summary
-holds the number of classes and the image size. Nothing else changes: no weight and no knowledge.
+holds the number of classes, the image size and the best epoch counted from 1. Nothing else changes:
+no weight and no knowledge.
 Safe to repeat, also after an interruption. Checkpoints of unfinished runs cannot be resumed.
 """
 
@@ -12,11 +13,12 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from svdistill.common import write_atomically
-from svdistill.runs import read_card
+from svdistill.runs import EpochRecord, read_card, read_records
 from svdistill.store.manifest import Manifest, read_manifest, write_manifest
 from svdistill.store.writer import DIGEST_BYTES, MANIFEST_NAME, Shard, all_shards
 
@@ -36,17 +38,26 @@ def main(paths: list[str]) -> int:
 
 
 def migrate_run(run: Path) -> None:
-    """Rename the paper's augmentation and schedule, and complete the summary."""
+    """Rename the paper's augmentation and schedule; complete and correct the summary."""
     config, summary = run / "config.yaml", run / "summary.json"
     text = config.read_text()
     renamed = re.sub(r"^(augmentation|schedule): seed$", r"\1: paper", text, flags=re.MULTILINE)
     write_atomically(config, lambda temporary: temporary.write_text(renamed))
     values = json.loads(summary.read_text()) if summary.exists() else {}
-    card = read_card(run / "student.safetensors") if values else None
+    if not values:
+        return
+    card = read_card(run / "student.safetensors")
     if card is not None:
         values = {"num_classes": len(card.class_names), "image_size": card.image_size, **values}
-        content = json.dumps(values, indent=2) + "\n"
-        write_atomically(summary, lambda temporary: temporary.write_text(content))
+    values["best_epoch"] = best_epoch(read_records(run), by_dev=values["best_by"] == "dev")
+    content = json.dumps(values, indent=2) + "\n"
+    write_atomically(summary, lambda temporary: temporary.write_text(content))
+
+
+def best_epoch(records: Sequence[EpochRecord], *, by_dev: bool) -> int:
+    """The first epoch of the highest accuracy, from 1; the first edition counted from 0."""
+    scores = [record.dev_accuracy if by_dev else record.test_accuracy for record in records]
+    return 1 + scores.index(max(score or 0.0 for score in scores))
 
 
 def migrate_store(store: Path) -> None:
