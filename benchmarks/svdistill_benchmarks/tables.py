@@ -8,21 +8,17 @@ from svdistill.common import Cell, Column, Measurement, Table, columns, number_c
 from svdistill_benchmarks.dfv import DFVResult
 from svdistill_benchmarks.growth import GrowthResult
 from svdistill_benchmarks.step import NetworkSteps, StepResult, StepRow
-from svdistill_benchmarks.step_rows import METHODS
+from svdistill_benchmarks.step_rows import FROM_STORE, METHODS, POSITION_GRAM, SVD
 from svdistill_benchmarks.svd import SVDResult
 
 Result = StepResult | SVDResult | DFVResult | GrowthResult
 
 NAMES = {"vgg_teacher": "VGG", "mobilenet_teacher": "MobileNet"}
 
+DEFAULT = POSITION_GRAM.format(4)  # of `svdistill distill`
+
 # Rows of the short table.
-SUMMARY = (
-    "soft target, by hand",
-    "FSP",
-    "SVD, amortised",
-    "Gram of positions 4x4 + soft target",
-    "Gram of positions 4x4 + soft target, from store",
-)
+SUMMARY = ("soft target, by hand", "FSP", SVD, DEFAULT, DEFAULT + FROM_STORE)
 
 
 def step_tables(result: StepResult) -> list[Table]:
@@ -156,7 +152,7 @@ def footnotes(result: Result) -> list[str]:
     load = f", load {where['load']}" if where.get("load") is not None else ""
     measured = (
         f"Measured on {where['gpu'] or processor}, torch {where['packages']['torch']}, "
-        f"{result.rounds} rounds, {where['date']}{load}."
+        f"{result.rounds} round{'s' * (result.rounds != 1)}, {where['date']}{load}."
     )
     return [*(_left_out(result) if isinstance(result, StepResult) else ()), measured]
 
