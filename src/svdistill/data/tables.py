@@ -82,9 +82,11 @@ class Tables(NamedTuple):
                 remedy="give --train_split with the name of the split to train on",
             )
         train = train or only
-        # Public test splits of competitions often have -1 for every label.
-        labelled = lambda name: bool((self.labels(name) >= 0).all())  # noqa: E731
-        return train, found.test(train, choices, labelled)
+        return train, found.test(train, choices, self._is_labelled)
+
+    def _is_labelled(self, split: str) -> bool:
+        """Whether all images have labels: test splits of competitions often have -1 for each."""
+        return bool((self.labels(split) >= 0).all())
 
 
 def split_tables(argument: str, loaded: object) -> Mapping[str, Dataset]:

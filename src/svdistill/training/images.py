@@ -53,12 +53,14 @@ class _Watch(LoadingWatch):
     """Shows the reading of images, and checks a teacher's classes before it."""
 
     def __init__(self, config: DataConfig, reporter: Reporter) -> None:
-        self.config = config
-        self.image = reporter.reading  # type: ignore[method-assign]
+        self.config, self.reporter = config, reporter
 
     def classes(self, names: tuple[str, ...]) -> None:
         if isinstance(self.config, TeacherConfig) and reads_logits(self.config.loss):
             require_known_classes(self.config, names)
+
+    def image(self, number: int, total: int) -> None:
+        self.reporter.reading(number, total)
 
 
 def run_images(config: DataConfig, reporter: Reporter, given: ImageData | None = None) -> ImageData:
