@@ -14,14 +14,17 @@ from torch import Tensor, nn
 
 from svdistill.common import Case, interleave
 from svdistill.config import DistillConfig, TrainConfig
+from svdistill.data import ImageData
 from svdistill.distillation import Distiller
 from svdistill.linalg import watch_convergence
-from svdistill.parallel import gather_values, is_main, together
+from svdistill.parallel import gather_values, is_main, size, together
 from svdistill.runs import RunDirectory, stored_values
+from svdistill.store import KnowledgeStore
 from svdistill.training.cuda_graphs import WARM_UP
 from svdistill.training.epoch import kept_random_states
 from svdistill.training.metrics import StepResult
 from svdistill.training.progress import Reporter
+from svdistill.training.setup import first_images
 from svdistill.training.stages import build_stages
 from svdistill.training.step import Step, TrainingBatch, autocast
 from svdistill.training.trainer import executed_step
@@ -63,6 +66,18 @@ class _Timed:
 def is_measured(config: TrainConfig) -> bool:
     """Whether a precision is `auto`."""
     return AUTO in (config.precision, getattr(config, "teacher_precision", None))
+
+
+def whole_batch(
+    config: TrainConfig, data: ImageData, store: KnowledgeStore | None, device: torch.device
+) -> TrainingBatch:
+    """As many images as a process takes at once, without augmentation."""
+    count = -(-config.batch_size // (size() * config.accumulate))
+    batch, images = first_images(data, count, device)
+    knowledge = None if store is None else store.read(batch.indices, 0, device)
+    return TrainingBatch(
+        images.contiguous(memory_format=torch.channels_last), batch.labels, knowledge
+    )
 
 
 def with_precision(

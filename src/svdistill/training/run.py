@@ -17,7 +17,7 @@ from svdistill.data import ImageData
 from svdistill.distillation import Distiller
 from svdistill.losses import TransferLoss, object_name
 from svdistill.networks import profile_network
-from svdistill.parallel import in_main, is_main, size, together
+from svdistill.parallel import in_main, is_main, together
 from svdistill.runs import RunDirectory, RunSummary, TrainingPosition, network_digest, skipped_steps
 from svdistill.store import KnowledgeStore, require_fit
 from svdistill.taps import PairedTaps, TapPairs
@@ -26,7 +26,7 @@ from svdistill.training.context import RunContext, ViewSchedule
 from svdistill.training.images import run_images
 from svdistill.training.metrics import Evaluation
 from svdistill.training.mixing import require_mixable
-from svdistill.training.precision import is_measured, with_precision
+from svdistill.training.precision import is_measured, whole_batch, with_precision
 from svdistill.training.predictions import summarise_predictions, write_predictions
 from svdistill.training.progress import Reporter
 from svdistill.training.reproducibility import deterministic, require_same_setup
@@ -42,7 +42,6 @@ from svdistill.training.setup import (
     whole_loss,
 )
 from svdistill.training.stages import build_stages
-from svdistill.training.step import TrainingBatch
 from svdistill.training.stopping import StopRequests, explain_machine_errors
 from svdistill.training.taps import paired_taps, taps_of_store
 from svdistill.training.teacher import NO_ACCURACY, warn_of_poor_teacher
@@ -188,7 +187,7 @@ def _run(
         values = (f"{name} {value}" for name, value in told)
         reporter.message(f"not given, so by default: {', '.join(values)}")
     if is_measured(config):
-        batch = _whole_batch(config, setup, accelerator.device)
+        batch = whole_batch(config, setup.data, setup.source.store, accelerator.device)
         config = with_precision(config, setup.trained, batch, reporter)
         accelerator = new_accelerator(config)
     with deterministic(config.deterministic):
@@ -230,17 +229,6 @@ def _set_up_distillation(
         views = ViewSchedule(source.store.manifest.views_seed, source.store.manifest.views)
     try_once(distiller, images, batch.labels, knowledge)
     return RunSetup(student, distiller, data, views, source)
-
-
-def _whole_batch(config: TrainConfig, setup: RunSetup, device: torch.device) -> TrainingBatch:
-    """As many images as a process takes at once, without augmentation."""
-    count = -(-config.batch_size // (size() * config.accumulate))
-    batch, images = first_images(setup.data, count, device)
-    store = setup.source.store
-    knowledge = None if store is None else store.read(batch.indices, 0, device)
-    return TrainingBatch(
-        images.contiguous(memory_format=torch.channels_last), batch.labels, knowledge
-    )
 
 
 def _stored_knowledge(
