@@ -15,7 +15,7 @@ among several, is a `DataWarning` (`data_warnings`).
 
 from svdistill.data.augmentation import Augmentation, NoAugmentation
 from svdistill.data.data_warnings import DataWarning
-from svdistill.data.image_data import ImageData, LoadingWatch, load_images, stored_split
+from svdistill.data.image_data import ImageData, LoadingWatch, load_images
 from svdistill.data.loaders import (
     LoaderSplit,
     global_states,
@@ -26,7 +26,14 @@ from svdistill.data.loaders import (
 from svdistill.data.opening import OpenedData, open_images
 from svdistill.data.selection import Subset, keep_classes, stratified
 from svdistill.data.split_names import AUTOMATIC, DataChoices
-from svdistill.data.splits import UNLABELLED, Batch, ImageSplit, ResidentSplit, StreamedSplit
+from svdistill.data.splits import (
+    UNLABELLED,
+    Batch,
+    ImageSplit,
+    ResidentSplit,
+    StreamedSplit,
+    stored_split,
+)
 from svdistill.data.unlabelled import MixedSplit, decode_files
 
 __all__ = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from svdistill.common import ArgumentError, DataError, require_count
 from svdistill.data.augmentation import Augmentation, NoAugmentation
 from svdistill.data.data_warnings import warn
-from svdistill.data.image_files import RESIZE, ImageSizeError, file_identities, nothing
+from svdistill.data.image_files import RESIZE, ImageSizeError, file_identities
 from svdistill.data.opening import open_images
 from svdistill.data.selection import (
     Subset,
@@ -29,7 +28,7 @@ from svdistill.data.selection import (
     training_subset,
 )
 from svdistill.data.split_names import DataChoices
-from svdistill.data.splits import ImageSplit, ResidentSplit, StoredSplit, StreamedSplit
+from svdistill.data.splits import ImageSplit, ResidentSplit, StoredSplit, stored_split
 from svdistill.data.unlabelled import REST, MixedSplit, drop_labels, open_unlabelled
 
 if TYPE_CHECKING:
@@ -176,7 +175,10 @@ def load_images(
         require_count(name, value, least)
     _require_fraction("dev_fraction", dev_fraction, 1.0)
     _require_fraction("memory_limit_gb", memory_limit_gb, float("inf"))
-    for name, optional, least in (("workers", workers, 0), ("fallback_size", fallback_size, 8)):
+    for name, optional, least in (
+        *(("workers", workers, 0), ("fallback_size", fallback_size, 8)),
+        ("test_size", test_size, 1),
+    ):
         if optional is not None:
             require_count(name, optional, least)
     draw = None if classes is None else parse_draw(classes)
@@ -189,7 +191,6 @@ def load_images(
     watch.classes(names)
     train, test = (keep_classes(subset, chosen) for subset in (opened.train, opened.test))
     if test_size is not None:
-        require_count("test_size", test_size)
         test = test.take(stratified(test.labels, min(test_size, len(test.labels)), seed))
     subsets = {"train": train, "test": test}
     if dev_fraction > 0:
@@ -252,27 +253,6 @@ def _decode(
         image_shape=shape,
         fingerprint=_fingerprint(source, names, subsets),
     )
-
-
-def stored_split(
-    subset: Subset,
-    *,
-    resident: bool,
-    workers: int | None = None,
-    each: Callable[[], object] = nothing,
-) -> StoredSplit:
-    """Make a subset a split: decoded now, or by worker processes when needed.
-
-    Args:
-        subset: the images.
-        resident: whether they are decoded now.
-        workers: processes that decode them otherwise.
-        each: called after each image that is decoded now.
-    """
-    labels = torch.from_numpy(subset.labels)
-    if resident:
-        return ResidentSplit(torch.from_numpy(subset.pictures.read(subset.rows, each)), labels)
-    return StreamedSplit(subset.pictures, subset.rows, labels, workers=workers)
 
 
 def _unlabelled_rest(rest: Subset) -> Subset:

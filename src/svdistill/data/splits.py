@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple, Self, final
 
 import numpy as np
@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset as TorchDataset
 
 from svdistill.common import ArgumentError, DataError, available_cores, require_count
-from svdistill.data.image_files import Pictures
+from svdistill.data.image_files import Pictures, nothing
+from svdistill.data.selection import Subset
 from svdistill.parallel import ALONE, BatchPart, Share
 
 # The label of an image without one: task losses and accuracies leave it out.
@@ -326,3 +327,24 @@ def order_generator(order_seed: int) -> torch.Generator:
     """
     require_count("order_seed", order_seed, 0)
     return torch.Generator().manual_seed(order_seed)
+
+
+def stored_split(
+    subset: Subset,
+    *,
+    resident: bool,
+    workers: int | None = None,
+    each: Callable[[], object] = nothing,
+) -> StoredSplit:
+    """Make a subset a split: decoded now, or by worker processes when needed.
+
+    Args:
+        subset: the images.
+        resident: whether they are decoded now.
+        workers: processes that decode them otherwise.
+        each: called after each image that is decoded now.
+    """
+    labels = torch.from_numpy(subset.labels)
+    if resident:
+        return ResidentSplit(torch.from_numpy(subset.pictures.read(subset.rows, each)), labels)
+    return StreamedSplit(subset.pictures, subset.rows, labels, workers=workers)
