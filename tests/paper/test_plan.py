@@ -53,7 +53,7 @@ def test_a_teacher_is_trained_once_for_all_its_students_and_both_its_pairs() -> 
     assert sorted(stores) == [
         f"runs/stores/{name}"
         for teacher in ("mobilenet-teacher", "vgg-teacher")
-        for name in (teacher, f"{teacher}-positions")
+        for name in (teacher, f"{teacher}-position-gram-grid4", f"{teacher}-positions")
     ]
 
 

@@ -148,9 +148,12 @@ def _is_cached(method: Method, preset: Preset) -> bool:
 
 
 def _stored_loss(method: Method) -> LossSpec:
-    """The loss whose knowledge a method's store keeps, beside the logits."""
+    """The loss whose knowledge a method's store keeps, beside the logits.
+
+    A loss that reads logits alone reads them from the default's store, the smallest.
+    """
     specs = loss_specs(method.options["loss"])
-    of_taps = next((spec.name for spec in specs if "taps" in spec.needs), POSITIONS["loss"])
+    of_taps = next((spec.name for spec in specs if "taps" in spec.needs), "position_gram")
     # The cosines of positions are computed from their Gram matrices.
     return loss_specs("position_gram" if of_taps == "cosine" else of_taps)[0]
 

@@ -59,9 +59,20 @@ POSITIONS: Final[dict[str, Any]] = {
 
 FSP: Final = {"loss": "fsp", "clip": "norm"}
 
+
+def _beside_soft(loss: str, name: str = "", **options: Any) -> Method:
+    """A loss on feature maps beside soft targets, with one scale for the clip."""
+    taught = {"loss": f"{loss}+soft_target", "clip": "amortised", **BESIDE_SOFT, **options}
+    return Method(f"{name or loss.replace('_', '-')}-soft-target", taught)
+
+
 ALONE: Final = Method("student")
 
-# The paper's table, then our variants: amortised clipping, soft targets beside SVD, positions.
+# The default of `svdistill distill`.
+GRAM: Final = _beside_soft("position_gram", "position-gram-grid4", grid=4)
+
+# The paper's table, then our variants: amortised clipping, soft targets beside SVD, positions, the
+# default.
 CORE: Final = (
     ALONE,
     Method("soft-target", SOFT_TARGET),
@@ -74,6 +85,7 @@ CORE: Final = (
         "position-svd-soft-target",
         {**POSITIONS, "loss": "position_svd+soft_target", **BESIDE_SOFT},
     ),
+    GRAM,
 )
 
 STAGES: Final = (
@@ -90,14 +102,6 @@ VARIANTS: Final = (
     _svd("svd-amortised-authors-gradient", clip="amortised", gradient="authors"),
 )
 
-
-def _beside_soft(loss: str, name: str = "", **options: Any) -> Method:
-    """A loss on feature maps beside soft targets, with one scale for the clip."""
-    taught = {"loss": f"{loss}+soft_target", "clip": "amortised", **BESIDE_SOFT, **options}
-    return Method(f"{name or loss.replace('_', '-')}-soft-target", taught)
-
-
-GRAM: Final = _beside_soft("position_gram", "position-gram-grid4", grid=4)
 
 # Losses of other papers, each with its paper's weights; those on feature maps beside soft targets.
 RIVALS: Final = (
