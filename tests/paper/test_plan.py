@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,8 +16,8 @@ from svdistill.paper.presets import CORE, METHODS, PAIRS, PRESETS, every_method,
 ROOT = Path("runs")
 
 
-def planned(experiment: str, preset_name: str, seeds: int = 1) -> list[Job]:
-    preset = replace(PRESETS[preset_name], seeds=seeds)
+def planned(experiment: str, preset_name: str, seeds: int = 1, **changes: Any) -> list[Job]:
+    preset = replace(PRESETS[preset_name], seeds=seeds, **changes)
     pairs = find_pairs(default_pairs(experiment, preset))
     rows = [(pair, default_methods(experiment, pair, preset)) for pair in pairs]
     return plan(rows, preset, ROOT)
@@ -87,6 +89,24 @@ def test_rivals_have_the_weights_of_their_papers() -> None:
         assert (jobs[name].task_weight, jobs[name].transfer_weight) == weights
     assert (jobs["dkd-0"].nontarget_weight, jobs["dkd-8-0"].nontarget_weight) == (2.0, 8.0)
     assert jobs["lskd-0"].temperature == 2.0
+
+
+def test_the_search_tries_four_settings_of_each_loss_beside_the_runs_on_all_images() -> None:
+    students = [job for job in planned("search", "mini") if isinstance(job, DistillConfig)]
+    losses = Counter(job.loss for job in students)
+    assert set(losses.values()) == {4}
+    assert {"soft_target", "dist", "dkd", "lskd", "position_gram+soft_target"} <= set(losses)
+    settings = {(j.loss, j.temperature, j.transfer_weight, j.soft_target_weight) for j in students}
+    assert len(settings) == len(students)
+    assert all(Path(job.output).parent.name == "vgg-stride" for job in students)
+    held_out = replace(PRESETS["mini"].student, dev_fraction=0.2)
+    apart = planned("search", "mini", student=held_out)
+    for job in apart:
+        if isinstance(job, TrainConfig) and "teacher" in str(job.network):
+            assert job.dev_fraction == 0.0
+        else:
+            assert "-search" in job.output
+            assert job.dev_fraction == 0.2
 
 
 def test_the_ablation_changes_one_property_at_a_time() -> None:

@@ -212,6 +212,7 @@ the end come a table for each pair of networks, and one page of all runs.
   multitask  one stage (task and transfer at once) against two
   dfv        the number of singular vectors, 1 to 16
   rivals     losses of other papers, with their papers' weights, beside ours
+  search     four settings of each loss, compared on held-out images
   ablation   position SVD and Gram matrices of positions with one property changed at a time
   large      images of 64x64: Tiny-ImageNet, or 50 classes of ImageNet
   domains    a teacher of 50 classes, students of the others, with all labels or a tenth

@@ -19,6 +19,7 @@ from svdistill.paper.presets import (
     METHODS,
     POSITIONS,
     RIVALS,
+    SEARCH,
     SOFT_TARGET,
     STAGES,
     SVD,
@@ -31,7 +32,9 @@ from svdistill.paper.presets import (
     vector_methods,
 )
 
-EXPERIMENTS: Final = ("networks", "multitask", "dfv", "rivals", "ablation", "large", "domains")
+EXPERIMENTS: Final = (
+    *("networks", "multitask", "dfv", "rivals", "search", "ablation", "large", "domains"),
+)
 
 # A store keeps whole Gram matrices of at most this many positions a side.
 LARGEST_GRID: Final = 8
@@ -41,7 +44,7 @@ def default_pairs(experiment: str, preset: Preset) -> tuple[str, ...]:
     """Names of the pairs of an experiment, if none are given."""
     if experiment in ("networks", "rivals"):
         return preset.pairs
-    if experiment == "ablation":
+    if experiment in ("search", "ablation"):
         return ("vgg_stride",)
     if experiment in ("large", "domains"):
         return ("vgg",)
@@ -59,6 +62,8 @@ def default_methods(experiment: str, pair: Pair, preset: Preset) -> tuple[Method
         return (ALONE, *vector_methods())
     if experiment == "rivals":
         return (*find_methods(("student", "soft-target", "position-svd-soft-target")), *RIVALS)
+    if experiment == "search":
+        return SEARCH
     if experiment == "ablation":
         return (
             *find_methods(("student", "position-svd", "position-svd-soft-target")),
@@ -175,9 +180,9 @@ def _store(pair: Pair, method: Method, preset: Preset, root: Path) -> CacheConfi
     elif stored.name == POSITIONS["loss"]:
         kind, options = "-positions", {"num_vectors": POSITIONS["num_vectors"]}
     images = {f.name: getattr(student, f.name) for f in fields(DataConfig)}
-    output = str(root / "stores" / f"{Path(teacher.output).name}{kind}")
+    name = f"{Path(teacher.output).name}{kind}{_suffix(student)}"
     return CacheConfig(
-        **{**images, "output": output},
+        **{**images, "output": str(root / "stores" / name)},
         teacher=teacher.output,
         views=preset.views,
         views_seed=student.views_seed or 0,
@@ -188,8 +193,13 @@ def _store(pair: Pair, method: Method, preset: Preset, root: Path) -> CacheConfi
     )
 
 
+def _suffix(images: DataConfig) -> str:
+    """Runs that hold out images to choose by lie beside those that learn from all."""
+    return "-search" if images.dev_fraction else ""
+
+
 def _student(pair: Pair, method: Method, seed: int, preset: Preset, root: Path) -> TrainConfig:
-    folder = pair.student.removesuffix("_student").replace("_", "-")
+    folder = pair.student.removesuffix("_student").replace("_", "-") + _suffix(preset.student)
     alone = replace(
         preset.student,
         network=pair.student,

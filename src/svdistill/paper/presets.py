@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from svdistill.common import require_choice
 from svdistill.config import TrainConfig
-from svdistill.losses import loss_specs
+from svdistill.losses import loss_specs, usual_weights
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,8 @@ def _beside_soft(loss: str, name: str = "", **options: Any) -> Method:
 
 ALONE: Final = Method("student")
 
+HINTON: Final = Method("soft-target", SOFT_TARGET)
+
 # The default of `svdistill distill`.
 GRAM: Final = _beside_soft("position_gram", "position-gram-grid4", grid=4)
 
@@ -75,7 +77,7 @@ GRAM: Final = _beside_soft("position_gram", "position-gram-grid4", grid=4)
 # default.
 CORE: Final = (
     ALONE,
-    Method("soft-target", SOFT_TARGET),
+    HINTON,
     Method("fsp-2-stage", FSP, stages=2),
     _svd("svd"),
     _svd("svd-amortised", clip="amortised"),
@@ -103,19 +105,48 @@ VARIANTS: Final = (
 )
 
 
+COSINE: Final = _beside_soft("cosine", grid=8)
+
+# Losses on logits.
+DIST: Final = Method("dist", {"loss": "dist", "clip": "none"})
+DKD: Final = Method("dkd", {"loss": "dkd", "clip": "none", "nontarget_weight": 2.0})
+LSKD: Final = Method("lskd", {"loss": "lskd", "clip": "none", "task_weight": 0.1})
+
 # Losses of other papers, each with its paper's weights; those on feature maps beside soft targets.
 RIVALS: Final = (
     GRAM,
     _beside_soft("position_gram", "position-gram-grid8", grid=8),
     _beside_soft("at"),
     _beside_soft("sp"),
-    _beside_soft("cosine", grid=8),
-    Method("dist", {"loss": "dist", "clip": "none"}),
-    Method("dkd", {"loss": "dkd", "clip": "none", "nontarget_weight": 2.0}),
-    Method("dkd-8", {"loss": "dkd", "clip": "none", "nontarget_weight": 8.0}),
-    Method("lskd", {"loss": "lskd", "clip": "none", "task_weight": 0.1}),
+    COSINE,
+    DIST,
+    DKD,
+    Method("dkd-8", {**DKD.options, "nontarget_weight": 8.0}),
+    LSKD,
     Method("position-svd-dist", {**POSITIONS, "loss": "position_svd+dist"}),
     Method("position-gram-dist", {"loss": "position_gram+dist", "clip": "amortised"}),
+)
+
+
+def _settings(method: Method) -> tuple[Method, ...]:
+    """A method as it is, with half the temperature, with a third of the weight, and with both.
+
+    The weight is that of the loss on logits.
+    """
+    specs = loss_specs(method.options["loss"])
+    temperature = next(s.options["temperature"] for s in specs if "temperature" in s.options)
+    name = "transfer_weight" if len(specs) == 1 else "soft_target_weight"
+    weight = method.options.get(name, usual_weights(method.options["loss"])[name])
+    return tuple(
+        Method(f"{method.name}-t{t:g}-w{w:.2g}", {**method.options, "temperature": t, name: w})
+        for t in (temperature, temperature / 2)
+        for w in (weight, weight / 3)
+    )
+
+
+# As many settings of each loss, to choose among on held-out images.
+SEARCH: Final = tuple(
+    setting for method in (HINTON, DIST, DKD, LSKD, COSINE, GRAM) for setting in _settings(method)
 )
 
 # Position SVD with one property changed at a time.
@@ -143,7 +174,7 @@ METHODS: Final = (*CORE, *STAGES, *VARIANTS)
 
 def every_method() -> tuple[Method, ...]:
     """All methods, including those with more vectors, of other papers and of the ablation."""
-    methods = (*METHODS, *vector_methods(), *RIVALS, *ABLATION)
+    methods = (*METHODS, *vector_methods(), *RIVALS, *SEARCH, *ABLATION)
     return tuple({method.name: method for method in methods}.values())
 
 

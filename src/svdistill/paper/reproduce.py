@@ -36,6 +36,9 @@ from svdistill.report import Run, find_runs, write_report
 
 LARGE_SIZE: Final = 64
 
+# Share of the training images on which `search` chooses.
+HELD_OUT: Final = 0.2
+
 SMOKE_SIZE: Final = 32  # so that any images take seconds
 
 # ImageNet-50: the paper does not name its classes; these are drawn with seed 0.
@@ -99,9 +102,9 @@ def reproduce(
 
     Args:
         experiment: `"networks"` (every method on every pair), `"multitask"` (one stage against
-            two), `"dfv"` (numbers of vectors), `"rivals"` (losses of other papers), `"ablation"`
-            (properties of the losses on positions), `"large"` (images of 64x64), or `"domains"` (a
-            teacher of other classes).
+            two), `"dfv"` (numbers of vectors), `"rivals"` (losses of other papers), `"search"`
+            (four settings of each loss, on held-out images), `"ablation"` (properties of the losses
+            on positions), `"large"` (images of 64x64), or `"domains"` (a teacher of other classes).
         config: the preset, and changes to it.
         console: where progress and tables are printed; nothing is printed by default.
 
@@ -190,7 +193,9 @@ def customised(experiment: str, config: ReproduceConfig) -> Preset:
     preset = replace(
         preset,
         teacher=replace(preset.teacher, **changes),
-        student=replace(preset.student, **changes),
+        student=replace(
+            preset.student, dev_fraction=HELD_OUT if experiment == "search" else 0.0, **changes
+        ),
         seeds=config.seeds or preset.seeds,
     )
     return domains_preset(preset, classes, config.teacher_data) if experiment == DOMAINS else preset
