@@ -62,7 +62,7 @@ SETS = {
         "soft-target": "soft target",
         "fsp": "FSP",
         "svd": "SVD",
-        "position-svd-soft-target": "position SVD + soft target",
+        "gram-of-positions-soft-target": "Gram of positions + soft target",
     },
     "cifar100-short": {
         "vgg-teacher": "VGG teacher, 10 epochs",
@@ -88,13 +88,14 @@ SETS = {
     "channels": {
         "student": "student alone",
         "soft-target": "soft target",
+        "dist": "DIST",
+        "dkd": "DKD",
         "svd-adapters": "SVD, adapters",
         "svd-adapters-soft-target": "SVD, adapters + soft target",
         "position-svd": "position SVD",
         "position-svd-soft-target": "position SVD + soft target",
         "position-gram-grid4-soft-target": "Gram of positions + soft target",
     },
-    "mini-bf16": {"position-gram-grid4-soft-target": "VGG_stride, the default, bf16"},
     "photos": {
         "teacher": "VGG teacher, recipe",
         "plain": "VGG_stride alone, plain",
@@ -142,6 +143,17 @@ SUMMARY = {
     "Gram of positions + soft target, grid 4": "**Gram of positions + soft target: the default**",
 }
 
+# Rows of the search among settings, by the runs' folders: NAME-tTEMPERATURE-wWEIGHT-SEED.
+SETTING = re.compile(r"(.+)-t([\d.]+)-w([\d.]+)-\d+")
+SEARCHED = {
+    "soft-target": "soft target",
+    "dist": "DIST",
+    "dkd": "DKD",
+    "lskd": "standardised logits",
+    "cosine-soft-target": "cosine of positions + soft target",
+    "position-gram-grid4-soft-target": "Gram of positions + soft target",
+}
+
 # Over the floor: VGG and MobileNet, set before anything was measured.
 STEP_TARGETS = {
     "SVD": (1.05, 1.10),
@@ -181,6 +193,8 @@ def made_table(name: str) -> str:
         "agreement": agreement_table,
         "networks": networks_markdown,
         "recipe-search": recipe_search_table,
+        "mini-bf16": bf16_table,
+        "mini-search": search_table,
         "tap-gradients": tap_gradients_table,
         "parallel": parallel_table,
         "parallel-ties": ties_table,
@@ -302,6 +316,38 @@ def recipe_search_table() -> str:
         )
         rows.append(cells)
     return markdown(("", "epochs", "batch", "held-out %", "test %"), rows)
+
+
+def bf16_table() -> str:
+    """VGG_stride in float32 beside bf16, from the same first weights and views."""
+    methods = {"student": "student alone", "position-gram-grid4-soft-target": "the default"}
+    folders = {"float32": RESULTS / "mini" / "vgg-stride", "bf16": RESULTS / "mini-bf16"}
+    runs = [
+        (f"{label}, {precision}", read_summary(path))
+        for name, label in methods.items()
+        for precision, folder in folders.items()
+        for path in sorted(folder.glob(f"{name}-[0-9]"))
+    ]
+    return run_table(method_rows(runs)).to_markdown()
+
+
+def search_table() -> str:
+    """Each loss at four settings: accuracy on held-out images after the last epoch, in percent."""
+    tried: dict[str, dict[tuple[float, float], float]] = {}
+    for run in find_runs([RESULTS / "mini-search"]):
+        name, temperature, weight = SETTING.fullmatch(run.path.name).groups()
+        accuracy = run.records[-1].dev_accuracy
+        tried.setdefault(name, {})[float(temperature), float(weight)] = accuracy
+    rows = []
+    for name in SEARCHED:
+        settings = tried[name]
+        cells = []
+        # As in the paper of the loss first: the higher temperature and the larger weight.
+        for setting in sorted(settings, reverse=True):
+            cell = f"{settings[setting]:.2f} (T {setting[0]:g}, {setting[1]:g})"
+            cells.append(f"**{cell}**" if settings[setting] == max(settings.values()) else cell)
+        rows.append((SEARCHED[name], *cells))
+    return markdown(("", "as published", "a third of the weight", "half of T", "both"), rows)
 
 
 def tap_gradients_table() -> str:

@@ -46,6 +46,7 @@ class Estimator:
         self.threads = threads
         self._seconds: dict[str, float] = {}
         self._alone: dict[str, tuple[float, float]] = {}
+        self._transfer: dict[tuple[object, ...], float] = {}
 
     def seconds(self, job: Job) -> float:
         """Seconds of a whole run or knowledge store, evaluations included."""
@@ -68,7 +69,12 @@ class Estimator:
         before = evaluation
         if job.teacher:
             before += self._evaluation(job, self._run_of(job.teacher))
-        transfer = images * self._time_transfer(job) + evaluation
+        # Weights and temperatures take no time.
+        kind = (job.network, job.loss, job.num_vectors, job.grid, job.gradient, job.clip)
+        kind = (*kind, bool(job.knowledge), len(job.teacher_taps))
+        if kind not in self._transfer:
+            self._transfer[kind] = self._time_transfer(job)
+        transfer = images * self._transfer[kind] + evaluation
         if job.transfer_epochs:
             return before + job.transfer_epochs * transfer + alone
         return before + job.epochs * transfer
