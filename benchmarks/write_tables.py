@@ -45,7 +45,7 @@ RESULTS = ROOT / "results"
 MEASURED = ROOT / "benchmarks" / "results"
 PAGES = (
     *("README.md", "docs/speed.md", "docs/findings.md", "docs/all_runs.md", "docs/reliability.md"),
-    *("docs/parallel.md", "docs/networks.md", "docs/accuracy.md"),
+    *("docs/parallel.md", "docs/networks.md", "docs/accuracy.md", "docs/choosing.md"),
 )
 BENCHMARKS: dict[str, type[Result]] = {
     "step": StepResult,
@@ -97,10 +97,11 @@ SETS = {
         "position-gram-grid4-soft-target": "Gram of positions + soft target",
     },
     "photos": {
-        "teacher": "VGG teacher, recipe",
-        "plain": "VGG_stride alone, plain",
-        "recipe": "VGG_stride alone, recipe",
-        "distilled": "VGG_stride, recipe, distilled",
+        "teacher": "teacher, plain",
+        "plain": "student alone, plain",
+        "distilled-plain": "student, plain, distilled",
+        "recipe": "student alone, recipe",
+        "distilled": "student, recipe, distilled",
     },
     "timm-digits": {
         "teacher": "timm:resnet18, the teacher",
