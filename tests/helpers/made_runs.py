@@ -62,7 +62,7 @@ def made_run(
     """A run as if it had been read; with a `loss` among the options it was taught, as the paper."""
     kind = DistillConfig if "loss" in options else TrainConfig
     options = {**PAPER, **(PAPER_LOSS if "loss" in options else {}), **options}
-    config = dataclasses.asdict(kind(output=path, network=network, **options))
+    config = dataclasses.asdict(kind(output=path, network=network, **options).filled())
     records = tuple(
         EpochRecord(**{**NUMBERS, **(numbers or {}), "epoch": epoch, "test_accuracy": accuracy})
         for epoch, accuracy in enumerate(accuracies)

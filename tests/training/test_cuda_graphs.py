@@ -16,8 +16,9 @@ from svdistill.losses import FSPLoss, SoftTargetLoss, SumLoss, SVDLoss
 from svdistill.networks import build_network
 from svdistill.runs.records import read_records
 from svdistill.training import distill, mixing, train, trainer as trainer_module
+from svdistill.training.batch import TrainingBatch
 from svdistill.training.cuda_graphs import WARM_UP, CUDAGraphStep, CUDARecorder
-from svdistill.training.step import DistillStep, TaskStep, TrainingBatch, TransferStep
+from svdistill.training.step import DistillStep, TaskStep, TransferStep
 from tiny_runs import distill_config, outcome, train_config
 
 CLIPS = ("norm", "poster", "global", "none", "amortised")

@@ -10,26 +10,20 @@ from torch import Tensor, nn
 
 from svdistill.common import as_logits
 from svdistill.distillation.accumulation import Accumulation
-from svdistill.distillation.adapters import Adapters, adapted
+from svdistill.distillation.adapters import Adapters, adapted, adapters_or_needed
 from svdistill.distillation.amortised_clipping import backward_of_clip
-from svdistill.distillation.arguments import (
-    adapters_or_needed,
-    require_networks,
-    require_no_knowledge,
-    require_teacher,
-    tap_paths,
-)
 from svdistill.distillation.checks import (
     LossInputs,
     TransferWatch,
     require_finite_clipped,
     require_finite_transfer,
+    require_networks,
+    require_no_knowledge,
+    require_teacher,
+    tap_paths,
 )
 from svdistill.distillation.frozen_teacher import FrozenTeacher
-from svdistill.distillation.gradient_clipping import (
-    GradientNorms,
-    keep_saved_tensors,
-)
+from svdistill.distillation.gradient_clipping import GradientNorms, keep_saved_tensors
 from svdistill.linalg import may_branch, uncompiled
 from svdistill.losses import Knowledge, SumKnowledge, TransferLoss
 from svdistill.parallel import BatchPart

@@ -34,6 +34,9 @@ class LossSpec:
         usual_weights: of the task and of itself, if it is a loss on logits.
         stages: stages of training in its paper; tables mark runs with another number.
         compact: whether its knowledge is small enough to store for all images.
+        largest_grid: its knowledge is small only if maps are pooled to at most so many positions a
+            side; 0 if it is small anyway.
+        stored_as: the loss whose stored knowledge it reads; empty for its own.
     """
 
     name: str
@@ -45,6 +48,8 @@ class LossSpec:
     usual_weights: tuple[float, float] = (1.0, 1.0)
     stages: int = 1
     compact: bool = False
+    largest_grid: int = 0
+    stored_as: str = ""
 
     @property
     def needs(self) -> frozenset[str]:

@@ -19,7 +19,7 @@ from svdistill.distillation import Distiller, FrozenTeacher
 from svdistill.networks import PaperNetwork, build_paper_network
 from svdistill.paper.jobs import Job
 from svdistill.runs import read_summary
-from svdistill.training import autocast, build_losses, choose_device, place_network, whole_loss
+from svdistill.training import autocast, build_losses, choose_device, place_network
 
 TIMED_STEPS: Final = 3
 
@@ -97,7 +97,7 @@ class Estimator:
         return self._alone[job.network]
 
     def _time_teaching(self, job: CacheConfig) -> float:
-        teacher, images, loss = self._teacher(job), self._images(job), whole_loss(job)
+        teacher, images, loss = self._teacher(job), self._images(job), build_losses(job).whole
         frozen = FrozenTeacher(teacher, teacher.tap_paths, needs_logits=loss.needs_logits)
 
         def step() -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from svdistill.common import require_choice
 from svdistill.config import CacheConfig, DataConfig, DistillConfig, TrainConfig
-from svdistill.losses import LossSpec, loss_names, loss_specs
+from svdistill.losses import LossSpec, is_compact, loss_names, loss_specs
 from svdistill.paper.jobs import Job
 from svdistill.paper.presets import (
     ABLATION,
@@ -32,9 +32,6 @@ from svdistill.paper.presets import (
 )
 
 EXPERIMENTS: Final = ("networks", "multitask", "dfv", "rivals", "ablation", "large", "domains")
-
-# A store keeps whole Gram matrices of at most this many positions a side.
-LARGEST_GRID: Final = 8
 
 
 def default_pairs(experiment: str, preset: Preset) -> tuple[str, ...]:
@@ -134,17 +131,17 @@ def _precision(network: str, preset: Preset) -> Literal["float32", "bf16"]:
 
 
 def _is_cached(method: Method, preset: Preset) -> bool:
-    """Whether students read a store: FSP's matrices and many vectors take too much disk."""
-    if not preset.views or not method.needs_teacher:
+    """Whether students read a store: whole maps and many vectors take too much disk."""
+    options = method.options
+    if not preset.views or not method.needs_teacher or "teacher_taps" in options:
         return False
-    specs = loss_specs(method.options["loss"])
-    if "teacher_taps" in method.options or not all(spec.compact for spec in specs):
+    if not is_compact(options["loss"], options):
         return False
-    stored, grid = _stored_loss(method), _grid(method)
+    stored = _stored_loss(method)
     if "num_vectors" not in stored.options:
-        return 0 < grid <= LARGEST_GRID
+        return True
     most = preset.store_vectors if stored.name == SVD else POSITIONS["num_vectors"]
-    return method.options.get("num_vectors", 1) <= most and not grid
+    return options.get("num_vectors", 1) <= most and not _grid(method)
 
 
 def _stored_loss(method: Method) -> LossSpec:
@@ -153,9 +150,8 @@ def _stored_loss(method: Method) -> LossSpec:
     A loss that reads logits alone reads them from the default's store, the smallest.
     """
     specs = loss_specs(method.options["loss"])
-    of_taps = next((spec.name for spec in specs if "taps" in spec.needs), "position_gram")
-    # The cosines of positions are computed from their Gram matrices.
-    return loss_specs("position_gram" if of_taps == "cosine" else of_taps)[0]
+    name = next((s.stored_as or s.name for s in specs if "taps" in s.needs), "position_gram")
+    return loss_specs(name)[0]
 
 
 def _grid(method: Method) -> int:
