@@ -25,7 +25,7 @@ from svdistill.distillation.checks import (
 from svdistill.distillation.frozen_teacher import FrozenTeacher
 from svdistill.distillation.gradient_clipping import GradientNorms, keep_saved_tensors
 from svdistill.linalg import may_branch, uncompiled
-from svdistill.losses import Knowledge, SumKnowledge, TransferLoss
+from svdistill.losses import Knowledge, SumKnowledge, TransferLoss, usual_clip
 from svdistill.parallel import BatchPart
 from svdistill.taps import (
     FeatureTaps,
@@ -123,7 +123,7 @@ class Distiller(nn.Module):
             FeatureTaps(teacher, paths.teacher)  # raises before the teacher is changed
         self._student_taps = FeatureTaps(student, paths.student)
         require_equally_many(paths)
-        clip = clip or ("amortised" if loss.needs_taps else "none")
+        clip = clip or usual_clip(needs_taps=loss.needs_taps)
         self._backward = backward_of_clip(clip, clip_interval)
         self.student = student
         self.loss = loss

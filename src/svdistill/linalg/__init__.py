@@ -1,9 +1,5 @@
 """Differentiable truncated SVD: forward solvers, exact backward. Tensors in, tensors out."""
 
-from svdistill.linalg.convergence import (
-    Convergence as Convergence,
-    watch_convergence as watch_convergence,
-)
 from svdistill.linalg.gradients import GRADIENTS as GRADIENTS
 from svdistill.linalg.precision import (
     constant as constant,
@@ -20,7 +16,11 @@ from svdistill.linalg.precision import (
     uncompiled_if_lowered as uncompiled_if_lowered,
     working_dtype as working_dtype,
 )
-from svdistill.linalg.solvers import SOLVERS as SOLVERS
+from svdistill.linalg.solvers import (
+    SOLVERS as SOLVERS,
+    Convergence as Convergence,
+    watch_convergence as watch_convergence,
+)
 from svdistill.linalg.truncated_svd import (
     TruncatedSVD as TruncatedSVD,
     truncated_svd as truncated_svd,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final, Protocol
@@ -218,11 +217,6 @@ def is_own(loss: str) -> bool:
     return ":" in loss
 
 
-def is_imported(loss: str) -> bool:
-    """Whether this process has imported the code of a loss, so that building it runs no more."""
-    return all(not is_own(name) or name.partition(":")[0] in sys.modules for name in _split(loss))
-
-
 def option_defaults(loss: str) -> dict[str, Any]:
     """The options that a loss reads, with their defaults.
 
@@ -249,6 +243,11 @@ def is_compact(loss: str, options: Mapping[str, Any]) -> bool:
     return all(map(is_small, loss_specs(loss)))
 
 
+def usual_clip(*, needs_taps: bool) -> str:
+    """The clip where none is chosen: logits alone are matched without a bound."""
+    return "amortised" if needs_taps else "none"
+
+
 def usual_weights(loss: str) -> dict[str, Any]:
     """The weights and the clip of a configuration that leaves them empty, with this loss.
 
@@ -267,10 +266,14 @@ def usual_weights(loss: str) -> dict[str, Any]:
     specs = (by_class[loss],) if loss in by_class else loss_specs(loss)
     of_logits = [spec for spec in specs if not spec.clipped]
     task, own = of_logits[0].usual_weights if of_logits else (1.0, 1.0)
-    if len(of_logits) == len(specs):
-        return {"task_weight": task, "transfer_weight": own, "clip": "none"}
-    added = {spec.weight: own for spec in of_logits if spec.weight}
-    return {"task_weight": task, "transfer_weight": 1.0, **added, "clip": "amortised"}
+    alone = len(of_logits) == len(specs)
+    added = {} if alone else {spec.weight: own for spec in of_logits if spec.weight}
+    return {
+        "task_weight": task,
+        "transfer_weight": own if alone else 1.0,
+        **added,
+        "clip": usual_clip(needs_taps=not alone),
+    }
 
 
 def require_read(config: LossOptions) -> None:

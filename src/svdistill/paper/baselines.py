@@ -29,8 +29,14 @@ from svdistill.config import (
 )
 from svdistill.losses import OPTIONS, is_compact, titles
 from svdistill.paper.console_output import JobReporter
-from svdistill.paper.jobs import Job, unfinished
-from svdistill.paper.running import JobProcesses, JobResult, default_count, run_jobs
+from svdistill.paper.jobs import (
+    Job,
+    JobProcesses,
+    JobResult,
+    default_count,
+    run_jobs,
+    unfinished,
+)
 from svdistill.report import t_interval, write_report
 from svdistill.runs import RunDirectory, read_summary
 from svdistill.training import trained_image_size

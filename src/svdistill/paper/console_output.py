@@ -12,8 +12,7 @@ from rich.table import Table
 from svdistill.common import duration, few_classes
 from svdistill.config import CacheConfig
 from svdistill.data import ImageData
-from svdistill.paper.jobs import Job
-from svdistill.paper.running import JobResult
+from svdistill.paper.jobs import Job, JobResult
 from svdistill.report import Run, method_rows, run_table
 from svdistill.runs import read_summary
 

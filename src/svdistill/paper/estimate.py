@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -12,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from svdistill.common import synchronise, threads
+from svdistill.common import Case, interleave, threads
 from svdistill.config import CacheConfig, DistillConfig, TrainConfig
 from svdistill.data import ImageData
 from svdistill.distillation import Distiller, FrozenTeacher
@@ -174,12 +173,5 @@ def _cross_entropy(logits: Tensor) -> Tensor:
 
 def _seconds_per_image(step: Callable[[], object], images: Tensor) -> float:
     """Seconds of the fastest of a few steps after one warm-up step, per image of the batch."""
-    step()
-    times = []
-    for _ in range(TIMED_STEPS):
-        synchronise(images.device)
-        began = time.perf_counter()
-        step()
-        synchronise(images.device)
-        times.append(time.perf_counter() - began)
-    return min(times) / len(images)
+    (timed,) = interleave([Case("", step)], TIMED_STEPS, device=images.device)
+    return min(timed.seconds) / len(images)
