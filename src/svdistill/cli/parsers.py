@@ -43,9 +43,7 @@ class PlainConfigFile(ActionConfigFile):
 def require_usable(option: str, value: object) -> None:
     """Raise `ArgumentError` if an option's text is no valid path, or names a pipe or a device.
 
-    Args:
-        option: its name.
-        value: its value. Of a list each item is checked; values that are not text are accepted.
+    Of a list each item is checked; values that are not text are accepted.
     """
     for item in value if isinstance(value, list) else [value]:
         if not isinstance(item, str):

@@ -141,13 +141,7 @@ class TransferWatch:
         *,
         scaled: bool = False,
     ) -> None:
-        """Look at a step before the optimizer uses its gradients.
-
-        Args:
-            transfer_loss: scalar.
-            norms: of the step's gradients.
-            progress: the epoch, from 0.
-            scaled: whether a scaler of fp16 looks for gradients that are not finite.
+        """Look at a step, `scaled` if fp16's scaler finds gradients that are not finite.
 
         Raises:
             TrainingError: a loss or a gradient of an earlier step on an accelerator is not finite.

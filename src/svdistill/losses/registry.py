@@ -46,13 +46,10 @@ _SPECS: Final[dict[str, LossSpec]] = {
         LossSpec("position_svd", PositionSVDLoss, "position SVD", _OF_POSITIONS, compact=True),
         logit_spec("soft_target", SoftTargetLoss, "soft target", {"temperature": 4.0}, HINTON),
         LossSpec(
-            *("position_gram", PositionGramLoss, "Gram of positions", {"grid": 4}),
-            compact=True,
-            largest_grid=8,
+            "position_gram", PositionGramLoss, "Gram of positions", {"grid": 4}, largest_grid=8
         ),
         LossSpec(
             *("cosine", CosineAffinityLoss, "cosines of positions", {"grid": 8}),
-            compact=True,
             largest_grid=8,
             stored_as="position_gram",  # of whose Gram matrices the cosines are computed
         ),
@@ -150,7 +147,7 @@ def loss_specs(loss: str) -> tuple[LossSpec, ...]:
     """
     names = _names(loss)
     return tuple(
-        spec_of_code(name, OPTIONS) if is_own(name) else _registered(name, whole=loss)
+        spec_of_code(name, OPTIONS) if _is_own(name) else _registered(name, whole=loss)
         for name in names
     )
 
@@ -202,18 +199,13 @@ def unread_options(loss: str) -> tuple[str, ...]:
         >>> unread_options("dkd"), unread_options("my_package.losses:HintLoss")
         (('num_vectors', 'beta', 'gradient', 'grid', 'soft_target_weight'), ())
     """
-    if any(is_own(name) and not name.startswith(OBJECT_PREFIX) for name in _split(loss)):
+    if any(_is_own(name) and not name.startswith(OBJECT_PREFIX) for name in _split(loss)):
         return ()
     return _unread(registered_specs(loss))
 
 
-def is_own(loss: str) -> bool:
-    """Whether a loss is of the user's own code, or any of a sum.
-
-    Example:
-        >>> is_own("my_package.losses:HintLoss"), is_own("svd+soft_target")
-        (True, False)
-    """
+def _is_own(loss: str) -> bool:
+    """Whether a loss is of code outside of the registry, or was given as an object."""
     return ":" in loss
 
 
@@ -238,7 +230,7 @@ def is_compact(loss: str, options: Mapping[str, Any]) -> bool:
     def is_small(spec: LossSpec) -> bool:
         given = options.get("grid")
         grid = spec.options.get("grid", 0) if given is None else given
-        return spec.compact and (not spec.largest_grid or 0 < grid <= spec.largest_grid)
+        return spec.compact or 0 < grid <= spec.largest_grid
 
     return all(map(is_small, loss_specs(loss)))
 

@@ -34,8 +34,7 @@ class LossSpec:
         usual_weights: of the task and of itself, if it is a loss on logits.
         stages: stages of training in its paper; tables mark runs with another number.
         compact: whether its knowledge is small enough to store for all images.
-        largest_grid: its knowledge is small only if maps are pooled to at most so many positions a
-            side; 0 if it is small anyway.
+        largest_grid: most positions a side of pooled maps with which it is small, too.
         stored_as: the loss whose stored knowledge it reads; empty for its own.
     """
 

@@ -210,11 +210,7 @@ def paired_gain(ours: Sequence[float], others: Sequence[float]) -> Gain:
 
 
 def gain_table(accuracies: Mapping[str, Sequence[float]]) -> Table:
-    """A row for each method: its accuracy, and its gain over each baseline.
-
-    Args:
-        accuracies: by method, in percent, one for each seed.
-    """
+    """A row for each method: its accuracies in percent, and its gain over each baseline."""
     baselines, rows = list(accuracies)[:-1], []
     for place, (method, found) in enumerate(accuracies.items()):
         gains = [paired_gain(found, accuracies[name]) for name in baselines[:place]]

@@ -29,12 +29,7 @@ class Estimator:
     """Estimates how long each job takes on this machine.
 
     A finished run that differs only in its seed gives the time. Without one, a few steps of
-    untrained networks on random images do.
-
-    Args:
-        jobs: all jobs, including the teachers and stores that they need.
-        data: the images of each job, by its output.
-        threads: CPU threads of each run.
+    untrained networks on random images do. The jobs include the teachers and stores that they need.
     """
 
     def __init__(

@@ -110,15 +110,7 @@ def plan(rows: Sequence[tuple[Pair, Sequence[Method]]], preset: Preset, root: Pa
     """List the jobs of an experiment in the order in which they are run.
 
     Each teacher comes before its stores and students, and the first seed of all runs before the
-    second seed of any.
-
-    Args:
-        rows: the pairs of networks, each with its methods.
-        preset: epochs, width, data and number of seeds.
-        root: folder for all runs.
-
-    Returns:
-        Configurations of runs and of knowledge stores, each once.
+    second seed of any. Runs and knowledge stores are in the list once.
     """
     jobs: list[Job] = []
     for seed in range(preset.seeds):
@@ -226,11 +218,8 @@ def domains_preset(preset: Preset, classes: str, teacher_data: str) -> Preset:
     The losses read feature maps only, since the teacher's logits are of other classes. Students run
     the teacher in every step: the stores of two sets of images would take as long to make.
 
-    Args:
-        preset: with the students' data.
-        classes: `N@SEED`, the teacher's classes; empty for 50, or for 5 digits.
-        teacher_data: the teacher's data, of which students learn nothing; empty for the students',
-            who then learn the classes that the teacher does not.
+    Without `classes` the teacher's are 50, or 5 digits. Without `teacher_data` its images are the
+    students', who then learn the classes that the teacher does not.
 
     Example:
         >>> from svdistill.paper.presets import PRESETS

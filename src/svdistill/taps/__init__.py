@@ -30,4 +30,5 @@ from svdistill.taps.stages import (
     eval_mode as eval_mode,
     find_stages as find_stages,
     map_size as map_size,
+    trial_run as trial_run,
 )

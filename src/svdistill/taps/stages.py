@@ -83,7 +83,12 @@ def eval_mode(network: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def trial_run(argument: str, network: nn.Module, images: Tensor) -> Iterator[None]:
+def trial_run(
+    argument: str,
+    network: nn.Module,
+    images: Tensor,
+    remedy: str = "give an example that both networks take, images alone",
+) -> Iterator[None]:
     """Run a network in eval mode without gradients, and restore its modes and the generators."""
     gpus = {tensor.device for tensor in network.parameters() if tensor.is_cuda}
     try:
@@ -101,7 +106,7 @@ def trial_run(argument: str, network: nn.Module, images: Tensor) -> Iterator[Non
             argument,
             expected=f"a network that takes images {list(images[:MAX_IMAGES].shape)}",
             got=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
-            remedy="give an example that both networks take, images alone",
+            remedy=remedy,
         ) from error
 
 

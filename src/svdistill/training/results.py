@@ -80,12 +80,8 @@ def measure_before_after(
 ) -> BeforeAfter:
     """Count and time a teacher and its student on the CPU, interleaved.
 
-    Args:
-        teacher: on any device; not changed.
-        student: on any device; not changed.
-        image_shape: of one image, ``(3, H, W)``.
-        accuracies: of the teacher, and of the student before and after.
-        test_images: their number.
+    The networks, on any device, are not changed. The accuracies are the teacher's, and the
+    student's before and after; an image has the shape ``(3, H, W)``.
     """
     networks = [network for network in (teacher, student) if network is not None]
     image = torch.randn(1, *image_shape).contiguous(memory_format=torch.channels_last)
@@ -182,12 +178,7 @@ class PredictionSummary:
 def summarise_predictions(
     student: Predictions, teacher: Predictions | None, class_names: tuple[str, ...]
 ) -> PredictionSummary:
-    """Count confusions, calibration and agreement, over all processes.
-
-    Args:
-        student: of this process's test images.
-        teacher: of the same images; None without a teacher.
-        class_names: in the order of the logits.
+    """Count confusions, calibration and agreement over all processes, each with its test images.
 
     Example:
         >>> labels, classes = torch.tensor([0, 1, 1]), torch.tensor([0, 1, 0])

@@ -325,13 +325,12 @@ def _initial_evaluations(
     trainer: Trainer, source: TeacherSource
 ) -> tuple[Evaluation | None, float | None]:
     """The teacher, if it runs, and the accuracy of the untrained student, if it is distilled."""
-    test, teacher = trainer.context.data.test, source.network
-    taught = None
-    if teacher is not None and not source.other_classes:
-        taught = trainer.evaluate(test, teacher)
-    if not isinstance(trainer.context.config, DistillConfig):
-        return taught, None
-    return taught, trainer.evaluate(test, trainer.network).accuracy
+    test, taught, before = trainer.context.data.test, None, None
+    if source.network is not None and not source.other_classes:
+        taught = trainer.evaluate(test, source.network)
+    if isinstance(trainer.context.config, DistillConfig):
+        before = trainer.evaluate(test, trainer.network).accuracy
+    return taught, before
 
 
 def _record_predictions(trainer: Trainer, taught: Evaluation | None) -> None:

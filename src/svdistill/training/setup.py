@@ -15,6 +15,7 @@ from svdistill.losses import SumLoss, TransferLoss, added_to_task, build_loss, l
 from svdistill.networks import build_network, pretrained_classes
 from svdistill.parallel import TIMEOUT, require_launched
 from svdistill.runs import RunDirectory
+from svdistill.taps import trial_run
 from svdistill.training.progress import Reporter
 from svdistill.training.reproducibility import derive_seed, require_workspace
 from svdistill.training.stopping import StopRequests
@@ -201,26 +202,11 @@ def require_classes(network: nn.Module, images: Tensor, num_classes: int) -> Non
         )
 
 
-@torch.no_grad()
 def try_network(argument: str, network: nn.Module, images: Tensor) -> Any:
-    """The output of a network in eval mode; raises `ArgumentError` if it does not take the images.
-
-    Its mode does not change; `argument` is its name in the message.
-    """
-    was_training = network.training
-    try:
-        return network.eval()(images)
-    except ArgumentError:
-        raise
-    except Exception as error:  # any network may raise anything
-        raise ArgumentError(
-            argument,
-            expected=f"a network that takes images {'x'.join(map(str, images.shape[2:]))}",
-            got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
-            remedy="give another --image_size, or another network",
-        ) from error
-    finally:
-        network.train(was_training)
+    """The output of a network in eval mode; `ArgumentError` if it does not take the images."""
+    remedy = "give another --image_size, or another network"
+    with trial_run(argument, network, images, remedy):
+        return network(images)
 
 
 def choose_device(name: str) -> torch.device:
