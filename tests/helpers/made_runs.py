@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from svdistill.config import DistillConfig, TrainConfig
+from svdistill.losses import unread_options
 from svdistill.report.comparison import PairComparison, compare
 from svdistill.report.runs import Run
 from svdistill.runs import EpochRecord, RunSummary, environment
@@ -63,6 +64,8 @@ def made_run(
     kind = DistillConfig if "loss" in options else TrainConfig
     options = {**PAPER, **(PAPER_LOSS if "loss" in options else {}), **options}
     config = dataclasses.asdict(kind(output=path, network=network, **options).filled())
+    if "loss" in options:
+        config |= dict.fromkeys(unread_options(options["loss"]))  # as in a run's config.yaml
     records = tuple(
         EpochRecord(**{**NUMBERS, **(numbers or {}), "epoch": epoch, "test_accuracy": accuracy})
         for epoch, accuracy in enumerate(accuracies)
