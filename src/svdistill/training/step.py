@@ -106,17 +106,15 @@ class Step(abc.ABC):
         """Called after the last step of an epoch."""
 
 
+@dataclass(eq=False)
 class TaskStep(Step):
     """Cross-entropy with the labels."""
 
-    uses_unlabelled = False
+    network: nn.Module
+    accelerator: MixedPrecision
+    label_smoothing: float = 0.0
 
-    def __init__(
-        self, network: nn.Module, accelerator: MixedPrecision, label_smoothing: float = 0.0
-    ) -> None:
-        self.network = network
-        self.accelerator = accelerator
-        self.label_smoothing = label_smoothing
+    uses_unlabelled = False
 
     def parameters(self) -> list[nn.Parameter]:
         """The network's parameters."""
@@ -146,10 +144,11 @@ class TaskStep(Step):
         return result
 
 
+@dataclass(eq=False)
 class DistillStep(Step):
     """1-stage training: task and transfer at once, the transfer's gradient clipped.
 
-    Args:
+    Attributes:
         distiller: of the student; its teacher runs unless a batch has knowledge.
         accelerator: in whose precision the student computes.
         task_weight: factor on the cross-entropy.
@@ -158,23 +157,14 @@ class DistillStep(Step):
         teacher_precision: None for the accelerator's.
     """
 
-    trains_task = True
+    distiller: Distiller
+    accelerator: MixedPrecision
+    task_weight: float
+    transfer_weight: float
+    label_smoothing: float = 0.0
+    teacher_precision: str | None = None
 
-    def __init__(
-        self,
-        distiller: Distiller,
-        accelerator: MixedPrecision,
-        task_weight: float,
-        transfer_weight: float,
-        label_smoothing: float = 0.0,
-        teacher_precision: str | None = None,
-    ) -> None:
-        self.distiller = distiller
-        self.accelerator = accelerator
-        self.task_weight = task_weight
-        self.transfer_weight = transfer_weight
-        self.label_smoothing = label_smoothing
-        self.teacher_precision = teacher_precision
+    trains_task = True
 
     def parameters(self) -> list[nn.Parameter]:
         """Parameters of the student, its adapters and the loss."""
@@ -242,20 +232,20 @@ class TransferStep(DistillStep):
     trains_task = False
 
 
+@dataclass(frozen=True)
 class AccumulatedStep:
     """Executes a step on parts of the batch, one after the other, for less memory.
 
     The gradients are those of the whole batch, see `Distiller.accumulate`, but batch norm and
     dropout see one part at a time.
 
-    Args:
+    Attributes:
         step: to execute on each part.
         count: number of parts, see `parts`.
     """
 
-    def __init__(self, step: Step, count: int) -> None:
-        self.step = step
-        self.count = count
+    step: Step
+    count: int
 
     def __call__(
         self, batch: TrainingBatch, progress: float | Tensor, measure: bool | None = None
