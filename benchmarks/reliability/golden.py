@@ -65,7 +65,7 @@ TRAINING: Final = {
     "weight_decay": 1e-4,
     "max_grad_norm": "null",
 }
-WEIGHTS: Final = {"task_weight": 1.0, "transfer_weight": 1.0, "soft_target_weight": 1.0}
+WEIGHTS: Final = {"task_weight": 1.0, "transfer_weight": 1.0}
 # A teacher that knows something, and students whose steps are small enough for every loss.
 TEACHER: Final = {**TRAINING, "network": "vgg_teacher", "width": 0.125}
 TAUGHT: Final = {"train_size": 600, "epochs": 8, "learning_rate": 0.02}
@@ -86,7 +86,13 @@ class Run:
 
 def distilled(teacher: str = "teacher", /, **options: object) -> Run:
     """A student's run with a teacher; the options are beside, or instead of, the usual ones."""
-    return Run("distill", {**TAUGHT_STUDENT, **options}, {"teacher": teacher})
+    return Run("distill", student_options(**options), {"teacher": teacher})
+
+
+def student_options(**options: object) -> dict[str, object]:
+    """The usual options of a student, and these; soft targets beside another loss weigh 1 too."""
+    added = {"soft_target_weight": 1.0} if "+soft_target" in str(options["loss"]) else {}
+    return {**TAUGHT_STUDENT, **added, **options}
 
 
 def every_run() -> dict[str, Run]:
@@ -115,12 +121,12 @@ def _stored() -> dict[str, Run]:
         cached = {**IMAGES, **VIEWS, "loss": loss}
         runs[f"store {loss}"] = Run("cache", cached, {"teacher": "teacher"})
         needs = {"knowledge": f"store {loss}"}  # which says the views, too
-        runs[f"from store {loss}"] = Run("distill", {**TAUGHT_STUDENT, "loss": loss}, needs)
+        runs[f"from store {loss}"] = Run("distill", student_options(loss=loss), needs)
         runs[f"live views {loss}"] = distilled(loss=loss, **VIEWS)
     cached = {**IMAGES, **VIEWS, "loss": "svd", "dtype": "float32"}
     runs["store svd float32"] = Run("cache", cached, {"teacher": "teacher"})
     needs = {"knowledge": "store svd float32"}
-    runs["from store svd float32"] = Run("distill", {**TAUGHT_STUDENT, "loss": "svd"}, needs)
+    runs["from store svd float32"] = Run("distill", student_options(loss="svd"), needs)
     return runs
 
 

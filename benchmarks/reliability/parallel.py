@@ -40,9 +40,10 @@ from svdistill.distillation.distiller import Distiller
 from svdistill.losses import SumLoss
 from svdistill.parallel import own_share
 from svdistill.runs.records import environment
+from svdistill.training.batch import TrainingBatch
 from svdistill.training.optimizer import build_optimizer
 from svdistill.training.setup import build_losses
-from svdistill.training.step import DistillStep, Step, TaskStep, TrainingBatch, TransferStep
+from svdistill.training.step import DistillStep, Step, TaskStep, TransferStep
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "reliability" / "parallel.json"
 LOSSES = (

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import nn
 
 from svdistill.cli.parsers import build_parser
+from svdistill.common import write_json
 from svdistill.config import DistillConfig
 from svdistill.data import load_images
 from svdistill.data.image_files import EncodedPictures, table_of_files
@@ -36,12 +37,7 @@ from svdistill.runs.stored_config import stored_values, to_yaml
 from svdistill.runs.weights import WeightsCard, load_student, save_weights
 from svdistill.store import KnowledgeStore, Manifest, StoreWriter, describe
 from svdistill.store.manifest import read_manifest
-from svdistill.training.before_after import (
-    BeforeAfter,
-    NetworkFigures,
-    read_before_after,
-    write_before_after,
-)
+from svdistill.training import BeforeAfter, NetworkFigures, read_before_after
 from svdistill.training.teacher import fill_network
 
 CLASSES = 3
@@ -271,7 +267,7 @@ KINDS: dict[str, Kind] = {
     ),
     "environment.json": Kind(_json(environment()), read_environment, "environment.json"),
     "before_after.json": Kind(
-        lambda path: write_before_after(path, _figures()),
+        lambda path: write_json(path, asdict(_figures())),
         lambda path: read_before_after(path.parent),
         "before_after.json",
     ),

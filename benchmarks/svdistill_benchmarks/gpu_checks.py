@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from svdistill.config import DistillConfig
-from svdistill.training import whole_loss
+from svdistill.training import build_losses
 from svdistill_benchmarks.gpu_work import CLASSES, Setting, Work
 
 NewWork = Callable[[], AbstractContextManager[Work]]
@@ -36,7 +36,7 @@ def check_loss(name: str, setting: Setting) -> dict[str, Any]:
 def _loss_and_gradients(
     config: DistillConfig, setting: Setting, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    loss = whole_loss(config)
+    loss = build_losses(config).whole
     random = torch.Generator().manual_seed(0)
     batch = 2 if setting.small else 32
     shapes = [(16, 8, 8), (32, 4, 4), (32, 4, 4)]

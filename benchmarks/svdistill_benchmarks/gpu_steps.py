@@ -20,7 +20,7 @@ from svdistill.data import Augmentation, ResidentSplit
 from svdistill.networks import build_network
 from svdistill.taps import FeatureTaps
 from svdistill.training import build_losses
-from svdistill.training.step import TrainingBatch
+from svdistill.training.batch import TrainingBatch
 from svdistill_benchmarks.gpu_checks import UNTIL_RECORDED, NewWork
 from svdistill_benchmarks.gpu_work import CLASSES, Work
 

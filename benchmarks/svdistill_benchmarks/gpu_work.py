@@ -17,8 +17,9 @@ from svdistill.linalg import Convergence, watch_convergence
 from svdistill.networks import build_network
 from svdistill.taps import TapPairs, pair_taps
 from svdistill.training import build_losses
+from svdistill.training.batch import TrainingBatch
 from svdistill.training.cuda_graphs import CUDAGraphStep, CUDARecorder, Recorder
-from svdistill.training.step import DistillStep, Step, TaskStep, TrainingBatch
+from svdistill.training.step import DistillStep, Step, TaskStep
 
 CLASSES: Final = 100
 

@@ -216,6 +216,7 @@ def test_a_mistake_is_one_line_and_status_two(words, expected, tmp_path, monkeyp
         (["--student", "timm:any"], "width: expected 1"),
         (["--classes_every", "2"], "classes"),
         (["--beta", "0"], "beta: "),
+        (["--loss", "svd", "--grid", "4"], "grid: expected nothing beside --loss svd"),
         (["--loss", "soft_target", "--temperature", "-4"], "temperature: "),
     ],
 )
@@ -298,3 +299,10 @@ def test_a_hostile_configuration_is_one_line(tmp_path, monkeypatch, capsys, cont
     assert message in said
     assert said.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["options.yaml"]
+
+
+def test_an_option_of_a_file_that_the_loss_does_not_read_is_refused(tmp_path, capsys):
+    path = tmp_path / "options.yaml"
+    path.write_text("output: x\nteacher: t\nloss: fsp\nbeta: 8.0\n")
+    assert main(["distill", "--config", str(path)]) == 2
+    assert "beta: expected nothing beside --loss fsp" in capsys.readouterr().err

@@ -147,14 +147,14 @@ def test_only_a_teacher_teaches_without_labels():
 @pytest.mark.parametrize(
     ("loss", "weights", "clip"),
     [
-        ("svd", (1.0, 1.0, 1.0), "amortised"),
-        ("soft_target", (0.1, 0.9, 1.0), "none"),
+        ("svd", (1.0, 1.0, None), "amortised"),
+        ("soft_target", (0.1, 0.9, None), "none"),
         ("position_gram+soft_target", (0.1, 1.0, 0.9), "amortised"),
-        ("lskd", (0.1, 1.0, 1.0), "none"),
-        ("dkd", (1.0, 1.0, 1.0), "none"),
+        ("lskd", (0.1, 1.0, None), "none"),
+        ("dkd", (1.0, 1.0, None), "none"),
         ("svd+dist", (1.0, 1.0, 1.0), "amortised"),
-        ("object:SoftTargetLoss", (0.1, 0.9, 1.0), "none"),
-        ("object:SVDLoss", (1.0, 1.0, 1.0), "amortised"),
+        ("object:SoftTargetLoss", (0.1, 0.9, None), "none"),
+        ("object:SVDLoss", (1.0, 1.0, None), "amortised"),
     ],
 )
 def test_what_is_left_empty_is_filled_by_the_loss(loss, weights, clip):
@@ -168,7 +168,7 @@ def test_what_is_given_stays():
     given = config(loss="soft_target", task_weight=0.5, clip="norm", weight_decay=0.0)
     filled = given.filled()
     assert (filled.task_weight, filled.clip, filled.weight_decay) == (0.5, "norm", 0.0)
-    assert set(given.left_empty()) == {"transfer_weight", "soft_target_weight", "learning_rate"}
+    assert set(given.left_empty()) == {"transfer_weight", "temperature", "learning_rate"}
 
 
 def test_rates_are_filled_by_the_optimizer():

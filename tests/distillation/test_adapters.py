@@ -6,8 +6,7 @@ import torch
 from torch import nn
 
 from svdistill.common.errors import ArgumentError
-from svdistill.distillation.adapters import Adapters
-from svdistill.distillation.arguments import adapters_or_needed
+from svdistill.distillation.adapters import Adapters, adapters_or_needed
 from svdistill.taps import PairedTap, PairedTaps, Stage
 
 CHANNELS = [6, 8, 4], [6, 20, 3]

@@ -7,7 +7,8 @@ from hypothesis import given, settings, strategies as st
 from torch import nn
 
 from svdistill.common.errors import ArgumentError, TrainingError
-from svdistill.distillation import clip_scale, multitask_backward
+from svdistill.distillation import multitask_backward
+from svdistill.distillation.gradient_clipping import clip_scale
 
 SHAPES = [(3, 4), (5,), (2, 2, 3), (1,)]
 

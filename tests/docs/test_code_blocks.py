@@ -25,8 +25,7 @@ import yaml
 from fences import DOCS, ROOT, Block, blocks_of
 from image_folder import write_image_folder
 
-from svdistill.cli.parsers import build_parser
-from svdistill.cli.spelling import spell
+from svdistill.cli.parsers import build_parser, spell
 
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 LANGUAGES = {"python", "sh", "yaml", "text"}

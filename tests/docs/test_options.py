@@ -10,8 +10,7 @@ import pytest
 from fences import DOCS, ROOT
 
 import svdistill as sd
-from svdistill.cli.parsers import COMMAND_PARSERS
-from svdistill.cli.spelling import spell
+from svdistill.cli.parsers import COMMAND_PARSERS, spell
 
 PAGES = [*DOCS.glob("*.md"), ROOT / "README.md"]
 OPTION = re.compile(r"(?<![\w-])(--[a-z][\w-]+)")

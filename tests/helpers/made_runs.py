@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from svdistill.config import DistillConfig, TrainConfig
+from svdistill.losses import unread_options
 from svdistill.report.comparison import PairComparison, compare
 from svdistill.report.runs import Run
 from svdistill.runs import EpochRecord, RunSummary, environment
@@ -62,7 +63,9 @@ def made_run(
     """A run as if it had been read; with a `loss` among the options it was taught, as the paper."""
     kind = DistillConfig if "loss" in options else TrainConfig
     options = {**PAPER, **(PAPER_LOSS if "loss" in options else {}), **options}
-    config = dataclasses.asdict(kind(output=path, network=network, **options))
+    config = dataclasses.asdict(kind(output=path, network=network, **options).filled())
+    if "loss" in options:
+        config |= dict.fromkeys(unread_options(options["loss"]))  # as in a run's config.yaml
     records = tuple(
         EpochRecord(**{**NUMBERS, **(numbers or {}), "epoch": epoch, "test_accuracy": accuracy})
         for epoch, accuracy in enumerate(accuracies)

@@ -127,7 +127,7 @@ class TestBuilding:
     )
     def test_names_that_are_wrong(self, own_code, kind, loss, message):
         with pytest.raises(ArgumentError, match=message) as raised:
-            config(loss, kind)
+            config(loss, kind).check()
         assert raised.value.argument == "loss"
 
     @pytest.mark.parametrize(
@@ -157,6 +157,11 @@ class TestOptions:
                 "dkd.* beside another reads it",
             ),
             ("own_losses:Own", "beta", 3.0, "svd reads it"),
+            # At the default of another loss, too.
+            ("svd", "grid", 4, "position_svd or position_gram or cosine reads it"),
+            ("fsp", "beta", 8.0, "svd reads it"),
+            ("fsp", "soft_target_weight", 1.0, "dkd.* beside another reads it"),
+            ("object:SVDLoss", "num_vectors", 1, "svd or position_svd reads it"),
         ],
     )
     @pytest.mark.parametrize("kind", [DistillConfig, CacheConfig])
@@ -171,8 +176,8 @@ class TestOptions:
     @pytest.mark.parametrize("loss", ["fsp", "soft_target", "position_svd+soft_target", "svd"])
     def test_defaults_are_never_refused(self, loss):
         config(loss).check()
+        config(loss).filled().check()
         dataclasses.replace(config("position_svd"), loss=loss).check()
-        config(loss, **registry.OPTIONS, soft_target_weight=1.0).check()
 
     @pytest.mark.parametrize("loss", ["sp", "fsp+dist"])
     def test_a_batch_in_parts_is_refused_for_a_loss_that_relates_images(self, monkeypatch, loss):

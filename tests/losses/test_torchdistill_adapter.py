@@ -145,7 +145,7 @@ def test_by_name_with_the_clip():
 )
 def test_what_cannot_be_adapted(name, message):
     with pytest.raises(ArgumentError, match=message) as raised:
-        DistillConfig(output="run", teacher="teacher", loss=f"fsp+torchdistill:{name}")
+        DistillConfig(output="run", teacher="teacher", loss=f"fsp+torchdistill:{name}").check()
     assert raised.value.argument == "loss"
 
 

@@ -10,8 +10,7 @@ from svdistill.cli import main
 from svdistill.common.errors import ArgumentError, SVDistillError, TrainingError
 from svdistill.paper import baselines, compare_seeds
 from svdistill.paper.baselines import verdict
-from svdistill.paper.jobs import run_job
-from svdistill.paper.running import JobResult
+from svdistill.paper.jobs import JobResult, run_job
 from svdistill.runs.records import read_summary
 from svdistill.runs.stored_config import read_config
 from tiny_runs import distill_config

@@ -4,8 +4,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from svdistill.taps.dry_run import dry_run
-from svdistill.taps.stages import FoundStages, Stage, find_stages, is_channels_last, map_size
+from svdistill.taps.stages import (
+    FoundStages,
+    Stage,
+    dry_run,
+    find_stages,
+    is_channels_last,
+    map_size,
+)
 
 
 def stages(network: nn.Module, side: int = 32, width: int | None = None) -> FoundStages:

@@ -15,9 +15,10 @@ from svdistill.linalg import watch_convergence
 from svdistill.losses import FSPLoss, SoftTargetLoss, SumLoss, SVDLoss
 from svdistill.networks import build_network
 from svdistill.runs.records import read_records
-from svdistill.training import distill, mixing, train, trainer as trainer_module
+from svdistill.training import batch as batch_module, distill, train, trainer as trainer_module
+from svdistill.training.batch import TrainingBatch
 from svdistill.training.cuda_graphs import WARM_UP, CUDAGraphStep, CUDARecorder
-from svdistill.training.step import DistillStep, TaskStep, TrainingBatch, TransferStep
+from svdistill.training.step import DistillStep, TaskStep, TransferStep
 from tiny_runs import distill_config, outcome, train_config
 
 CLIPS = ("norm", "poster", "global", "none", "amortised")
@@ -216,7 +217,7 @@ def test_the_labels_of_mixed_images_are_inputs_of_a_recording(accelerator):
             execute = CUDAGraphStep(step, tape, watch) if capture else step
             for images, labels in batches(WARM_UP + 3):
                 seed = len(found) % (WARM_UP + 3)
-                mixed = mixing.mixed(TrainingBatch(images, labels), "mixup", 1.0, seed)
+                mixed = batch_module.mixed(TrainingBatch(images, labels), "mixup", 1.0, seed)
                 found.append(execute(mixed, 0).task_loss.clone())
                 clear_gradients(step)
     assert tape.recorded == 1

@@ -13,9 +13,10 @@ from svdistill.losses import FSPLoss, SoftTargetLoss
 from svdistill.runs.stored_config import stored_values
 from svdistill.store import IN_BF16, KnowledgeStore
 from svdistill.training import cache_knowledge, distill, precision as precision_module, train
+from svdistill.training.batch import TrainingBatch
 from svdistill.training.precision import FEW, faster, with_precision
 from svdistill.training.progress import Reporter
-from svdistill.training.step import DistillStep, TrainingBatch, autocast
+from svdistill.training.step import DistillStep, autocast
 from tiny_runs import RANDOM, TINY, KillAfter, Killed, Watching, distill_config, outcome
 
 LOSS = {"loss": "svd+soft_target"}

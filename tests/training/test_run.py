@@ -9,11 +9,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from svdistill.common.errors import ArgumentError, RunError, SVDistillError
-from svdistill.losses import FSPLoss, SoftTargetLoss, SumLoss, SVDLoss
+from svdistill.losses import (
+    FSPLoss,
+    SimilarityPreservingLoss,
+    SoftTargetLoss,
+    SumLoss,
+    SVDLoss,
+)
 from svdistill.runs import load_student
 from svdistill.runs.records import read_records, read_summary
 from svdistill.training import distill, train
-from svdistill.training.setup import build_losses, whole_loss
+from svdistill.training.setup import build_losses
 from tiny_runs import (
     Bomb,
     KillAfter,
@@ -261,7 +267,7 @@ def test_losses_are_built_as_configured():
 
 
 def test_a_store_keeps_what_all_losses_read():
-    both = whole_loss(distill_config("run", "teacher", loss="svd+soft_target"))
+    both = build_losses(distill_config("run", "teacher", loss="svd+soft_target")).whole
     assert isinstance(both, SumLoss)
     images = [torch.rand(2, 4, 3, 3), torch.rand(2, 4, 3, 3)]
     knowledge = both.extract(images, torch.rand(2, 5))
@@ -300,6 +306,16 @@ def test_where_the_teacher_lies_makes_no_difference(tmp_path, teacher_run, stude
     assert outcome(tmp_path / "run") == outcome(student_run)
 
 
+def test_a_loss_given_as_an_object_takes_batches_in_parts_unless_it_relates_images(
+    tmp_path, teacher_run
+):
+    config = distill_config(tmp_path / "run", teacher_run, epochs=1, accumulate=2)
+    with pytest.raises(ArgumentError, match=r"^loss: expected losses that relate no images"):
+        distill(config, loss=SimilarityPreservingLoss())
+    assert not (tmp_path / "run").exists()
+    assert distill(config, loss=SVDLoss()).loss == "object:SVDLoss"
+
+
 def test_a_reporter_hears_everything(tmp_path, teacher_run):
     watching = Watching()
     distill(distill_config(tmp_path / "run", teacher_run, epochs=1, transfer_epochs=1), watching)
@@ -311,7 +327,8 @@ def test_a_reporter_hears_everything(tmp_path, teacher_run):
     assert images.endswith(f"({teacher_run}'s)")
     assert taps.count("the paper's") == 4
     assert empty == (
-        "not given, so by default: task_weight 1.0, transfer_weight 1.0, clip amortised"
+        "not given, so by default: num_vectors 1, beta 8.0, gradient exact, task_weight 1.0, "
+        "transfer_weight 1.0, clip amortised"
     )
     assert teacher.startswith("teacher: ")
     assert poor.startswith("warning: the teacher is right on ")  # it was trained for a moment

@@ -169,7 +169,7 @@ class TestLibraries:
 
     def test_a_network_that_refuses_the_images_stops_before_a_run(self, tmp_path, folder):
         options = {"network": f"hf:{folder}", "weights": "pretrained", "image_size": 24}
-        with pytest.raises(ArgumentError, match=r"^network: .*images 24x24.*--image_size"):
+        with pytest.raises(ArgumentError, match=r"^network: .*3, 24, 24\].*--image_size"):
             train(config(tmp_path / "run", **options))
         assert not (tmp_path / "run").exists()
 

@@ -11,14 +11,8 @@ from svdistill.data import UNLABELLED
 from svdistill.distillation.distiller import Distiller
 from svdistill.losses import FSPLoss, SVDLoss
 from svdistill.networks import build_network
-from svdistill.training.step import (
-    DistillStep,
-    MixedLabels,
-    TaskStep,
-    TrainingBatch,
-    TransferStep,
-    batch_cross_entropy,
-)
+from svdistill.training.batch import MixedLabels, TrainingBatch, batch_cross_entropy
+from svdistill.training.step import DistillStep, TaskStep, TransferStep
 
 
 class Scaling:

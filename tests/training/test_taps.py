@@ -7,7 +7,7 @@ from torch import nn
 from svdistill.common.errors import ArgumentError
 from svdistill.config import CacheConfig
 from svdistill.networks import build_network
-from svdistill.taps import FeatureTaps, PairedTaps, TapPairs
+from svdistill.taps import FeatureTaps, TapPairs
 from svdistill.training.taps import paired_taps, taps_of_store, taps_without_student
 from tiny_runs import distill_config
 
@@ -31,13 +31,9 @@ def config(**changes):
     return distill_config("run", "teacher", **changes)
 
 
-def paths(pairs):
-    return pairs.pairs if isinstance(pairs, PairedTaps) else pairs
-
-
 class TestPairedTaps:
     def test_of_the_seeds_networks_are_their_own(self):
-        taps = paired_taps(config(), seed(), seed(0.2), IMAGES)
+        taps = paired_taps(config(), seed(), seed(0.2), IMAGES, needed=True)
         stages = ("stage1", "stage2", "stage3", "stage4")
         assert taps.pairs == TapPairs(stages, stages)
         assert {row.why for row in taps.rows} == {"the paper's"}
@@ -45,38 +41,45 @@ class TestPairedTaps:
 
     def test_that_are_chosen_are_said_to_be(self):
         chosen = config(teacher_taps=["0", "1"], student_taps=["stage1", "stage4"])
-        taps = paired_taps(chosen, plain(8, 12), seed(), IMAGES)
+        taps = paired_taps(chosen, plain(8, 12), seed(), IMAGES, needed=True)
         assert taps.pairs == TapPairs(("0", "1"), ("stage1", "stage4"))
         assert {row.why for row in taps.rows} == {"chosen by you"}
 
     def test_of_one_network_beside_the_seeds_own(self):
         chosen = config(teacher_taps=["0", "1", "2", "3"])
-        taps = paired_taps(chosen, plain(8, 12, 12, 12), seed(), IMAGES)
+        taps = paired_taps(chosen, plain(8, 12, 12, 12), seed(), IMAGES, needed=True)
         assert taps.pairs.student == ("stage1", "stage2", "stage3", "stage4")
 
     def test_of_other_networks_are_found(self):
-        taps = paired_taps(config(), plain(8, 12), plain(4, 6), IMAGES)
+        taps = paired_taps(config(), plain(8, 12), plain(4, 6), IMAGES, needed=True)
         assert taps.pairs == TapPairs(("0", "1"), ("0", "1"))
-        assert paired_taps(config(), seed(), plain(4, 6), IMAGES).pairs.student == ("0", "1")
+        assert paired_taps(config(), seed(), plain(4, 6), IMAGES, needed=True).pairs.student == (
+            "0",
+            "1",
+        )
 
     @pytest.mark.parametrize(
         ("chosen", "missing"), [("teacher_taps", "student_taps"), ("student_taps", "teacher_taps")]
     )
     def test_of_one_network_alone(self, chosen, missing):
         with pytest.raises(ArgumentError, match=rf"^{missing}: .*give --{missing}"):
-            paired_taps(config(**{chosen: ["0", "1"]}), plain(8, 12), plain(4, 6), IMAGES)
+            paired_taps(
+                config(**{chosen: ["0", "1"]}), plain(8, 12), plain(4, 6), IMAGES, needed=True
+            )
 
     def test_that_are_misspelt(self):
         with pytest.raises(ArgumentError, match=r"'stage9'.*did you mean"):
-            paired_taps(config(student_taps=["stage9"]), seed(), seed(), IMAGES)
+            paired_taps(config(student_taps=["stage9"]), seed(), seed(), IMAGES, needed=True)
 
     def test_are_none_where_the_loss_reads_logits_alone(self):
-        logits = config(loss="soft_target")
-        assert paired_taps(logits, nn.Flatten(), nn.Flatten(), IMAGES) == TapPairs((), ())
-        assert paired_taps(logits, seed(), nn.Flatten(), IMAGES) == TapPairs((), ())
-        assert len(paired_taps(logits, seed(), seed(), IMAGES).teacher) == 4
+        none = TapPairs((), ())
+        assert paired_taps(config(), nn.Flatten(), nn.Flatten(), IMAGES, needed=False) == none
+        assert paired_taps(config(), seed(), seed(), IMAGES, needed=False) == none
+        misspelt = config(student_taps=["stage9"])
+        with pytest.raises(ArgumentError, match=r"'stage9'.*did you mean"):
+            paired_taps(misspelt, seed(), seed(), IMAGES, needed=False)
         with pytest.raises(ArgumentError, match=r"^taps: expected two stages or more"):
-            paired_taps(config(), nn.Flatten(), nn.Flatten(), IMAGES)
+            paired_taps(config(), nn.Flatten(), nn.Flatten(), IMAGES, needed=True)
 
 
 class TestWithoutStudent:
@@ -100,15 +103,15 @@ class TestWithoutStudent:
 
 
 class TestOfStore:
-    def known(self, teacher, taps, *, shapes=True):
+    def known(self, teacher, taps):
         recording = FeatureTaps(teacher, taps).run(IMAGES)
         told = tuple(tuple(feature.shape[1:]) for feature in recording.features)
-        return SimpleNamespace(teacher_taps=tuple(taps), tap_shapes=told if shapes else ())
+        return SimpleNamespace(teacher_taps=tuple(taps), tap_shapes=told)
 
     def test_with_shapes_tell_the_channels_of_both(self):
         known = self.known(seed(), ("stage1", "stage2"))
         chosen = config(student_taps=["0", "1"])
-        taps = taps_of_store(chosen, known, plain(4, 6), IMAGES)
+        taps = taps_of_store(chosen, known, plain(4, 6), IMAGES, needed=True)
         assert [(row.teacher.channels, row.student.channels) for row in taps.rows] == [
             (12, 4),
             (24, 6),
@@ -116,21 +119,17 @@ class TestOfStore:
 
     def test_are_found_by_the_sizes_of_the_teachers(self):
         known = self.known(plain(8, 9, 10), ("1", "2"))
-        taps = taps_of_store(config(), known, plain(4, 5, 6), IMAGES)
+        taps = taps_of_store(config(), known, plain(4, 5, 6), IMAGES, needed=True)
         assert taps.pairs == TapPairs(("1", "2"), ("1", "2"))
-
-    def test_of_an_earlier_version_are_paths_alone(self):
-        known = self.known(seed(), ("stage1", "stage2", "stage3", "stage4"), shapes=False)
-        taps = taps_of_store(config(), known, seed(), IMAGES)
-        assert taps == TapPairs(known.teacher_taps, known.teacher_taps)
 
     def test_fewer_than_the_teachers(self):
         known = self.known(plain(8, 9, 10), ("0", "1", "2"))
         with pytest.raises(ArgumentError, match=r"^student_taps: .*0, 1, 2, got 0, 1; give"):
-            taps_of_store(config(), known, plain(4, 5), IMAGES)
+            taps_of_store(config(), known, plain(4, 5), IMAGES, needed=True)
         with pytest.raises(ArgumentError, match=r"^student_taps: .*got stage1; give"):
-            taps_of_store(config(student_taps=["stage1"]), known, seed(), IMAGES)
+            taps_of_store(config(student_taps=["stage1"]), known, seed(), IMAGES, needed=True)
 
     def test_are_none_for_logits_alone(self):
-        known = SimpleNamespace(teacher_taps=(), tap_shapes=())
-        assert taps_of_store(config(loss="soft_target"), known, seed(), IMAGES) == TapPairs((), ())
+        known = self.known(seed(), ("stage1", "stage2"))
+        taps = taps_of_store(config(), known, seed(), IMAGES, needed=False)
+        assert taps == TapPairs((), ())

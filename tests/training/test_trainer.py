@@ -14,10 +14,11 @@ from svdistill.networks import build_network
 from svdistill.runs.checkpoint import Checkpoints, load_checkpoint, save_checkpoint
 from svdistill.runs.records import read_records, read_summary
 from svdistill.runs.weights import read_card, weights_file
-from svdistill.training import Evaluation, distill, train, trainer as trainer_module
-from svdistill.training.predictions import Predictions
+from svdistill.training import distill, train, trainer as trainer_module
+from svdistill.training.metrics import Evaluation
 from svdistill.training.progress import Reporter
 from svdistill.training.reproducibility import derive_seed
+from svdistill.training.results import Predictions
 from svdistill.training.step import DistillStep
 from tiny_runs import (
     RANDOM,

@@ -13,7 +13,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from svdistill.cli.parsers import build_parser, require_usable
+from svdistill.cli.parsers import build_parser, explain, require_usable, spell
 from svdistill.cli.processes import (
     TOGETHER,
     finished_run,
@@ -25,7 +25,6 @@ from svdistill.cli.processes import (
     terminable,
     text_logs,
 )
-from svdistill.cli.spelling import explain, spell
 from svdistill.common import (
     SVDistillError,
     TextConsole,

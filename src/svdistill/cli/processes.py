@@ -43,12 +43,7 @@ class LastingStream:
     """An output stream that discards text instead of raising when it cannot be written.
 
     A closed pipe, a terminal that hung up or a full disk does not end a run: one warning is
-    printed, and the file descriptor is redirected to the null device.
-
-    Args:
-        stream: the stream to write to.
-        name: its name in the warning.
-        tell: where the warning goes; None to print none.
+    printed to `tell`, if it is given, and the file descriptor is redirected to the null device.
     """
 
     def __init__(self, stream: TextIO, name: str, tell: TextIO | LastingStream | None) -> None:
@@ -166,11 +161,7 @@ def terminable() -> Iterator[None]:
 
 
 def left(interrupt: KeyboardInterrupt, arguments: Sequence[str]) -> tuple[str, int]:
-    """Return the message for a stopped command, and its exit status.
-
-    Args:
-        interrupt: a `Stopped`, or the exception of a second Ctrl-C.
-        arguments: the words after `svdistill` as typed.
+    """Return the message for a stopped command, as it was typed, and its exit status.
 
     Example:
         >>> left(Stopped(15, "after epoch 2"), ["train", "-o", "my run"])
@@ -214,12 +205,7 @@ def is_speaker() -> bool:
 
 
 def say(line: str, error: BaseException) -> None:
-    """Print once why a command ends; the other processes wait, since an exit ends them all.
-
-    Args:
-        line: printed to stderr.
-        error: its cause.
-    """
+    """Print once why a command ends; the other processes wait, since an exit ends them all."""
     if launched_size() == 1 or is_speaker():
         print(shown(line), file=sys.stderr, flush=True)
         _meet(error)

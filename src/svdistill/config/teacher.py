@@ -7,13 +7,7 @@ from typing import Any, Literal
 
 from svdistill.common import ArgumentError, require_positive
 from svdistill.config.data import DataConfig
-from svdistill.losses import (
-    DEFAULT_LOSS,
-    OPTIONS,
-    option_defaults,
-    require_read,
-    usual_weights,
-)
+from svdistill.losses import DEFAULT_LOSS, option_defaults, require_read, usual_weights
 from svdistill.networks import is_zoo, require_network
 
 
@@ -62,20 +56,10 @@ class TeacherConfig(DataConfig):
     nontarget_weight: float | None = None
     soft_target_weight: float | None = None
 
-    def __post_init__(self) -> None:
-        """Set each option of the loss that is None to the loss's default.
-
-        If none is None, the code of a user's own loss is not imported.
-        """
-        left_out = [option for option in OPTIONS if getattr(self, option) is None]
-        if left_out:
-            defaults = option_defaults(self.loss)
-            for option in left_out:
-                setattr(self, option, defaults[option])
-
     def usual_values(self) -> dict[str, Any]:
-        """See `DataConfig.usual_values`: what the loss says."""
-        usual = {**super().usual_values(), **usual_weights(self.loss)}
+        """See `DataConfig.usual_values`: what the loss says; nothing for what it does not read."""
+        of_loss = {**option_defaults(self.loss), **usual_weights(self.loss)}
+        usual = {**super().usual_values(), **of_loss}
         return {name: value for name, value in usual.items() if hasattr(self, name)}
 
     def check(self) -> None:

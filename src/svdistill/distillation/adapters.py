@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from svdistill.common import ArgumentError, require_count
+from svdistill.taps import PairedTaps, TapPairs
 
 
 class Adapters(nn.Module):
@@ -84,6 +85,30 @@ class Adapters(nn.Module):
     def extra_repr(self) -> str:
         """The channels, for ``print(adapters)``."""
         return f"student_channels={self.student_channels}, teacher_channels={self.teacher_channels}"
+
+
+def adapters_or_needed(
+    adapters: Adapters | None,
+    taps: PairedTaps | TapPairs | Sequence[str],
+    count: int,
+    *,
+    needed: bool,
+) -> Adapters | None:
+    """The given adapters, or those that paired taps with different channels need."""
+    if adapters is None and needed and isinstance(taps, PairedTaps):
+        rows = taps.rows
+        if any(row.needs_adapter for row in rows):
+            adapters = Adapters(
+                [row.student.channels for row in rows], [row.teacher.channels for row in rows]
+            )
+    if adapters is not None and len(adapters.student_channels) != count:
+        raise ArgumentError(
+            "adapters",
+            expected=f"one for each of the {count} taps",
+            got=len(adapters.student_channels),
+            remedy="give Adapters the channels of every tap, also where they agree",
+        )
+    return adapters
 
 
 def adapted(adapters: Adapters | None, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -1,21 +1,83 @@
-"""Checks of the transfer: not finite, zero for a whole epoch, or not reaching the adapters."""
+"""Checks of the arguments and of the transfer: not finite, zero, or not reaching the adapters."""
 
 from __future__ import annotations
 
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from svdistill.common import TrainingError, TransferWarning
+from svdistill.common import ArgumentError, TrainingError, TransferWarning
 from svdistill.distillation.gradient_clipping import GradientNorms
 from svdistill.linalg import is_accelerator, may_branch
 from svdistill.losses import Knowledge, not_finite, source
 from svdistill.parallel import is_grouped, sum_over
-from svdistill.taps import write_count
+from svdistill.taps import PairedTaps, TapPairs, require_distinct_networks, write_count
+
+Teacher = TypeVar("Teacher")
+
+
+def require_module(argument: str, network: object) -> None:
+    """Raise `ArgumentError` unless this is an `nn.Module`."""
+    if not isinstance(network, nn.Module):
+        raise ArgumentError(
+            argument,
+            expected="an nn.Module",
+            got=type(network).__name__,
+            remedy="of an exported program give .module(); wrap a function in an nn.Module",
+        )
+
+
+def require_networks(teacher: nn.Module | None, student: nn.Module) -> None:
+    """Raise `ArgumentError` unless these are two networks, or a student alone."""
+    require_module("student", student)
+    if teacher is not None:
+        require_module("teacher", teacher)
+    require_distinct_networks(teacher, student)
+
+
+def tap_paths(
+    taps: PairedTaps | TapPairs | Sequence[str], teacher: nn.Module | None, student: nn.Module
+) -> TapPairs:
+    """The module paths of both networks; of a compiled one, the paths inside of it."""
+    pairs = taps.pairs if isinstance(taps, PairedTaps) else taps
+    of_teacher, of_student = pairs if isinstance(pairs, TapPairs) else (pairs, pairs)
+    return TapPairs(_within(teacher, of_teacher), _within(student, of_student))
+
+
+def _within(model: nn.Module | None, paths: Sequence[str]) -> Any:
+    """The paths in what `torch.compile` returned; a string stays, for `FeatureTaps` to refuse."""
+    if isinstance(paths, str):
+        return paths
+    compiled = isinstance(getattr(model, "_orig_mod", None), nn.Module)
+    start = "_orig_mod." if compiled else ""
+    return tuple(path if path.startswith(start) else start + path for path in paths)
+
+
+def require_teacher(teacher: Teacher | None) -> Teacher:
+    """The teacher; raise `ArgumentError` if there is none."""
+    if teacher is None:
+        raise ArgumentError(
+            "knowledge",
+            expected="the teacher's knowledge of the images, since there is no teacher",
+            got="nothing",
+            remedy="read it from a KnowledgeStore, or give the Distiller a teacher",
+        )
+    return teacher
+
+
+def require_no_knowledge(inputs: tuple[Any, ...]) -> None:
+    """Raise `ArgumentError` if knowledge was passed by position, among a network's inputs."""
+    if any(isinstance(given, Knowledge) for given in inputs):
+        raise ArgumentError(
+            "knowledge",
+            expected="a keyword argument: the others are passed on to the networks",
+            got="knowledge by position",
+            remedy="write distiller(images, knowledge=knowledge)",
+        )
 
 
 class LossInputs(NamedTuple):
@@ -79,13 +141,7 @@ class TransferWatch:
         *,
         scaled: bool = False,
     ) -> None:
-        """Look at a step before the optimizer uses its gradients.
-
-        Args:
-            transfer_loss: scalar.
-            norms: of the step's gradients.
-            progress: the epoch, from 0.
-            scaled: whether a scaler of fp16 looks for gradients that are not finite.
+        """Look at a step, `scaled` if fp16's scaler finds gradients that are not finite.
 
         Raises:
             TrainingError: a loss or a gradient of an earlier step on an accelerator is not finite.

@@ -10,28 +10,22 @@ from torch import Tensor, nn
 
 from svdistill.common import as_logits
 from svdistill.distillation.accumulation import Accumulation
-from svdistill.distillation.adapters import Adapters, adapted
+from svdistill.distillation.adapters import Adapters, adapted, adapters_or_needed
 from svdistill.distillation.amortised_clipping import backward_of_clip
-from svdistill.distillation.arguments import (
-    adapters_or_needed,
-    require_networks,
-    require_no_knowledge,
-    require_teacher,
-    tap_paths,
-)
 from svdistill.distillation.checks import (
     LossInputs,
     TransferWatch,
     require_finite_clipped,
     require_finite_transfer,
+    require_networks,
+    require_no_knowledge,
+    require_teacher,
+    tap_paths,
 )
 from svdistill.distillation.frozen_teacher import FrozenTeacher
-from svdistill.distillation.gradient_clipping import (
-    GradientNorms,
-    keep_saved_tensors,
-)
+from svdistill.distillation.gradient_clipping import GradientNorms, keep_saved_tensors
 from svdistill.linalg import may_branch, uncompiled
-from svdistill.losses import Knowledge, SumKnowledge, TransferLoss
+from svdistill.losses import Knowledge, SumKnowledge, TransferLoss, usual_clip
 from svdistill.parallel import BatchPart
 from svdistill.taps import (
     FeatureTaps,
@@ -129,7 +123,7 @@ class Distiller(nn.Module):
             FeatureTaps(teacher, paths.teacher)  # raises before the teacher is changed
         self._student_taps = FeatureTaps(student, paths.student)
         require_equally_many(paths)
-        clip = clip or ("amortised" if loss.needs_taps else "none")
+        clip = clip or usual_clip(needs_taps=loss.needs_taps)
         self._backward = backward_of_clip(clip, clip_interval)
         self.student = student
         self.loss = loss

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from svdistill.common import as_logits
-from svdistill.distillation.arguments import require_module
+from svdistill.distillation.checks import require_module
 from svdistill.distillation.teacher_changes import SIMPLE, Attributes, Weights, structure
 from svdistill.distillation.teacher_forms import (
     naming_exports,

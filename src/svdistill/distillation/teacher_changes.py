@@ -86,12 +86,8 @@ def _bits(tensor: Tensor) -> memoryview:
 class Attributes:
     """The Python values that a forward pass may read: of modules, classes and code.
 
-    Args:
-        modules: of the model.
-
-    Raises:
-        NotWatchableError: a module holds a tensor or an array that is neither parameter nor buffer,
-            or an object with more than `MOST_VALUES` values.
+    Raises `NotWatchableError` for a tensor or an array that is neither parameter nor buffer, and
+    for an object with more than `MOST_VALUES` values.
     """
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:

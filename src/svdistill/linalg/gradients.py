@@ -12,8 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from svdistill.linalg.constants import constant
-from svdistill.linalg.precision import is_accelerator, may_branch
+from svdistill.linalg.precision import constant, is_accelerator, may_branch
 
 # In units of the dtype's rounding error, relative to lam_1. Below RESOLVED a vector is rounding
 # noise: it gets no gradient. SHIFT bounds the inverse of a gap.

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from svdistill.common import ArgumentError
-from svdistill.linalg.constants import constant, register_constant
-from svdistill.linalg.precision import may_branch
+from svdistill.linalg.precision import constant, may_branch, register_constant
 
 # To the power 2^20 or 2^40: they resolve relative gaps of some 1e-5 and 1e-11.
 SQUARINGS = {torch.float32: 20, torch.float64: 40}

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from svdistill.common import ArgumentError, require_choice
-from svdistill.linalg.convergence import count_differentiated
 from svdistill.linalg.gradients import GRADIENTS, are_close, exact_factors, exact_tangent
 from svdistill.linalg.precision import (
     fitted,
@@ -21,7 +20,7 @@ from svdistill.linalg.precision import (
     to_working,
     uncompiled_if_lowered,
 )
-from svdistill.linalg.solvers import SOLVERS, smaller_gram
+from svdistill.linalg.solvers import SOLVERS, count_differentiated, smaller_gram
 
 HEADROOM = 2.0**-20  # of the dtype's range: a million gradients of that size can be added
 

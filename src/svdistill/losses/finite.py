@@ -40,11 +40,7 @@ def source(
 ) -> str:
     """Describe the first input that is not finite, else the largest one, for an error message.
 
-    Args:
-        features: the student's, by tap.
-        logits: the student's, or None where no loss reads them.
-        knowledge: the teacher's, or None.
-        taps: paths of the features; their numbers, if None.
+    `taps` are the paths of the features, or None for their numbers.
 
     Example:
         >>> source([torch.ones(2, 3), torch.tensor([[1.0], [float("nan")]])], None, None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final, Protocol
@@ -16,11 +15,11 @@ from svdistill.losses.position_gram import CosineAffinityLoss, PositionGramLoss
 from svdistill.losses.position_svd import PositionSVDLoss
 from svdistill.losses.similarity_preserving import SimilarityPreservingLoss
 from svdistill.losses.soft_target import LogitStandardizationLoss, SoftTargetLoss
-from svdistill.losses.spec import OBJECT_PREFIX, LossSpec, logit_spec, spec_of_code
+from svdistill.losses.spec import LOGIT_WEIGHT, OBJECT_PREFIX, LossSpec, logit_spec, spec_of_code
 from svdistill.losses.svd import SVDLoss
 from svdistill.losses.transfer import TransferLoss
 
-# The options that a configuration has, with its values where the loss does not read them.
+# The options that a configuration has, with their values for losses that have no default of theirs.
 OPTIONS: Final[Mapping[str, Any]] = MappingProxyType(
     {
         "num_vectors": 1,
@@ -46,8 +45,14 @@ _SPECS: Final[dict[str, LossSpec]] = {
         LossSpec("fsp", FSPLoss, "FSP", stages=2),
         LossSpec("position_svd", PositionSVDLoss, "position SVD", _OF_POSITIONS, compact=True),
         logit_spec("soft_target", SoftTargetLoss, "soft target", {"temperature": 4.0}, HINTON),
-        LossSpec("position_gram", PositionGramLoss, "Gram of positions", {"grid": 4}, compact=True),
-        LossSpec("cosine", CosineAffinityLoss, "cosines of positions", {"grid": 8}, compact=True),
+        LossSpec(
+            "position_gram", PositionGramLoss, "Gram of positions", {"grid": 4}, largest_grid=8
+        ),
+        LossSpec(
+            *("cosine", CosineAffinityLoss, "cosines of positions", {"grid": 8}),
+            largest_grid=8,
+            stored_as="position_gram",  # of whose Gram matrices the cosines are computed
+        ),
         LossSpec("at", AttentionTransferLoss, "attention transfer"),
         LossSpec("sp", SimilarityPreservingLoss, "similarity of images"),
         logit_spec("dkd", DKDLoss, "DKD", {"temperature": 4.0, "nontarget_weight": 8.0}),
@@ -64,7 +69,7 @@ DEFAULT_LOSS: Final = "position_gram+soft_target"
 
 
 class LossOptions(Protocol):
-    """A configuration: the loss, and a field for every option."""
+    """A configuration: the loss, and a field for every option, None if it is not given."""
 
     loss: str
 
@@ -142,7 +147,7 @@ def loss_specs(loss: str) -> tuple[LossSpec, ...]:
     """
     names = _names(loss)
     return tuple(
-        spec_of_code(name, OPTIONS) if is_own(name) else _registered(name, whole=loss)
+        spec_of_code(name, OPTIONS) if _is_own(name) else _registered(name, whole=loss)
         for name in names
     )
 
@@ -185,78 +190,89 @@ def reads_logits(loss: str) -> bool:
     return any("logits" in spec.needs for spec in registered_specs(loss))
 
 
-def may_read(loss: str, option: str) -> bool:
-    """Whether a loss reads an option, where one of the user's own code may read any.
+def unread_options(loss: str) -> tuple[str, ...]:
+    """The options of a configuration that a loss does not read, nor any of a sum.
+
+    Nothing is imported: none are known of a loss of the user's own code.
 
     Example:
-        >>> may_read("my_package.losses:HintLoss", "beta"), may_read("fsp", "beta")
-        (True, False)
+        >>> unread_options("dkd"), unread_options("my_package.losses:HintLoss")
+        (('num_vectors', 'beta', 'gradient', 'grid', 'soft_target_weight'), ())
     """
-    own = (is_own(name) and not name.startswith(OBJECT_PREFIX) for name in _split(loss))
-    return any(own) or reads(loss, option)
+    if any(_is_own(name) and not name.startswith(OBJECT_PREFIX) for name in _split(loss)):
+        return ()
+    return _unread(registered_specs(loss))
 
 
-def is_own(loss: str) -> bool:
-    """Whether a loss is of the user's own code, or any of a sum.
-
-    Example:
-        >>> is_own("my_package.losses:HintLoss"), is_own("svd+soft_target")
-        (True, False)
-    """
+def _is_own(loss: str) -> bool:
+    """Whether a loss is of code outside of the registry, or was given as an object."""
     return ":" in loss
 
 
-def is_imported(loss: str) -> bool:
-    """Whether this process has imported the code of a loss, so that building it runs no more."""
-    return all(not is_own(name) or name.partition(":")[0] in sys.modules for name in _split(loss))
-
-
 def option_defaults(loss: str) -> dict[str, Any]:
-    """The default of each option of a configuration, with this loss.
+    """The options that a loss reads, with their defaults.
 
     Example:
-        >>> option_defaults("position_svd+soft_target")["num_vectors"]
-        4
+        >>> option_defaults("position_svd+soft_target")
+        {'num_vectors': 4, 'grid': 0, 'temperature': 4.0}
     """
-    read = {name: value for spec in loss_specs(loss) for name, value in spec.options.items()}
-    return {**OPTIONS, **read}
+    return {name: value for spec in loss_specs(loss) for name, value in spec.options.items()}
+
+
+def is_compact(loss: str, options: Mapping[str, Any]) -> bool:
+    """Whether the knowledge of a loss, with these options, is small enough to store.
+
+    Example:
+        >>> is_compact("position_gram", {"grid": 0}), is_compact("position_gram+soft_target", {})
+        (False, True)
+    """
+
+    def is_small(spec: LossSpec) -> bool:
+        given = options.get("grid")
+        grid = spec.options.get("grid", 0) if given is None else given
+        return spec.compact or 0 < grid <= spec.largest_grid
+
+    return all(map(is_small, loss_specs(loss)))
+
+
+def usual_clip(*, needs_taps: bool) -> str:
+    """The clip where none is chosen: logits alone are matched without a bound."""
+    return "amortised" if needs_taps else "none"
 
 
 def usual_weights(loss: str) -> dict[str, Any]:
     """The weights and the clip of a configuration that leaves them empty, with this loss.
 
     A loss on logits, alone or beside a loss on feature maps, brings its own weights; of several
-    the first does. Alone it is not clipped.
+    the first does. Alone it is not clipped. A `soft_target_weight` that is not read stays empty.
 
     Example:
         >>> usual_weights("svd")
-        {'task_weight': 1.0, 'transfer_weight': 1.0, 'soft_target_weight': 1.0, 'clip': 'amortised'}
+        {'task_weight': 1.0, 'transfer_weight': 1.0, 'clip': 'amortised'}
         >>> usual_weights("svd+soft_target")
         {'task_weight': 0.1, 'transfer_weight': 1.0, 'soft_target_weight': 0.9, 'clip': 'amortised'}
         >>> usual_weights("soft_target")
-        {'task_weight': 0.1, 'transfer_weight': 0.9, 'soft_target_weight': 1.0, 'clip': 'none'}
+        {'task_weight': 0.1, 'transfer_weight': 0.9, 'clip': 'none'}
     """
     by_class = {OBJECT_PREFIX + getattr(s.build, "__name__", ""): s for s in _SPECS.values()}
     specs = (by_class[loss],) if loss in by_class else loss_specs(loss)
     of_logits = [spec for spec in specs if not spec.clipped]
     task, own = of_logits[0].usual_weights if of_logits else (1.0, 1.0)
     alone = len(of_logits) == len(specs)
+    added = {} if alone else {spec.weight: own for spec in of_logits if spec.weight}
     return {
         "task_weight": task,
         "transfer_weight": own if alone else 1.0,
-        "soft_target_weight": 1.0 if alone else own,
-        "clip": "none" if alone else "amortised",
+        **added,
+        "clip": usual_clip(needs_taps=not alone),
     }
 
 
 def require_read(config: LossOptions) -> None:
-    """Raise `ArgumentError` for an option that was set and that the loss does not read."""
-    specs = loss_specs(config.loss)
-    read = {option for spec in specs for option in spec.options}
-    read |= {spec.weight for spec in added_to_task(specs)}
-    for option, usual in _usual_values().items():
+    """Raise `ArgumentError` for an option that is given and that the loss does not read."""
+    for option in _unread(loss_specs(config.loss)):
         value = getattr(config, option)
-        if value is None or option in read or value in usual:
+        if value is None:
             continue
         readers = [spec.name for spec in _SPECS.values() if option in spec.options]
         added = [spec.name for spec in _SPECS.values() if option == spec.weight]
@@ -269,16 +285,32 @@ def require_read(config: LossOptions) -> None:
         )
 
 
-def require_whole_batches(config: LossOptions) -> None:
-    """Raise `ArgumentError` for a loss that relates images beside batches that come in parts."""
+def _unread(specs: tuple[LossSpec, ...]) -> tuple[str, ...]:
+    """The options that none of the entries of a sum reads."""
+    read = {option for spec in specs for option in spec.options}
+    read |= {spec.weight for spec in added_to_task(specs)}
+    return tuple(option for option in (*OPTIONS, LOGIT_WEIGHT) if option not in read)
+
+
+def require_whole_batches(config: LossOptions, given: TransferLoss | None = None) -> None:
+    """Raise `ArgumentError` for a loss that relates images beside batches that come in parts.
+
+    Args:
+        config: names the losses, and has their options.
+        given: the loss itself, in place of its name.
+    """
     if getattr(config, "accumulate", 1) == 1 and launched_size() == 1:
         return
-    for spec in loss_specs(config.loss):
-        if build_loss(spec, config).relates_images:
+    specs = [spec for spec in loss_specs(config.loss) if not spec.name.startswith(OBJECT_PREFIX)]
+    losses = {spec.name: build_loss(spec, config) for spec in specs}
+    if given is not None:
+        losses = {config.loss: given}
+    for name, loss in losses.items():
+        if loss.relates_images:
             raise ArgumentError(
                 "loss",
                 expected="losses that relate no images, beside accumulate or several processes",
-                got=repr(spec.name),
+                got=repr(name),
                 remedy="train in one process and without accumulate, or choose another loss",
             )
 
@@ -291,8 +323,9 @@ def added_to_task(specs: tuple[LossSpec, ...]) -> tuple[LossSpec, ...]:
 
 
 def build_loss(spec: LossSpec, config: LossOptions) -> TransferLoss:
-    """Build a loss with the options that a configuration has for it."""
-    return spec.build(**{option: getattr(config, option) for option in spec.options})
+    """Build a loss with the options that a configuration has for it, or else their defaults."""
+    given = {option: getattr(config, option) for option in spec.options}
+    return spec.build(**{**spec.options, **{k: v for k, v in given.items() if v is not None}})
 
 
 def losses_text() -> str:
@@ -318,17 +351,6 @@ def object_name(loss: TransferLoss) -> str:
             remedy="give an object such as SVDLoss(), or a name in the configuration",
         )
     return OBJECT_PREFIX + type(loss).__name__
-
-
-def _usual_values() -> dict[str, list[Any]]:
-    """The defaults of every option with any loss; such a value may come from another loss."""
-    usual: dict[str, list[Any]] = {option: [value] for option, value in OPTIONS.items()}
-    for spec in _SPECS.values():
-        for option, value in spec.options.items():
-            usual[option].append(value)
-        if spec.weight:
-            usual[spec.weight] = [1.0]
-    return usual
 
 
 def _split(loss: str) -> list[str]:

@@ -34,6 +34,8 @@ class LossSpec:
         usual_weights: of the task and of itself, if it is a loss on logits.
         stages: stages of training in its paper; tables mark runs with another number.
         compact: whether its knowledge is small enough to store for all images.
+        largest_grid: most positions a side of pooled maps with which it is small, too.
+        stored_as: the loss whose stored knowledge it reads; empty for its own.
     """
 
     name: str
@@ -45,6 +47,8 @@ class LossSpec:
     usual_weights: tuple[float, float] = (1.0, 1.0)
     stages: int = 1
     compact: bool = False
+    largest_grid: int = 0
+    stored_as: str = ""
 
     @property
     def needs(self) -> frozenset[str]:

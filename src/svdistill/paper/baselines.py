@@ -27,10 +27,16 @@ from svdistill.config import (
     TeacherConfig,
     TrainConfig,
 )
-from svdistill.losses import OPTIONS, loss_specs, titles
+from svdistill.losses import OPTIONS, is_compact, titles
 from svdistill.paper.console_output import JobReporter
-from svdistill.paper.jobs import Job, unfinished
-from svdistill.paper.running import JobProcesses, JobResult, default_count, run_jobs
+from svdistill.paper.jobs import (
+    Job,
+    JobProcesses,
+    JobResult,
+    default_count,
+    run_jobs,
+    unfinished,
+)
 from svdistill.report import t_interval, write_report
 from svdistill.runs import RunDirectory, read_summary
 from svdistill.training import trained_image_size
@@ -133,7 +139,12 @@ def _plan(
         config = replace(config, image_size=trained_image_size(config))
     if config.views and config.augmentation == "none":
         config = replace(config, views=1)  # all views are the same
-    if config.views and config.teacher and config.mix is None and _is_compact(config):
+    if (
+        config.views
+        and config.teacher
+        and config.mix is None
+        and is_compact(config.loss, vars(config))
+    ):
         stores = [_store(config, folder / "store")]
         config = replace(config, views_seed=config.views_seed or 0)
     methods: dict[str, TrainConfig] = {" + ".join(titles(config.loss)): config}
@@ -154,13 +165,6 @@ def _plan(
                 run = replace(run, knowledge=stores[0].output, **SAID_BY_STORE)
             runs[method].append(run.filled())
     return [*stores, *(run for made in zip(*runs.values(), strict=True) for run in made)], runs
-
-
-def _is_compact(config: DistillConfig) -> bool:
-    """Whether a store is small; Gram matrices are only if the maps are pooled."""
-    specs = loss_specs(config.loss)
-    whole = config.grid == 0 and any({"grid"} == set(spec.options) for spec in specs)
-    return all(spec.compact for spec in specs) and not whole
 
 
 def _by_soft_targets(config: DistillConfig) -> DistillConfig:
@@ -206,11 +210,7 @@ def paired_gain(ours: Sequence[float], others: Sequence[float]) -> Gain:
 
 
 def gain_table(accuracies: Mapping[str, Sequence[float]]) -> Table:
-    """A row for each method: its accuracy, and its gain over each baseline.
-
-    Args:
-        accuracies: by method, in percent, one for each seed.
-    """
+    """A row for each method: its accuracies in percent, and its gain over each baseline."""
     baselines, rows = list(accuracies)[:-1], []
     for place, (method, found) in enumerate(accuracies.items()):
         gains = [paired_gain(found, accuracies[name]) for name in baselines[:place]]

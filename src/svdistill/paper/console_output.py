@@ -12,8 +12,7 @@ from rich.table import Table
 from svdistill.common import duration, few_classes
 from svdistill.config import CacheConfig
 from svdistill.data import ImageData
-from svdistill.paper.jobs import Job
-from svdistill.paper.running import JobResult
+from svdistill.paper.jobs import Job, JobResult
 from svdistill.report import Run, method_rows, run_table
 from svdistill.runs import read_summary
 
@@ -22,14 +21,7 @@ TEACHERS_LEAD: Final = 3.0
 
 
 class JobReporter:
-    """Prints the plan, and a line with the remaining time for each job that ends.
-
-    Args:
-        left: the jobs to do.
-        seconds: the expected time of a job.
-        at_a_time: number of jobs at a time.
-        console: where the lines go.
-    """
+    """Prints the plan, and a line with the remaining time for each job that ends."""
 
     def __init__(
         self, left: Sequence[Job], seconds: Callable[[Job], float], at_a_time: int, console: Console
@@ -87,12 +79,7 @@ class JobReporter:
 
 
 def show_tables(runs: Sequence[Run], console: Console) -> None:
-    """Print a table for each pair of networks, and the teacher's lead over its student alone.
-
-    Args:
-        runs: finished ones, in the order of the rows.
-        console: where to print.
-    """
+    """Print a table for each pair of networks, and the teacher's lead over its student alone."""
     teachers = {run.pair: run for run in runs if run.is_teacher}
     groups: dict[tuple[str, int | None], list[Run]] = {}
     for run in runs:

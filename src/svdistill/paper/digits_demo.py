@@ -12,8 +12,8 @@ from rich.progress import Progress
 
 from svdistill.common import available_cores, require_count
 from svdistill.config import DistillConfig, TrainConfig
+from svdistill.paper.jobs import JobProcesses, JobResult, run_jobs
 from svdistill.paper.presets import SOFT_TARGET
-from svdistill.paper.running import JobProcesses, JobResult, run_jobs
 from svdistill.report import MethodRow, method_rows, plot_curves, run_table, write_report
 from svdistill.runs import read_summary
 

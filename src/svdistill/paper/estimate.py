@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -12,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from svdistill.common import synchronise, threads
+from svdistill.common import Case, interleave, threads
 from svdistill.config import CacheConfig, DistillConfig, TrainConfig
 from svdistill.data import ImageData
 from svdistill.distillation import Distiller, FrozenTeacher
 from svdistill.networks import PaperNetwork, build_paper_network
 from svdistill.paper.jobs import Job
 from svdistill.runs import read_summary
-from svdistill.training import autocast, build_losses, choose_device, place_network, whole_loss
+from svdistill.training import autocast, build_losses, choose_device, place_network
 
 TIMED_STEPS: Final = 3
 
@@ -30,12 +29,7 @@ class Estimator:
     """Estimates how long each job takes on this machine.
 
     A finished run that differs only in its seed gives the time. Without one, a few steps of
-    untrained networks on random images do.
-
-    Args:
-        jobs: all jobs, including the teachers and stores that they need.
-        data: the images of each job, by its output.
-        threads: CPU threads of each run.
+    untrained networks on random images do. The jobs include the teachers and stores that they need.
     """
 
     def __init__(
@@ -103,7 +97,7 @@ class Estimator:
         return self._alone[job.network]
 
     def _time_teaching(self, job: CacheConfig) -> float:
-        teacher, images, loss = self._teacher(job), self._images(job), whole_loss(job)
+        teacher, images, loss = self._teacher(job), self._images(job), build_losses(job).whole
         frozen = FrozenTeacher(teacher, teacher.tap_paths, needs_logits=loss.needs_logits)
 
         def step() -> None:
@@ -180,12 +174,5 @@ def _cross_entropy(logits: Tensor) -> Tensor:
 
 def _seconds_per_image(step: Callable[[], object], images: Tensor) -> float:
     """Seconds of the fastest of a few steps after one warm-up step, per image of the batch."""
-    step()
-    times = []
-    for _ in range(TIMED_STEPS):
-        synchronise(images.device)
-        began = time.perf_counter()
-        step()
-        synchronise(images.device)
-        times.append(time.perf_counter() - began)
-    return min(times) / len(images)
+    (timed,) = interleave([Case("", step)], TIMED_STEPS, device=images.device)
+    return min(timed.seconds) / len(images)

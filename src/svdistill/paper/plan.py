@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from svdistill.common import require_choice
 from svdistill.config import CacheConfig, DataConfig, DistillConfig, TrainConfig
-from svdistill.losses import LossSpec, loss_names, loss_specs
+from svdistill.losses import LossSpec, is_compact, loss_names, loss_specs
 from svdistill.paper.jobs import Job
 from svdistill.paper.presets import (
     ABLATION,
@@ -31,13 +31,24 @@ from svdistill.paper.presets import (
     method_of_loss,
     vector_methods,
 )
+from svdistill.training import load_data
+
+DOMAINS: Final = "domains"
 
 EXPERIMENTS: Final = (
-    *("networks", "multitask", "dfv", "rivals", "search", "ablation", "large", "domains"),
+    *("networks", "multitask", "dfv", "rivals", "search", "ablation", "large"),
+    DOMAINS,
 )
 
-# A store keeps whole Gram matrices of at most this many positions a side.
-LARGEST_GRID: Final = 8
+# The teacher's classes of CIFAR-100, and of digits; the students learn the others.
+TEACHER_CLASSES: Final = "50@0"
+TEACHER_DIGITS: Final = "5@0"
+
+# Side of a student's images of another data set than its teacher's, as of CIFAR-100.
+OTHER_DATA_SIZE: Final = 32
+
+# One label in so many, seen so many times as often: as many steps.
+FEWER: Final = 10
 
 
 def default_pairs(experiment: str, preset: Preset) -> tuple[str, ...]:
@@ -46,7 +57,7 @@ def default_pairs(experiment: str, preset: Preset) -> tuple[str, ...]:
         return preset.pairs
     if experiment in ("search", "ablation"):
         return ("vgg_stride",)
-    if experiment in ("large", "domains"):
+    if experiment in ("large", DOMAINS):
         return ("vgg",)
     counted = [pair.name for pair in find_pairs(preset.pairs) if pair.vectors]
     if experiment == "multitask":
@@ -105,15 +116,7 @@ def plan(rows: Sequence[tuple[Pair, Sequence[Method]]], preset: Preset, root: Pa
     """List the jobs of an experiment in the order in which they are run.
 
     Each teacher comes before its stores and students, and the first seed of all runs before the
-    second seed of any.
-
-    Args:
-        rows: the pairs of networks, each with its methods.
-        preset: epochs, width, data and number of seeds.
-        root: folder for all runs.
-
-    Returns:
-        Configurations of runs and of knowledge stores, each once.
+    second seed of any. Runs and knowledge stores are in the list once.
     """
     jobs: list[Job] = []
     for seed in range(preset.seeds):
@@ -139,17 +142,17 @@ def _precision(network: str, preset: Preset) -> Literal["float32", "bf16"]:
 
 
 def _is_cached(method: Method, preset: Preset) -> bool:
-    """Whether students read a store: FSP's matrices and many vectors take too much disk."""
-    if not preset.views or not method.needs_teacher:
+    """Whether students read a store: whole maps and many vectors take too much disk."""
+    options = method.options
+    if not preset.views or not method.needs_teacher or "teacher_taps" in options:
         return False
-    specs = loss_specs(method.options["loss"])
-    if "teacher_taps" in method.options or not all(spec.compact for spec in specs):
+    if not is_compact(options["loss"], options):
         return False
-    stored, grid = _stored_loss(method), _grid(method)
+    stored = _stored_loss(method)
     if "num_vectors" not in stored.options:
-        return 0 < grid <= LARGEST_GRID
+        return True
     most = preset.store_vectors if stored.name == SVD else POSITIONS["num_vectors"]
-    return method.options.get("num_vectors", 1) <= most and not grid
+    return options.get("num_vectors", 1) <= most and not _grid(method)
 
 
 def _stored_loss(method: Method) -> LossSpec:
@@ -158,9 +161,8 @@ def _stored_loss(method: Method) -> LossSpec:
     A loss that reads logits alone reads them from the default's store, the smallest.
     """
     specs = loss_specs(method.options["loss"])
-    of_taps = next((spec.name for spec in specs if "taps" in spec.needs), "position_gram")
-    # The cosines of positions are computed from their Gram matrices.
-    return loss_specs("position_gram" if of_taps == "cosine" else of_taps)[0]
+    name = next((s.stored_as or s.name for s in specs if "taps" in s.needs), "position_gram")
+    return loss_specs(name)[0]
 
 
 def _grid(method: Method) -> int:
@@ -219,3 +221,56 @@ def _student(pair: Pair, method: Method, seed: int, preset: Preset, root: Path) 
     else:
         options["teacher"] = _teacher(pair, preset, root).output
     return DistillConfig(**asdict(alone), **options)
+
+
+def domains_preset(preset: Preset, classes: str, teacher_data: str) -> Preset:
+    """A preset of `domains`, whose teacher has other classes than its students.
+
+    The losses read feature maps only, since the teacher's logits are of other classes. Students run
+    the teacher in every step: the stores of two sets of images would take as long to make.
+
+    Without `classes` the teacher's are 50, or 5 digits. Without `teacher_data` its images are the
+    students', who then learn the classes that the teacher does not.
+
+    Example:
+        >>> from svdistill.paper.presets import PRESETS
+        >>> preset = domains_preset(PRESETS["mini"], "", "")
+        >>> preset.teacher.classes, preset.student.classes
+        ('50@0', 'rest:50@0')
+    """
+    data = teacher_data or preset.student.data
+    drawn = classes or (TEACHER_DIGITS if data == "digits" else TEACHER_CLASSES)
+    students: dict[str, Any] = {"classes": f"rest:{drawn}"}
+    if data != preset.student.data:
+        students = {"classes": None, "image_size": OTHER_DATA_SIZE}
+    return replace(
+        preset,
+        teacher=replace(preset.teacher, data=data, classes=drawn, classes_every=1),
+        student=replace(preset.student, classes_every=1, **students),
+        views=0,
+    )
+
+
+def plan_domains(
+    rows: Sequence[tuple[Pair, Sequence[Method]]], preset: Preset, root: Path
+) -> list[Job]:
+    """List the jobs: see `plan`. Each student is trained with all labels, and with a tenth.
+
+    Teachers lie in `root/domains`, students in `PAIR` and `PAIR-tenth` there, or, of other data
+    than the teacher's, in `PAIR-DATA` and `PAIR-DATA-tenth`.
+    """
+    labels = len(load_data(preset.student).train) // FEWER
+    other = f"-{Path(preset.student.data).name}" * (preset.student.data != preset.teacher.data)
+    jobs: list[Job] = []
+    for job in plan(rows, preset, root / "domains"):
+        assert isinstance(job, TrainConfig)  # there are no stores
+        if job.classes == preset.teacher.classes:
+            jobs.append(job)
+            continue
+        folder, name = Path(job.output).parent, Path(job.output).name
+        tenth = replace(job, train_size=labels, epochs=FEWER * job.epochs)
+        if isinstance(tenth, DistillConfig):
+            tenth.transfer_epochs *= FEWER
+        jobs.append(replace(job, output=f"{folder}{other}/{name}"))
+        jobs.append(replace(tenth, output=f"{folder}{other}-tenth/{name}"))
+    return jobs

@@ -19,19 +19,30 @@ from svdistill.common import (
 from svdistill.config import CacheConfig
 from svdistill.data import open_images
 from svdistill.paper.console_output import JobReporter, show_tables
-from svdistill.paper.domains import DOMAINS, domains_preset, plan_domains
 from svdistill.paper.estimate import Estimator
 from svdistill.paper.jobs import (
     Job,
+    JobProcesses,
+    JobResult,
+    default_count,
     delete_unneeded_stores,
     is_finished,
     job_images,
     require_images,
+    run_jobs,
     unfinished,
 )
-from svdistill.paper.plan import EXPERIMENTS, default_methods, default_pairs, find_methods, plan
+from svdistill.paper.plan import (
+    DOMAINS,
+    EXPERIMENTS,
+    default_methods,
+    default_pairs,
+    domains_preset,
+    find_methods,
+    plan,
+    plan_domains,
+)
 from svdistill.paper.presets import PRESETS, Preset, find_pairs
-from svdistill.paper.running import JobProcesses, JobResult, default_count, run_jobs
 from svdistill.report import Run, find_runs, write_report
 
 LARGE_SIZE: Final = 64

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from svdistill.common import Cell, Table, columns, number_cell, write_atomically
-from svdistill.losses import may_read
 from svdistill.report.comparison import Comparison, PairComparison
 from svdistill.report.figure import (
     BLACK,
@@ -347,7 +346,7 @@ def _by_vectors(pair: PairComparison) -> dict[str, list[MethodResult]]:
     """Rows that differ in their number of vectors alone, two or more of them, by their name."""
     rows: dict[tuple[object, ...], list[MethodResult]] = {}
     for method in pair.distilled:
-        if method.gains and may_read(method.loss, "num_vectors"):
+        if method.gains and method.config.get("num_vectors") is not None:
             name = row_name({**method.config, "num_vectors": 1})
             rows.setdefault((name, method.loss, *method.training), []).append(method)
     return {

@@ -11,7 +11,7 @@ from typing import Any, Final
 from svdistill.common import RunError, SVDistillError, millions, nearest
 from svdistill.config import OBJECT
 from svdistill.export import ShippedFile, read_shipped_files
-from svdistill.losses import OPTIONS, may_read, registered_specs, titles
+from svdistill.losses import OPTIONS, registered_specs, titles, unread_options
 from svdistill.networks import is_code, is_zoo, network_names
 from svdistill.runs import (
     EpochRecord,
@@ -105,8 +105,9 @@ def row_options(config: Config) -> dict[str, str]:
     usually_two = any(spec.stages == 2 for spec in registered_specs(loss))
     clip = config.get("clip", "norm")
     parts = {"stages": "2-stage" if two_stages else "1-stage" if usually_two else ""}
+    unread = unread_options(loss)
     for option, text in OPTION_TEXTS.items():
-        if may_read(loss, option) and config.get(option, OPTIONS[option]) != OPTIONS[option]:
+        if option not in unread and config.get(option) not in (None, OPTIONS[option]):
             parts[option] = text(config[option])
     if not two_stages and clip != ("none" if _is_task_loss(loss) else "norm"):
         parts["clip"] = CLIPS[clip]
@@ -141,7 +142,7 @@ def _weights(config: Config) -> str:
     if _is_task_loss(loss):
         usual = [0.1, 0.9]
     elif added := [spec.weight for spec in registered_specs(loss) if spec.weight]:
-        weights += [config.get(weight, 1.0) for weight in added]
+        weights += [config.get(weight) or 1.0 for weight in added]
         usual = [0.1, 1.0, *[0.9] * len(added)]
     return "" if weights == usual else "weights " + " : ".join(f"{w:g}" for w in weights)
 

@@ -11,6 +11,7 @@ import yaml
 
 from svdistill.common import RunError, plain_fields, read_yaml
 from svdistill.config import DistillConfig, TrainConfig
+from svdistill.losses import unread_options
 
 # Options that may change when a run is resumed.
 MAY_DIFFER: Final = (
@@ -49,16 +50,17 @@ def stored_values(path: Path) -> dict[str, Any]:
             got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
             remedy="give a run directory, or start the run again in another one",
         ) from error
-    return stored
+    # Earlier versions wrote a value for options that the loss does not read, too.
+    unread = unread_options(stored["loss"]) if "loss" in stored else ()
+    return {name: None if name in unread else value for name, value in stored.items()}
 
 
 def read_config(path: Path) -> RunConfig:
     """Read a run's config.yaml; missing options have their defaults. It imports no code."""
     stored = stored_values(path)
-    config = (DistillConfig if "loss" in stored else TrainConfig)(output="")
-    for name in (field.name for field in dataclasses.fields(config) if field.name in stored):
-        setattr(config, name, stored[name])  # `__post_init__` would import the user's own loss
-    return config
+    kind = DistillConfig if "loss" in stored else TrainConfig
+    names = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{"output": "", **{name: stored[name] for name in names & set(stored)}})
 
 
 def require_same(config: RunConfig, path: Path, moved: Collection[str] = ()) -> None:

@@ -11,10 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from svdistill.common import ArgumentError, nearest, require_count
-from svdistill.taps.dry_run import ModuleOutput, dry_run, first_images, trial_run
-from svdistill.taps.layouts import channels_first, module_path
-from svdistill.taps.recording import FeatureTaps, TapPairs
-from svdistill.taps.stages import FoundStage, FoundStages, Stage, find_stages
+from svdistill.taps.recording import FeatureTaps, TapPairs, channels_first, module_path
+from svdistill.taps.stages import (
+    FoundStage,
+    FoundStages,
+    ModuleOutput,
+    Stage,
+    dry_run,
+    find_stages,
+    first_images,
+    trial_run,
+)
 
 BY_USER = "chosen by you"
 TABLE_COLUMNS = 100  # a wider table puts teacher and student on two lines

@@ -33,11 +33,11 @@ from svdistill.training.metrics import EvaluationImages, evaluate_network
 from svdistill.training.precision import AUTO, Precision, faster, teacher_works
 from svdistill.training.progress import Reporter
 from svdistill.training.setup import (
+    build_losses,
     choose_device,
     first_images,
     move_data,
     new_teacher,
-    whole_loss,
 )
 from svdistill.training.step import autocast
 from svdistill.training.stopping import StopRequests, explain_machine_errors
@@ -74,7 +74,8 @@ def cache_knowledge(
     device = choose_device(config.device)
     data = move_data(run_images(config, reporter, data), device)
     data.train.part(0, len(data.train))  # raises unless the images have a fixed order
-    teacher = new_teacher(config, data, device)
+    logits = build_losses(config).whole.needs_logits
+    teacher = new_teacher(config, data, device, needs_logits=logits)
     extractor = _KnowledgeExtractor(config, teacher.network, data, device)
     extractor.choose_precision(reporter)
     writer = StoreWriter(config.output, extractor.manifest())
@@ -109,7 +110,7 @@ class _KnowledgeExtractor:
         self.device = device
         self.images = first_images(data, 2, device)[1]
         self.taps = taps_without_student(config, teacher, self.images)
-        self.loss = whole_loss(config)
+        self.loss = build_losses(config).whole
         self.frozen = FrozenTeacher(teacher, self.taps, needs_logits=self.loss.needs_logits)
         self.augmentation = data.augmentation(config.augmentation).to(device)
 

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from svdistill.linalg import Convergence
+from svdistill.training.batch import MixedLabels, TrainingBatch
 from svdistill.training.metrics import StepResult
-from svdistill.training.step import MixedLabels, Step, TrainingBatch
+from svdistill.training.step import Step
 
 Outputs = TypeVar("Outputs")
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -22,13 +21,8 @@ from svdistill.training.step import Step
 class EpochState:
     """State of an epoch except weights and optimizer: steps, means, timing and random states.
 
-    Args:
-        step: its state is saved too.
-        watch: counts decompositions; reset here.
-        device: that trains.
-        total_steps: of the whole epoch.
-        learning_rate: of the first step.
-        seed: of torch, NumPy and Python, used when the epoch begins.
+    The state of `step` is saved too; `watch`, which counts decompositions, is reset. `seed` is that
+    of torch, NumPy and Python when the epoch begins.
 
     Attributes:
         steps: done so far.
@@ -124,30 +118,19 @@ def _set_random_states(states: Mapping[str, Any], device: torch.device) -> None:
         torch.cuda.set_rng_state(states["cuda"].cpu(), device)
 
 
-@dataclass(frozen=True)
-class Evaluations:
+class Evaluations(NamedTuple):
     """A network after an epoch, on the test images and on held-out ones, if there are any."""
 
     test: Evaluation
     dev: Evaluation | None
 
-    @property
-    def chooser(self) -> Evaluation:
-        """The evaluation that chooses the best epoch."""
-        return self.dev or self.test
-
 
 def record_epoch(
     stage: str, state: EpochState, epoch: int, evaluations: Evaluations, trained: float
 ) -> EpochRecord:
-    """The record of an epoch, after its last step and its evaluation.
+    """The record of an epoch, numbered from 0 in the run, whose steps took `trained` seconds.
 
-    Args:
-        stage: the name of its stage.
-        state: what was measured in it; reading it synchronises with the device.
-        epoch: its number in the run, from 0.
-        evaluations: of its network.
-        trained: seconds that its steps took.
+    Reading what was measured in it synchronises with the device.
     """
     meter, watch = state.meter, state.watch
     task_norm, transfer_norm, clipped_norm = meter.mean_norms()

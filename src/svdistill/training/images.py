@@ -66,10 +66,7 @@ class _Watch(LoadingWatch):
 def run_images(config: DataConfig, reporter: Reporter, given: ImageData | None = None) -> ImageData:
     """The images of a run, by the rule above; shows what was chosen, and why.
 
-    Args:
-        config: which images, and for which networks.
-        reporter: shows the reading, size and normalisation.
-        given: the images themselves. They keep their size and, if prepared, their normalisation.
+    Images that are `given` keep their size and, if prepared, their normalisation.
 
     Raises:
         SVDistillError: images, a teacher, weights or a store that cannot be read.
@@ -101,13 +98,7 @@ def run_images(config: DataConfig, reporter: Reporter, given: ImageData | None =
 def load_data(
     config: DataConfig, fallback_size: int | None = None, watch: LoadingWatch | None = None
 ) -> ImageData:
-    """The images that a configuration names, without regard to its networks.
-
-    Args:
-        config: which images.
-        fallback_size: see `load_images`.
-        watch: see `load_images`.
-    """
+    """The images that a configuration names, without regard to its networks; see `load_images`."""
     options = {name: getattr(config, name) for name in READING}
     options = {name: None if value == "" else value for name, value in options.items()}
     # Runs of all seeds hold out the same images.

@@ -15,7 +15,7 @@ from svdistill.common import TrainingError, as_logits
 from svdistill.data import UNLABELLED, Augmentation, ImageSplit, NoAugmentation
 from svdistill.distillation import GradientNorms
 from svdistill.parallel import ALONE, BatchPart, Share, sum_over
-from svdistill.training.predictions import Predictions
+from svdistill.training.results import Predictions
 
 
 class WholeBatch(NamedTuple):
@@ -43,13 +43,7 @@ class StepResult(NamedTuple):
 def of_whole_batch(result: StepResult, labels: Tensor, part: BatchPart) -> StepResult:
     """Reduce losses and correct answers over the processes, in one call.
 
-    Args:
-        result: of this process's part.
-        labels: [B], of this part.
-        part: how it counts in the batch.
-
-    Returns:
-        A result that is equal in all processes, but for the logits.
+    The result is equal in all of them, but for the logits.
     """
     losses = [result.task_loss, result.transfer_loss]
     right = (result.logits.argmax(dim=-1) == labels).sum()

@@ -17,13 +17,9 @@ Tensors = tuple[Tensor, ...] | list[Tensor]
 def build_optimizer(
     name: str, parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float
 ) -> Optimizer:
-    """Build an optimizer.
+    """Build `"sgd"`, with Nesterov momentum 0.9 as in the paper, or `"adamw"`.
 
-    Args:
-        name: `"sgd"`, with Nesterov momentum 0.9 as in the paper, or `"adamw"`.
-        parameters: those to train.
-        learning_rate: maximum of the schedule.
-        weight_decay: coupled for `"sgd"`, decoupled for `"adamw"`.
+    Weight decay is coupled to the gradient for `"sgd"`, decoupled for `"adamw"`.
 
     Example:
         >>> build_optimizer("sgd", [nn.Parameter(torch.zeros(2))], 0.1, 0.0).defaults["nesterov"]

@@ -20,13 +20,13 @@ from svdistill.linalg import watch_convergence
 from svdistill.parallel import gather_values, is_main, size, together
 from svdistill.runs import RunDirectory, stored_values
 from svdistill.store import KnowledgeStore
+from svdistill.training.batch import TrainingBatch
 from svdistill.training.cuda_graphs import WARM_UP
 from svdistill.training.epoch import kept_random_states
 from svdistill.training.metrics import StepResult
 from svdistill.training.progress import Reporter
 from svdistill.training.setup import first_images
-from svdistill.training.stages import build_stages
-from svdistill.training.step import Step, TrainingBatch, autocast
+from svdistill.training.step import Step, autocast, build_stages
 from svdistill.training.trainer import executed_step
 
 AUTO: Final = "auto"
@@ -87,12 +87,6 @@ def with_precision(
 
     Copies of what is trained run on one batch, so that weights, buffers and random states do not
     change. All processes of a group must call it, and get the same answer.
-
-    Args:
-        config: of the run.
-        trained: the network to train, or the distiller that holds it.
-        batch: of the run's size, with the teacher's knowledge if the run reads it from a store.
-        reporter: shows what was measured.
     """
     asked = {"precision": config.precision}
     if isinstance(config, DistillConfig):
@@ -171,13 +165,8 @@ def teacher_works(teach: Callable[[Tensor], object], images: Tensor) -> Works:
 def faster(whose: str, works: Works, images: Tensor, reporter: Reporter) -> Precision:
     """bf16 if it saves 10 % of the time on these images, else float32.
 
-    All processes of a group measure at the same time; the sum of their times decides.
-
-    Args:
-        whose: precision it is, for the reporter.
-        works: what to time.
-        images: [B, ...], of which the works take the first ones.
-        reporter: shows both times and the choice.
+    All processes of a group measure at the same time; the sum of their times decides. The works
+    take the first images of [B, ...]; `whose` precision it is, the reporter shows.
     """
     few, warm_up = min(FEW, len(images)), 1 if images.device.type == "cpu" else WARM_UP + 1
     for count, rounds, limit in ((few, 1, EMULATED), (len(images), ROUNDS, FASTER)):

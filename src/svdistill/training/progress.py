@@ -33,9 +33,6 @@ class LoadingTime:
     On a GPU it is the time that the GPU was idle: the host queues work ahead, so that the GPU may
     still compute while the host waits for images.
 
-    Args:
-        device: that trains.
-
     Example:
         >>> loading = LoadingTime(torch.device("cpu"))
         >>> len(list(loading.watch(iter([None, None]))))
@@ -79,13 +76,7 @@ class LoadingTime:
 
 
 def loading_advice(loading: float, training: float, images: ImageSplit) -> str | None:
-    """Advice on faster loading, if an epoch waited long for its images.
-
-    Args:
-        loading: seconds that the epoch waited.
-        training: seconds that it took, without evaluation.
-        images: the training images.
-    """
+    """Advice on faster loading, if an epoch waited long for its images; both times in seconds."""
     if loading <= SLOW_LOADING * training:
         return None
     share = 100 * loading / training
@@ -117,14 +108,7 @@ class Reporter:
         """The `number`-th of `total` images is decoded."""
 
     def start(self, name: str, total_steps: int, done_steps: int, evaluations: float = 0.0) -> None:
-        """A run starts, or continues after `done_steps` of its steps.
-
-        Args:
-            name: of the run.
-            total_steps: of the whole run.
-            done_steps: before a resumption.
-            evaluations: what evaluations will take, in steps.
-        """
+        """A run starts, or continues after `done_steps`; evaluations take so many steps."""
 
     def step(self, meter: EpochMeter) -> None:
         """A step is done. Reading the epoch's meter synchronises with the device."""

@@ -56,10 +56,7 @@ def require_workspace(device: torch.device) -> None:
 
 @contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
-    """Use deterministic algorithms only while the block lasts.
-
-    Args:
-        wanted: if False, nothing is changed.
+    """Use deterministic algorithms only while the block lasts, if that is wanted.
 
     Raises:
         TrainingError: an operation has no deterministic form.
@@ -96,11 +93,7 @@ def require_same_setup(
 ) -> None:
     """Compare the setup of all processes, then broadcast the main process's initial weights.
 
-    Args:
-        config: of this process.
-        student: to train.
-        steps: that train it; their other parameters are broadcast too.
-        contents: fingerprints of the images and of the teacher or the knowledge store.
+    `contents` are fingerprints of the images and of the teacher or the knowledge store.
 
     Raises:
         RunError: in every process, if something differs in one.

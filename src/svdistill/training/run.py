@@ -5,32 +5,36 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from svdistill.common import write_json
 from svdistill.config import OBJECT, DistillConfig, TrainConfig
 from svdistill.data import ImageData
 from svdistill.distillation import Distiller
-from svdistill.losses import TransferLoss, object_name
+from svdistill.losses import TransferLoss, object_name, require_whole_batches
 from svdistill.networks import profile_network
 from svdistill.parallel import in_main, is_main, together
 from svdistill.runs import RunDirectory, RunSummary, TrainingPosition, network_digest, skipped_steps
 from svdistill.store import KnowledgeStore, require_fit
-from svdistill.taps import PairedTaps, TapPairs
-from svdistill.training.before_after import Accuracies, measure_before_after, write_before_after
-from svdistill.training.context import RunContext, ViewSchedule
+from svdistill.taps import PairedTaps
 from svdistill.training.images import run_images
 from svdistill.training.metrics import Evaluation
-from svdistill.training.mixing import require_mixable
 from svdistill.training.precision import is_measured, whole_batch, with_precision
-from svdistill.training.predictions import summarise_predictions, write_predictions
 from svdistill.training.progress import Reporter
 from svdistill.training.reproducibility import deterministic, require_same_setup
+from svdistill.training.results import (
+    measure_before_after,
+    summarise_predictions,
+    write_predictions,
+)
 from svdistill.training.setup import (
+    RunContext,
+    ViewSchedule,
     build_losses,
     first_images,
     move_data,
@@ -38,10 +42,9 @@ from svdistill.training.setup import (
     new_student,
     new_teacher,
     require_classes,
-    try_once,
-    whole_loss,
+    require_mixable,
 )
-from svdistill.training.stages import build_stages
+from svdistill.training.step import build_stages
 from svdistill.training.stopping import StopRequests, explain_machine_errors
 from svdistill.training.taps import paired_taps, taps_of_store
 from svdistill.training.teacher import NO_ACCURACY, warn_of_poor_teacher
@@ -77,8 +80,7 @@ class TeacherSource:
     """The source of a student's knowledge: a teacher network, or a store.
 
     Attributes:
-        network: the teacher; None without one.
-        store: the store; None without one.
+        network, store: either is None.
         accuracy: the teacher's, as recorded in the store.
         other_classes: how the teacher's classes differ from the data's; empty if they do not.
         fingerprint: digest of the teacher's weights, or of the store's knowledge.
@@ -183,8 +185,7 @@ def _run(
     together(partial(RunDirectory(config.output).require_free, resume=config.resume))
     setup = together(partial(set_up, config, accelerator.device, reporter, given))
     if guessed:
-        told = (one for one in guessed.items() if one != ("soft_target_weight", 1.0))  # no effect
-        values = (f"{name} {value}" for name, value in told)
+        values = (f"{name} {value}" for name, value in guessed.items())
         reporter.message(f"not given, so by default: {', '.join(values)}")
     if is_measured(config):
         batch = whole_batch(config, setup.data, setup.source.store, accelerator.device)
@@ -209,11 +210,14 @@ def _set_up_distillation(
     config: DistillConfig, device: torch.device, reporter: Reporter, given: GivenObjects
 ) -> RunSetup:
     """The setup of a distillation."""
+    require_whole_batches(config, given.loss)
     data = run_images(config, reporter, given.data)
+    taught = build_losses(config, given.loss).whole
     if config.knowledge:
-        source = _stored_knowledge(config, data, given.loss)
+        source = _stored_knowledge(config, data, taught)
     else:
-        teacher = new_teacher(config, data, device, given.teacher, given.loss)
+        logits = taught.needs_logits
+        teacher = new_teacher(config, data, device, needs_logits=logits, given=given.teacher)
         source = TeacherSource(
             teacher.network,
             other_classes=teacher.other_classes,
@@ -227,17 +231,16 @@ def _set_up_distillation(
     if source.store is not None:
         knowledge = source.store.read(batch.indices, 0, device)
         views = ViewSchedule(source.store.manifest.views_seed, source.store.manifest.views)
-    try_once(distiller, images, batch.labels, knowledge)
+    with torch.no_grad():  # once, so that errors show early
+        distiller.eval()(images, knowledge=knowledge, labels=batch.labels)
     return RunSetup(student, distiller, data, views, source)
 
 
-def _stored_knowledge(
-    config: DistillConfig, data: ImageData, loss: TransferLoss | None
-) -> TeacherSource:
+def _stored_knowledge(config: DistillConfig, data: ImageData, loss: TransferLoss) -> TeacherSource:
     """A knowledge store that fits the run's images and loss."""
     store = KnowledgeStore(config.knowledge)
     known = store.manifest
-    require_fit(known, data, whole_loss(config, loss), config.augmentation)
+    require_fit(known, data, loss, config.augmentation)
     # What the knowledge is, not the paths that it was computed from.
     facts = (known.teacher_sha256, known.teacher_taps, known.loss, known.data_fingerprint)
     drawn = (known.augmentation, known.views, known.views_seed, known.mean, known.std)
@@ -259,13 +262,13 @@ def _new_distiller(
 ) -> Distiller:
     """Pair the taps, show the pairs, and build the distiller."""
     assert config.weight_decay is not None  # filled
-    taps: PairedTaps | TapPairs
+    losses = build_losses(config, loss)  # one with weights draws them after the student
+    needed = losses.whole.needs_taps
     if source.store is not None:
-        taps = taps_of_store(config, source.store.manifest, student, images, loss)
+        taps = taps_of_store(config, source.store.manifest, student, images, needed=needed)
     else:
         assert source.network is not None
-        taps = paired_taps(config, source.network, student, images, loss)
-    losses = build_losses(config, loss)
+        taps = paired_taps(config, source.network, student, images, needed=needed)
     require_mixable(config, losses)
     distiller = Distiller(
         source.network,
@@ -308,11 +311,11 @@ def _train_and_summarise(
         for tracker in accelerator.trackers:
             tracker.finish()  # not `end_training`, which also leaves the group of processes
         if before is not None and is_main():
-            accuracies = Accuracies(
-                len(data.test), teacher_accuracy, before, position.last_accuracy
+            accuracies = (teacher_accuracy, before, position.last_accuracy)
+            figures = measure_before_after(
+                source.network, student, data.image_shape, accuracies, len(data.test)
             )
-            figures = measure_before_after(source.network, student, data.image_shape, accuracies)
-            write_before_after(run.before_after, figures)
+            write_json(run.before_after, asdict(figures))
         summary = _summary(context, student, position, teacher_accuracy)
         in_main(partial(run.finish, summary))
         return summary
@@ -322,13 +325,12 @@ def _initial_evaluations(
     trainer: Trainer, source: TeacherSource
 ) -> tuple[Evaluation | None, float | None]:
     """The teacher, if it runs, and the accuracy of the untrained student, if it is distilled."""
-    test, teacher = trainer.context.data.test, source.network
-    taught = None
-    if teacher is not None and not source.other_classes:
-        taught = trainer.evaluate(test, teacher)
-    if not isinstance(trainer.context.config, DistillConfig):
-        return taught, None
-    return taught, trainer.evaluate(test, trainer.network).accuracy
+    test, taught, before = trainer.context.data.test, None, None
+    if source.network is not None and not source.other_classes:
+        taught = trainer.evaluate(test, source.network)
+    if isinstance(trainer.context.config, DistillConfig):
+        before = trainer.evaluate(test, trainer.network).accuracy
+    return taught, before
 
 
 def _record_predictions(trainer: Trainer, taught: Evaluation | None) -> None:

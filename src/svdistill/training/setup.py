@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from svdistill.common import ArgumentError, as_logits, launched_size, require_choice
-from svdistill.config import PRETRAINED, TeacherConfig, TrainConfig
+from svdistill.config import PRETRAINED, DistillConfig, TeacherConfig, TrainConfig
 from svdistill.data import Batch, ImageData
-from svdistill.distillation import Distiller
-from svdistill.losses import Knowledge, SumLoss, TransferLoss, added_to_task, build_loss, loss_specs
+from svdistill.losses import SumLoss, TransferLoss, added_to_task, build_loss, loss_specs
 from svdistill.networks import build_network, pretrained_classes
 from svdistill.parallel import TIMEOUT, require_launched
+from svdistill.runs import RunDirectory
+from svdistill.taps import trial_run
 from svdistill.training.progress import Reporter
 from svdistill.training.reproducibility import derive_seed, require_workspace
-from svdistill.training.teacher import (
-    Teacher,
-    fill_network,
-    load_teacher,
-    of_other_classes,
-)
+from svdistill.training.stopping import StopRequests
+from svdistill.training.teacher import Teacher, fill_network, load_teacher, of_other_classes
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -38,6 +35,13 @@ class Losses(NamedTuple):
     clipped: TransferLoss
     unclipped: TransferLoss | None = None
 
+    @property
+    def whole(self) -> TransferLoss:
+        """Their sum: a knowledge store holds what it reads."""
+        return (
+            self.clipped if self.unclipped is None else _plain_sum([self.clipped, self.unclipped])
+        )
+
 
 def build_losses(config: TeacherConfig, given: TransferLoss | None = None) -> Losses:
     """Build the losses that a configuration names; an added soft target is not clipped.
@@ -47,35 +51,40 @@ def build_losses(config: TeacherConfig, given: TransferLoss | None = None) -> Lo
         given: the loss itself, in place of a name.
 
     Example:
-        >>> build_losses(TeacherConfig(output="runs/a", loss="fsp+soft_target")).unclipped
-        SumLoss(
+        >>> losses = build_losses(TeacherConfig(output="runs/a", loss="fsp+soft_target"))
+        >>> losses.clipped, losses.unclipped
+        (FSPLoss(), SumLoss(
           weights=(0.9,)
           (losses): ModuleList(
             (0): SoftTargetLoss(temperature=4.0)
           )
-        )
+        ))
     """
     if given is not None:
         return Losses(given)
     specs = loss_specs(config.loss)
     config, of_task = config.filled(), added_to_task(specs)
     clipped = [build_loss(spec, config) for spec in specs if spec not in of_task]
-    transfer = clipped[0] if len(clipped) == 1 else SumLoss(clipped, [1.0] * len(clipped))
+    transfer = clipped[0] if len(clipped) == 1 else _plain_sum(clipped)
     if not of_task:
         return Losses(transfer)
     weights = [getattr(config, spec.weight) if spec.weight else 1.0 for spec in of_task]
     return Losses(transfer, SumLoss([build_loss(spec, config) for spec in of_task], weights))
 
 
-def whole_loss(config: TeacherConfig, given: TransferLoss | None = None) -> TransferLoss:
-    """The sum of all losses of a configuration: a knowledge store holds what it reads.
+def _plain_sum(losses: list[TransferLoss]) -> SumLoss:
+    return SumLoss(losses, [1.0] * len(losses))
 
-    Example:
-        >>> whole_loss(TeacherConfig(output="runs/a", loss="fsp"))
-        FSPLoss()
-    """
-    losses = [loss for loss in build_losses(config, given) if loss is not None]
-    return losses[0] if len(losses) == 1 else SumLoss(losses, [1.0] * len(losses))
+
+def require_mixable(config: DistillConfig, losses: Losses) -> None:
+    """Raise `ArgumentError` for a loss that reads one label for each image, beside mixed images."""
+    if config.mix is not None and losses.whole.needs_labels:
+        raise ArgumentError(
+            "mix",
+            expected="nothing beside a loss that reads labels, since a mixed image has two",
+            got=f"{config.mix!r} with {config.loss!r}",
+            remedy="leave out --mix, or choose a loss that reads none, such as soft_target",
+        )
 
 
 def move_data(data: ImageData, device: torch.device) -> ImageData:
@@ -92,25 +101,20 @@ def new_teacher(
     config: TeacherConfig,
     data: ImageData,
     device: torch.device,
+    *,
+    needs_logits: bool,
     given: nn.Module | None = None,
-    loss: TransferLoss | None = None,
 ) -> Teacher:
-    """Load the teacher; it takes the images and, for a loss on logits, tells their classes apart.
-
-    Args:
-        config: names the teacher.
-        data: the images, with their classes and size.
-        device: the device of the teacher.
-        given: the network itself, in place of a name.
-        loss: the loss itself, in place of a name.
+    """Load the teacher, or take the given one; it takes the images.
 
     Raises:
-        SVDistillError: see `load_teacher`; a network that does not take the images; or other
-            classes, with a loss that reads logits.
+        SVDistillError: see `load_teacher`; a network that does not take the images; or one of
+            other classes, with a loss that needs its logits.
     """
-    reads_logits = whole_loss(config, loss).needs_logits
-    teacher, classes = Teacher(given) if given is not None else None, data.num_classes
-    if teacher is None:
+    classes = data.num_classes
+    if given is not None:
+        teacher = Teacher(given)
+    else:
         teacher = load_teacher(
             config.teacher,
             data.class_names,
@@ -124,7 +128,7 @@ def new_teacher(
     output = try_network("teacher", teacher.network, images)
     if not teacher.other_classes and (difference := _unlike_logits(output, len(images), classes)):
         teacher = replace(teacher, other_classes=difference)
-    if teacher.other_classes and reads_logits:
+    if teacher.other_classes and needs_logits:
         raise of_other_classes(config, classes, teacher.other_classes)
     return teacher
 
@@ -146,14 +150,9 @@ def new_student(
     reporter: Reporter | None = None,
     given: nn.Module | None = None,
 ) -> nn.Module:
-    """Build the network to train, with its initial weights.
+    """Build the network to train, or take the given one, with its initial weights.
 
-    Args:
-        config: the network's name, its initial weights, and the seed of random ones.
-        data: determines the network's classes and image size.
-        device: the device of the network.
-        reporter: shows which head starts with random weights.
-        given: the network itself, in place of a name.
+    The reporter shows which head starts with random weights.
 
     Raises:
         SVDistillError: a missing name, package or weights file, or weights of another network.
@@ -185,15 +184,6 @@ def place_network(network: nn.Module, device: torch.device) -> None:
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-@torch.no_grad()
-def try_once(
-    distiller: Distiller, images: Tensor, labels: Tensor, knowledge: Knowledge | None = None
-) -> None:
-    """Run two images through networks, adapters and losses, so that errors show early."""
-    distiller.eval()
-    distiller(images, knowledge=knowledge, labels=labels)
-
-
 def first_images(data: ImageData, count: int, device: torch.device) -> tuple[Batch, Tensor]:
     """The first training images, and the same normalised."""
     batch = data.train.first(count, device)
@@ -201,13 +191,7 @@ def first_images(data: ImageData, count: int, device: torch.device) -> tuple[Bat
 
 
 def require_classes(network: nn.Module, images: Tensor, num_classes: int) -> None:
-    """Raise `ArgumentError` unless a student takes the images and has a logit for each class.
-
-    Args:
-        network: its mode does not change.
-        images: normalised, [B, 3, H, W].
-        num_classes: of the data.
-    """
+    """Raise `ArgumentError` unless a student takes the images and has a logit for each class."""
     logits = as_logits(try_network("network", network, images))
     if tuple(logits.shape) != (len(images), num_classes):
         raise ArgumentError(
@@ -218,29 +202,11 @@ def require_classes(network: nn.Module, images: Tensor, num_classes: int) -> Non
         )
 
 
-@torch.no_grad()
 def try_network(argument: str, network: nn.Module, images: Tensor) -> Any:
-    """The output of a network in eval mode; raises `ArgumentError` if it does not take the images.
-
-    Args:
-        argument: name in the message.
-        network: its mode does not change.
-        images: normalised, [B, 3, H, W].
-    """
-    was_training = network.training
-    try:
-        return network.eval()(images)
-    except ArgumentError:
-        raise
-    except Exception as error:  # any network may raise anything
-        raise ArgumentError(
-            argument,
-            expected=f"a network that takes images {'x'.join(map(str, images.shape[2:]))}",
-            got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
-            remedy="give another --image_size, or another network",
-        ) from error
-    finally:
-        network.train(was_training)
+    """The output of a network in eval mode; `ArgumentError` if it does not take the images."""
+    remedy = "give another --image_size, or another network"
+    with trial_run(argument, network, images, remedy):
+        return network(images)
 
 
 def choose_device(name: str) -> torch.device:
@@ -288,3 +254,64 @@ def new_accelerator(config: TrainConfig) -> Accelerator:
         dataloader_config=DataLoaderConfiguration(split_batches=True),
         kwargs_handlers=[group] if launched_size() > 1 else [],
     )
+
+
+@dataclass(frozen=True)
+class ViewSchedule:
+    """The random view of each image that an epoch or step shows.
+
+    Attributes:
+        seed: from which views are drawn.
+        count: different views of each image; 0 for a new one in every epoch.
+
+    Example:
+        >>> [ViewSchedule(seed=0, count=2).of_epoch(epoch) for epoch in range(5)]
+        [0, 1, 0, 1, 0]
+        >>> ViewSchedule(seed=0).of_step(epoch=2, step=3, steps=10)
+        23
+    """
+
+    seed: int
+    count: int = 0
+
+    @classmethod
+    def from_config(cls, config: TrainConfig) -> ViewSchedule:
+        """The views that a configuration asks for."""
+        seed = config.views_seed
+        return cls(derive_seed(config.seed, "views") if seed is None else seed, config.views)
+
+    def of_epoch(self, epoch: int) -> int:
+        """Number of the view in an epoch, counted over all stages."""
+        return epoch % self.count if self.count else epoch
+
+    def of_step(self, epoch: int, step: int, steps: int) -> int:
+        """Number of the view in a step of an epoch that shows images several times."""
+        return self.of_epoch(epoch) if self.count else epoch * steps + step
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """Configuration, images and services that all parts of a run share.
+
+    Attributes:
+        config: what the user asked for.
+        data: images to train and evaluate on.
+        views: which views of the images are trained on.
+        run: directory of checkpoints, metrics and weights.
+        accelerator: device, precision and trackers.
+        reporter: shows progress.
+        stops: stop signals, polled between steps and between batches of an evaluation.
+    """
+
+    config: TrainConfig
+    data: ImageData
+    views: ViewSchedule
+    run: RunDirectory
+    accelerator: Accelerator
+    reporter: Reporter
+    stops: StopRequests
+
+    @property
+    def device(self) -> torch.device:
+        """The device that trains."""
+        return self.accelerator.device

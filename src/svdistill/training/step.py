@@ -8,25 +8,24 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from functools import partial
-from typing import Any, Final, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from svdistill.common import as_logits
-from svdistill.data import UNLABELLED
+from svdistill.config import DistillConfig, TrainConfig
 from svdistill.distillation import (
     Distiller,
     DistillerOutput,
-    GradientNorms,
     average_gradients,
     require_finite_transfer,
 )
 from svdistill.linalg import is_accelerator
-from svdistill.losses import Knowledge
-from svdistill.parallel import BatchPart, batch_norm_over
+from svdistill.parallel import batch_norm_over
+from svdistill.store import KnowledgeStore
+from svdistill.training.batch import TrainingBatch, batch_cross_entropy, parts
 from svdistill.training.metrics import StepResult, of_whole_batch
 
 HALF: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -56,31 +55,6 @@ class MixedPrecision(Protocol):
 
     def backward(self, loss: Tensor) -> None:
         """Backward pass of a loss, scaled if there is a scaler."""
-
-
-class MixedLabels(NamedTuple):
-    """The second labels of mixed images [B], int64, and their shares [B], at most 1/2."""
-
-    labels: Tensor
-    share: Tensor
-
-
-class TrainingBatch(NamedTuple):
-    """The images of a step, with labels and the teacher's knowledge.
-
-    Attributes:
-        images: [B, 3, H, W], normalised.
-        labels: [B], int64, `UNLABELLED` for images without one.
-        knowledge: the teacher's of these images, if it is read from a store.
-        part: how the images count, if they are a part of a larger batch.
-        mixed_in: the second labels, if the images are mixed.
-    """
-
-    images: Tensor
-    labels: Tensor
-    knowledge: Knowledge | None = None
-    part: BatchPart | None = None
-    mixed_in: MixedLabels | None = None
 
 
 class Step(abc.ABC):
@@ -132,17 +106,15 @@ class Step(abc.ABC):
         """Called after the last step of an epoch."""
 
 
+@dataclass(eq=False)
 class TaskStep(Step):
     """Cross-entropy with the labels."""
 
-    uses_unlabelled = False
+    network: nn.Module
+    accelerator: MixedPrecision
+    label_smoothing: float = 0.0
 
-    def __init__(
-        self, network: nn.Module, accelerator: MixedPrecision, label_smoothing: float = 0.0
-    ) -> None:
-        self.network = network
-        self.accelerator = accelerator
-        self.label_smoothing = label_smoothing
+    uses_unlabelled = False
 
     def parameters(self) -> list[nn.Parameter]:
         """The network's parameters."""
@@ -172,22 +144,27 @@ class TaskStep(Step):
         return result
 
 
-class _DistillerStep(Step):
-    def __init__(
-        self,
-        distiller: Distiller,
-        accelerator: MixedPrecision,
-        task_weight: float,
-        transfer_weight: float,
-        label_smoothing: float = 0.0,
-        teacher_precision: str | None = None,
-    ) -> None:
-        self.distiller = distiller
-        self.accelerator = accelerator
-        self.task_weight = task_weight
-        self.transfer_weight = transfer_weight
-        self.label_smoothing = label_smoothing
-        self.teacher_precision = teacher_precision  # None: the accelerator's
+@dataclass(eq=False)
+class DistillStep(Step):
+    """1-stage training: task and transfer at once, the transfer's gradient clipped.
+
+    Attributes:
+        distiller: of the student; its teacher runs unless a batch has knowledge.
+        accelerator: in whose precision the student computes.
+        task_weight: factor on the cross-entropy.
+        transfer_weight: factor on the transfer loss.
+        label_smoothing: see `batch_cross_entropy`.
+        teacher_precision: None for the accelerator's.
+    """
+
+    distiller: Distiller
+    accelerator: MixedPrecision
+    task_weight: float
+    transfer_weight: float
+    label_smoothing: float = 0.0
+    teacher_precision: str | None = None
+
+    trains_task = True
 
     def parameters(self) -> list[nn.Parameter]:
         """Parameters of the student, its adapters and the loss."""
@@ -217,6 +194,26 @@ class _DistillerStep(Step):
         """Warn if the transfer's gradient was always zero."""
         self.distiller.end_epoch()
 
+    def __call__(
+        self, batch: TrainingBatch, progress: float | Tensor, measure: bool | None = None
+    ) -> StepResult:
+        """Backward of the losses."""
+        output = self._forward(batch)
+        logits = output.logits.float()
+        if not self.trains_task:  # detached, the task's loss adds no gradient and clips none
+            logits, output = logits.detach(), output._replace(unclipped_loss=None)
+        task_loss = batch_cross_entropy(logits, batch, self.label_smoothing)
+        result = _forward_result(output, task_loss, batch)
+        norms = self.distiller.backward(
+            task_loss * self.task_weight,
+            output._replace(transfer_loss=output.transfer_loss * self.transfer_weight),
+            progress=progress,
+            loss_scale=_loss_scale(self.accelerator, output.transfer_loss.device),
+            measure=measure,
+            part=batch.part,
+        )
+        return result._replace(norms=norms) if self.trains_task else result
+
     def _forward(self, batch: TrainingBatch) -> DistillerOutput:
         knowledge = batch.knowledge
         if knowledge is None and self.teacher_precision is not None:
@@ -228,91 +225,43 @@ class _DistillerStep(Step):
             )
         return output
 
-    def _backward(
-        self,
-        task_loss: Tensor,
-        output: DistillerOutput,
-        part: BatchPart | None,
-        progress: float | Tensor,
-        measure: bool | None,
-    ) -> GradientNorms:
-        return self.distiller.backward(
-            task_loss,
-            output._replace(transfer_loss=output.transfer_loss * self.transfer_weight),
-            progress=progress,
-            loss_scale=_loss_scale(self.accelerator, output.transfer_loss.device),
-            measure=measure,
-            part=part,
-        )
 
-
-class DistillStep(_DistillerStep):
-    """1-stage training: task and transfer at once, the transfer's gradient clipped."""
-
-    def __call__(
-        self, batch: TrainingBatch, progress: float | Tensor, measure: bool | None = None
-    ) -> StepResult:
-        """Backward of both losses."""
-        output = self._forward(batch)
-        task_loss = batch_cross_entropy(output.logits.float(), batch, self.label_smoothing)
-        result = _forward_result(output, task_loss, batch)
-        weighted = task_loss * self.task_weight
-        norms = self._backward(weighted, output, batch.part, progress, measure)
-        return result._replace(norms=norms)
-
-
-class TransferStep(_DistillerStep):
+class TransferStep(DistillStep):
     """First stage of 2-stage training: the transfer alone. The task loss is only measured."""
 
+    trains_task = False
+
+
+@dataclass(frozen=True)
+class AccumulatedStep:
+    """Executes a step on parts of the batch, one after the other, for less memory.
+
+    The gradients are those of the whole batch, see `Distiller.accumulate`, but batch norm and
+    dropout see one part at a time.
+
+    Attributes:
+        step: to execute on each part.
+        count: number of parts, see `parts`.
+    """
+
+    step: Step
+    count: int
+
     def __call__(
         self, batch: TrainingBatch, progress: float | Tensor, measure: bool | None = None
     ) -> StepResult:
-        """Backward of the transfer loss."""
-        output = self._forward(batch)
-        # Detached: it adds no gradient, and clips none.
-        logits = output.logits.detach().float()
-        task_loss = batch_cross_entropy(logits, batch, self.label_smoothing)
-        result = _forward_result(output, task_loss, batch)
-        alone = output._replace(unclipped_loss=None)
-        self._backward(task_loss, alone, batch.part, progress, measure)
-        return result
-
-
-def batch_cross_entropy(
-    logits: Tensor, batch: TrainingBatch, label_smoothing: float = 0.0
-) -> Tensor:
-    """Mean cross-entropy over the labelled images of a batch; 0 if there are none.
-
-    Of a part of a batch it is scaled such that its mean over the processes is the whole batch's. Of
-    a mixed image both labels count, each with its share.
-
-    Args:
-        logits: [B, C].
-        batch: labels, and how they count.
-        label_smoothing: probability that is spread over all classes, 0 to below 1.
-
-    Example:
-        >>> logits, labels = torch.randn(3, 5), torch.tensor([4, UNLABELLED, 0])
-        >>> expected = F.cross_entropy(logits[[0, 2]], labels[[0, 2]])
-        >>> torch.equal(batch_cross_entropy(logits, TrainingBatch(None, labels)), expected)
-        True
-        >>> batch_cross_entropy(logits, TrainingBatch(None, labels.fill_(UNLABELLED)))
-        tensor(0.)
-    """
-    cross_entropy = partial(
-        F.cross_entropy, logits, ignore_index=UNLABELLED, label_smoothing=label_smoothing
-    )
-    labels, mixed_in = batch.labels, batch.mixed_in
-    # Not reduction="mean", which is NaN without labels.
-    if mixed_in is None:
-        total = cross_entropy(labels, reduction="sum")
-    else:
-        first = cross_entropy(labels, reduction="none") * (1 - mixed_in.share)
-        second = cross_entropy(mixed_in.labels, reduction="none") * mixed_in.share
-        total = (first + second).sum()
-    if batch.part is not None:
-        return total * batch.part.of_labelled()
-    return total / (labels != UNLABELLED).sum().clamp(min=1)
+        """Fill the gradients for all parts of the batch."""
+        results = [self.step(part, progress, measure) for part in parts(batch, self.count)]
+        wholes = [result.whole for result in results if result.whole is not None]
+        whole = wholes[0]._replace(right=torch.stack([one.right for one in wholes]).sum())
+        transfers = [r.transfer_loss for r in results if r.transfer_loss is not None]
+        return StepResult(
+            task_loss=torch.stack([result.task_loss for result in results]).sum(),
+            transfer_loss=torch.stack(transfers).sum() if transfers else None,
+            logits=torch.cat([result.logits for result in results]),
+            norms=results[-1].norms,
+            whole=whole if batch.part is not None else None,
+        )
 
 
 def _forward_result(output: DistillerOutput, task_loss: Tensor, batch: TrainingBatch) -> StepResult:
@@ -335,3 +284,54 @@ def _loss_scale(accelerator: MixedPrecision, device: torch.device) -> float | Te
         return 1.0
     scale: Tensor = accelerator.scaler.scale(torch.ones((), device=device))
     return scale if is_accelerator(device) else float(scale)
+
+
+@dataclass(frozen=True)
+class TrainingStage:
+    """Epochs of one kind of step, with an optimizer and a schedule of their own.
+
+    Attributes:
+        name: as in `metrics.jsonl`.
+        step: forward and backward pass.
+        epochs: their number.
+        store: where the step's knowledge is read; None if its teacher runs, or it has none.
+    """
+
+    name: str
+    step: Step
+    epochs: int
+    store: KnowledgeStore | None = None
+
+
+def build_stages(
+    config: TrainConfig,
+    trained: nn.Module,
+    accelerator: MixedPrecision,
+    store: KnowledgeStore | None = None,
+) -> list[TrainingStage]:
+    """The stages that a configuration asks for, of a network or of the distiller that holds it."""
+    if not isinstance(config, DistillConfig):
+        step = TaskStep(trained, accelerator, config.label_smoothing)
+        return [TrainingStage("task", step, config.epochs)]
+    assert isinstance(trained, Distiller)
+    assert config.task_weight is not None  # filled, as the next one
+    assert config.transfer_weight is not None
+    last = (config.label_smoothing, config.teacher_precision)
+    weighted = (trained, accelerator, config.task_weight, config.transfer_weight, *last)
+    if not config.transfer_epochs:
+        return [TrainingStage("both", DistillStep(*weighted), config.epochs, store)]
+    transfer = TrainingStage("transfer", TransferStep(*weighted), config.transfer_epochs, store)
+    if trained.unclipped is None:
+        task: Step = TaskStep(trained.student, accelerator, config.label_smoothing)
+        return [transfer, TrainingStage("task", task, config.epochs)]
+    rest = Distiller(
+        trained.teacher,
+        trained.student,
+        trained.unclipped,
+        taps=[],
+        clip="none",
+        clip_interval=config.clip_interval,
+        weight_decay=trained.weight_decay,
+    )
+    task = DistillStep(rest, accelerator, config.task_weight, 1.0, *last)
+    return [transfer, TrainingStage("task", task, config.epochs, store)]

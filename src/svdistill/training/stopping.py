@@ -70,12 +70,8 @@ class StopRequests:
         All processes call it between the same steps, and so stop after the same one. A signal
         received during the exchange is sent in the next one.
 
-        Args:
-            device: of the exchange.
-            due: whether this process wants to save a checkpoint.
-
         Returns:
-            Whether any process wants to.
+            Whether any process is `due` to save a checkpoint.
         """
         if not is_grouped():
             return due
@@ -85,11 +81,7 @@ class StopRequests:
         return bool(due_anywhere)
 
     def check(self, where: str = "") -> None:
-        """Raise `Stopped` if a signal was received.
-
-        Args:
-            where: position in the work, for the message.
-        """
+        """Raise `Stopped` if a signal was received; `where` in the work, its message says."""
         if self.requested is not None:
             stopped = Stopped(self.requested, where)
             stopped.everywhere = is_grouped()

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from svdistill.common import ArgumentError
 from svdistill.config import CacheConfig, DistillConfig
-from svdistill.losses import TransferLoss
 from svdistill.networks import PaperNetwork, profile_network
 from svdistill.store import Manifest
 from svdistill.taps import (
@@ -27,7 +26,7 @@ from svdistill.taps import (
     map_size,
     pair_taps,
 )
-from svdistill.training.setup import whole_loss
+from svdistill.training.setup import build_losses
 
 # Number of pairs, or of a teacher's taps, if none are chosen.
 COUNT: Final = 4
@@ -36,35 +35,24 @@ NO_TAPS: Final = TapPairs((), ())
 
 
 def paired_taps(
-    config: DistillConfig,
-    teacher: nn.Module,
-    student: nn.Module,
-    images: Tensor,
-    loss: TransferLoss | None = None,
+    config: DistillConfig, teacher: nn.Module, student: nn.Module, images: Tensor, *, needed: bool
 ) -> PairedTaps | TapPairs:
     """Pair the chosen taps, the taps of the paper's networks, or stages found by a dry run.
 
-    Args:
-        config: the chosen taps, if any, and the loss.
-        teacher: on the images' device.
-        student: on the images' device.
-        images: two normalised images.
-        loss: the loss itself, in place of a name.
-
-    Returns:
-        The pairs, with their shapes if the loss reads taps.
+    Both networks are on the device of the two images. No taps if the loss needs none.
 
     Raises:
         ArgumentError: taps of one network only, unknown paths, or taps that cannot be paired.
     """
     paths_T = own_taps(teacher, config.teacher_taps)
     paths_S = own_taps(student, config.student_taps)
-    if not whole_loss(config, loss).needs_taps:
-        return TapPairs(paths_T, paths_S) if paths_T and paths_S else NO_TAPS
+    if not needed:
+        return NO_TAPS
     if paths_T and paths_S:
         paired = describe_pairs(teacher, student, TapPairs(paths_T, paths_S), images)
-        chosen = bool(config.teacher_taps or config.student_taps)
-        return paired if chosen else _because(paired, "the paper's")
+        if config.teacher_taps or config.student_taps:
+            return paired
+        return replace(paired, rows=tuple(replace(row, why="the paper's") for row in paired.rows))
     for argument, other in (("student", config.teacher_taps), ("teacher", config.student_taps)):
         if other:
             raise ArgumentError(
@@ -109,7 +97,7 @@ def taps_without_student(
     Empty if the loss reads logits only.
     """
     paths = own_taps(teacher, config.teacher_taps)
-    if paths or not whole_loss(config).needs_taps:
+    if paths or not build_losses(config).whole.needs_taps:
         return paths
     found = find_stages(dry_run("teacher", teacher, images), _sides(images))
     stages = found.stages
@@ -119,32 +107,16 @@ def taps_without_student(
 
 
 def taps_of_store(
-    config: DistillConfig,
-    known: Manifest,
-    student: nn.Module,
-    images: Tensor,
-    loss: TransferLoss | None = None,
+    config: DistillConfig, known: Manifest, student: nn.Module, images: Tensor, *, needed: bool
 ) -> PairedTaps | TapPairs:
-    """Pair a student's taps with those of a knowledge store.
-
-    Args:
-        config: the student's chosen taps, if any.
-        known: the store's manifest.
-        student: on the images' device.
-        images: two normalised images.
-        loss: the loss itself, in place of a name.
-
-    Returns:
-        The pairs, with their shapes if the store has the teacher's.
+    """Pair a student's taps with those of a knowledge store; no taps if the loss needs none.
 
     Raises:
         ArgumentError: unknown paths, or fewer stages than the teacher has taps.
     """
     paths = own_taps(student, config.student_taps)
-    if not whole_loss(config, loss).needs_taps and not (paths and known.teacher_taps):
+    if not needed:
         return NO_TAPS
-    if not known.tap_shapes:
-        return TapPairs(known.teacher_taps, paths)
     taps = tuple(map(Stage, known.teacher_taps, known.tap_shapes))
     if paths:
         shapes = profile_network(student, images.shape[1:], paths).taps
@@ -171,10 +143,6 @@ def _stages_for(taps: tuple[Stage, ...], student: nn.Module, images: Tensor) -> 
     ]
     found = find_stages(dry_run("network", student, images), sides)
     return [of_student.stage for _, of_student in align_stages(teacher, found.stages)]
-
-
-def _because(paired: PairedTaps, why: str) -> PairedTaps:
-    return replace(paired, rows=tuple(replace(row, why=why) for row in paired.rows))
 
 
 def _sides(images: Tensor) -> tuple[int, int]:

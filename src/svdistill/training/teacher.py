@@ -315,11 +315,7 @@ def warn_of_poor_teacher(
 ) -> None:
     """Warn if a teacher is little better than guessing, or no better than its untrained student.
 
-    Args:
-        accuracy: of the teacher on the test images, in percent.
-        student_accuracy: of the untrained student, in percent.
-        num_classes: of the data.
-        reporter: shows the warning.
+    Both accuracies are on the test images, in percent.
     """
     guessing = 100 / num_classes
     if accuracy < guessing + POOR_SKILL * (100 - guessing):

@@ -18,8 +18,7 @@ from svdistill.data import Batch, ImageSplit
 from svdistill.linalg import Convergence, watch_convergence
 from svdistill.parallel import ALONE, is_grouped, own_share, require_alike
 from svdistill.runs import Checkpoint, EpochRecord, TrainingPosition, WeightsCard, save_weights
-from svdistill.training.accumulation import AccumulatedStep
-from svdistill.training.context import RunContext
+from svdistill.training.batch import TrainingBatch, mixed
 from svdistill.training.cuda_graphs import CUDAGraphStep, CUDARecorder
 from svdistill.training.epoch import EpochState, Evaluations, record_epoch
 from svdistill.training.metrics import (
@@ -29,12 +28,11 @@ from svdistill.training.metrics import (
     evaluate_network,
     require_finite,
 )
-from svdistill.training.mixing import mixed
 from svdistill.training.optimizer import averaged, build_optimizer, build_schedule
 from svdistill.training.progress import loading_advice
 from svdistill.training.reproducibility import derive_seed
-from svdistill.training.stages import TrainingStage
-from svdistill.training.step import Step, TrainingBatch
+from svdistill.training.setup import RunContext
+from svdistill.training.step import AccumulatedStep, Step, TrainingStage
 
 # Steps between two checks that the losses are finite. Each check synchronises with the device.
 CHECK_EVERY: Final = {"cpu": 1, "cuda": 50}
@@ -228,7 +226,7 @@ class Trainer:
         """Advance the position, and save the weights of this epoch, and of the best one."""
         self.position = self.position.next_epoch(record.test_accuracy, record.seconds)
         save_weights(self.context.run.student, self.result, self.card)
-        score = evaluations.chooser.accuracy
+        score = (evaluations.dev or evaluations.test).accuracy
         if score > self.position.best_score:
             save_weights(self.context.run.best_student, self.result, self.card)
             self.position = replace(

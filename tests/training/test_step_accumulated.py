@@ -12,8 +12,8 @@ from svdistill.data import UNLABELLED
 from svdistill.distillation.distiller import Distiller
 from svdistill.losses import SoftTargetLoss, SVDLoss
 from svdistill.parallel import own_share
-from svdistill.training.accumulation import AccumulatedStep
-from svdistill.training.step import DistillStep, MixedLabels, TaskStep, TrainingBatch, TransferStep
+from svdistill.training.batch import MixedLabels, TrainingBatch
+from svdistill.training.step import AccumulatedStep, DistillStep, TaskStep, TransferStep
 from tiny_runs import distill_config, train_config
 from together import in_processes
 from virtual_accelerator import run_on_virtual_accelerator
@@ -110,9 +110,9 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 from svdistill import Distiller, SoftTargetLoss, SVDLoss
-from svdistill.training.accumulation import AccumulatedStep
+from svdistill.training.batch import TrainingBatch
 from svdistill.training.metrics import EpochMeter
-from svdistill.training.step import DistillStep, TrainingBatch
+from svdistill.training.step import AccumulatedStep, DistillStep
 
 def network():
     layers = nn.Conv2d(3, 6, 3, stride=2), nn.ReLU(), nn.Conv2d(6, 8, 3), nn.Flatten()
@@ -124,7 +124,7 @@ with mode:
         network(), network(), SVDLoss(), taps=["0", "2"], unclipped=SoftTargetLoss()
     )
     accelerator = SimpleNamespace(scaler=None, autocast=nullcontext)
-    step = AccumulatedStep(DistillStep(distiller, accelerator, 0.5, 2.0), parts=3)
+    step = AccumulatedStep(DistillStep(distiller, accelerator, 0.5, 2.0), count=3)
     images = torch.rand(7, 3, 12, 12, device="virtual")
     labels = torch.full((7,), -1, device="virtual")
     labels[:4] = 2

@@ -1,19 +1,110 @@
-"""Predictions on the test images: confusions, calibration, agreement with the teacher."""
+"""What a finished run keeps beside its summary: costs of its networks, and their predictions."""
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from svdistill.common import RunError, read_plain, write_atomically
+from svdistill.common import Case, RunError, interleave, read_plain, write_atomically
+from svdistill.networks import profile_network
 from svdistill.parallel import sum_over
 
+LATENCY_ROUNDS: Final = 20
+
 BINS: Final = 15  # of the confidence, as wide as each other
+
+REMEDY: Final = "remove it; the rest of the run does not need it"
+
+Kept = TypeVar("Kept")
+
+
+@dataclass(frozen=True)
+class NetworkFigures:
+    """Accuracy and cost of a network.
+
+    Attributes:
+        accuracy: percentage of the test images; None for a teacher of other classes.
+        parameters, flops: the FLOPs (2 x multiply-adds) for one image.
+        bytes: of its weights and buffers.
+        milliseconds: median latency for one image on the CPU.
+    """
+
+    accuracy: float | None
+    parameters: int
+    flops: int
+    bytes: int
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class BeforeAfter:
+    """A distillation's networks, on the same test images and machine.
+
+    Attributes:
+        test_images: their number.
+        threads: torch's threads during the timing.
+        teacher: None for a knowledge store.
+        before, after: the student before and after training.
+    """
+
+    test_images: int
+    threads: int
+    teacher: NetworkFigures | None
+    before: NetworkFigures
+    after: NetworkFigures
+
+    def rows(self) -> dict[str, NetworkFigures]:
+        """The networks by their names in tables."""
+        named = {
+            "teacher": self.teacher,
+            "student before": self.before,
+            "student after": self.after,
+        }
+        return {name: figures for name, figures in named.items() if figures is not None}
+
+
+def measure_before_after(
+    teacher: nn.Module | None,
+    student: nn.Module,
+    image_shape: Sequence[int],
+    accuracies: tuple[float | None, float, float],
+    test_images: int,
+) -> BeforeAfter:
+    """Count and time a teacher and its student on the CPU, interleaved.
+
+    The networks, on any device, are not changed. The accuracies are the teacher's, and the
+    student's before and after; an image has the shape ``(3, H, W)``.
+    """
+    networks = [network for network in (teacher, student) if network is not None]
+    image = torch.randn(1, *image_shape).contiguous(memory_format=torch.channels_last)
+    costs = [_costs(network, image_shape) for network in networks]
+    with torch.inference_mode():
+        copies = [copy.deepcopy(network).cpu().eval() for network in networks]
+        cases = [Case("", partial(network, image)) for network in copies]
+        times = [1e3 * timed.median for timed in interleave(cases, LATENCY_ROUNDS)]
+    taught, before, after = accuracies
+    return BeforeAfter(
+        test_images=test_images,
+        threads=torch.get_num_threads(),
+        teacher=None if teacher is None else NetworkFigures(taught, *costs[0], times[0]),
+        before=NetworkFigures(before, *costs[-1], times[-1]),
+        after=NetworkFigures(after, *costs[-1], times[-1]),
+    )
+
+
+def _costs(network: nn.Module, image_shape: Sequence[int]) -> tuple[int, int, int]:
+    """Parameters, FLOPs and bytes."""
+    profile = profile_network(network, image_shape)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    return profile.parameters, profile.flops, size
 
 
 class Predictions(NamedTuple):
@@ -87,12 +178,7 @@ class PredictionSummary:
 def summarise_predictions(
     student: Predictions, teacher: Predictions | None, class_names: tuple[str, ...]
 ) -> PredictionSummary:
-    """Count confusions, calibration and agreement, over all processes.
-
-    Args:
-        student: of this process's test images.
-        teacher: of the same images; None without a teacher.
-        class_names: in the order of the logits.
+    """Count confusions, calibration and agreement over all processes, each with its test images.
 
     Example:
         >>> labels, classes = torch.tensor([0, 1, 1]), torch.tensor([0, 1, 0])
@@ -134,6 +220,19 @@ def write_predictions(path: Path, summary: PredictionSummary) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text))
 
 
+def read_before_after(path: str | Path) -> BeforeAfter | None:
+    """Read the figures of a finished run; None if it has none.
+
+    Args:
+        path: a run directory.
+
+    Raises:
+        RunError: they are damaged.
+    """
+    file = Path(path) / "before_after.json"
+    return _read(file, BeforeAfter, "a teacher's and a student's figures")
+
+
 def read_predictions(path: str | Path) -> PredictionSummary | None:
     """Read the summary of a run's predictions on its test images; None if there is none.
 
@@ -143,15 +242,18 @@ def read_predictions(path: str | Path) -> PredictionSummary | None:
     Raises:
         RunError: it is damaged.
     """
-    file = Path(path) / "predictions.json"
+    file, expected = Path(path) / "predictions.json", "the confusions and the calibration of a run"
+    summary = _read(file, PredictionSummary, expected)
+    if summary is not None:
+        classes = range(len(summary.class_names))
+        known = all(label in classes and guess in classes for label, guess, _ in summary.confusions)
+        if not known or summary.images < 1:
+            got = "a class without a name, or no images"
+            raise RunError(str(file), expected=expected, got=got, remedy=REMEDY)
+    return summary
+
+
+def _read(file: Path, kind: type[Kept], expected: str) -> Kept | None:
     if not file.exists():
         return None
-    expected = "the confusions and the calibration of a run"
-    remedy = "remove it; the rest of the run does not need it"
-    summary = read_plain(file, PredictionSummary, expected=expected, remedy=remedy)
-    classes = range(len(summary.class_names))
-    known = all(label in classes and guess in classes for label, guess, _ in summary.confusions)
-    if not known or summary.images < 1:
-        got = "a class without a name, or no images"
-        raise RunError(str(file), expected=expected, got=got, remedy=remedy)
-    return summary
+    return read_plain(file, kind, expected=expected, remedy=REMEDY)

@@ -10,7 +10,7 @@ from svdistill.common.errors import RunError
 from svdistill.config import DistillConfig, TrainConfig
 from svdistill.runs import read_summary
 from svdistill.training import evaluate
-from svdistill.training.predictions import (
+from svdistill.training.results import (
     BINS,
     Predictions,
     read_predictions,

@@ -3,7 +3,7 @@
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from svdistill.linalg.constants import constant
+from svdistill.linalg.precision import constant
 
 
 def test_a_fake_tensor_is_not_kept():

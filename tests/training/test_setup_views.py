@@ -1,6 +1,6 @@
 from svdistill.config import TrainConfig
-from svdistill.training.context import ViewSchedule
 from svdistill.training.reproducibility import derive_seed
+from svdistill.training.setup import ViewSchedule
 
 NEW, TWO = ViewSchedule(seed=0), ViewSchedule(seed=0, count=2)
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from svdistill.common.errors import ArgumentError
-from svdistill.taps.dry_run import ModuleOutput, dry_run
+from svdistill.taps.stages import ModuleOutput, dry_run
 
 
 def images(batch: int = 4) -> Tensor:

@@ -11,8 +11,15 @@ import torch
 
 from svdistill.common.errors import RunError
 from svdistill.config import DistillConfig, TrainConfig
-from svdistill.paper.jobs import Job, is_finished, require_images, unfinished
-from svdistill.paper.running import JobProcesses, JobResult, run_jobs
+from svdistill.paper.jobs import (
+    Job,
+    JobProcesses,
+    JobResult,
+    is_finished,
+    require_images,
+    run_jobs,
+    unfinished,
+)
 from svdistill.runs.checkpoint import Checkpoints
 from svdistill.runs.records import read_records
 from svdistill.training import train
@@ -122,7 +129,7 @@ def test_a_run_of_other_options_or_images_is_refused(tmp_path: Path) -> None:
 SCRIPT = """
 import sys
 from dataclasses import replace
-from svdistill.paper.running import JobProcesses, run_jobs
+from svdistill.paper.jobs import JobProcesses, run_jobs
 from svdistill.config import TrainConfig
 
 if __name__ == "__main__":

@@ -10,9 +10,8 @@ from svdistill.cli import main
 from svdistill.config import DistillConfig, TrainConfig
 from svdistill.losses import losses_without_logits
 from svdistill.paper import ReproduceConfig, reproduce
-from svdistill.paper.domains import domains_preset, plan_domains
 from svdistill.paper.jobs import Job, job_images, needs
-from svdistill.paper.plan import default_methods, find_methods
+from svdistill.paper.plan import default_methods, domains_preset, find_methods, plan_domains
 from svdistill.paper.presets import PAIRS, PRESETS
 
 SMOKE = replace(domains_preset(PRESETS["smoke"], "", ""), seeds=2)

@@ -1,6 +1,6 @@
 import pytest
 
-from svdistill.cli.spelling import explain
+from svdistill.cli.parsers import explain
 
 
 @pytest.mark.parametrize(

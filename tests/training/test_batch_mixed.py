@@ -11,8 +11,7 @@ from svdistill.networks import build_network
 from svdistill.runs.records import read_records, read_summary
 from svdistill.taps import FeatureTaps
 from svdistill.training import distill, evaluate, train
-from svdistill.training.mixing import mixed
-from svdistill.training.step import TrainingBatch
+from svdistill.training.batch import TrainingBatch, mixed
 from tiny_runs import KillAtStep, Killed, distill_config, outcome, train_config, weights
 
 

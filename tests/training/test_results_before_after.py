@@ -1,27 +1,23 @@
 import copy
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from svdistill.common.errors import RunError
+from svdistill.common import RunError, write_json
 from svdistill.networks import build_network
-from svdistill.training.before_after import (
-    Accuracies,
-    measure_before_after,
-    read_before_after,
-    write_before_after,
-)
+from svdistill.training.results import measure_before_after, read_before_after
 
 SHAPE = (3, 16, 16)
-ACCURACIES = Accuracies(test_images=100, teacher=90.0, before=10.0, after=80.0)
+ACCURACIES = (90.0, 10.0, 80.0)  # of the teacher, and of the student before and after
 
 
 def test_costs_are_each_networks_own() -> None:
     teacher = build_network("vgg_teacher", 10, width=0.25)
     student = build_network("vgg_student", 10, width=0.25)
-    measured = measure_before_after(teacher, student, SHAPE, ACCURACIES)
+    measured = measure_before_after(teacher, student, SHAPE, ACCURACIES, 100)
     assert measured.teacher is not None
     assert measured.after.parameters == sum(p.numel() for p in student.parameters())
     assert measured.teacher.flops > measured.after.flops > 0
@@ -39,7 +35,7 @@ def test_the_networks_are_left_as_they_were() -> None:
     student[2].eval()
     before = copy.deepcopy(student.state_dict())
     modes = [module.training for module in student.modules()]
-    measured = measure_before_after(None, student, SHAPE, ACCURACIES)
+    measured = measure_before_after(None, student, SHAPE, ACCURACIES, 100)
     assert measured.teacher is None
     assert modes == [module.training for module in student.modules()]
     assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
@@ -47,9 +43,9 @@ def test_the_networks_are_left_as_they_were() -> None:
 
 def test_it_comes_back_from_the_file(tmp_path: Path) -> None:
     student = build_network("vgg_student", 10, width=0.25)
-    measured = measure_before_after(student, copy.deepcopy(student), SHAPE, ACCURACIES)
+    measured = measure_before_after(student, copy.deepcopy(student), SHAPE, ACCURACIES, 100)
     assert read_before_after(tmp_path) is None
-    write_before_after(tmp_path / "before_after.json", measured)
+    write_json(tmp_path / "before_after.json", asdict(measured))
     assert read_before_after(tmp_path) == measured
 
 
