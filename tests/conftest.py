@@ -12,6 +12,31 @@ CACHE = tempfile.TemporaryDirectory()
 os.environ["HF_DATASETS_CACHE"] = CACHE.name
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session):
+    """Import the test files, and all that they import, without looks at what is no garbage."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give all files of `tests/export` to one process: the first ONNX file takes 15 seconds."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class FileScheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            folder = "tests/export/"
+            return folder if nodeid.startswith(folder) else super()._split_scope(nodeid)
+
+    return FileScheduling(config, log)
+
+
 def pytest_collection_finish(session):
     free_garbage()
 

@@ -7,6 +7,7 @@ from svdistill_benchmarks import StepResult
 from svdistill_benchmarks.run import read_result
 
 
+@pytest.mark.slow
 def test_a_table_is_printed_and_the_result_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

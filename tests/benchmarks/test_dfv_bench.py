@@ -1,5 +1,5 @@
-import os
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def inputs() -> list[torch.Tensor]:
     return [torch.ones(20 * MEGABYTE)]
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="needs Linux")  # noqa: PTH110
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
 def test_peak_memory_counts_what_the_computation_adds() -> None:
     peak = peak_memory(partial(fill, 200), inputs) / MEGABYTE
     assert 195 < peak < 230

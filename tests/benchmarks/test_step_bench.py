@@ -58,6 +58,7 @@ def result() -> StepResult:
         return bench_step(("vgg",), batch_size=2, width=0.125, rounds=2)
 
 
+@pytest.mark.slow
 def test_memory_is_kept_in_a_process_of_its_own() -> None:
     """The setting of the allocator would last."""
     workload = {"batch_size": 2, "width": 0.05, "device": torch.device("cpu")}

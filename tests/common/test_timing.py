@@ -44,6 +44,22 @@ def test_the_garbage_collector_is_off_inside_and_as_before_afterwards() -> None:
     assert gc.isenabled()
 
 
+@pytest.mark.parametrize("frozen_before", [False, True])
+def test_objects_are_frozen_inside_and_as_before_afterwards(frozen_before: bool) -> None:
+    """A program that froze its modules would else collect all of them from its first timing on."""
+    counts: list[int] = []
+    gc.unfreeze()
+    try:
+        if frozen_before:
+            gc.freeze()
+        before = gc.get_freeze_count()
+        interleave([Case("a", lambda: counts.append(gc.get_freeze_count()))], rounds=1, warm_up=0)
+        assert counts[0] > 0
+        assert (gc.get_freeze_count() > 0) == (before > 0) == frozen_before
+    finally:
+        gc.freeze()  # as tests/conftest.py does, or the next tests become slow
+
+
 def test_no_round_is_an_error() -> None:
     with pytest.raises(ArgumentError, match="rounds"):
         interleave([], rounds=0)

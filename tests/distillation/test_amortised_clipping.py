@@ -186,7 +186,7 @@ def test_the_scale_stays_where_a_recorded_step_reads_it() -> None:
 @pytest.mark.parametrize("interval", [0, -1, 1.5, True])
 def test_a_bad_interval(interval: object) -> None:
     with pytest.raises(ArgumentError, match="clip_interval"):
-        AmortisedBackward(interval)  # type: ignore[arg-type]
+        AmortisedBackward(interval)
 
 
 def test_a_transfer_that_reaches_nothing() -> None:

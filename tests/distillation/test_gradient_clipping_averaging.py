@@ -18,6 +18,7 @@ CLIPS = ("norm", "poster", "global", "none", "amortised")
 # Task and transfer; the transfer alone; both, with adapters that only the transfer reaches.
 STAGES = ("both", "transfer", "adapted")
 ADAPTERS = 4 * 7  # their weights
+pytestmark = pytest.mark.slow  # two processes, each with all of them
 
 
 def network(width: int, front: int = 4) -> nn.Sequential:

@@ -72,6 +72,7 @@ def run(words: list[str], copy: Path, folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_commands_run_up_to_the_report(copy: Path, blocks: list[Block], tmp_path: Path) -> None:
     """Run in one process, so that torch is imported once; the data are digits, and few."""
     (shell,) = [block.text for block in blocks if block.language == "sh"]
@@ -85,6 +86,7 @@ def test_the_commands_run_up_to_the_report(copy: Path, blocks: list[Block], tmp_
         assert f">{title}<" in report
 
 
+@pytest.mark.slow
 def test_the_contract_holds(copy: Path) -> None:
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", CONTRACT]
     assert " passed" in run([*words, "-k", "hint and not compiled"], copy, copy)

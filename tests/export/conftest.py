@@ -1,8 +1,16 @@
 import pytest
 
 from svdistill.config import TrainConfig
-from svdistill.export import ExportReport, export_student
+from svdistill.export import ExportReport, checks, export_student
 from svdistill.training import train
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_timings():
+    """Exported files are timed as few times as still give a median."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checks, "ROUNDS", checks.MIN_ROUNDS)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,5 @@
 import time
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -7,7 +8,19 @@ from svdistill.export import checks as latency
 from svdistill.export.checks import measure_latency
 
 
-def test_both_are_timed_on_batches_of_both_sizes() -> None:
+@pytest.fixture
+def wait(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Let seconds pass, on a clock that nothing else moves on."""
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
+    def wait(seconds: float) -> None:
+        now[0] += seconds
+
+    return wait
+
+
+def test_both_are_timed_on_batches_of_both_sizes(wait: Callable[[float], None]) -> None:
     seen: list[int] = []
 
     def original(images: torch.Tensor) -> torch.Tensor:
@@ -15,7 +28,7 @@ def test_both_are_timed_on_batches_of_both_sizes() -> None:
         return images
 
     def exported(images: torch.Tensor) -> torch.Tensor:
-        time.sleep(1e-3)
+        wait(1e-3)
         return images
 
     networks = {"PyTorch": original, "exported": exported}
@@ -23,13 +36,16 @@ def test_both_are_timed_on_batches_of_both_sizes() -> None:
     assert (one.batch_size, many.batch_size) == (1, 32)
     assert set(seen) == {1, 32}
     assert list(one.times) == ["PyTorch", "exported"]
-    assert one.times["PyTorch"].median < 1e-3 <= one.times["exported"].median
+    assert one.times["PyTorch"].median == 0
+    assert one.times["exported"].median == pytest.approx(1e-3)
     assert {len(measured.seconds) for measured in one.times.values()} == {latency.ROUNDS}
 
 
-def test_what_would_take_long_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_would_take_long_is_left_out(
+    wait: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def network(images: torch.Tensor) -> torch.Tensor:
-        time.sleep(1e-3 * len(images))
+        wait(1e-3 * len(images))
         return images
 
     monkeypatch.setattr(latency, "SECONDS", 0.05)

@@ -165,10 +165,7 @@ def test_gradient_agrees_with_the_full_svd_in_float64(n: int, d: int, k: int) ->
     actual = matrices.float().requires_grad_()
     svd = truncated_svd(actual, k, solver="subspace")
     ((svd.right_vectors * weights.float()).pow(3).sum() + svd.singular_values.sum()).backward()
-    errors = [
-        relative_error(a, b)
-        for a, b in zip(actual.grad, reference.grad, strict=True)  # type: ignore[arg-type]
-    ]
+    errors = [relative_error(a, b) for a, b in zip(actual.grad, reference.grad, strict=True)]
     assert sorted(errors)[len(errors) // 2] < 1e-3
     assert max(errors) < 0.05  # where a gap is small the gradient itself is ill-conditioned
 

@@ -94,9 +94,9 @@ def test_is_filled_with_names_of_other_versions(folder: Path) -> None:
     assert load_transformers_weights(network, tensors) == ()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in network.state_dict().items())
     other = build_network(f"hf:{folder}", 3)
-    before = other.classifier.weight.clone()  # type: ignore[union-attr, operator]
+    before = other.classifier.weight.clone()
     assert load_transformers_weights(other, tensors) == ("classifier.bias", "classifier.weight")
-    assert torch.equal(other.classifier.weight, before)  # type: ignore[union-attr, arg-type]
+    assert torch.equal(other.classifier.weight, before)
     del tensors["vit.embeddings.cls_token"]
     with pytest.raises(RuntimeError, match=r"lacking: vit\.embeddings\.cls_token"):
         load_transformers_weights(network, tensors)
@@ -189,7 +189,7 @@ def test_code_from_outside_is_not_asked_for(
     config = {**json.loads(text), **hostile}
     network = build_transformers_network(json.dumps(config), 4)
     assert type(network).__module__.startswith("transformers.models.vit")
-    assert network.config._attn_implementation in ("sdpa", "eager")  # type: ignore[union-attr]
+    assert network.config._attn_implementation in ("sdpa", "eager")
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert type(build_network(f"hf:{tmp_path}", 4)) is type(network)
 

@@ -95,6 +95,7 @@ def test_what_runs_when_the_time_is_up_is_stopped_and_goes_on_later(tmp_path: Pa
     pytest.fail("nothing was trained, or nothing was added, in two minutes")
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_fails_its_job_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

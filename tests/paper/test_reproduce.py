@@ -109,7 +109,7 @@ def test_a_run_of_other_options_in_the_way_stops_everything_before_it_begins(
 )
 def test_bad_options_are_named(options: dict[str, object], named: str) -> None:
     with pytest.raises(ArgumentError, match=named):
-        reproduce("networks", ReproduceConfig(**options))  # type: ignore[arg-type]
+        reproduce("networks", ReproduceConfig(**options))
 
 
 @pytest.mark.slow

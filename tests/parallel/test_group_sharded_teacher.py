@@ -2,6 +2,7 @@
 
 import copy
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -54,6 +55,7 @@ def both():
     return {"sharded": of_sharded, "whole": of_whole, "form": form, "share": share}
 
 
+@pytest.mark.slow
 def test_a_sharded_teacher_teaches_the_same(tmp_path):
     for each in in_processes(2, both, tmp_path):
         assert each["form"] == "whole"

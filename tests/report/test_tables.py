@@ -111,7 +111,7 @@ FIGURES = BeforeAfter(
 def shown(measured: BeforeAfter) -> str:
     console = Console(file=io.StringIO(), width=80)
     console.print(before_after_table(measured))
-    return console.file.getvalue()  # type: ignore[attr-defined]
+    return console.file.getvalue()
 
 
 def test_a_row_says_how_good_a_network_is_and_what_it_costs() -> None:

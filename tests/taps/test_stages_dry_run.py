@@ -159,4 +159,4 @@ def test_a_network_that_fails_is_named_with_its_message() -> None:
 )
 def test_what_is_no_batch_of_images(example: object, got: str) -> None:
     with pytest.raises(ArgumentError, match=rf"^example: expected images .* got .*{got}"):
-        dry_run("teacher", Odd(), example)  # type: ignore[arg-type]
+        dry_run("teacher", Odd(), example)

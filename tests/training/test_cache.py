@@ -82,12 +82,13 @@ class KillAtImages(Reporter):
     [*((loss, "mobilenet_student") for loss in KNOWLEDGE), ("svd", "vgg_student")],
 )
 def test_a_store_teaches_as_its_teacher_does(tmp_path, teacher_run, loss, network):
-    """Fifty steps, with random views, dropout (VGG) and batch norm (MobileNet)."""
+    """Random views, dropout (VGG) and batch norm (MobileNet); of the SVD alone fifty steps."""
     teacher = teacher_run
     if network == "vgg_student":
         teacher = vgg_teacher(tmp_path / "teacher")
     fields = {"loss": loss, "network": network, "learning_rate": 0.003}
-    fields |= {"epochs": 4, "batch_size": 16}
+    # Both views, and each of them twice in the fifty steps.
+    fields |= {"epochs": 4 if loss == "svd" else 2, "batch_size": 16}
     fields |= {"width": 0.1 if network == "mobilenet_student" else 0.05, "augmentation": "paper"}
     views = {"views": 2, "views_seed": 5}
     distill(distill_config(tmp_path / "live", teacher, **fields, **views))
@@ -95,7 +96,7 @@ def test_a_store_teaches_as_its_teacher_does(tmp_path, teacher_run, loss, networ
     assert isinstance(store.read(torch.arange(3), 0), KNOWLEDGE[loss])
     distill(stored_config(tmp_path / "stored", tmp_path / "store", **fields))
     live, stored = (read_records(tmp_path / name) for name in ("live", "stored"))
-    assert len(stored) * 13 >= 50
+    assert len(stored) * 13 >= (50 if loss == "svd" else 26)
     for one, other in zip(live, stored, strict=True):
         assert other.transfer_loss == pytest.approx(one.transfer_loss, rel=1e-4)
     expected, found = weights(tmp_path / "live"), weights(tmp_path / "stored")

@@ -14,6 +14,11 @@ SHAPE = (3, 16, 16)
 ACCURACIES = (90.0, 10.0, 80.0)  # of the teacher, and of the student before and after
 
 
+@pytest.fixture(scope="module", autouse=True)
+def short_timings() -> None:
+    """Nothing: here as many rounds are timed as by default."""
+
+
 def test_costs_are_each_networks_own() -> None:
     teacher = build_network("vgg_teacher", 10, width=0.25)
     student = build_network("vgg_student", 10, width=0.25)

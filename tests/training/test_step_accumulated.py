@@ -85,6 +85,7 @@ def accumulated():
     return two_steps(AccumulatedStep(make(DistillStep), 2))
 
 
+@pytest.mark.slow
 def test_equals_the_whole_batch_in_two_processes_too(tmp_path):
     expected = two_steps(make(DistillStep))
     for found in in_processes(2, accumulated, tmp_path):
@@ -139,6 +140,7 @@ with mode:
 """
 
 
+@pytest.mark.slow
 def test_counting_labels_waits_for_no_accelerator():
     found = run_on_virtual_accelerator(SCRIPT)
     assert found == {"waits": [], "labelled": 8.0}

@@ -59,9 +59,13 @@ class TestRequests:
 
     @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
     def test_a_second_interrupt_leaves_at_once(self, first):
-        with pytest.raises(KeyboardInterrupt) as caught, StopRequests():  # noqa: PT012
-            signal.raise_signal(first)
-            signal.raise_signal(signal.SIGINT)
+        def interrupted():
+            with StopRequests():
+                signal.raise_signal(first)
+                signal.raise_signal(signal.SIGINT)
+
+        with pytest.raises(KeyboardInterrupt) as caught:
+            interrupted()
         assert not isinstance(caught.value, Stopped)
 
     def test_a_second_termination_does_not(self):

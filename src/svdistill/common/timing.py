@@ -148,14 +148,19 @@ def _time(case: Case, device: torch.device | str) -> float:
 
 @contextmanager
 def _collector_off() -> Iterator[None]:
-    """Disable the garbage collector in the block, and freeze the objects that exist before."""
-    was_on = gc.isenabled()
+    """Disable the garbage collector in the block, and freeze the objects that exist before.
+
+    A caller's frozen objects stay frozen: `gc.unfreeze` knows all of them or none.
+    """
+    was_on, are_frozen = gc.isenabled(), gc.get_freeze_count() > 0
     gc.collect()
-    gc.freeze()
+    if not are_frozen:
+        gc.freeze()
     gc.disable()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if not are_frozen:
+            gc.unfreeze()
         if was_on:
             gc.enable()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -96,15 +97,21 @@ def open_images(
 
 
 def _open_digits(image_size: int) -> OpenedData:
-    # scikit-learn takes a second to import, and no other data set needs it.
+    images, labels, names = _read_digits()
+    grey = torch.from_numpy(images).float().unsqueeze(1) * (255 / 16)  # [N, 1, 8, 8]
+    resized = resize(grey, image_size).expand(-1, 3, -1, -1)
+    train, test = _cut(_subset(ArrayPictures(resized.numpy()), labels), DIGITS_TRAIN_SHARE)
+    return OpenedData(train, test, names)
+
+
+@cache
+def _read_digits() -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Images [N, 8, 8] from 0 to 16, labels and names; scikit-learn parses text at each call."""
+    # It takes a second to import, and no other data set needs it.
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    grey = torch.from_numpy(digits.images).float().unsqueeze(1) * (255 / 16)  # [N, 1, 8, 8]
-    images = resize(grey, image_size).expand(-1, 3, -1, -1)
-    names = tuple(str(name) for name in digits.target_names)
-    train, test = _cut(_subset(ArrayPictures(images.numpy()), digits.target), DIGITS_TRAIN_SHARE)
-    return OpenedData(train, test, names)
+    return digits.images, digits.target, tuple(str(name) for name in digits.target_names)
 
 
 def _open_tables(tables: Tables, image_size: int | None, choices: DataChoices) -> OpenedData:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -155,5 +156,11 @@ def environment() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if cuda else None,
         "threads": torch.get_num_threads(),
         "processes": size(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": dict(_versions()),
     }
+
+
+@cache
+def _versions() -> tuple[tuple[str, str], ...]:
+    """The packages' names and versions; parsing their metadata takes longer than a short epoch."""
+    return tuple((name, version(name)) for name in PACKAGES)
