@@ -1,5 +1,6 @@
 import gc
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -8,11 +9,23 @@ from svdistill.common.errors import ArgumentError
 from svdistill.common.timing import Case, Measurement, interleave, threads
 
 
-def test_cases_take_turns_after_the_warm_up() -> None:
+def test_cases_take_turns_in_changing_order_after_the_warm_up() -> None:
     calls: list[str] = []
     cases = [Case("a", lambda: calls.append("a")), Case("b", lambda: calls.append("b"), calls=2)]
-    interleave(cases, rounds=2, warm_up=1)
-    assert "".join(calls) == "ab" + "abb" * 2
+    interleave(cases, rounds=6, warm_up=1)
+    made = "".join(calls)
+    rounds = [made[at : at + 3] for at in range(2, len(made), 3)]
+    assert made[:2] == "ab"
+    assert len(rounds) == 6
+    assert set(rounds) == {"abb", "bba"}
+
+
+def test_each_case_keeps_its_own_times_whatever_the_order() -> None:
+    waits = (0.0, 0.02, 0.04)
+    cases = [Case(str(wait), partial(time.sleep, wait)) for wait in waits]
+    for wait, measured in zip(waits, interleave(cases, rounds=3), strict=True):
+        assert wait <= min(measured.seconds)
+        assert measured.median < wait + 0.015
 
 
 def test_the_mean_of_several_calls_is_kept() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -81,7 +82,9 @@ class Measurement:
 def interleave(
     cases: Sequence[Case], rounds: int, *, warm_up: int = 1, device: torch.device | str = "cpu"
 ) -> list[Measurement]:
-    """Time all cases once per round, one after the other.
+    """Time all cases once per round, one after the other, each round in another order.
+
+    In one order a case would always pay for the memory that the one before it left.
 
     Args:
         cases: what to time.
@@ -109,9 +112,11 @@ def interleave(
         for case in cases:
             case.run()
     with _collector_off():
-        for _ in range(rounds):
+        for turn in range(rounds):
             gc.collect()
-            for case, times in zip(cases, seconds, strict=True):
+            order = list(zip(cases, seconds, strict=True))
+            random.Random(turn).shuffle(order)
+            for case, times in order:
                 times.append(_time(case, device))
     return [Measurement.of(times) for times in seconds]
 
