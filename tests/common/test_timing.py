@@ -25,7 +25,6 @@ def test_each_case_keeps_its_own_times_whatever_the_order() -> None:
     cases = [Case(str(wait), partial(time.sleep, wait)) for wait in waits]
     for wait, measured in zip(waits, interleave(cases, rounds=3), strict=True):
         assert wait <= min(measured.seconds)
-        assert measured.median < wait + 0.015
 
 
 def test_the_mean_of_several_calls_is_kept() -> None:
