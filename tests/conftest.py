@@ -24,15 +24,16 @@ def pytest_collection(session):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Give all files of `tests/export` to one process: the first ONNX file takes 15 seconds."""
+    """Give all tests and examples of exports to one process: its first ONNX file takes 15 s."""
     if config.getvalue("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling
 
     class FileScheduling(LoadFileScheduling):
         def _split_scope(self, nodeid):
-            folder = "tests/export/"
-            return folder if nodeid.startswith(folder) else super()._split_scope(nodeid)
+            if nodeid.startswith(("tests/export/", "src/svdistill/export/")):
+                return "exports"
+            return super()._split_scope(nodeid)
 
     return FileScheduling(config, log)
 
