@@ -17,7 +17,7 @@ from svdistill.cli.manual import EXPORT_EXAMPLES
 from svdistill.common.errors import ArgumentError, RunError
 from svdistill.data import Augmentation, images_from_loaders, load_images
 from svdistill.export import ExportReport, export_student, read_shipped_files, student as module
-from svdistill.export.metadata import metadata_of
+from svdistill.export.exported import metadata_of
 from svdistill.networks import build_network
 from svdistill.networks.torchvision_models import prepare_torchvision
 from svdistill.runs import load_student

@@ -12,8 +12,8 @@ from svdistill.paper import baselines, compare_seeds
 from svdistill.paper.baselines import verdict
 from svdistill.paper.jobs import run_job
 from svdistill.paper.running import JobResult
+from svdistill.runs.directory import read_config
 from svdistill.runs.records import read_summary
-from svdistill.runs.stored_config import read_config
 from tiny_runs import distill_config
 
 TITLES = ("student alone", "soft target", "SVD + soft target")

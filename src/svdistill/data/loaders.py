@@ -7,7 +7,7 @@ import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, NoReturn, final
+from typing import Any, NoReturn, final
 
 import numpy as np
 import torch
@@ -18,9 +18,6 @@ from svdistill.common import ArgumentError, require_count
 from svdistill.data.image_data import ImageData
 from svdistill.data.splits import UNLABELLED, Batch, ImageSplit
 from svdistill.parallel import ALONE, Share
-
-# The seed of a loader's random numbers for the stored order.
-STORED_ORDER_SEED: Final = 0
 
 
 class PrivateRandomStates:
@@ -173,7 +170,7 @@ class LoaderSplit(ImageSplit):
         Raises:
             ArgumentError: a batch is not images and labels.
         """
-        seed = STORED_ORDER_SEED if order_seed is None else order_seed
+        seed = 0 if order_seed is None else order_seed  # a fixed one for the stored order
         require_count("order_seed", seed, 0)
         return self._batches(torch.device(device), PrivateRandomStates(seed), skip, share)
 

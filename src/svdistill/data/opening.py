@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 import torch
 
-from svdistill.common import ArgumentError, DataError, nearest, require_count
-from svdistill.data.data_warnings import warn
+from svdistill.common import ArgumentError, DataError, nearest, require_count, warn_of_data
 from svdistill.data.folders import read_folder, read_tiny_imagenet
 from svdistill.data.image_files import ArrayPictures, EncodedPictures, Pictures, resize
 from svdistill.data.selection import Subset, check_spelling, stratified_split
@@ -139,7 +138,7 @@ def _warn_of_splits(tables: Tables, train: str, test: str | None, choices: DataC
     if others or guessed:
         tested = f"{test!r}" if test else f"a part cut from {train!r}"
         unused = f"; not used: {', '.join(others)}" if others else ""
-        warn(
+        warn_of_data(
             f"{tables.source}: trains on {train!r} and tests on {tested}{unused}; --train_split "
             f"and --test_split choose others"
         )

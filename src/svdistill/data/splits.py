@@ -320,11 +320,7 @@ def batch_indices(length: int, batch_size: int, order_seed: int | None) -> Seque
 
 
 def order_generator(order_seed: int) -> torch.Generator:
-    """A generator on the CPU for an order of images.
-
-    Raises:
-        ArgumentError: the seed is negative or no integer.
-    """
+    """A generator on the CPU for an order of images."""
     require_count("order_seed", order_seed, 0)
     return torch.Generator().manual_seed(order_seed)
 
@@ -338,11 +334,7 @@ def stored_split(
 ) -> StoredSplit:
     """Make a subset a split: decoded now, or by worker processes when needed.
 
-    Args:
-        subset: the images.
-        resident: whether they are decoded now.
-        workers: processes that decode them otherwise.
-        each: called after each image that is decoded now.
+    `each` is called after each image that is decoded now.
     """
     labels = torch.from_numpy(subset.labels)
     if resident:

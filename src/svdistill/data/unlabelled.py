@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from svdistill.common import ArgumentError, DataError, nearest, require_count
+from svdistill.common import ArgumentError, DataError, listed, nearest, require_count, warn_of_data
 from svdistill.data.columns import find_image_column
-from svdistill.data.data_warnings import SkippedFiles, listed, warn
 from svdistill.data.image_files import (
     EncodedPictures,
+    SkippedFiles,
     count_images,
     images_below,
     no_images,
@@ -52,17 +52,10 @@ SCHEMES: Final = ("folder:PATH", "hub:NAME", "parquet:PATH", REST)
 def open_unlabelled(
     spec: str | Dataset | DatasetDict, image_size: int | None, choices: DataChoices = AUTOMATIC
 ) -> Subset:
-    """Find the images that a spec names; their labels, if they have any, are ignored.
+    """Find the images that a spec names, in the scheme of `load_images`; labels are ignored.
 
-    Args:
-        spec: ``folder:PATH``, ``parquet:PATH``, ``hub:NAME``, or loaded tables.
-        image_size: see `load_images`.
-        choices: for the labelled images: the test split is left out, and the image column is used
-            if these tables have it too.
-
-    Raises:
-        ArgumentError: an unknown scheme.
-        DataError: no images.
+    The choices are for the labelled images: their test split is left out, and their image column is
+    used if these tables have it too.
     """
     source = spec if isinstance(spec, str) else "unlabelled"
     table, column = _find_table(spec, choices)
@@ -79,20 +72,6 @@ def drop_labels(subset: Subset) -> Subset:
     return subset._replace(labels=np.full(len(subset.rows), UNLABELLED, dtype=np.int64))
 
 
-def decode_files(files: Sequence[Path], image_size: int) -> Tensor:
-    """Decode image files, cut out the middle squares, and resize them.
-
-    Returns:
-        uint8 ``[N, 3, image_size, image_size]``, in the order of the files.
-
-    Raises:
-        DataError: a file is missing, damaged, or not an image.
-    """
-    table = table_of_files(files, [None] * len(files), [])
-    pictures = EncodedPictures(table, "image", "images", image_size)
-    return torch.from_numpy(pictures.read(np.arange(len(files))))
-
-
 def _find_table(spec: str | Dataset | DatasetDict, choices: DataChoices) -> tuple[Dataset, str]:
     """The table, and its column of images."""
     if not isinstance(spec, str):
@@ -100,7 +79,7 @@ def _find_table(spec: str | Dataset | DatasetDict, choices: DataChoices) -> tupl
     scheme, _, place = spec.partition(":")
     if place and scheme == "folder":
         files = _find_files(Path(place).expanduser(), choices)
-        return table_of_files(files, [None] * len(files), []), "image"
+        return table_of_files(files), "image"
     if place and scheme == "parquet":
         return _choose_split(spec, load_parquet(Path(place).expanduser(), choices), choices)
     if place and scheme == "hub":
@@ -162,7 +141,7 @@ def _choose_split(
     chosen = chosen or next(iter(splits))
     if len(splits) > 1:
         others = listed(name for name in splits if name != chosen)
-        warn(f"{source}: learns without labels from {chosen!r}, not from {others}")
+        warn_of_data(f"{source}: learns without labels from {chosen!r}, not from {others}")
     table = splits[chosen]
     # The choice is for the labelled images; these tables may have other columns.
     column = choices.image_column if choices.image_column in table.features else None

@@ -24,17 +24,24 @@ from svdistill.common import (
 )
 from svdistill.data import ImageData
 from svdistill.export.checks import (
+    ExportReport,
+    ReportColumn,
     accuracy,
     compare,
     logits_of,
     measure_latency,
     require_accuracy,
+    write_shipped_file,
 )
-from svdistill.export.formats import FORMATS, Format
-from svdistill.export.metadata import metadata_of
-from svdistill.export.quantization import CALIBRATION_IMAGES, quantize_onnx
-from svdistill.export.report import ExportReport, ReportColumn, write_shipped_file
-from svdistill.export.tracing import ExportedNetwork, trace_network
+from svdistill.export.exported import metadata_of
+from svdistill.export.formats import (
+    CALIBRATION_IMAGES,
+    FORMATS,
+    ExportedNetwork,
+    Format,
+    quantize_onnx,
+    trace_network,
+)
 from svdistill.networks import import_network
 from svdistill.runs import RunDirectory, WeightsCard, load_student, weights_file
 from svdistill.training import (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from svdistill.common import Cell, Table, columns, number_cell, write_atomically
 from svdistill.losses import may_read
-from svdistill.report.comparison import Comparison, PairComparison
+from svdistill.report.comparison import PairComparison
 from svdistill.report.figure import (
     BLACK,
     BLUE,
@@ -30,10 +30,10 @@ from svdistill.report.figure import (
     new_drawing,
     plain,
     styled,
-    to_figure,
+    to_svg,
 )
 from svdistill.report.methods import MethodResult
-from svdistill.report.protocol import published_vectors
+from svdistill.report.protocol import VECTORS
 from svdistill.report.runs import Run, row_name
 from svdistill.runs import EpochRecord, read_records
 
@@ -167,13 +167,11 @@ def accuracy_curves(methods: Sequence[MethodResult]) -> Figure:
         "highest. "
     )
     alt = f"Lines of test accuracy by epoch, {pair}. After the last epoch, in percent: {ends}."
-    return to_figure(
-        drawing,
-        "accuracy",
+    return Figure(
         title=f"{pair}: test accuracy by epoch",
         caption=(seeds if several else "")
         + "The legend gives the accuracy after the last epoch, the best row first.",
-        alt=alt,
+        svg=to_svg(drawing, alt),
     )
 
 
@@ -222,13 +220,11 @@ def run_curves(run: Run) -> Figure:
         if (value := quantity(run.records[-1])) is not None
     )
     alt = f"Accuracies and losses of {run.pair} by epoch. In the last one: {ends}."
-    return to_figure(
-        drawing,
-        "run",
+    return Figure(
         title=f"{run.pair}: accuracies and losses by epoch",
         caption="Test values are measured on whole images after the epoch, training values on "
         "augmented images during it, while the network still changed.",
-        alt=alt,
+        svg=to_svg(drawing, alt),
     )
 
 
@@ -237,7 +233,7 @@ def _draw_run(axes: Axes, run: Run, quantity: Quantity, style: LineStyle, name: 
     known = [(epoch, value) for epoch, value in points if value is not None]
     if known:
         epochs, values = zip(*known, strict=True)
-        draw_band(axes, epochs, Band(values, values, values), style, name)
+        draw_band(axes, epochs, band_of([values]), style, name)
 
 
 def gradients_section(pairs: Sequence[PairComparison]) -> list[Section]:
@@ -289,9 +285,12 @@ def _mean(method: MethodResult, quantity: Quantity) -> float | None:
     return statistics.fmean(known) if known else None
 
 
-def vectors_section(comparison: Comparison) -> list[Section]:
+def vectors_section(pairs: Sequence[PairComparison]) -> list[Section]:
     """Gain by the number of singular vectors, all pairs on a data set in one figure."""
-    figures = {data: number_of_vectors(pairs) for data, pairs in comparison.by_data.items()}
+    by_data: dict[str, list[PairComparison]] = {}
+    for pair in pairs:
+        by_data.setdefault(pair.data, []).append(pair)
+    figures = {data: number_of_vectors(some) for data, some in by_data.items()}
     return [Section(data, figures=(figure,)) for data, figure in figures.items() if figure]
 
 
@@ -309,9 +308,9 @@ def number_of_vectors(pairs: Sequence[PairComparison]) -> Figure | None:
     if not curves:
         return None
     names = dict.fromkeys(methods[0].runs[0].pair for methods in curves.values())
-    published = [line for line in map(published_vectors, names) if line is not None]
+    published = {name: VECTORS[name] for name in names if name in VECTORS}
     ours = {_vectors(method) for methods in curves.values() for method in methods}
-    counts = sorted(ours.union(*(line.counts[1:] for line in published)))
+    counts = sorted(ours.union(*published.values()) - {0})
     drawing = new_drawing(10, 3.8 + 0.2 * ((len(curves) + len(published) + 1) // 2))
     axes = drawing.subplots()
     plain(axes)
@@ -324,22 +323,20 @@ def number_of_vectors(pairs: Sequence[PairComparison]) -> Figure | None:
         draw_band(axes, places, Band(means, lows, highs), style, name)
         values = zip(methods, means, strict=True)
         said.append(f"{name}: " + ", ".join(f"k = {_vectors(m)} {gain:+.1f}" for m, gain in values))
-    for line, dashes in zip(published, PAPER_DASHES, strict=False):
-        alone, *accuracies = line.accuracies
-        gain = band_of([[accuracy - alone for accuracy in accuracies]])
-        places = [counts.index(count) for count in line.counts[1:]]
-        draw_band(axes, places, gain, LineStyle(BLACK, "x", dashes), f"{line.pair}, the paper's")
+    for (name, accuracies), dashes in zip(published.items(), PAPER_DASHES, strict=False):
+        gains = {k: accuracy - accuracies[0] for k, accuracy in accuracies.items() if k}
+        places = [counts.index(count) for count in gains]
+        style = LineStyle(BLACK, "x", dashes)
+        draw_band(axes, places, band_of([list(gains.values())]), style, f"{name}, the paper's")
     axes.set_xticks(range(len(counts)), [str(count) for count in counts])
     axes.set(xlabel="number of vectors k", ylabel="gain over the student alone, points")
     legend(drawing, [axes], columns=2)
     beside = " The paper's gains are for all of CIFAR-100 in full width." if published else ""
-    return to_figure(
-        drawing,
-        "vectors",
+    return Figure(
         title=f"Number of singular vectors, {' and '.join(names)}",
         caption="Gain over the student alone of the same seed: mean over the seeds, the band from "
         f"the lowest to the highest.{beside}",
-        alt=f"Gain against the number of vectors, in points. {'; '.join(said)}.",
+        svg=to_svg(drawing, f"Gain against the number of vectors, in points. {'; '.join(said)}."),
     )
 
 

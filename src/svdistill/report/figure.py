@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 import statistics
@@ -45,13 +44,11 @@ class Figure:
     Attributes:
         title: what it shows, in a few words.
         caption: how to read it, in sentences.
-        alt: the alternative text, for readers who do not see it.
         svg: the picture as an element of the page.
     """
 
     title: str
     caption: str
-    alt: str
     svg: str
 
 
@@ -220,34 +217,19 @@ def legend(drawing: Drawing, of: Iterable[Axes], columns: int) -> None:
         )
 
 
-def to_figure(drawing: Drawing, name: str, *, title: str, caption: str, alt: str) -> Figure:
-    """A finished drawing as a figure; the name begins the ids in its SVG, see `to_svg`."""
-    return Figure(title, caption, alt, to_svg(drawing, name, alt))
-
-
-def to_svg(drawing: Drawing, name: str, alt: str) -> str:
+def to_svg(drawing: Drawing, alt: str) -> str:
     """Turn a drawing into SVG for an HTML page.
 
     Text stays text, black becomes `currentColor`, the background is transparent, the width is the
-    page's. Ids begin with the name and a digest of the picture, so they are unique in the page.
-    The same drawing gives the same text.
-
-    Args:
-        drawing: made by `new_drawing`.
-        name: letters, digits and hyphens.
-        alt: the alternative text.
-
-    Returns:
-        One `<svg>` element, without prolog.
+    page's. The same drawing with the same alternative text gives the same SVG; the ids of drawings
+    with different ones differ.
     """
     import matplotlib
 
     file = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": alt}):
         drawing.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    text = file.getvalue()
-    root = ElementTree.fromstring(text)
-    prefix = f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}-"
+    root = ElementTree.fromstring(file.getvalue())
     for element in root.iter():
         # Its style sheet would apply to the whole page.
         for child in [child for child in element if _local(child.tag) in ("metadata", "style")]:
@@ -255,7 +237,7 @@ def to_svg(drawing: Drawing, name: str, alt: str) -> str:
         element.tag = _local(element.tag)
         attributes = {_local(key): value for key, value in element.attrib.items()}
         element.attrib = {
-            key: _adapted(key, value, prefix)
+            key: _adapted(value)
             for key, value in attributes.items()
             if not (key == "id" and NUMBERED.fullmatch(value))
         }
@@ -281,14 +263,7 @@ def _local(name: str) -> str:
     return name.rpartition("}")[2]
 
 
-def _adapted(key: str, value: str, prefix: str) -> str:
-    """An attribute with unique ids, the page's colour and font, and two decimals."""
-    if key == "id":
-        return prefix + value
-    if key == "href":
-        return f"#{prefix}{value[1:]}" if value.startswith("#") else "".join(value.split())
-    if key == "style":
-        value = FONTS.sub("system-ui", value.replace(BLACK, "currentColor"))
-    if key != "transform":  # of a heat map it is the size of a cell, which needs all its digits
-        value = HUNDREDTHS.sub(r"\1", value)
-    return " ".join(value.replace("url(#", f"url(#{prefix}").split())
+def _adapted(value: str) -> str:
+    """An attribute with the page's colour and font, and two decimals."""
+    value = FONTS.sub("system-ui", value.replace(BLACK, "currentColor"))
+    return " ".join(HUNDREDTHS.sub(r"\1", value).split())

@@ -17,7 +17,7 @@ from svdistill.report.figure import (
     new_drawing,
     plain,
     styled,
-    to_figure,
+    to_svg,
 )
 from svdistill.report.methods import MethodResult
 from svdistill.training import CalibrationBin, PredictionSummary
@@ -181,15 +181,13 @@ def reliability_diagram(methods: Sequence[MethodResult]) -> Figure:
     left.set(ylabel="accuracy, %", ylim=(0, 101))
     right.set_ylabel("images, %")
     legend(drawing, [left], columns=2)
-    return to_figure(
-        drawing,
-        "reliability",
+    return Figure(
         title="Calibration",
         caption="Left: accuracy of the test images by confidence, the largest softmax probability, "
         f"in {len(bins)} bins, without bins of fewer than {FEWEST} images; below the diagonal a "
         "network is overconfident. The expected calibration error is the mean distance from the "
         "diagonal over the images. Right: share of the images in each bin.",
-        alt=f"Reliability diagram. Expected calibration error: {'; '.join(said)}.",
+        svg=to_svg(drawing, f"Reliability diagram. Expected calibration error: {'; '.join(said)}."),
     )
 
 

@@ -10,6 +10,7 @@ from svdistill.common import (
     Cell,
     Table,
     columns,
+    counted,
     duration,
     mean_cell,
     millions,
@@ -127,13 +128,14 @@ def _cost_tiles(pair: PairComparison, method: MethodResult) -> list[Tile]:
         how = f"{shipped.runtime}, {shipped.precision}"
         tiles = [Tile("shipped file", _megabytes(shipped.bytes), how)]
         if shipped.milliseconds is not None:
-            where = f"one image, {shipped.runtime}, {_threads(shipped.threads)}"
+            where = f"one image, {shipped.runtime}, {counted(shipped.threads, 'thread')}"
             tiles.append(Tile("latency", f"{shipped.milliseconds:.2f} ms", where))
         return tiles
     if measured is not None:
         own, teacher = measured.after, measured.teacher
         less = "" if teacher is None else _times(teacher.bytes, own.bytes, "less")
-        where = f"of the PyTorch network, {_threads(measured.threads)}; export measures the file's"
+        threads = counted(measured.threads, "thread")
+        where = f"of the PyTorch network, {threads}; export measures the file's"
         return [
             Tile("weights", _megabytes(own.bytes), less),
             Tile("latency", f"{own.milliseconds:.2f} ms", where),
@@ -210,10 +212,6 @@ def _megabytes(size: int) -> str:
     return f"{size / 1e6:.2f} MB"
 
 
-def _threads(count: int) -> str:
-    return f"{count} thread{'s' if count > 1 else ''}"
-
-
 def _times(teacher: float, student: float, less: str) -> str:
     """The factor by which a student's cost differs from its teacher's.
 
@@ -234,35 +232,30 @@ def accuracy_table(pair: PairComparison) -> Table:
     The paper's columns are included if it has a number for any row.
     """
     methods = pair.methods
-    shown = {
-        "gain": any(method.gains for method in methods),
-        "paper": any(method.published is not None for method in methods),
-        "time": any(method.step_time and method.is_distilled for method in methods),
+    gain = any(method.gains for method in methods)
+    time = any(method.step_time and method.is_distilled for method in methods)
+    cells = {
+        "last epoch %": [mean_cell(method.last) for method in methods],
+        "best epoch %": [mean_cell(method.best) for method in methods],
+        "seeds": [_seeds_cell(method) for method in methods],
     }
-    headings = ["last epoch %", "best epoch %", "seeds"]
-    headings += ["gain", "95 % of the gain"] if shown["gain"] else []
-    headings += ["time of a step"] if shown["time"] else []
-    headings += ["paper's gain", "paper's %"] if shown["paper"] else []
-    rows = []
-    for method in methods:
-        gain = (mean_cell(method.gains, signed=True), _interval_cell(method))
-        paper = (number_cell(method.published_gain, "{:+.2f}"), number_cell(method.published))
-        rows.append(
-            (
-                *(Cell(method.name), mean_cell(method.last), mean_cell(method.best)),
-                _seeds_cell(method),
-                *(gain if shown["gain"] else ()),
-                *((number_cell(method.step_time, "× {:.2f}"),) if shown["time"] else ()),
-                *(paper if shown["paper"] else ()),
-            )
-        )
+    if gain:
+        cells["gain"] = [mean_cell(method.gains, signed=True) for method in methods]
+        cells["95 % of the gain"] = [_interval_cell(method) for method in methods]
+    if time:
+        cells["time of a step"] = [number_cell(method.step_time, "× {:.2f}") for method in methods]
+    if any(method.published is not None for method in methods):
+        gains = [number_cell(method.published_gain, "{:+.2f}") for method in methods]
+        cells["paper's gain"] = gains
+        cells["paper's %"] = [number_cell(method.published) for method in methods]
+    names = [Cell(method.name) for method in methods]
     return Table(
         title=pair.title,
         caption="Test accuracy in percent, mean ± standard deviation over the seeds",
-        columns=columns("method", *headings),
-        rows=tuple(rows),
+        columns=columns("method", *cells),
+        rows=tuple(zip(names, *cells.values(), strict=True)),
         best=tuple(place for place, method in enumerate(methods) if method is pair.leader),
-        notes=tuple(_accuracy_notes(pair, shown["gain"], shown["time"])),
+        notes=tuple(_accuracy_notes(pair, gain, time)),
     )
 
 
@@ -327,8 +320,12 @@ def cost_table(pair: PairComparison) -> Table:
     if not method.is_teacher:
         kind = "student " if method.is_distilled or method.is_alone else ""
         networks[kind + run.summary.network] = run.summary
-    timed = {} if measured is None else {_counts(one): one for one in measured.rows().values()}
-    rows = [_cost_row(name, own, timed.get(_counts(own))) for name, own in networks.items()]
+    figures = [] if measured is None else measured.rows().values()
+    timed = {(one.parameters, one.flops): one for one in figures}
+    rows = [
+        _cost_row(name, own, timed.get((own.parameters, own.flops)))
+        for name, own in networks.items()
+    ]
     shipped = [file for run in method.runs for file in run.shipped]
     known = 5 if timed or shipped else 3
     for file in shipped:
@@ -337,7 +334,7 @@ def cost_table(pair: PairComparison) -> Table:
         rows.append((Cell(name), Cell(""), Cell(""), number_cell(size, "{:.2f} MB"), time))
     threads = [file.threads for file in shipped] or [one.threads for one in [measured] if one]
     notes = (
-        f"Latency is the median on the CPU, {_threads(threads[0])}." if threads else "",
+        f"Latency is the median on the CPU, {counted(threads[0], 'thread')}." if threads else "",
         "" if shipped else "svdistill export measures the size and latency of the shipped file.",
     )
     return Table(
@@ -348,10 +345,6 @@ def cost_table(pair: PairComparison) -> Table:
         notes=tuple(filter(None, notes)),
         sortable=False,
     )
-
-
-def _counts(network: RunSummary | NetworkFigures) -> tuple[int, int]:
-    return network.parameters, network.flops
 
 
 def _cost_row(

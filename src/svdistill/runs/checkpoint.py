@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 import torch
 
-from svdistill.common import RunError, require_no_device, write_atomically
+from svdistill.common import RunError, in_short, require_no_device, write_atomically
 from svdistill.parallel import is_main
 
 MARK: Final = b"svdistill sha256"
@@ -150,7 +150,7 @@ def load_checkpoint(path: Path, device: torch.device) -> Checkpoint:
         raise RunError(
             str(path),
             expected="a checkpoint that svdistill wrote",
-            got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
+            got=in_short(error),
             remedy="start the run again in another directory",
         ) from error
 

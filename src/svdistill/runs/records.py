@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import torch
 
-from svdistill.common import Finite, RunError, from_plain, read_plain, read_text
+from svdistill.common import Finite, RunError, from_plain, in_short, read_plain, read_text
 from svdistill.parallel import size
 
 # Values in environment.json.
@@ -135,7 +135,7 @@ def read_records(path: str | Path) -> list[EpochRecord]:
         raise RunError(
             str(file),
             expected="one JSON object a line, each an epoch",
-            got=f"{type(error).__name__}: {error}",
+            got=in_short(error),
             remedy="check that the path is a run directory",
         ) from error
 

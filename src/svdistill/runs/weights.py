@@ -21,6 +21,7 @@ from svdistill.common import (
     RunError,
     SVDistillError,
     from_plain,
+    in_short,
     require_no_device,
     write_atomically,
 )
@@ -85,7 +86,7 @@ def read_card(path: Path) -> WeightsCard | None:
         raise RunError(
             str(path),
             expected="a header that svdistill wrote",
-            got=f"{type(error).__name__}: {error}",
+            got=in_short(error),
             remedy="name its network with teacher_network, or train it again",
         ) from error
 
@@ -99,7 +100,7 @@ def _unreadable(path: Path, error: Exception) -> RunError:
     return RunError(
         str(path),
         expected="a .safetensors file",
-        got=f"{type(error).__name__}: {error}",
+        got=in_short(error),
         remedy="check the path; the file may be missing or cut short",
     )
 
@@ -193,7 +194,7 @@ def _require_to_hold(card: WeightsCard, file: Path) -> None:
     except SVDistillError:
         raise
     except Exception as error:  # transformers may raise anything
-        got = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        got = in_short(error)
     else:
         size = sum(parameter.numel() * parameter.element_size() for parameter in parameters)
         held = 4 * weights_file(file).stat().st_size  # of at least one byte for each number
