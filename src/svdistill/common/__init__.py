@@ -18,11 +18,12 @@ from svdistill.common.errors import (
     warn_of_data as warn_of_data,
 )
 from svdistill.common.files import (
-    is_leftover as is_leftover,
     locked as locked,
     make_directory as make_directory,
     read_json as read_json,
     read_text as read_text,
+    reading as reading,
+    require_empty as require_empty,
     require_no_device as require_no_device,
     require_unlocked as require_unlocked,
     sweep as sweep,
@@ -35,7 +36,7 @@ from svdistill.common.imports import (
     import_attribute as import_attribute,
     require_package as require_package,
 )
-from svdistill.common.logits import as_logits as as_logits
+from svdistill.common.logits import as_logits as as_logits, described as described
 from svdistill.common.machine import (
     available_cores as available_cores,
     keep_memory as keep_memory,

@@ -136,9 +136,19 @@ def write_failure(error: BaseException) -> str | None:
     return os_error[1] if os_error else None
 
 
-def is_leftover(path: Path) -> bool:
-    """Whether a file is a lock, or one that a process is writing, or left when it was killed."""
-    return path.name == LOCK_NAME or _is_temporary(path)
+def require_empty(folder: Path) -> None:
+    """Raise `RunError` unless a folder is missing or empty, but for what killed processes left."""
+    if folder.is_dir() and all(
+        path.name == LOCK_NAME or _is_temporary(path) for path in folder.iterdir()
+    ):
+        return
+    if folder.exists():
+        raise RunError(
+            str(folder),
+            expected="a new or empty directory",
+            got="something else",
+            remedy="choose another --output",
+        )
 
 
 def _is_temporary(path: Path) -> bool:
@@ -204,17 +214,27 @@ def read_text(path: Path, most: int = MOST_TEXT) -> str:
     return content.decode("utf-8")
 
 
+@contextmanager
+def reading(
+    path: Path,
+    *,
+    expected: str,
+    remedy: str,
+    errors: tuple[type[Exception], ...] = (OSError, ValueError, RecursionError),
+) -> Iterator[None]:
+    """Turn the errors of reading a file into a `RunError` that names it."""
+    try:
+        yield
+    except errors as error:
+        got = in_short(error)
+        raise RunError(str(path), expected=expected, got=got, remedy=remedy) from error
+
+
 def read_json(path: Path) -> Any:
     """Read JSON; raise `RunError` if the file is missing, damaged or huge."""
-    try:
+    remedy = "check the path; remove the run and start it again if the file is damaged"
+    with reading(path, expected="a readable JSON file", remedy=remedy):
         return json.loads(read_text(path))
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunError(
-            str(path),
-            expected="a readable JSON file",
-            got=in_short(error),
-            remedy="check the path; remove the run and start it again if the file is damaged",
-        ) from error
 
 
 @contextmanager

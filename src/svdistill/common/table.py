@@ -10,7 +10,6 @@ import statistics
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any, Final
 
 from rich import box
@@ -60,14 +59,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table that renders to a rich console, Markdown and HTML.
+    """A table that renders to a rich console and Markdown, and in the report to HTML.
 
     Attributes:
         title: what it shows.
         columns: from left to right.
         rows: as many cells each; the first names its row.
         caption: what the numbers are.
-        notes: sentences on how to read it; `to_html` leaves them to the page.
+        notes: sentences on how to read it.
         best: indices of the rows that the page highlights.
         totals: number of last rows that the terminal sets apart from the others.
         sortable: whether the page lets readers sort it by a column.
@@ -123,28 +122,6 @@ class Table:
             *(_markdown_row([cell.text for cell in row]) for row in self.rows),
         ]
         return "\n".join(lines)
-
-    def to_html(self) -> str:
-        """The table as one `<div>` that scrolls on a narrow page; all text is escaped."""
-        label = escape(": ".join(filter(None, (self.title, self.caption))))
-        head = "\n".join(
-            f'<th scope="col"{_class("number", column.numeric)}>{escape(column.heading)}</th>'
-            for column in self.columns
-        )
-        body = "\n".join(self._html_row(place, row) for place, row in enumerate(self.rows))
-        caption = f"<caption>{escape(self.caption)}</caption>\n" if self.caption else ""
-        return (
-            f'<div class="scroll" role="region" tabindex="0" aria-label="{label}">\n'
-            f"<table{_class('sortable', self.sortable)}>\n{caption}"
-            f"<thead>\n<tr>\n{head}\n</tr>\n</thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>"
-        )
-
-    def _html_row(self, place: int, row: Sequence[Cell]) -> str:
-        cells = [f'<th scope="row">{escape(row[0].text)}</th>']
-        for column, cell in zip(self.columns[1:], row[1:], strict=True):
-            value = "" if cell.number is None else f' data-value="{cell.number}"'
-            cells.append(f"<td{_class('number', column.numeric)}{value}>{escape(cell.text)}</td>")
-        return "\n".join([f"<tr{_class('best', place in self.best)}>", *cells, "</tr>"])
 
 
 def columns(first: str, *numeric: str) -> tuple[Column, ...]:
@@ -251,10 +228,6 @@ def millions_cell(count: int, digits: int = 1) -> Cell:
 
 def _markdown_row(texts: Sequence[str]) -> str:
     return "| " + " | ".join(text.replace("|", r"\|") for text in texts) + " |"
-
-
-def _class(name: str, applies: bool) -> str:
-    return f' class="{name}"' if applies else ""
 
 
 def _with_minus(text: str) -> str:

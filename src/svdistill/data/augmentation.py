@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from svdistill.common import ArgumentError, require_choice, require_count
+from svdistill.common import ArgumentError, described, require_choice, require_count
 from svdistill.data.photo_views import DRAWS, jittered_views, trivial_views
 
 # Views that are interpolated, of images of 0 to 255.
@@ -150,7 +150,7 @@ class Augmentation(nn.Module):
             raise ArgumentError(
                 "indices",
                 expected=f"int64 of shape [{len(images)}], a number for each image",
-                got=f"{indices.dtype} of shape {list(indices.shape)}",
+                got=described(indices),
                 remedy="pass Batch.indices",
             )
         if self.name == "none":
@@ -184,7 +184,7 @@ class Augmentation(nn.Module):
             raise ArgumentError(
                 "images",
                 expected=f"uint8 of shape [B, {', '.join(map(str, shape))}]",
-                got=f"{images.dtype} of shape {list(images.shape)}",
+                got=described(images),
                 remedy="build Augmentation with the image_size of the data and pass raw images",
             )
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 from stat import S_ISREG
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
 import torch
@@ -192,44 +192,23 @@ def table_of_files(
     return table.cast_column("image", Image(decode=False))
 
 
-def nothing() -> None:
-    """Do nothing."""
-
-
-class Pictures(Protocol):
-    """Images of one size that are read by their row number."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """``(3, H, W)``."""
-
-    def read(self, rows: np.ndarray, each: Callable[[], object] = nothing) -> np.ndarray:
-        """Return the images of these rows, uint8 ``[n, 3, H, W]``; call `each` after each image."""
-
-    def resized(self, image_size: int) -> Pictures:
-        """Return the same images, resized to this height and width."""
-
-    def paths(self, rows: np.ndarray) -> list[str]:
-        """Return the files of these rows; none where images have no files of their own."""
-
-
 class ArrayPictures:
-    """Images in memory, uint8 ``[N, 3, H, W]``."""
+    """Images in memory, uint8 ``[N, 3, H, W]``, with the methods of `EncodedPictures`."""
 
     def __init__(self, images: np.ndarray) -> None:
         self._images = images
         self.shape: tuple[int, ...] = images.shape[1:]
 
-    def read(self, rows: np.ndarray, each: Callable[[], object] = nothing) -> np.ndarray:
-        """See `Pictures.read`; nothing is decoded, and `each` not called."""
+    def read(self, rows: np.ndarray, each: Callable[[], object] | None = None) -> np.ndarray:
+        """Return the images of these rows; nothing is decoded, and `each` not called."""
         return self._images[rows]
 
     def resized(self, image_size: int) -> ArrayPictures:
-        """See `Pictures.resized`."""
+        """Return the same images, resized to this height and width."""
         return ArrayPictures(resize(torch.from_numpy(self._images).float(), image_size).numpy())
 
     def paths(self, rows: np.ndarray) -> list[str]:
-        """See `Pictures.paths`."""
+        """Return no paths: the images have no files of their own."""
         return []
 
 
@@ -274,11 +253,11 @@ class EncodedPictures:
         return shape
 
     def resized(self, image_size: int) -> EncodedPictures:
-        """See `Pictures.resized`."""
+        """Return the same images, resized to this height and width."""
         return EncodedPictures(self._column, self._name, self._source, image_size)
 
     def paths(self, rows: np.ndarray) -> list[str]:
-        """See `Pictures.paths`."""
+        """Return the files of these rows; none where the images are in a table."""
         import pyarrow.compute
 
         first = self._column[0][self._name] if len(rows) else None
@@ -288,8 +267,8 @@ class EncodedPictures:
         paths = pyarrow.compute.struct_field(cells, "path").take(rows)
         return [path for path in paths.to_pylist() if path]
 
-    def read(self, rows: np.ndarray, each: Callable[[], object] = nothing) -> np.ndarray:
-        """See `Pictures.read`.
+    def read(self, rows: np.ndarray, each: Callable[[], object] | None = None) -> np.ndarray:
+        """Return the images of these rows, uint8 ``[n, 3, H, W]``; call `each` after each image.
 
         Raises `DataError` for a damaged image or one of floats, and `ImageSizeError` for one that
         differs in size from the first.
@@ -308,7 +287,8 @@ class EncodedPictures:
                         remedy=RESIZE,
                     )
                 images[place] = image
-                each()
+                if each is not None:
+                    each()
         return images
 
     def _decode(self, cell: dict[str, Any] | None, row: int) -> np.ndarray:
@@ -347,6 +327,9 @@ class EncodedPictures:
     def _place(self, cell: dict[str, Any] | None, row: int) -> str:
         path = (cell or {}).get("path")
         return str(path) if path and Path(path).is_absolute() else f"{self._source}, row {row}"
+
+
+Pictures = ArrayPictures | EncodedPictures
 
 
 def decode_files(files: Sequence[Path], image_size: int) -> torch.Tensor:

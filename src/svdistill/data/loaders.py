@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn, final
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from svdistill.common import ArgumentError, require_count
+from svdistill.common import ArgumentError, described, require_count
 from svdistill.data.image_data import ImageData
 from svdistill.data.splits import UNLABELLED, Batch, ImageSplit
 from svdistill.parallel import ALONE, Share
@@ -200,7 +200,7 @@ class LoaderSplit(ImageSplit):
     def _checked(self, item: Any) -> tuple[Tensor, Tensor]:
         """The images and labels of what the loader yielded."""
         if not isinstance(item, (tuple, list)) or len(item) != 2:
-            raise _wrong("batches (images, labels)", _described(item), "give it a collate_fn")
+            raise _wrong("batches (images, labels)", described(item), "give it a collate_fn")
         images, labels = item
         if (
             not isinstance(images, Tensor)
@@ -209,7 +209,7 @@ class LoaderSplit(ImageSplit):
             or images.shape[1] != 3
         ):
             remedy = "convert and normalise the images in its transforms"
-            raise _wrong("floats of shape [B, 3, H, W] for images", _described(images), remedy)
+            raise _wrong("floats of shape [B, 3, H, W] for images", described(images), remedy)
         if (
             not isinstance(labels, Tensor)
             or labels.dtype != torch.int64
@@ -217,7 +217,7 @@ class LoaderSplit(ImageSplit):
         ):
             expected = f"int64 of shape [{len(images)}] for labels"
             remedy = "give one class number for each image; mixed labels are not supported"
-            raise _wrong(expected, _described(labels), remedy)
+            raise _wrong(expected, described(labels), remedy)
         if len(labels):
             least, most = int(labels.min()), int(labels.max())
             if least < self._least_label or most >= self._num_classes:
@@ -229,16 +229,6 @@ class LoaderSplit(ImageSplit):
 
 def _wrong(expected: str, got: object, remedy: str) -> ArgumentError:
     return ArgumentError("loader", expected=expected, got=got, remedy=remedy)
-
-
-def _described(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"{value.dtype} of shape {list(value.shape)}"
-    if isinstance(value, Mapping):
-        return "a mapping with the keys " + ", ".join(map(repr, value))
-    if isinstance(value, (tuple, list)):
-        return f"{len(value)} things: {', '.join(type(item).__name__ for item in value)}"
-    return type(value).__name__
 
 
 def images_from_loaders(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -84,14 +85,17 @@ def open_images(
         return _open_tables(READERS[scheme](Path(place).expanduser(), choices), image_size, choices)
     if place and scheme == "hub":
         return _open_tables(read_hub(place, choices), image_size, choices)
-    kind = "folder" if Path(spec).is_dir() else "parquet"
-    remedy = nearest(f"{scheme}:PATH" if place else spec, SCHEMES)
-    raise ArgumentError(
-        "data",
-        expected="one of " + ", ".join(SCHEMES),
-        got=repr(spec),
-        remedy=f"write {kind}:{spec}" if spec and Path(spec).exists() else remedy,
-    )
+    raise unknown_scheme("data", spec, SCHEMES)
+
+
+def unknown_scheme(argument: str, spec: str, schemes: Sequence[str]) -> ArgumentError:
+    """The error of a spec that has none of these schemes."""
+    scheme, _, place = spec.partition(":")
+    remedy = nearest(f"{scheme}:PATH" if place else spec, schemes)
+    if spec and Path(spec).exists():
+        remedy = f"write {'folder' if Path(spec).is_dir() else 'parquet'}:{spec}"
+    expected = "one of " + ", ".join(schemes)
+    return ArgumentError(argument, expected=expected, got=repr(spec), remedy=remedy)
 
 
 def _open_digits(image_size: int) -> OpenedData:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset as TorchDataset
 
-from svdistill.common import ArgumentError, DataError, available_cores, require_count
-from svdistill.data.image_files import Pictures, nothing
+from svdistill.common import ArgumentError, DataError, available_cores, described, require_count
+from svdistill.data.image_files import Pictures
 from svdistill.data.selection import Subset
 from svdistill.parallel import ALONE, BatchPart, Share
 
@@ -133,7 +133,12 @@ class StoredSplit(ImageSplit):
 
     def chunks(self, batch_size: int, order_seed: int | None) -> Sequence[Tensor]:
         """The indices of the images of each batch; see `ImageSplit.batches` for the arguments."""
-        return batch_indices(len(self), batch_size, order_seed)
+        require_count("batch_size", batch_size)
+        order = torch.arange(len(self))
+        if order_seed is not None:
+            # On the CPU, so that the order is the same for every device.
+            order = torch.randperm(len(self), generator=order_generator(order_seed))
+        return order.split(batch_size) if len(self) else ()
 
     @final
     def batches(
@@ -172,13 +177,19 @@ class ResidentSplit(StoredSplit):
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            got = f"{images.dtype} of shape {list(images.shape)}"
-            expected, remedy = "uint8 of shape [N, 3, H, W]", "convert the images first"
-            raise ArgumentError("images", expected=expected, got=got, remedy=remedy)
+            raise ArgumentError(
+                "images",
+                expected="uint8 of shape [N, 3, H, W]",
+                got=described(images),
+                remedy="convert the images first",
+            )
         if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
-            got = f"{labels.dtype} of shape {list(labels.shape)}"
-            expected, remedy = f"int64 of shape [{len(images)}]", "pass one label per image"
-            raise ArgumentError("labels", expected=expected, got=got, remedy=remedy)
+            raise ArgumentError(
+                "labels",
+                expected=f"int64 of shape [{len(images)}]",
+                got=described(labels),
+                remedy="pass one label per image",
+            )
         self.images = images
         self.labels = labels
 
@@ -304,21 +315,6 @@ class _BatchReader(TorchDataset):
             return None
 
 
-def batch_indices(length: int, batch_size: int, order_seed: int | None) -> Sequence[Tensor]:
-    """The indices of the images of each batch; see `ImageSplit.batches` for the arguments.
-
-    Example:
-        >>> [chunk.tolist() for chunk in batch_indices(5, 2, None)]
-        [[0, 1], [2, 3], [4]]
-    """
-    require_count("batch_size", batch_size)
-    order = torch.arange(length)
-    if order_seed is not None:
-        # On the CPU, so that the order is the same for every device.
-        order = torch.randperm(length, generator=order_generator(order_seed))
-    return order.split(batch_size) if length else ()
-
-
 def order_generator(order_seed: int) -> torch.Generator:
     """A generator on the CPU for an order of images."""
     require_count("order_seed", order_seed, 0)
@@ -330,7 +326,7 @@ def stored_split(
     *,
     resident: bool,
     workers: int | None = None,
-    each: Callable[[], object] = nothing,
+    each: Callable[[], object] | None = None,
 ) -> StoredSplit:
     """Make a subset a split: decoded now, or by worker processes when needed.
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from svdistill.common import ArgumentError, DataError, listed, nearest, require_count, warn_of_data
+from svdistill.common import ArgumentError, DataError, listed, require_count, warn_of_data
 from svdistill.data.columns import find_image_column
 from svdistill.data.image_files import (
     EncodedPictures,
@@ -23,6 +23,7 @@ from svdistill.data.image_files import (
     no_images,
     table_of_files,
 )
+from svdistill.data.opening import unknown_scheme
 from svdistill.data.selection import Subset
 from svdistill.data.split_names import (
     AUTOMATIC,
@@ -35,7 +36,6 @@ from svdistill.data.splits import (
     UNLABELLED,
     Batch,
     StoredSplit,
-    batch_indices,
     order_generator,
 )
 from svdistill.data.tables import load_hub, load_parquet, split_tables, undecoded
@@ -84,12 +84,7 @@ def _find_table(spec: str | Dataset | DatasetDict, choices: DataChoices) -> tupl
         return _choose_split(spec, load_parquet(Path(place).expanduser(), choices), choices)
     if place and scheme == "hub":
         return _choose_split(spec, load_hub(place), choices)
-    raise ArgumentError(
-        "unlabelled",
-        expected="one of " + ", ".join(SCHEMES),
-        got=repr(spec),
-        remedy=nearest(f"{scheme}:PATH" if place else spec, SCHEMES),
-    )
+    raise unknown_scheme("unlabelled", spec, SCHEMES)
 
 
 def _find_files(path: Path, choices: DataChoices) -> list[Path]:
@@ -159,14 +154,14 @@ class MixedSplit(StoredSplit):
 
     Args:
         labelled: the images with labels.
-        unlabelled: the others; their labels are ignored.
+        unlabelled: the others, with the label `UNLABELLED`.
 
     Example:
         >>> from svdistill.data.splits import ResidentSplit
-        >>> def split(count):
+        >>> def split(count, label):
         ...     images = torch.zeros(count, 3, 8, 8, dtype=torch.uint8)
-        ...     return ResidentSplit(images, torch.zeros(count, dtype=torch.int64))
-        >>> mixed = MixedSplit(split(2), split(5))
+        ...     return ResidentSplit(images, torch.full((count,), label))
+        >>> mixed = MixedSplit(split(2, 0), split(5, UNLABELLED))
         >>> [b.labels.tolist() for b in mixed.batches(4, device="cpu", order_seed=0)]
         [[0, 0, -1, -1], [0, 0, -1, -1], [0, -1]]
         >>> [b.indices.tolist() for b in mixed.batches(4, device="cpu", order_seed=0)]
@@ -176,7 +171,7 @@ class MixedSplit(StoredSplit):
     def __init__(self, labelled: StoredSplit, unlabelled: StoredSplit) -> None:
         self._labelled = labelled
         self._unlabelled = unlabelled
-        self.labels = torch.cat([labelled.labels, _no_labels(unlabelled.labels)])
+        self.labels = torch.cat([labelled.labels, unlabelled.labels])
 
     def __len__(self) -> int:
         return len(self._labelled) + len(self._unlabelled)
@@ -215,7 +210,7 @@ class MixedSplit(StoredSplit):
     def chunks(self, batch_size: int, order_seed: int | None) -> Sequence[Tensor]:
         """See `StoredSplit.chunks`."""
         if order_seed is None:
-            return batch_indices(len(self), batch_size, None)
+            return super().chunks(batch_size, None)
         border, halves = len(self._labelled), _halves(batch_size)
         batches, generator = self._filled_batches(halves), order_generator(order_seed)
         ours, theirs = (
@@ -240,11 +235,7 @@ class MixedSplit(StoredSplit):
         )
         for first, second, chunk in zip(ours, theirs, chunks, strict=True):
             images = torch.cat([first.images, second.images])
-            yield Batch(images, torch.cat([first.labels, _no_labels(second.labels)]), chunk)
-
-
-def _no_labels(labels: Tensor) -> Tensor:
-    return torch.full_like(labels, UNLABELLED)
+            yield Batch(images, torch.cat([first.labels, second.labels]), chunk)
 
 
 def _halves(batch_size: int) -> tuple[int, int]:

@@ -39,6 +39,8 @@ MIN_ROUNDS: Final = 3
 
 SECONDS: Final = 5.0  # at most, for the latency of a batch size
 
+Latencies = dict[int, dict[str, Measurement]]
+
 
 @torch.inference_mode()
 def logits_of(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
@@ -118,23 +120,15 @@ def require_accuracy(name: str, before: float, after: float, tolerance: float) -
         )
 
 
-@dataclass(frozen=True)
-class BatchLatency:
-    """Time of one forward pass of `batch_size` images on the CPU, by network."""
-
-    batch_size: int
-    times: dict[str, Measurement]
-
-
 @torch.inference_mode()
 def measure_latency(
     networks: Mapping[str, Callable[[Tensor], Tensor]], images: Tensor
-) -> tuple[BatchLatency, ...]:
+) -> Latencies:
     """Time networks in turn, on batches of 1 and of 32 images, repeated if they are fewer.
 
     A batch size that would take too long to measure is left out.
     """
-    rows = []
+    latencies = {}
     for batch_size in LATENCY_BATCH_SIZES:
         batch = images[torch.arange(batch_size) % len(images)]
         cases = [Case(name, partial(network, batch)) for name, network in networks.items()]
@@ -142,8 +136,8 @@ def measure_latency(
         rounds = min(ROUNDS, int(SECONDS / once))
         if rounds >= MIN_ROUNDS:
             measured = interleave(cases, rounds)
-            rows.append(BatchLatency(batch_size, dict(zip(networks, measured, strict=True))))
-    return tuple(rows)
+            latencies[batch_size] = dict(zip(networks, measured, strict=True))
+    return latencies
 
 
 @dataclass(frozen=True)
@@ -172,7 +166,7 @@ class ExportReport:
         stored_dtypes: of the weights in the run's own file.
         columns: the compared networks; the run's in PyTorch first, the exported file last.
         parity: agreement of the logits of the file with PyTorch's.
-        latencies: by batch size, under the titles of the columns.
+        latencies: of one forward pass on the CPU, by batch size and title of the column.
     """
 
     path: Path
@@ -181,7 +175,7 @@ class ExportReport:
     stored_dtypes: tuple[str, ...]
     columns: tuple[ReportColumn, ...]
     parity: Parity
-    latencies: tuple[BatchLatency, ...]
+    latencies: Latencies
 
 
 def export_table(report: ExportReport) -> Table:
@@ -192,10 +186,10 @@ def export_table(report: ExportReport) -> Table:
     accuracies = [number_cell(column.accuracy, "{:.2f} %") for column in compared]
     times = [
         (
-            Cell(f"batch of {latency.batch_size}"),
-            *(number_cell(1e3 * one.median, "{:.2f} ms") for one in latency.times.values()),
+            Cell(f"batch of {size}"),
+            *(number_cell(1e3 * one.median, "{:.2f} ms") for one in measured.values()),
         )
-        for latency in report.latencies
+        for size, measured in report.latencies.items()
     ]
     return Table(
         report.metadata.network,
@@ -236,7 +230,7 @@ class ShippedFile:
 def write_shipped_file(report: ExportReport) -> None:
     """Write what an export measured as JSON beside the file."""
     column, path = report.columns[-1], report.path
-    single = [latency for latency in report.latencies if latency.batch_size == 1]
+    single = report.latencies.get(1)
     shipped = ShippedFile(
         name=path.name,
         runtime="ONNX Runtime" if path.suffix == ".onnx" else column.title,
@@ -244,7 +238,7 @@ def write_shipped_file(report: ExportReport) -> None:
         bytes=column.file_bytes,
         accuracy=column.accuracy,
         images=report.parity.images,
-        milliseconds=1e3 * single[0].times[column.title].median if single else None,
+        milliseconds=1e3 * single[column.title].median if single else None,
         threads=torch.get_num_threads(),
     )
     write_json(path.with_name(f"{path.name}.json"), asdict(shipped))

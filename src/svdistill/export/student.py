@@ -276,7 +276,14 @@ def _inputs(
         if sum(map(len, images)) >= count:  # a loader has its own batch size
             break
     taken, normalise = torch.cat(images)[:count], tests.augmentation.normalise
-    _require_side(taken, card)
+    side = card.image_size
+    if taken.shape[2:] != (side, side):
+        raise ArgumentError(
+            "data",
+            expected=f"images of {side}x{side}, which the network was trained on",
+            got="x".join(map(str, taken.shape[2:])),
+            remedy="resize them",
+        )
     if options.include is None:
         return _Inputs(normalise(taken), torch.cat(labels)[:count], lambda images: images)
     if taken.dtype != torch.uint8:
@@ -287,17 +294,6 @@ def _inputs(
             remedy="give data by its name, or leave --include out",
         )
     return _Inputs(taken, torch.cat(labels)[:count], normalise)
-
-
-def _require_side(inputs: Tensor, card: WeightsCard) -> None:
-    side = (card.image_size, card.image_size)
-    if inputs.shape[2:] != side:
-        raise ArgumentError(
-            "data",
-            expected=f"images of {side[0]}x{side[1]}, which the network was trained on",
-            got="x".join(map(str, inputs.shape[2:])),
-            remedy="resize them",
-        )
 
 
 def _stored_dtypes(weights: Path) -> tuple[str, ...]:

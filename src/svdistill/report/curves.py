@@ -245,26 +245,21 @@ def gradients_section(pairs: Sequence[PairComparison]) -> list[Section]:
 def gradient_table(pair: PairComparison) -> Table | None:
     """A row for each method that recorded both gradients; None without any."""
     methods = [row for row in pair.distilled if _mean(row, NORMS["task"][0]) is not None]
-    shares = [name for name, share in SHARES.items() if any(_mean(row, share) for row in methods)]
-    rows = []
-    for method in methods:
-        norms = [_mean(method, norm) for norm, _ in NORMS.values()]
-        parts = [_mean(method, SHARES[name]) for name in shares]
-        percentages = [None if part is None else 100 * part for part in parts]
-        rows.append(
-            (
-                Cell(method.name),
-                *(number_cell(norm, "{:.3g}") for norm in norms),
-                *(number_cell(percentage) for percentage in percentages),
-            )
-        )
-    if not rows:
+    if not methods:
         return None
+    cells = {
+        name: [number_cell(_mean(row, norm), "{:.3g}") for row in methods]
+        for name, (norm, _) in NORMS.items()
+    }
+    for name, share in SHARES.items():
+        parts = [_mean(row, share) for row in methods]
+        if any(parts):
+            cells[name] = [number_cell(None if part is None else 100 * part) for part in parts]
     notes = [
         "Norms over all parameters, means over all steps and seeds. Steps that do not measure them "
         "count with the norms last measured."
     ]
-    if shares:
+    if len(cells) > len(NORMS):
         notes.append(
             "Damped: the SVDs in which leading values lie so close to each other, or to zero, that "
             "the gradient is damped. Missed: those that subspace iteration left above its bound."
@@ -272,8 +267,8 @@ def gradient_table(pair: PairComparison) -> Table | None:
     return Table(
         title=pair.title,
         caption="Gradient norms of task and transfer",
-        columns=columns("method", *NORMS, *shares),
-        rows=tuple(rows),
+        columns=columns("method", *cells),
+        rows=tuple(zip([Cell(row.name) for row in methods], *cells.values(), strict=True)),
         notes=tuple(notes),
     )
 

@@ -127,16 +127,13 @@ def styled(names: Iterable[str]) -> dict[str, LineStyle]:
         ['#000000', '#0072B2']
     """
     styles = dict.fromkeys(names, ALONE)
-    others = (name for name in styles if name != "student alone")
-    return styles | {name: _line_style(place) for place, name in enumerate(others)}
-
-
-def _line_style(place: int) -> LineStyle:
-    further, place = divmod(place, len(LINE_STYLES))
-    style = LINE_STYLES[place]
-    if not further:
-        return style
-    return replace(style, dashes=FURTHER_DASHES[(further - 1) % len(FURTHER_DASHES)])
+    for place, name in enumerate([name for name in styles if name != "student alone"]):
+        further, place_in_set = divmod(place, len(LINE_STYLES))
+        styles[name] = LINE_STYLES[place_in_set]
+        if further:
+            dashes = FURTHER_DASHES[(further - 1) % len(FURTHER_DASHES)]
+            styles[name] = replace(styles[name], dashes=dashes)
+    return styles
 
 
 def new_drawing(width: float, height: float) -> Drawing:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import yaml
 from rich.console import Console
@@ -35,6 +35,9 @@ from svdistill.report.methods import MethodResult
 from svdistill.report.predictions import predictions_section
 from svdistill.report.runs import Run, dataset_name, find_runs, loss_name, teacher_network
 from svdistill.report.summary import Headline, accuracy_table, cost_table, headline
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 # The headings of all sections in their order, by the field of `Contents` that each shows.
 SECTIONS: Final = {
@@ -268,25 +271,33 @@ def write_report(
     return path
 
 
-def _render(contents: Contents) -> str:
+def templates() -> Environment:
+    """The environment of the page's templates."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
+    return Environment(
         loader=PackageLoader("svdistill.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates = files("svdistill.report") / "templates"
-    script = "\n" + (templates / "page.js").read_text(encoding="utf-8")
+
+
+def _render(contents: Contents) -> str:
+    folder = files("svdistill.report") / "templates"
+    script = "\n" + (folder / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("report.html.j2").render(
-        page=contents,
-        style=(templates / "report.css").read_text(encoding="utf-8"),
-        script=script,
-        script_hash=f"sha256-{digest}",
-        version=version("svdistill"),
+    return (
+        templates()
+        .get_template("report.html.j2")
+        .render(
+            page=contents,
+            style=(folder / "report.css").read_text(encoding="utf-8"),
+            script=script,
+            script_hash=f"sha256-{digest}",
+            version=version("svdistill"),
+        )
     )
 
 

@@ -81,7 +81,7 @@ def quality_table(methods: Sequence[MethodResult]) -> Table:
 
 def class_table(methods: Sequence[MethodResult]) -> Table:
     """Accuracy of each class, by rows' names; the lowest of the last row first."""
-    last, alone = methods[-1], methods[-1].alone
+    last = methods[-1]
     found = [_class_accuracies(method) for method in methods]
     names = sorted(found[-1], key=lambda name: found[-1][name])
     caption = f"Accuracy of each class in percent, the lowest of {last.name} first"
@@ -91,15 +91,15 @@ def class_table(methods: Sequence[MethodResult]) -> Table:
             f"Accuracy by class in percent: the {ENDS} lowest and the {ENDS} highest of "
             f"{len(found[-1])} classes for {last.name}"
         )
-    with_gain = len(methods) > 1 and methods[-2] == alone
-    rows = []
-    for name in names:
-        values = [accuracies.get(name) for accuracies in found]
-        one, other = (values[-1], values[-2]) if with_gain else (None, None)
-        gain = None if one is None or other is None else one - other
-        change = (number_cell(gain, "{:+.1f}"),) if with_gain else ()
-        rows.append((Cell(name), *(number_cell(value, "{:.1f}") for value in values), *change))
-    headings = [method.name for method in methods] + (["gain"] if with_gain else [])
+    values = [[accuracies.get(name) for name in names] for accuracies in found]
+    headings = [method.name for method in methods]
+    cells = [[number_cell(value, "{:.1f}") for value in column] for column in values]
+    if len(methods) > 1 and methods[-2] == last.alone:
+        headings.append("gain")
+        pairs = zip(values[-1], values[-2], strict=True)
+        gains = (None if a is None or b is None else a - b for a, b in pairs)
+        cells.append([number_cell(gain, "{:+.1f}") for gain in gains])
+    rows = zip(map(Cell, names), *cells, strict=True)
     return Table("Accuracy by class", columns("class", *headings), tuple(rows), caption=caption)
 
 

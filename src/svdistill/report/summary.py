@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from svdistill.common import (
 )
 from svdistill.report.comparison import PairComparison
 from svdistill.report.methods import MethodResult
-from svdistill.report.runs import Run, teacher_network
+from svdistill.report.runs import teacher_network
 from svdistill.report.tables import wilson_interval
 from svdistill.runs import RunSummary
 from svdistill.training import NetworkFigures
@@ -56,17 +57,11 @@ def headline(pair: PairComparison) -> Headline:
     method = leader or next(iter(pair.students), pair.methods[0])
     accuracies = _accuracy_tiles(pair, method)
     gain = () if leader is None or not leader.gains else (_gain_tile(leader),)
-    remarks = (
-        _choice_remark(pair),
-        _epochs_remark(method),
-        _weak_teacher_remark(pair, method.alone),
-        _best_epoch_remark(method.runs[0]) if len(pair.runs) == 1 else "",
-    )
     return Headline(
         pair.title,
         "" if leader is None else verdict(leader),
         (*gain, *accuracies, *_cost_tiles(pair, method), _training_tile(method)),
-        " ".join(filter(None, remarks)),
+        " ".join(_remarks(pair, method)),
     )
 
 
@@ -167,41 +162,26 @@ def _training_tile(method: MethodResult) -> Tile:
     return Tile("training", duration(seconds), beside)
 
 
-def _choice_remark(pair: PairComparison) -> str:
-    distilled = len(pair.distilled)
-    if distilled < 2:
-        return ""
-    return (
-        f"Of {distilled} distilled rows this one was chosen by its accuracy on the test images, "
-        "so its gain is an optimistic figure."
-    )
-
-
-def _epochs_remark(method: MethodResult) -> str:
-    if method.alone is None or method.alone.epochs == method.epochs:
-        return ""
-    return (
-        f"It was trained for {method.epochs} epochs, the student alone for {method.alone.epochs}."
-    )
-
-
-def _weak_teacher_remark(pair: PairComparison, alone: MethodResult | None) -> str:
-    if not pair.teachers or alone is None or pair.teachers[0].accuracy > alone.accuracy:
-        return ""
-    return "The teacher is no more accurate than the student alone: it had little to teach."
-
-
-def _best_epoch_remark(run: Run) -> str:
-    summary = run.summary
-    if summary.best_accuracy <= summary.last_accuracy:
-        return ""
-    by_dev = summary.best_by == "dev"
-    chosen = "held-out images" if by_dev else "the test images, which makes it an optimistic figure"
-    return (
-        f"The best epoch was {summary.best_epoch} of {summary.epochs}, with "
-        f"{summary.best_accuracy:.2f} %, chosen on {chosen}; its weights are "
-        "student-best.safetensors."
-    )
+def _remarks(pair: PairComparison, method: MethodResult) -> Iterator[str]:
+    """What to know when reading the main numbers, in sentences."""
+    alone, summary = method.alone, method.runs[0].summary
+    if len(pair.distilled) > 1:
+        yield (
+            f"Of {len(pair.distilled)} distilled rows this one was chosen by its accuracy on the "
+            "test images, so its gain is an optimistic figure."
+        )
+    if alone is not None and alone.epochs != method.epochs:
+        yield f"It was trained for {method.epochs} epochs, the student alone for {alone.epochs}."
+    if alone is not None and pair.teachers and pair.teachers[0].accuracy <= alone.accuracy:
+        yield "The teacher is no more accurate than the student alone: it had little to teach."
+    if len(pair.runs) == 1 and summary.best_accuracy > summary.last_accuracy:
+        chosen = "the test images, which makes it an optimistic figure"
+        chosen = "held-out images" if summary.best_by == "dev" else chosen
+        yield (
+            f"The best epoch was {summary.best_epoch} of {summary.epochs}, with "
+            f"{summary.best_accuracy:.2f} %, chosen on {chosen}; its weights are "
+            "student-best.safetensors."
+        )
 
 
 def _points(points: float, *, signed: bool = False) -> str:
@@ -272,24 +252,24 @@ def _seeds_cell(method: MethodResult) -> Cell:
     return Cell(f"{seeds}{repeated}", seeds)
 
 
-def _accuracy_notes(pair: PairComparison, gain: bool, time: bool) -> list[str]:
+def _accuracy_notes(pair: PairComparison, gain: bool, time: bool) -> Iterator[str]:
     """How to read the columns."""
-    notes = []
     if gain:
-        notes.append(
+        yield (
             "The gain is the mean of the differences from the student alone of the same training "
             "and seed, in points; its interval is Student's t over the seeds."
         )
         if any(row.alone and row.alone.epochs != row.epochs for row in pair.distilled):
-            notes.append("2-stage rows have more epochs than their student alone.")
+            yield "2-stage rows have more epochs than their student alone."
     if time:
-        notes.append(
+        yield (
             "The time of a step is for one image, in the fastest epoch, over that of the student "
             "alone on the same machine."
         )
     if not all(run.summary.best_by == "dev" for run in pair.runs):
-        notes.append("The best epoch was chosen on the test images, an optimistic figure.")
-    return [*notes, _paper_note(pair)] if pair.is_of_paper else notes
+        yield "The best epoch was chosen on the test images, an optimistic figure."
+    if pair.is_of_paper:
+        yield _paper_note(pair)
 
 
 def _paper_note(pair: PairComparison) -> str:

@@ -14,12 +14,12 @@ import yaml
 
 from svdistill.common import (
     RunError,
-    in_short,
-    is_leftover,
     locked,
     make_directory,
     plain_fields,
     read_yaml,
+    reading,
+    require_empty,
     require_unlocked,
     sweep,
     write_json,
@@ -148,17 +148,16 @@ class RunDirectory:
                 got="a finished run",
                 remedy="choose another --output, or remove the directory if it is not needed",
             )
-        if resume and self.config.exists():
-            return
-        empty = self.path.is_dir() and all(map(is_leftover, self.path.iterdir()))
-        if self.path.exists() and not empty:
-            started = self.config.exists()
+        if self.config.exists():
+            if resume:
+                return
             raise RunError(
                 str(self.path),
                 expected="a new or empty directory",
-                got="an unfinished run" if started else "something else",
-                remedy="continue it with --resume" if started else "choose another --output",
+                got="an unfinished run",
+                remedy="continue it with --resume",
             )
+        require_empty(self.path)
 
     def append(self, record: EpochRecord) -> None:
         """Append an epoch to the metrics."""
@@ -191,18 +190,12 @@ def to_yaml(config: RunConfig) -> str:
 
 def stored_values(path: Path) -> dict[str, Any]:
     """Read a run's config.yaml as a dictionary; raise `RunError` for other files."""
-    try:
+    remedy = "give a run directory, or start the run again in another one"
+    with reading(path, expected="the configuration of a run", remedy=remedy):
         stored = read_yaml(path)
         if not isinstance(stored, dict) or not {"data", "classes_every"} <= set(stored):
             raise ValueError("something else")
         plain_fields(DistillConfig if "loss" in stored else TrainConfig, stored)
-    except (OSError, ValueError) as error:
-        raise RunError(
-            str(path),
-            expected="the configuration of a run",
-            got=in_short(error),
-            remedy="give a run directory, or start the run again in another one",
-        ) from error
     return stored
 
 

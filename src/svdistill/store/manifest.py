@@ -19,10 +19,11 @@ from svdistill.common import (
     ArgumentError,
     Finite,
     RunError,
+    described,
     from_plain,
-    in_short,
     plain_fields,
     read_json,
+    reading,
     write_json,
 )
 from svdistill.losses import Knowledge
@@ -136,7 +137,7 @@ def _describe(value: Any, name: str, dtype: str) -> Branch:
         raise ArgumentError(
             f"knowledge {name}",
             expected="floats, batch first",
-            got=f"{value.dtype} of shape {list(value.shape)}",
+            got=described(value),
             remedy="let the loss's extract return such tensors",
         )
     shape = tuple(value.shape[1:])
@@ -298,29 +299,21 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
 def read_manifest(path: Path) -> Manifest:
     """Read and check a manifest; raise `RunError` if it is missing, damaged or invalid."""
     content = read_json(path)
-    try:
+    expected = f"the manifest of a knowledge store, version {VERSION}"
+    remedy = "make the store anew with `svdistill cache`"
+    wrong = (ValueError, KeyError, TypeError, AttributeError, OverflowError)
+    with reading(path, expected=expected, remedy=remedy, errors=wrong):
         if content["version"] != VERSION:
             raise ValueError(f"version {content['version']}, which this svdistill does not read")
         if content.pop("sha256") != _digest(content):
             raise ValueError("its checksum is wrong")
-        return _checked(content)
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise RunError(
-            str(path),
-            expected=f"the manifest of a knowledge store, version {VERSION}",
-            got=in_short(error),
-            remedy="make the store anew with `svdistill cache`",
-        ) from error
-
-
-def _checked(content: dict[str, Any]) -> Manifest:
-    if set(content) != {field.name for field in dataclasses.fields(Manifest)}:
-        raise ValueError("fields are missing or unknown")
-    structure = from_json(content.pop("structure"))
-    manifest = Manifest(**plain_fields(Manifest, content), structure=structure)
-    if len(manifest.tap_shapes) != len(manifest.teacher_taps):
-        raise ValueError("tap_shapes has not one shape per tap")
-    return manifest
+        if set(content) != {field.name for field in dataclasses.fields(Manifest)}:
+            raise ValueError("fields are missing or unknown")
+        structure = from_json(content.pop("structure"))
+        manifest = Manifest(**plain_fields(Manifest, content), structure=structure)
+        if len(manifest.tap_shapes) != len(manifest.teacher_taps):
+            raise ValueError("tap_shapes has not one shape per tap")
+        return manifest
 
 
 def _digest(content: dict[str, Any]) -> str:

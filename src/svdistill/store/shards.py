@@ -21,9 +21,9 @@ from svdistill.common import (
     ArgumentError,
     RunError,
     few_classes,
-    is_leftover,
     locked,
     make_directory,
+    require_empty,
     require_unlocked,
     sweep,
     write_atomically,
@@ -132,13 +132,7 @@ def stored_manifest(store: Path, *, resume: bool) -> Manifest | None:
             got="a finished store" if stored.complete else "an unfinished store",
             remedy="choose another --output, or give --resume to check and continue it",
         )
-    if store.exists() and (not store.is_dir() or not all(map(is_leftover, store.iterdir()))):
-        raise RunError(
-            str(store),
-            expected="a new or empty directory",
-            got="something else",
-            remedy="choose another --output",
-        )
+    require_empty(store)
     return None
 
 
