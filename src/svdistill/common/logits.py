@@ -66,9 +66,6 @@ def described(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"{kind} with the keys {', '.join(map(repr, value))}"
     if isinstance(value, (tuple, list)):
-        items = (
-            described(item) if isinstance(item, Tensor) else type(item).__name__ for item in value
-        )
         items = [*map(described, value[:5]), *(["..."] if len(value) > 5 else [])]
         return f"{kind} of {', '.join(items) or 'nothing'}"
     return kind
