@@ -35,9 +35,7 @@ ANNOTATIONS: Final = "val_annotations.txt"
 def read_folder(path: Path, choices: DataChoices = AUTOMATIC) -> Tables:
     """List ``PATH/train/CLASS/*.png`` and ``PATH/test/...`` (or val), or ``PATH/CLASS/*.png``.
 
-    Raises:
-        ArgumentError: a chosen split is not there.
-        DataError: no images, or folders that may be splits as well as classes.
+    Folders that may be splits as well as classes are a `DataError`.
     """
     if not path.is_dir():
         got = "a file" if path.exists() else "nothing there"

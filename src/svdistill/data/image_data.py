@@ -306,8 +306,7 @@ def _require_images(source: str, subsets: dict[str, Subset]) -> None:
 def _check_repeats(source: str, subsets: dict[str, Subset]) -> None:
     """Warn of image files that are used twice, through links to files or folders.
 
-    Raises:
-        DataError: all test images are training images.
+    Test images that are all training images are a `DataError`.
     """
     files = {
         name: file_identities(subset.pictures.paths(subset.rows))

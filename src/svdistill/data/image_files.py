@@ -42,11 +42,7 @@ class ImageSizeError(DataError):
 
 
 class SkippedFiles:
-    """Counts what a folder holds that is not read, for one warning.
-
-    Args:
-        root: the folder; names in the warning are relative to it.
-    """
+    """Counts what a folder holds that is not read, for one warning with names relative to it."""
 
     def __init__(self, root: Path) -> None:
         self._root = root

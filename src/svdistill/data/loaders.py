@@ -23,9 +23,6 @@ from svdistill.parallel import ALONE, Share
 class PrivateRandomStates:
     """Random states for code that draws from the global ones, which stay as they were.
 
-    Args:
-        seed: 0 or more, below 2^63.
-
     Example:
         >>> states, again = PrivateRandomStates(seed=7), PrivateRandomStates(seed=7)
         >>> with states.installed():

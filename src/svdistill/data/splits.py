@@ -124,12 +124,7 @@ class StoredSplit(ImageSplit):
 
     @abstractmethod
     def gather(self, chunks: Sequence[Tensor], device: torch.device | str) -> Iterator[Batch]:
-        """Read batches of chosen images.
-
-        Args:
-            chunks: the indices of each batch's images, int64 ``[B]``, on the CPU.
-            device: the device of the batches.
-        """
+        """Read batches of chosen images, by the indices of each, int64 ``[B]``, on the CPU."""
 
     def chunks(self, batch_size: int, order_seed: int | None) -> Sequence[Tensor]:
         """The indices of the images of each batch; see `ImageSplit.batches` for the arguments."""

@@ -113,11 +113,7 @@ def _quiet() -> Iterator[None]:
 def to_onnx(
     program: ExportedProgram, metadata: Mapping[str, str], opset: int | None = None
 ) -> bytes:
-    """The content of an .onnx file: input `images`, output `logits`, both `[batch, ...]`.
-
-    Raises:
-        RunError: ONNX has no operation for a part of the network, or not in this opset.
-    """
+    """The content of an .onnx file: input `images`, output `logits`, both `[batch, ...]`."""
     try:
         with _quiet():
             converted = torch.onnx.export(
@@ -224,9 +220,6 @@ FORMATS: Final = {
 
 def format_of(path: Path) -> Format:
     """The format of a file, by its suffix.
-
-    Raises:
-        ArgumentError: no format has this suffix.
 
     Example:
         >>> format_of(Path("student.pt2")).runtime

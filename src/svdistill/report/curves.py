@@ -136,11 +136,7 @@ def _rows_of_figures(pair: PairComparison) -> list[list[MethodResult]]:
 
 
 def accuracy_curves(methods: Sequence[MethodResult]) -> Figure:
-    """Draw test accuracy by epoch.
-
-    Args:
-        methods: at least one row, of one pair of networks.
-    """
+    """Draw test accuracy by epoch, of one row or more of one pair of networks."""
     students = [method for method in methods if not method.is_teacher]
     lines = students or methods
     levels = _teacher_levels(methods) if students else {}
@@ -292,8 +288,7 @@ def vectors_section(pairs: Sequence[PairComparison]) -> list[Section]:
 def number_of_vectors(pairs: Sequence[PairComparison]) -> Figure | None:
     """Draw the gain by the number of vectors, beside the gain in the paper's figure.
 
-    Returns:
-        The figure; None if no row was trained with two numbers of vectors and a student alone.
+    None if no row was trained with two numbers of vectors and a student alone.
     """
     curves = {
         f"{pair.pair}, {row}": methods

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 from rich.console import Console
@@ -34,12 +34,12 @@ from svdistill.report.figure import Section
 from svdistill.report.methods import MethodResult
 from svdistill.report.predictions import predictions_section
 from svdistill.report.runs import Run, dataset_name, find_runs, loss_name, teacher_network
-from svdistill.report.summary import Headline, accuracy_table, cost_table, headline
+from svdistill.report.summary import accuracy_table, cost_table, headline
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-# The headings of all sections in their order, by the field of `Contents` that each shows.
+# The headings of all sections in their order, by what each shows of `page_contents`.
 SECTIONS: Final = {
     "summary": "Summary",
     "accuracy": "Accuracy and costs",
@@ -74,66 +74,30 @@ class Configuration:
     given: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Contents:
-    """The contents of a page. A section without contents is left out.
-
-    Attributes:
-        title, lead: of the page.
-        run_count: number of runs.
-        is_of_paper: whether any run trained one of the paper's networks.
-        summary: the headline of each comparison.
-        accuracy: accuracies and costs of each comparison.
-        curves, predictions, vectors, gradients: their tables and figures.
-        details: the configurations of all rows.
-        machines: facts on those on which the runs were made, and their numbers of runs.
-        deviations: from the paper, of comparisons of its networks.
-        networks: how the sizes of these networks differ from the paper's table.
-    """
-
-    title: str
-    lead: str
-    run_count: int
-    is_of_paper: bool
-    summary: Sequence[Headline]
-    accuracy: Sequence[Section]
-    curves: Sequence[Section]
-    predictions: Sequence[Section]
-    vectors: Sequence[Section]
-    gradients: Sequence[Section]
-    details: Sequence[Configuration]
-    machines: Counter[Facts]
-    deviations: Sequence[Table]
-    networks: dict[str, str]
-
-    @property
-    def sections(self) -> dict[str, str]:
-        """Names and headings of the sections that the page has."""
-        return {name: heading for name, heading in SECTIONS.items() if getattr(self, name)}
-
-
-def page_contents(comparison: Comparison) -> Contents:
-    """Compute all that a page shows, of at least one run."""
+def page_contents(comparison: Comparison) -> dict[str, Any]:
+    """All that a page of at least one run shows; a section without contents is left out."""
     runs, pairs = comparison.runs, comparison.pairs
     distilled = any(run.is_distilled for run in runs)
     single = len(runs) == 1
     kind = "Distillation" if distilled or not single else "Training"
-    return Contents(
-        title=f"{kind} report: {_pair_names(comparison)}",
-        lead=_lead_of_one(runs[0]) if single else _lead(comparison),
-        run_count=len(runs),
-        is_of_paper=any(pair.is_of_paper for pair in pairs),
-        summary=[headline(pair) for pair in pairs],
-        accuracy=[Section(pair.title, _result_tables(pair)) for pair in pairs],
-        curves=curves_section(pairs),
-        predictions=predictions_section(pairs),
-        vectors=vectors_section(pairs),
-        gradients=gradients_section(pairs),
-        details=[row for pair in pairs for row in configurations(pair)],
-        machines=machines(runs),
-        deviations=[deviation_table(pair) for pair in pairs if pair.is_of_paper],
-        networks=network_deviations(runs),
-    )
+    contents = {
+        "title": f"{kind} report: {_pair_names(comparison)}",
+        "lead": _lead_of_one(runs[0]) if single else _lead(comparison),
+        "run_count": len(runs),
+        "is_of_paper": any(pair.is_of_paper for pair in pairs),
+        "summary": [headline(pair) for pair in pairs],
+        "accuracy": [Section(pair.title, _result_tables(pair)) for pair in pairs],
+        "curves": curves_section(pairs),
+        "predictions": predictions_section(pairs),
+        "vectors": vectors_section(pairs),
+        "gradients": gradients_section(pairs),
+        "details": [row for pair in pairs for row in configurations(pair)],
+        "machines": machines(runs),
+        "deviations": [deviation_table(pair) for pair in pairs if pair.is_of_paper],
+        "networks": network_deviations(runs),
+    }
+    sections = {name: heading for name, heading in SECTIONS.items() if contents[name]}
+    return {**contents, "sections": sections}
 
 
 def _result_tables(pair: PairComparison) -> tuple[Table, ...]:
@@ -284,7 +248,7 @@ def templates() -> Environment:
     )
 
 
-def _render(contents: Contents) -> str:
+def _render(contents: dict[str, Any]) -> str:
     folder = files("svdistill.report") / "templates"
     script = "\n" + (folder / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

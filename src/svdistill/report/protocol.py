@@ -39,18 +39,11 @@ VECTORS: Final = {
 
 
 def published_accuracy(pair: str, config: Config) -> float | None:
-    """The paper's accuracy for a run of one of its networks.
+    """The paper's accuracy in percent for a run of one of its networks; None where it has none.
 
     The paper does not name its gradient, so runs of every gradient are compared with the same
     number. It gives 1-stage and 2-stage results for VGG alone; the one number of the other
-    networks is compared with both.
-
-    Args:
-        pair: as `Run.pair`.
-        config: the run's configuration.
-
-    Returns:
-        Percent; None where the paper has no such run.
+    networks is compared with both. The pair is named as in `Run.pair`.
 
     Example:
         >>> svd = {"data": "parquet:cifar100", "loss": "svd"}
@@ -218,15 +211,7 @@ TEACHING: Final = (
 
 
 def deviations(teachers: Mapping[str, Config], students: Mapping[str, Config]) -> list[Deviation]:
-    """The settings in which runs differ from the paper's.
-
-    Args:
-        teachers: a configuration for each row of teachers, by the row's name.
-        students: a configuration for each row of students.
-
-    Returns:
-        In a fixed order; empty if every run follows the paper.
-    """
+    """The settings in which runs differ from the paper's, of configurations by rows' names."""
     found = []
     for setting in TRAINING + TEACHING:
         values: dict[str, list[str]] = {}

@@ -160,10 +160,6 @@ def wilson_interval(percent: float, images: int) -> tuple[float, float]:
     It covers the same network's accuracy on other images of the same kind, not the accuracy of
     another training.
 
-    Args:
-        percent: the accuracy, 0 to 100.
-        images: their number, 1 or more.
-
     Example:
         >>> [round(bound, 1) for bound in wilson_interval(90.0, 100)]
         [82.6, 94.5]

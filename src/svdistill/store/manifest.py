@@ -183,11 +183,7 @@ def _name(kind: type[Knowledge]) -> str:
 
 
 def encode(knowledge: Knowledge, structure: Node) -> Tensor:
-    """The rows of a batch, ``[B, bytes]``, uint8, on the CPU: each image's tensors, concatenated.
-
-    Raises:
-        RunError: a number is not finite, or too large for the dtype on disk.
-    """
+    """The rows of a batch, ``[B, bytes]``, uint8, on the CPU: each image's tensors in turn."""
     leaves, tensors = structure.leaves(), knowledge.tensors()
     columns = [_encode(*pair) for pair in zip(leaves, tensors, strict=True)]
     return torch.cat(columns, dim=1).cpu()

@@ -81,11 +81,7 @@ def require_size(shard: Shard, manifest: Manifest, store: Path) -> None:
 
 
 def map_rows(shard: Shard, manifest: Manifest, store: Path, *, verify: bool) -> Tensor:
-    """Map the rows ``[images, bytes]``, uint8, of a shard into memory, read from disk on use.
-
-    Raises:
-        RunError: the file is missing or truncated; with `verify`, damaged or another shard.
-    """
+    """Map the rows ``[images, bytes]``, uint8, of a shard into memory, read from disk on use."""
     require_size(shard, manifest, store)
     images = shard.stop - shard.start
     size = images * manifest.bytes_per_image
