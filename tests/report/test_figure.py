@@ -9,8 +9,6 @@ from made_runs import texts
 from svdistill.report.figure import (
     ALONE,
     LINE_STYLES,
-    Band,
-    band_of,
     draw_band,
     draw_level,
     epoch_axis,
@@ -27,8 +25,8 @@ def drawn(values: tuple[float, ...] = (1.0, 3.0, 2.0)) -> Drawing:
     left, right = drawing.subplots(1, 2)
     plain(left)
     plain(right)
-    band = Band(values, tuple(value - 1 for value in values), tuple(value + 1 for value in values))
-    draw_band(left, range(1, 4), band, LINE_STYLES[0], "a < b & c")
+    points = [(value - 1, value, value + 1) for value in values]
+    draw_band(left, range(1, 4), points, LINE_STYLES[0], "a < b & c")
     left.legend(frameon=False)
     return drawing
 
@@ -89,12 +87,14 @@ def test_rows_differ_in_more_than_colour() -> None:
     assert styled(["SVD", "student alone"])["student alone"] not in styles.values()
 
 
-def test_mean_and_reach_are_those_of_the_columns() -> None:
-    curves = np.random.default_rng(0).random((5, 7))
-    band = band_of(curves.tolist())
-    np.testing.assert_allclose(band.mean, curves.mean(0))
-    np.testing.assert_allclose(band.lowest, curves.min(0))
-    np.testing.assert_allclose(band.highest, curves.max(0))
+def test_a_band_has_the_means_and_all_values() -> None:
+    points = np.random.default_rng(0).random((5, 7))
+    axes = new_drawing(4, 3).subplots()
+    draw_band(axes, range(5), points.tolist(), LINE_STYLES[0], "SVD")
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), points.mean(1))
+    (band,) = axes.collections
+    corners = band.get_paths()[0].vertices[:, 1]
+    assert (corners.min(), corners.max()) == (points.min(), points.max())
 
 
 def test_rows_beyond_the_styles_differ_in_their_dashes() -> None:
@@ -125,5 +125,5 @@ def test_levels_differ_in_their_dashes() -> None:
 def test_a_line_of_one_point_is_visible() -> None:
     drawing = new_drawing(4, 3)
     axes = drawing.subplots()
-    draw_band(axes, [1], Band((2.0,), (2.0,), (2.0,)), ALONE, "student alone")
+    draw_band(axes, [1], [(2.0,)], ALONE, "student alone")
     assert axes.lines[0].get_marker() == "."

@@ -17,11 +17,9 @@ from svdistill.report.figure import (
     LINE_STYLES,
     PURPLE,
     VERMILION,
-    Band,
     Figure,
     LineStyle,
     Section,
-    band_of,
     draw_band,
     draw_level,
     epoch_axis,
@@ -105,9 +103,9 @@ def plot_curves(runs: Iterable[tuple[str, str | Path]], output: str | Path, titl
     plain(axes)
     styles = styled(curves)
     for method, seeds in curves.items():
-        band = band_of(seeds)
-        label = f"{method} ({band.mean[-1]:.1f})"
-        draw_band(axes, range(1, len(band.mean) + 1), band, styles[method], label)
+        points = list(zip(*seeds, strict=False))  # up to the end of the shortest
+        label = f"{method} ({statistics.fmean(points[-1]):.1f})"
+        draw_band(axes, range(1, len(points) + 1), points, styles[method], label)
     axes.set(title=title, ylabel="test accuracy, %")
     epoch_axis(axes)
     drawing.legend(loc="outside right upper", handlelength=2.6, frameon=False)
@@ -146,9 +144,10 @@ def accuracy_curves(methods: Sequence[MethodResult]) -> Figure:
     styles = styled(method.name for method in lines)
     ranked = sorted(lines, key=_accuracy, reverse=True)
     for method in ranked:
-        band = band_of([[record.test_accuracy for record in run.records] for run in method.runs])
+        seeds = [[record.test_accuracy for record in run.records] for run in method.runs]
+        points = list(zip(*seeds, strict=False))
         label = f"{method.name}: {method.accuracy:.1f}"
-        draw_band(axes, range(1, len(band.mean) + 1), band, styles[method.name], label)
+        draw_band(axes, range(1, len(points) + 1), points, styles[method.name], label)
     for place, (name, accuracy) in enumerate(levels.items()):
         draw_level(axes, accuracy, f"{name}, last epoch: {accuracy:.1f}", place)
     axes.set_ylabel("test accuracy, %")
@@ -226,10 +225,10 @@ def run_curves(run: Run) -> Figure:
 
 def _draw_run(axes: Axes, run: Run, quantity: Quantity, style: LineStyle, name: str) -> None:
     points = [(record.epoch + 1, quantity(record)) for record in run.records]
-    known = [(epoch, value) for epoch, value in points if value is not None]
+    known = [(epoch, [value]) for epoch, value in points if value is not None]
     if known:
         epochs, values = zip(*known, strict=True)
-        draw_band(axes, epochs, band_of([values]), style, name)
+        draw_band(axes, epochs, values, style, name)
 
 
 def gradients_section(pairs: Sequence[PairComparison]) -> list[Section]:
@@ -306,18 +305,15 @@ def number_of_vectors(pairs: Sequence[PairComparison]) -> Figure | None:
     plain(axes)
     said = []
     for (name, methods), style in zip(curves.items(), styled(curves).values(), strict=True):
-        means = tuple(statistics.fmean(method.gains) for method in methods)
-        lows = tuple(min(method.gains) for method in methods)
-        highs = tuple(max(method.gains) for method in methods)
         places = [counts.index(_vectors(method)) for method in methods]
-        draw_band(axes, places, Band(means, lows, highs), style, name)
-        values = zip(methods, means, strict=True)
-        said.append(f"{name}: " + ", ".join(f"k = {_vectors(m)} {gain:+.1f}" for m, gain in values))
+        draw_band(axes, places, [method.gains for method in methods], style, name)
+        means = (f"k = {_vectors(one)} {statistics.fmean(one.gains):+.1f}" for one in methods)
+        said.append(f"{name}: {', '.join(means)}")
     for (name, accuracies), dashes in zip(published.items(), PAPER_DASHES, strict=False):
-        gains = {k: accuracy - accuracies[0] for k, accuracy in accuracies.items() if k}
+        gains = {k: [one - accuracies[0]] for k, one in accuracies.items() if k}
         places = [counts.index(count) for count in gains]
         style = LineStyle(BLACK, "x", dashes)
-        draw_band(axes, places, band_of([list(gains.values())]), style, f"{name}, the paper's")
+        draw_band(axes, places, list(gains.values()), style, f"{name}, the paper's")
     axes.set_xticks(range(len(counts)), [str(count) for count in counts])
     axes.set(xlabel="number of vectors k", ylabel="gain over the student alone, points")
     legend(drawing, [axes], columns=2)

@@ -68,30 +68,6 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Band:
-    """Mean, lowest and highest of several curves, at every point that all curves have."""
-
-    mean: tuple[float, ...]
-    lowest: tuple[float, ...]
-    highest: tuple[float, ...]
-
-
-def band_of(curves: Sequence[Sequence[float]]) -> Band:
-    """Mean, lowest and highest of several curves, up to the end of the shortest.
-
-    Example:
-        >>> band_of([[10.0, 20.0], [30.0, 60.0, 90.0]])
-        Band(mean=(20.0, 40.0), lowest=(10.0, 20.0), highest=(30.0, 60.0))
-    """
-    points = list(zip(*curves, strict=False))
-    return Band(
-        tuple(statistics.fmean(point) for point in points),
-        tuple(min(point) for point in points),
-        tuple(max(point) for point in points),
-    )
-
-
-@dataclass(frozen=True)
 class LineStyle:
     """Colour, marker and dashes of a line; no two of eight share a colour or a marker."""
 
@@ -151,12 +127,16 @@ def plain(axes: Axes) -> None:
 
 
 def draw_band(
-    axes: Axes, places: Sequence[float], band: Band, style: LineStyle, label: str
+    axes: Axes,
+    places: Sequence[float],
+    points: Sequence[Sequence[float]],
+    style: LineStyle,
+    label: str,
 ) -> None:
-    """A line through the means, and a band from the lowest to the highest."""
+    """A line through the means of the values at each place, and a band around all values."""
     axes.plot(
         places,
-        band.mean,
+        [statistics.fmean(values) for values in points],
         color=style.colour,
         linestyle=style.dashes,
         linewidth=1.8,
@@ -165,10 +145,9 @@ def draw_band(
         markevery=max(1, len(places) // 8),
         label=label,
     )
-    if band.lowest != band.highest:
-        axes.fill_between(
-            places, band.lowest, band.highest, color=style.colour, alpha=0.15, linewidth=0
-        )
+    lows, highs = [min(values) for values in points], [max(values) for values in points]
+    if lows != highs:
+        axes.fill_between(places, lows, highs, color=style.colour, alpha=0.15, linewidth=0)
 
 
 def draw_level(axes: Axes, height: float, label: str, place: int = 0) -> None:
