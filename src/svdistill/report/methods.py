@@ -39,7 +39,6 @@ TEXTS: Final = {
     "max_grad_norm": "gradient norm at most {}",
     "precision": "{}",
     "warmup_epochs": "{} epochs of warm-up",
-    "label_smoothing": "label smoothing {}",
     "mix": "{}",
     "mix_alpha": "its alpha {}",
     "ema": "weights averaged with {}",
