@@ -144,8 +144,8 @@ def accuracy_curves(methods: Sequence[MethodResult]) -> Figure:
     styles = styled(method.name for method in lines)
     ranked = sorted(lines, key=_accuracy, reverse=True)
     for method in ranked:
-        seeds = [[record.test_accuracy for record in run.records] for run in method.runs]
-        points = list(zip(*seeds, strict=False))
+        of_runs = ([record.test_accuracy for record in run.records] for run in method.runs)
+        points = list(zip(*of_runs, strict=False))
         label = f"{method.name}: {method.accuracy:.1f}"
         draw_band(axes, range(1, len(points) + 1), points, styles[method.name], label)
     for place, (name, accuracy) in enumerate(levels.items()):
