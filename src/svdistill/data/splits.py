@@ -274,11 +274,6 @@ class StreamedSplit(StoredSplit):
             # Without a generator the loader draws from the global one.
             generator=torch.Generator(),
         )
-        return self._batches_of(loader, chunks, torch.device(device))
-
-    def _batches_of(
-        self, loader: DataLoader, chunks: Sequence[Tensor], device: torch.device
-    ) -> Iterator[Batch]:
         for chunk, images in zip(chunks, loader, strict=True):
             if images is None:
                 # A DataLoader would turn the worker's exception into a text with a traceback.
