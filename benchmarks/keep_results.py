@@ -17,8 +17,7 @@ import yaml
 
 from svdistill.common.files import make_directory, read_json, write_atomically, write_json
 from svdistill.runs import load_student
-from svdistill.runs.directory import RunDirectory
-from svdistill.runs.stored_config import stored_values
+from svdistill.runs.directory import RunDirectory, stored_values
 from svdistill.runs.weights import read_card, save_weights
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from svdistill.common import write_atomically
 from svdistill.runs import EpochRecord, read_card, read_records
 from svdistill.store.manifest import Manifest, read_manifest, write_manifest
-from svdistill.store.writer import DIGEST_BYTES, MANIFEST_NAME, Shard, all_shards
+from svdistill.store.shards import DIGEST_BYTES, MANIFEST_NAME, Shard, all_shards
 
 
 def main(paths: list[str]) -> int:

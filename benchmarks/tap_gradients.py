@@ -26,7 +26,7 @@ from svdistill.losses import SVDLoss
 from svdistill.losses.svd import SVDKnowledge
 from svdistill.networks import PaperNetwork
 from svdistill.runs import load_student
-from svdistill.runs.stored_config import stored_values
+from svdistill.runs.directory import stored_values
 from svdistill.runs.weights import read_card, weights_file
 from svdistill.taps import FeatureTaps
 from svdistill.training.setup import new_student

@@ -336,9 +336,10 @@ def search_table() -> str:
     """Each loss at four settings: accuracy on held-out images after the last epoch, in percent."""
     tried: dict[str, dict[tuple[float, float], float]] = {}
     for run in find_runs([RESULTS / "mini-search"]):
-        name, temperature, weight = SETTING.fullmatch(run.path.name).groups()
-        accuracy = run.records[-1].dev_accuracy
-        tried.setdefault(name, {})[float(temperature), float(weight)] = accuracy
+        found, accuracy = SETTING.fullmatch(run.path.name), run.records[-1].dev_accuracy
+        assert found is not None
+        assert accuracy is not None
+        tried.setdefault(found[1], {})[float(found[2]), float(found[3])] = accuracy
     rows = []
     for name in SEARCHED:
         settings = tried[name]

@@ -32,11 +32,10 @@ with atheris.instrument_imports(include=["svdistill"]) if atheris else nullconte
 
     from svdistill.common.errors import SVDistillError
     from svdistill.common.plain_values import from_plain
+    from svdistill.runs.directory import stored_values
     from svdistill.runs.records import environment, read_records
-    from svdistill.runs.stored_config import stored_values
     from svdistill.runs.weights import WeightsCard, read_card
-    from svdistill.store.manifest import _digest, read_manifest
-    from svdistill.store.structure import from_json
+    from svdistill.store.manifest import _digest, from_json, read_manifest
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "reliability" / "fuzzing.json"
 FOLDER = Path(tempfile.mkdtemp())

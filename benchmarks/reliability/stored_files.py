@@ -26,6 +26,7 @@ from svdistill.losses import SVDKnowledge
 from svdistill.networks import build_network
 from svdistill.runs import RunSummary
 from svdistill.runs.checkpoint import Checkpoint, TrainingPosition, load_checkpoint, save_checkpoint
+from svdistill.runs.directory import stored_values, to_yaml
 from svdistill.runs.records import (
     EpochRecord,
     environment,
@@ -33,7 +34,6 @@ from svdistill.runs.records import (
     read_records,
     read_summary,
 )
-from svdistill.runs.stored_config import stored_values, to_yaml
 from svdistill.runs.weights import WeightsCard, load_student, save_weights
 from svdistill.store import KnowledgeStore, Manifest, StoreWriter, describe
 from svdistill.store.manifest import read_manifest

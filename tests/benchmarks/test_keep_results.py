@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from svdistill.config import DistillConfig, TrainConfig
 from svdistill.report import find_runs
 from svdistill.runs import load_student
-from svdistill.runs.stored_config import stored_values
+from svdistill.runs.directory import stored_values
 from svdistill.training import distill, train
 
 

@@ -11,10 +11,10 @@ import migrate_first_edition as migration
 import svdistill as sd
 from svdistill.common.errors import ArgumentError, RunError
 from svdistill.config import CacheConfig
+from svdistill.runs.directory import read_config
 from svdistill.runs.records import read_summary
-from svdistill.runs.stored_config import read_config
 from svdistill.store.manifest import write_manifest
-from svdistill.store.writer import MANIFEST_NAME, all_shards
+from svdistill.store.shards import MANIFEST_NAME, all_shards
 
 
 def test_a_run(teacher_run, tmp_path):

@@ -1,6 +1,5 @@
 import io
 import statistics
-from html.parser import HTMLParser
 
 from rich.console import Console
 
@@ -18,39 +17,10 @@ TABLE = Table(
 )
 
 
-class Tags(HTMLParser):
-    """The tags with their attributes, and the text in table cells."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[str] = []
-        self.feed(source)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        if data.strip():
-            self.texts.append(data)
-
-
 def printed(table: Table, width: int = 80) -> str:
     console = Console(width=width, file=io.StringIO(), record=True)
     console.print(table)
     return console.export_text()
-
-
-def test_html_shows_every_text_as_text_and_sorts_by_numbers() -> None:
-    page = Tags(TABLE.to_html())
-    assert page.texts == ["in percent", "method", "accuracy %", EVIL, "−91.50", "all", "–"]
-    assert "script" not in [tag for tag, _ in page.tags]
-    rows = [attributes for tag, attributes in page.tags if tag == "tr"]
-    assert [row.get("class") for row in rows] == [None, "best", None]
-    values = [attributes.get("data-value") for tag, attributes in page.tags if tag == "td"]
-    assert values == ["-91.5", None]
-    assert dict(page.tags)["table"] == {"class": "sortable"}
-    assert dict(page.tags)["div"]["aria-label"] == "Accuracies: in percent"
 
 
 def test_markdown_escapes_what_would_divide_a_cell() -> None:

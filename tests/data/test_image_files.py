@@ -14,8 +14,12 @@ from PIL import Image
 from picture_files import noise
 from svdistill.common.errors import DataError
 from svdistill.data import DataWarning
-from svdistill.data.data_warnings import SkippedFiles
-from svdistill.data.image_files import EncodedPictures, class_images, image_suffixes, images_below
+from svdistill.data.image_files import (
+    EncodedPictures,
+    SkippedFiles,
+    image_suffixes,
+    images_below,
+)
 
 
 def write(*paths):
@@ -67,14 +71,6 @@ def test_a_link_to_a_file_is_read(tmp_path):
     write(tmp_path / "1.png", tmp_path / "ant" / "x.txt")
     (tmp_path / "ant" / "1.png").symlink_to(tmp_path / "1.png")
     assert told(tmp_path / "ant")[0] == ["1.png"]
-
-
-def test_a_folder_without_images(tmp_path):
-    for folder in (tmp_path, tmp_path / "gone"):
-        with pytest.raises(
-            DataError, match=r"images of one class, got none with a suffix of .*png"
-        ):
-            class_images(folder, SkippedFiles(folder))
 
 
 # Decoding

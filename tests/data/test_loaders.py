@@ -113,13 +113,13 @@ def as_it_is(*items):
     [
         (
             {"image": IMAGES, "label": LABELS},
-            r"\(images, labels\), got a mapping with the keys 'im",
+            r"\(images, labels\), got dict with the keys 'im",
         ),
         (
             IMAGES,
             r"expected batches \(images, labels\), got torch.float32 of shape \[11, 3, 8, 8\]",
         ),
-        ((IMAGES, LABELS, LABELS), "got 3 things: Tensor, Tensor, Tensor; give it a collate_fn"),
+        ((IMAGES, LABELS, LABELS), r"got list of torch.float32 of .*; give it a collate_fn"),
         ((IMAGES.byte(), LABELS), r"expected floats of shape .* got torch.uint8 .*; convert"),
         (
             (IMAGES[:, :1], LABELS),
@@ -136,7 +136,7 @@ def as_it_is(*items):
             (IMAGES, LABELS[:5]),
             r"expected int64 of shape \[11\] .*, got torch.int64 of shape \[5\]",
         ),
-        ((IMAGES, LABELS.tolist()), "expected int64 .*, got 11 things"),
+        ((IMAGES, LABELS.tolist()), r"expected int64 .*, got list of int, int"),
         ((IMAGES, LABELS + 1), "expected labels 0 to 2, got 3; number the classes as class_names"),
         ((IMAGES, LABELS - 1), "expected labels 0 to 2, got -1"),
     ],

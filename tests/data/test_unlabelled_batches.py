@@ -16,17 +16,18 @@ COUNTS = st.integers(1, 30)
 SEEDS = st.integers(0, 2**63 - 1)
 
 
-def part(start, stop, streamed=False):
-    """Some of the images, with labels that no class has, to be seen where they come through."""
+def part(start, stop, streamed=False, labelled=True):
+    """Some of the images, with their numbers as labels, or without labels."""
     rows = np.arange(start, stop)
+    labels = torch.from_numpy(rows) if labelled else torch.full((len(rows),), UNLABELLED)
     if streamed:
-        return StreamedSplit(ArrayPictures(IMAGES), rows, torch.from_numpy(rows), workers=0)
-    return ResidentSplit(torch.from_numpy(IMAGES[start:stop]), torch.from_numpy(rows))
+        return StreamedSplit(ArrayPictures(IMAGES), rows, labels, workers=0)
+    return ResidentSplit(torch.from_numpy(IMAGES[start:stop]), labels)
 
 
 def mixed(labelled, unlabelled, streamed=False):
     border = labelled + unlabelled
-    return MixedSplit(part(0, labelled, streamed), part(labelled, border, streamed))
+    return MixedSplit(part(0, labelled, streamed), part(labelled, border, streamed, labelled=False))
 
 
 def read(split, batch_size=8, **options):

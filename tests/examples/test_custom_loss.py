@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import svdistill as sd
-from svdistill.store.structure import describe, rebuild
+from svdistill.store.manifest import describe, rebuild
 
 
 def test_teaches(run_script):

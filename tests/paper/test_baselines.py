@@ -11,8 +11,8 @@ from svdistill.common.errors import ArgumentError, SVDistillError, TrainingError
 from svdistill.paper import baselines, compare_seeds
 from svdistill.paper.baselines import verdict
 from svdistill.paper.jobs import JobResult, run_job
+from svdistill.runs.directory import read_config
 from svdistill.runs.records import read_summary
-from svdistill.runs.stored_config import read_config
 from tiny_runs import distill_config
 
 TITLES = ("student alone", "soft target", "SVD + soft target")

@@ -90,7 +90,7 @@ def test_the_legend_gives_the_last_accuracies_best_first() -> None:
         "FSP: 8.0",
         "teacher, last epoch: 70.0",
     ]
-    assert "SVD 60.0, student alone 30.0" in figure.alt
+    assert "SVD 60.0, student alone 30.0" in figure.svg
     assert "VGG" in figure.title
 
 
@@ -175,7 +175,7 @@ def test_accuracies_and_losses_are_those_of_the_run() -> None:
     assert shows(lines(figure.svg, PURPLE)[0], [9.0, 8.0, 6.0])
     assert lines(figure.svg, GREEN) == []
     assert "teacher: 95.0 %" in texts(figure.svg)
-    assert "accuracy, % test 90.00" in figure.alt
+    assert "accuracy, % test 90.00" in figure.svg
 
 
 def test_a_loss_that_falls_far_is_on_a_logarithmic_scale() -> None:
@@ -228,7 +228,7 @@ def test_many_rows_are_spread_over_several_figures_the_best_in_the_first() -> No
         for k in range(1, 11)
     ]
     (section,) = curves_section(compare([made_run("alone"), *taught]).pairs)
-    first, second = (figure.alt for figure in section.figures)
+    first, second = (figure.svg for figure in section.figures)
     assert "k = 10 30.0" in first
     assert "k = 3 23.0" in first
     assert "k = 2 22.0" in second
@@ -253,14 +253,14 @@ STRIDE_RUNS = [
 
 
 def test_gains_are_drawn_by_the_number_of_vectors_beside_the_papers() -> None:
-    (section,) = vectors_section(compare(STRIDE_RUNS))
+    (section,) = vectors_section(compare(STRIDE_RUNS).pairs)
     (figure,) = section.figures
     assert [shows(line, [4.0, 3.0, 4.0]) for line in lines(figure.svg, BLUE)] == [True]
     paper = [7.0, 7.3, 7.4, 7.6, 7.8]
     assert any(shows(line, paper) for line in lines(figure.svg, "currentColor"))
     assert "VGG_stride, the paper's" in texts(figure.svg)
     assert "16" in texts(figure.svg)
-    assert "VGG_stride, SVD: k = 1 +4.0, k = 2 +3.0" in figure.alt
+    assert "VGG_stride, SVD: k = 1 +4.0, k = 2 +3.0" in figure.svg
 
 
 def test_clips_and_positions_have_curves_of_their_own() -> None:
@@ -269,7 +269,7 @@ def test_clips_and_positions_have_curves_of_their_own() -> None:
         *(taught(count, 60.0, clip="amortised") for count in (1, 2)),
         *(made_run(f"{count}", STRIDE, loss="position_svd", num_vectors=count) for count in (1, 4)),
     ]
-    (section,) = vectors_section(compare(runs))
+    (section,) = vectors_section(compare(runs).pairs)
     names = [text for text in texts(section.figures[0].svg) if text.startswith("VGG_stride, ")]
     assert names == [
         *("VGG_stride, SVD", "VGG_stride, SVD, amortised", "VGG_stride, position SVD"),
@@ -279,4 +279,4 @@ def test_clips_and_positions_have_curves_of_their_own() -> None:
 
 @pytest.mark.parametrize("runs", [UNTAUGHT, [*UNTAUGHT, STRIDE_RUNS[3]], STRIDE_RUNS[2:]])
 def test_nothing_is_drawn_without_two_counts_and_a_student_alone(runs: list[Run]) -> None:
-    assert vectors_section(compare(runs)) == []
+    assert vectors_section(compare(runs).pairs) == []

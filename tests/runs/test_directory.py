@@ -5,9 +5,8 @@ import pytest
 import torch
 
 from svdistill.common.errors import RunError
-from svdistill.runs.directory import RunDirectory
+from svdistill.runs.directory import RunDirectory, stored_values
 from svdistill.runs.records import read_environment, read_records
-from svdistill.runs.stored_config import stored_values
 from tiny_runs import SUMMARY, distill_config, record, snapshot, train_config
 
 
@@ -194,14 +193,6 @@ class TestMovedSources:
         with pytest.raises(RunError, match=rf"^teacher: .* another under the name {teacher}"):
             run.open(taught(run.path, teacher=teacher, resume=True), "images", "other weights")
         assert snapshot(run.path) == before
-
-    def test_without_a_fingerprint_the_path_decides(self, run):
-        recorded = read_environment(run.environment)
-        del recorded["teacher_fingerprint"]
-        run.environment.write_text(json.dumps(recorded))
-        with pytest.raises(RunError, match=r"^teacher: "):
-            run.open(taught(run.path, teacher="runs/old", resume=True), "images", "weights")
-        run.open(taught(run.path, resume=True), "images", "weights")
 
     def test_what_ends_equality_bit_for_bit_is_known(self, run):
         recorded = read_environment(run.environment)

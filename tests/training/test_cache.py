@@ -309,7 +309,7 @@ def test_the_batch_of_the_teacher_makes_no_difference(tmp_path, store, teacher_r
         ({"num_vectors": 2}, "^loss: expected .*num_vectors=1.*got .*num_vectors=2"),
         ({"loss": "svd+soft_target"}, r"^loss: expected .* of SVDLoss\(.*got SumLoss\("),
         ({"augmentation": "crop_flip"}, "^augmentation: expected paper .*got crop_flip"),
-        ({"classes_every": 2}, "^classes: expected 10 classes .*got 5 classes"),
+        ({"classes_every": 2}, "^classes: expected 10 classes: .*got 5 classes"),
         ({"image_size": 8}, "^image_size: expected 16 .*got 8"),
         ({"train_size": 100}, "^train_size: expected 200 .*got 100"),
         ({"dev_fraction": 0.2}, "^data: "),

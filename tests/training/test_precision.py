@@ -10,7 +10,7 @@ from svdistill.common import Measurement
 from svdistill.config import CacheConfig, DistillConfig, TrainConfig
 from svdistill.distillation import Distiller
 from svdistill.losses import FSPLoss, SoftTargetLoss
-from svdistill.runs.stored_config import stored_values
+from svdistill.runs.directory import stored_values
 from svdistill.store import IN_BF16, KnowledgeStore
 from svdistill.training import cache_knowledge, distill, precision as precision_module, train
 from svdistill.training.batch import TrainingBatch

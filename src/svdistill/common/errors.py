@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import difflib
 import signal
+import sys
+import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import Final
+
+PACKAGE: Final = str(Path(__file__).parents[1])
 
 
 class SVDistillError(Exception):
@@ -90,6 +95,20 @@ class TransferWarning(UserWarning):
     """The transfer loss is ineffective in this configuration."""
 
 
+class DataWarning(UserWarning):
+    """Part of a data set is not used, or one of several readings of it was chosen."""
+
+
+def warn_of_data(text: str) -> None:
+    """Issue a `DataWarning` at the line outside of svdistill that asked for the data."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        frame = frame.f_back
+    place = (frame.f_code.co_filename, frame.f_lineno)
+    # With a new registry the same line warns again for the next data set of a session.
+    warnings.warn_explicit(text, DataWarning, *place, registry={})
+
+
 # A name whose similarity to a mistyped one is smaller than the best by this is not suggested.
 CLEARLY_FURTHER: Final = 0.15
 
@@ -118,6 +137,16 @@ def nearest(name: str, candidates: Iterable[str]) -> str:
         return "did you mean " + " or ".join(repr(match) for match in close) + "?"
     shown = ", ".join(repr(candidate) for candidate in names[:12])
     return f"choose from {shown}" + (", ..." if len(names) > 12 else "")
+
+
+def in_short(error: BaseException) -> str:
+    """The type of an exception and the beginning of its message, in one line.
+
+    Example:
+        >>> in_short(ValueError("no   such axis"))
+        'ValueError: no such axis'
+    """
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def require_choice(argument: str, value: object, choices: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""Atomic writing of files, and reading that refuses devices and huge files."""
+"""Atomic writing of files, reading that refuses devices and huge files, and locks on folders."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ import errno
 import json
 import os
 import re
+import socket
 import stat
-from collections.abc import Callable
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from svdistill.common.errors import RunError
+from filelock import FileLock, Timeout
+
+from svdistill.common.errors import RunError, in_short
 
 # Bytes of the largest text file that is read into memory.
 MOST_TEXT: Final = 1 << 26
@@ -28,6 +34,16 @@ SPECIAL: Final = {
 }
 
 OS_ERROR: Final = re.compile(r"I/O error: (.+?) \(os error \d+\)")
+
+LOCK_NAME: Final = ".lock"
+
+# Errors of file systems without locks.
+NO_LOCKS: Final = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+# Seconds of retries: the last holder may be removing the file.
+PATIENCE: Final = 0.1
+
+MOST_NOTE: Final = 4096  # bytes
 
 
 def write_atomically(
@@ -120,15 +136,29 @@ def write_failure(error: BaseException) -> str | None:
     return os_error[1] if os_error else None
 
 
-def is_temporary(path: Path) -> bool:
-    """Whether a file is one that a process is writing, or left when it was killed."""
+def require_empty(folder: Path) -> None:
+    """Raise `RunError` unless a folder is missing or empty, but for what killed processes left."""
+    if folder.is_dir() and all(
+        path.name == LOCK_NAME or _is_temporary(path) for path in folder.iterdir()
+    ):
+        return
+    if folder.exists():
+        raise RunError(
+            str(folder),
+            expected="a new or empty directory",
+            got="something else",
+            remedy="choose another --output",
+        )
+
+
+def _is_temporary(path: Path) -> bool:
     return path.name.startswith(".") and path.suffix == ".tmp"
 
 
 def sweep(folder: Path) -> None:
     """Remove temporary files of killed processes. Hold the folder's lock for this."""
     for path in folder.iterdir():
-        if is_temporary(path):
+        if _is_temporary(path):
             path.unlink(missing_ok=True)
 
 
@@ -159,10 +189,14 @@ def make_directory(path: Path) -> None:
         ) from error
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, atomically."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON, atomically."""
-    text = json.dumps(value, indent=2) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text))
+    write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def read_text(path: Path, most: int = MOST_TEXT) -> str:
@@ -180,14 +214,113 @@ def read_text(path: Path, most: int = MOST_TEXT) -> str:
     return content.decode("utf-8")
 
 
+@contextmanager
+def reading(
+    path: Path,
+    *,
+    expected: str,
+    remedy: str,
+    errors: tuple[type[Exception], ...] = (OSError, ValueError, RecursionError),
+) -> Iterator[None]:
+    """Turn the errors of reading a file into a `RunError` that names it."""
+    try:
+        yield
+    except errors as error:
+        got = in_short(error)
+        raise RunError(str(path), expected=expected, got=got, remedy=remedy) from error
+
+
 def read_json(path: Path) -> Any:
     """Read JSON; raise `RunError` if the file is missing, damaged or huge."""
-    try:
+    remedy = "check the path; remove the run and start it again if the file is damaged"
+    with reading(path, expected="a readable JSON file", remedy=remedy):
         return json.loads(read_text(path))
-    except (OSError, ValueError, RecursionError) as error:
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Lock a folder exclusively for the block.
+
+    The lock is on the file `.lock`, which names its holder and is removed after the block. On a
+    file system without locks the block runs unlocked, after a warning.
+
+    Args:
+        folder: an existing folder.
+
+    Raises:
+        RunError: another process, or another lock of this process, holds it; or the file cannot
+            be created.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> with locked(folder):
+        ...     sorted(path.name for path in folder.iterdir())
+        ['.lock']
+        >>> list(folder.iterdir())
+        []
+    """
+    path = folder / LOCK_NAME
+    lock = FileLock(path, timeout=PATIENCE, poll_interval=PATIENCE / 10, fallback_to_soft=False)
+    try:
+        folder.stat()  # filelock would create it
+        lock.acquire()
+    except Timeout as error:
+        raise _held_by(path) from error
+    except OSError as error:
+        _require_no_locks(path, error)
+    try:
+        if lock.is_locked:
+            with contextlib.suppress(OSError):  # a full disk: the lock works without its note
+                since = time.strftime("%Y-%m-%d %H:%M:%S %z")
+                note = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
+                path.write_text(json.dumps(note))
+        yield
+    finally:
+        # Removed while held, so that a process waiting for it does not lock the removed file.
+        if lock.is_locked:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+        lock.release()
+
+
+def require_unlocked(folder: Path) -> None:
+    """Raise `RunError` if another process holds the folder's lock; nothing is written."""
+    path = folder / LOCK_NAME
+    if os.access(path, os.W_OK):
+        with locked(folder):
+            pass
+
+
+def _require_no_locks(path: Path, error: OSError) -> None:
+    """Warn if the error means that the file system has no locks; else raise `RunError`."""
+    reason = error.strerror or type(error).__name__
+    if error.errno not in NO_LOCKS:
         raise RunError(
-            str(path),
-            expected="a readable JSON file",
-            got=f"{type(error).__name__}: {error}",
-            remedy="check the path; remove the run and start it again if the file is damaged",
+            str(path.parent),
+            expected="a directory that can be written",
+            got=reason,
+            remedy="choose another --output, or change the permissions",
         ) from error
+    path.unlink(missing_ok=True)
+    warnings.warn(
+        f"{path.parent} cannot be locked ({reason}): nothing keeps a second process from writing "
+        "there at the same time",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+
+
+def _held_by(path: Path) -> RunError:
+    try:
+        with path.open("rb") as file:
+            note = json.loads(file.read(MOST_NOTE))
+        who = f"process {int(note['pid'])} on {str(note['host'])!r} since {str(note['since'])!r}"
+    except (OSError, ValueError, LookupError, TypeError):
+        who = "another process"
+    return RunError(
+        str(path.parent),
+        expected="a directory that no other process writes",
+        got=f"one that is held by {who}",
+        remedy="wait until that has ended, stop it, or choose another --output",
+    )

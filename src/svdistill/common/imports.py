@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from svdistill.common.errors import ArgumentError, nearest
+from svdistill.common.errors import ArgumentError, in_short, nearest
 
 
 def require_package(module: str, extra: str) -> ModuleType:
@@ -38,7 +38,7 @@ got none; run pip install 'svdistill[zoo]'
         raise ArgumentError(
             package,
             expected="an installed package" if absent else "a package that can be imported",
-            got="none" if absent else f"{type(error).__name__}: {error}",
+            got="none" if absent else in_short(error),
             remedy=f"run pip install 'svdistill[{extra}]'",
         ) from error
 
@@ -66,7 +66,7 @@ def import_attribute(spec: str, argument: str) -> Any:
         raise ArgumentError(
             argument,
             expected=f"a module {module_name!r} that can be imported",
-            got=f"{type(error).__name__}: {error}",
+            got=in_short(error),
             remedy="check the name, the current directory and PYTHONPATH",
         ) from error
     finally:

@@ -1,4 +1,4 @@
-"""The logits in a network's output, whose type differs between libraries."""
+"""Outputs of networks and loaders, whose types differ between libraries: logits, descriptions."""
 
 from __future__ import annotations
 
@@ -46,21 +46,26 @@ def as_logits(output: Any) -> Tensor:
     raise ArgumentError(
         "network",
         expected="logits [B, C]: a tensor, .logits, the key 'logits', or the first of a tuple",
-        got=_description(output),
+        got=described(output),
         remedy="wrap the network in a module whose forward returns its logits",
     )
 
 
-def _description(output: Any) -> str:
+def described(value: Any) -> str:
+    """The type of a value, and what it holds, for an error message.
+
+    Example:
+        >>> described({"image": 1}), described([1, None])
+        ("dict with the keys 'image'", 'list of int, NoneType')
+    """
     from torch import Tensor
 
-    kind = type(output).__name__
-    if isinstance(output, Mapping):
-        return f"{kind} with the keys {', '.join(map(repr, output))}"
-    if isinstance(output, (tuple, list)):
-        items = (
-            f"a tensor {list(item.shape)}" if isinstance(item, Tensor) else type(item).__name__
-            for item in output
-        )
+    kind = type(value).__name__
+    if isinstance(value, Tensor):
+        return f"{value.dtype} of shape {list(value.shape)}"
+    if isinstance(value, Mapping):
+        return f"{kind} with the keys {', '.join(map(repr, value))}"
+    if isinstance(value, (tuple, list)):
+        items = [*map(described, value[:5]), *(["..."] if len(value) > 5 else [])]
         return f"{kind} of {', '.join(items) or 'nothing'}"
     return kind

@@ -10,8 +10,7 @@ from typing import Annotated, Any, Final, TypeVar, get_type_hints
 import msgspec
 import yaml
 
-from svdistill.common.errors import RunError
-from svdistill.common.files import read_json, read_text
+from svdistill.common.files import read_json, read_text, reading
 
 Plain = TypeVar("Plain")
 
@@ -68,10 +67,8 @@ def read_plain(path: Path, kind: type[Plain], *, expected: str, remedy: str) -> 
         RunError: it is missing, damaged, or does not hold what was `expected`.
     """
     value = read_json(path)
-    try:
+    with reading(path, expected=expected, remedy=remedy):
         return from_plain(kind, value)
-    except ValueError as error:
-        raise RunError(str(path), expected=expected, got=str(error), remedy=remedy) from error
 
 
 def plain_fields(kind: type, values: Mapping[str, object]) -> dict[str, Any]:

@@ -1,18 +1,32 @@
-"""Tables of typed cells, for the terminal, Markdown and HTML."""
+"""What is shown to people: tables of typed cells, and text that never acts as control codes.
+
+Names of classes, files and networks come from anywhere.
+"""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
-from typing import Final
+from typing import Any, Final
 
 from rich import box
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table as RichTable
+from rich.text import Text
 
 UNKNOWN: Final = "–"  # the text of a cell whose number is not known
+
+SHOWN: Final = 5  # of many names
+
+# Line breaks and tabs; joiners within words and emoji.
+PRINTED: Final = "\n\t\u200c\u200d"
+
+# Controls, formats such as a reversed direction, line separators, halves of surrogate pairs.
+ESCAPED: Final = ("Cc", "Cf", "Zl", "Zp", "Cs")
 
 
 @dataclass(frozen=True)
@@ -45,14 +59,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table that renders to a rich console, Markdown and HTML.
+    """A table that renders to a rich console and Markdown, and in the report to HTML.
 
     Attributes:
         title: what it shows.
         columns: from left to right.
         rows: as many cells each; the first names its row.
         caption: what the numbers are.
-        notes: sentences on how to read it; `to_html` leaves them to the page.
+        notes: sentences on how to read it.
         best: indices of the rows that the page highlights.
         totals: number of last rows that the terminal sets apart from the others.
         sortable: whether the page lets readers sort it by a column.
@@ -109,28 +123,6 @@ class Table:
         ]
         return "\n".join(lines)
 
-    def to_html(self) -> str:
-        """The table as one `<div>` that scrolls on a narrow page; all text is escaped."""
-        label = escape(": ".join(filter(None, (self.title, self.caption))))
-        head = "\n".join(
-            f'<th scope="col"{_class("number", column.numeric)}>{escape(column.heading)}</th>'
-            for column in self.columns
-        )
-        body = "\n".join(self._html_row(place, row) for place, row in enumerate(self.rows))
-        caption = f"<caption>{escape(self.caption)}</caption>\n" if self.caption else ""
-        return (
-            f'<div class="scroll" role="region" tabindex="0" aria-label="{label}">\n'
-            f"<table{_class('sortable', self.sortable)}>\n{caption}"
-            f"<thead>\n<tr>\n{head}\n</tr>\n</thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>"
-        )
-
-    def _html_row(self, place: int, row: Sequence[Cell]) -> str:
-        cells = [f'<th scope="row">{escape(row[0].text)}</th>']
-        for column, cell in zip(self.columns[1:], row[1:], strict=True):
-            value = "" if cell.number is None else f' data-value="{cell.number}"'
-            cells.append(f"<td{_class('number', column.numeric)}{value}>{escape(cell.text)}</td>")
-        return "\n".join([f"<tr{_class('best', place in self.best)}>", *cells, "</tr>"])
-
 
 def columns(first: str, *numeric: str) -> tuple[Column, ...]:
     """A column of names, and columns of numbers.
@@ -142,7 +134,9 @@ def columns(first: str, *numeric: str) -> tuple[Column, ...]:
     return (Column(first, numeric=False), *map(Column, numeric))
 
 
-def text_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+def text_table(
+    title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], caption: str = ""
+) -> Table:
     """A table of text, in the order in which it is read.
 
     Example:
@@ -153,8 +147,21 @@ def text_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]
         title,
         tuple(Column(heading, numeric=False) for heading in headings),
         tuple(tuple(map(Cell, row)) for row in rows),
+        caption,
         sortable=False,
     )
+
+
+def listed(names: Iterable[object]) -> str:
+    """Quote the first names for a message, and count the others.
+
+    Example:
+        >>> listed(["ant", "bee"]), listed(range(9))
+        ("'ant', 'bee'", '0, 1, 2, 3, 4 and 4 more')
+    """
+    texts = [repr(name) for name in names]
+    more = f" and {len(texts) - SHOWN:,} more" if len(texts) > SHOWN else ""
+    return ", ".join(texts[:SHOWN]) + more
 
 
 def mean_std(values: Sequence[float]) -> str:
@@ -176,6 +183,16 @@ def millions(count: int, digits: int = 1) -> str:
         '10.89M'
     """
     return f"{count / 1e6:.{digits}f}M"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun.
+
+    Example:
+        >>> counted(1, "thread"), counted(2, "thread")
+        ('1 thread', '2 threads')
+    """
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def number_cell(number: float | None, pattern: str = "{:.2f}") -> Cell:
@@ -213,9 +230,73 @@ def _markdown_row(texts: Sequence[str]) -> str:
     return "| " + " | ".join(text.replace("|", r"\|") for text in texts) + " |"
 
 
-def _class(name: str, applies: bool) -> str:
-    return f' class="{name}"' if applies else ""
-
-
 def _with_minus(text: str) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def shown(text: str) -> str:
+    r"""Escape the characters of a text that control a terminal, as `repr` does.
+
+    Example:
+        >>> print(shown("\x1b[2Jcat"), shown("\ud800"), shown("na\u00efve"))
+        \x1b[2Jcat \ud800 naïve
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(map(_shown, text))
+
+
+def _shown(character: str) -> str:
+    if character in PRINTED or unicodedata.category(character) not in ESCAPED:
+        return character
+    return character.encode("unicode_escape", "surrogatepass").decode()
+
+
+def first_synonym(name: str) -> str:
+    """The first of a class's names, as ImageNet's are written.
+
+    Example:
+        >>> first_synonym("tench, Tinca tinca")
+        'tench'
+    """
+    return name.partition(",")[0]
+
+
+def few_classes(names: Sequence[str]) -> str:
+    """The number of classes, and the first ones.
+
+    Example:
+        >>> few_classes(["tench, Tinca tinca", "dog"]), few_classes("abcdefgh")
+        ('2 classes: tench, dog', '8 classes: a, b, c, d, e, ...')
+    """
+    told = [first_synonym(name) for name in names[:SHOWN]]
+    more = ["..."] if len(names) > SHOWN else []
+    return f"{len(names)} classes: {', '.join([*told, *more])}"
+
+
+class TextConsole(Console):
+    r"""A rich console that prints strings as text: no markup, no emoji codes, no escape sequences.
+
+    Every string passes `render_str`, in tables too; `render` also covers `Text` objects.
+
+    Example:
+        >>> import io
+        >>> console = TextConsole(file=io.StringIO())
+        >>> console.print("[/INST] \x1b[2J :cat:")
+        >>> console.file.getvalue()
+        '[/INST] \\x1b[2J :cat:\n'
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Convert a string to `Text`; see `rich.console.Console.render_str`."""
+        return super().render_str(shown(text), **{**options, "markup": False, "emoji": False})
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Render to segments; see `rich.console.Console.render`."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=shown(segment.text))

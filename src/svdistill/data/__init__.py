@@ -10,57 +10,40 @@
 4. Batches: `ImageSplit.batches` yields `Batch`; `augmentation` normalises it and draws views.
 
 A user's DataLoaders enter at the third step (`loaders`). What is not used, and what was chosen
-among several, is a `DataWarning` (`data_warnings`).
+among several, is a `DataWarning`.
 """
 
-from svdistill.data.augmentation import Augmentation, NoAugmentation
-from svdistill.data.data_warnings import DataWarning
-from svdistill.data.image_data import ImageData, LoadingWatch, load_images
+from svdistill.common import DataWarning as DataWarning
+from svdistill.data.augmentation import (
+    Augmentation as Augmentation,
+    NoAugmentation as NoAugmentation,
+)
+from svdistill.data.image_data import (
+    ImageData as ImageData,
+    LoadingWatch as LoadingWatch,
+    load_images as load_images,
+)
+from svdistill.data.image_files import decode_files as decode_files
 from svdistill.data.loaders import (
-    LoaderSplit,
-    global_states,
-    images_from_loaders,
-    seed_global_states,
-    set_global_states,
+    LoaderSplit as LoaderSplit,
+    global_states as global_states,
+    images_from_loaders as images_from_loaders,
+    seed_global_states as seed_global_states,
+    set_global_states as set_global_states,
 )
-from svdistill.data.opening import OpenedData, open_images
-from svdistill.data.selection import Subset, keep_classes, stratified
-from svdistill.data.split_names import AUTOMATIC, DataChoices
+from svdistill.data.opening import OpenedData as OpenedData, open_images as open_images
+from svdistill.data.selection import (
+    Subset as Subset,
+    keep_classes as keep_classes,
+    stratified as stratified,
+)
+from svdistill.data.split_names import AUTOMATIC as AUTOMATIC, DataChoices as DataChoices
 from svdistill.data.splits import (
-    UNLABELLED,
-    Batch,
-    ImageSplit,
-    ResidentSplit,
-    StreamedSplit,
-    stored_split,
+    UNLABELLED as UNLABELLED,
+    Batch as Batch,
+    ImageSplit as ImageSplit,
+    ResidentSplit as ResidentSplit,
+    StreamedSplit as StreamedSplit,
+    stored_split as stored_split,
 )
-from svdistill.data.unlabelled import MixedSplit, decode_files
-
-__all__ = [
-    "AUTOMATIC",
-    "UNLABELLED",
-    "Augmentation",
-    "Batch",
-    "DataChoices",
-    "DataWarning",
-    "ImageData",
-    "ImageSplit",
-    "LoaderSplit",
-    "LoadingWatch",
-    "MixedSplit",
-    "NoAugmentation",
-    "OpenedData",
-    "ResidentSplit",
-    "StreamedSplit",
-    "Subset",
-    "decode_files",
-    "global_states",
-    "images_from_loaders",
-    "keep_classes",
-    "load_images",
-    "open_images",
-    "seed_global_states",
-    "set_global_states",
-    "stored_split",
-    "stratified",
-]
+from svdistill.data.unlabelled import MixedSplit as MixedSplit

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from svdistill.common import ArgumentError, require_choice, require_count
+from svdistill.common import ArgumentError, described, require_choice, require_count
 from svdistill.data.photo_views import DRAWS, jittered_views, trivial_views
 
 # Views that are interpolated, of images of 0 to 255.
@@ -33,14 +33,11 @@ FRACTION_BITS: Final = 16
 # A position outside of any image of fewer than 16,384 pixels a side.
 NOWHERE: Final = -(1 << 30)
 
-WORD: Final = (1 << 64) - 1
-
-# The golden ratio's fraction, odd: counting in steps of it visits every 64-bit word once.
-STEP: Final = 0x9E3779B97F4A7C15
-
-FIRST_FACTOR: Final = 0xBF58476D1CE4E5B9
-
-SECOND_FACTOR: Final = 0x94D049BB133111EB
+# As int64, with the same bits as unsigned words. The first is the golden ratio's fraction, odd:
+# counting in steps of it visits every word once.
+STEP: Final = 0x9E3779B97F4A7C15 - (1 << 64)
+FIRST_FACTOR: Final = 0xBF58476D1CE4E5B9 - (1 << 64)
+SECOND_FACTOR: Final = 0x94D049BB133111EB - (1 << 64)
 
 
 class ViewDraws(NamedTuple):
@@ -153,7 +150,7 @@ class Augmentation(nn.Module):
             raise ArgumentError(
                 "indices",
                 expected=f"int64 of shape [{len(images)}], a number for each image",
-                got=f"{indices.dtype} of shape {list(indices.shape)}",
+                got=described(indices),
                 remedy="pass Batch.indices",
             )
         if self.name == "none":
@@ -187,7 +184,7 @@ class Augmentation(nn.Module):
             raise ArgumentError(
                 "images",
                 expected=f"uint8 of shape [B, {', '.join(map(str, shape))}]",
-                got=f"{images.dtype} of shape {list(images.shape)}",
+                got=described(images),
                 remedy="build Augmentation with the image_size of the data and pass raw images",
             )
 
@@ -195,13 +192,8 @@ class Augmentation(nn.Module):
 def source_pixels(draws: ViewDraws, size: int) -> tuple[Tensor, Tensor]:
     """The position in its image of each pixel of a view: flip, rotate, pad and crop in one map.
 
-    Args:
-        draws: of B views.
-        size: height and width of images and views.
-
-    Returns:
-        ``[B, size * size]`` int64, positions in the flattened image, 0 outside of it; and bool of
-        the same shape, True outside.
+    Returns ``[B, size * size]`` int64, positions in the flattened image, 0 outside of it; and bool
+    of the same shape, True outside.
     """
     centre = (size - 1) / 2
     along = torch.arange(size, device=draws.down.device)
@@ -261,38 +253,29 @@ class NoAugmentation(nn.Module):
 
 
 def uniform(seed: int, view: int, indices: Tensor, count: int) -> Tensor:
-    """Uniform random numbers for each image of a batch.
+    """Uniform random numbers for each image of a batch, by its index ``[B]``, int64.
 
-    Args:
-        seed: 0 or more.
-        view: 0 or more.
-        indices: ``[B]``, int64: the images' numbers.
-        count: numbers per image.
-
-    Returns:
-        ``[B, count]``, float64 in [0, 1), on the device of the indices; the same on every device.
+    Returns ``[B, count]``, float64 in [0, 1), on the device of the indices; the same on every
+    device.
 
     Example:
         >>> first = uniform(0, 3, torch.tensor([7, 8, 9]), 2)
         >>> torch.equal(first[2], uniform(0, 3, torch.tensor([9]), 2)[0])
         True
     """
-    # Seed and view are mixed as Python integers, so that one word goes to the device.
-    key = torch.full((1,), _signed(_mix_word(_mix_word(seed) + view * STEP)), device=indices.device)
+    # Seed and view are mixed on the CPU, so that one word goes to the device.
+    start, first, place = torch.tensor([[seed % (1 << 63)], [0], [view]], device="cpu")
+    word = int(stream(stream(start, first), place))
+    key = torch.full((1,), word, device=indices.device)
     places = torch.arange(count, device=indices.device)
     words = stream(stream(key, indices)[:, None], places)
     return _shift(words, 11).double() * 2.0**-53
 
 
 def stream(states: Tensor, places: Tensor) -> Tensor:
-    """The words of SplitMix64 at these places of its sequence from these states.
+    """The words of SplitMix64 at these places, from 0, of its sequence from these states.
 
-    Args:
-        states: int64, read as unsigned words.
-        places: int64, from 0; the two broadcast.
-
-    Returns:
-        int64 words of 64 random bits.
+    States and words are int64, read as unsigned words; states and places broadcast.
 
     Example:
         >>> words = stream(torch.tensor([1234567]), torch.arange(2))
@@ -300,26 +283,12 @@ def stream(states: Tensor, places: Tensor) -> Tensor:
         [6457827717110365317, 3203168211198807973]
     """
     # int64 wraps around where an unsigned word would: the bits are the same.
-    words = states + (places + 1) * _signed(STEP)
-    words = (words ^ _shift(words, 30)) * _signed(FIRST_FACTOR)
-    words = (words ^ _shift(words, 27)) * _signed(SECOND_FACTOR)
+    words = states + (places + 1) * STEP
+    words = (words ^ _shift(words, 30)) * FIRST_FACTOR
+    words = (words ^ _shift(words, 27)) * SECOND_FACTOR
     return words ^ _shift(words, 31)
 
 
 def _shift(words: Tensor, bits: int) -> Tensor:
     """Shift to the right as unsigned words; int64 would shift in the sign bit."""
-    return (words >> bits) & (WORD >> bits)
-
-
-def _mix_word(word: int) -> int:
-    """`stream` at place 0, for a Python integer."""
-    word = (word + STEP) & WORD
-    word = ((word ^ (word >> 30)) * FIRST_FACTOR) & WORD
-    word = ((word ^ (word >> 27)) * SECOND_FACTOR) & WORD
-    return word ^ (word >> 31)
-
-
-def _signed(word: int) -> int:
-    """The int64 with the same bits."""
-    word &= WORD
-    return word - (1 << 64) if word >> 63 else word
+    return (words >> bits) & ((1 << 64 - bits) - 1)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from svdistill.common import ArgumentError, DataError, nearest
-from svdistill.data.data_warnings import listed, warn
+from svdistill.common import ArgumentError, DataError, listed, nearest, warn_of_data
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -22,12 +21,7 @@ LABEL_COLUMNS: Final = (
 
 
 def find_image_column(source: str, table: Dataset, chosen: str | None = None) -> str:
-    """The column that holds images: the chosen one, else by its name, else the first.
-
-    Raises:
-        ArgumentError: there is no column of the chosen name.
-        DataError: none holds images, or the chosen one does not.
-    """
+    """The column that holds images: the chosen one, else by its name, else the first."""
     from datasets import Image
 
     images = [name for name, kind in table.features.items() if isinstance(kind, Image)]
@@ -46,10 +40,6 @@ def find_label_column(source: str, table: Dataset, chosen: str | None = None) ->
 
     Class labels (ClassLabel) come before integers and strings, which are taken only from a column
     of a usual name. Without a usual name the column of the most classes is taken.
-
-    Raises:
-        ArgumentError: there is no column of the chosen name.
-        DataError: none holds labels, or the chosen one does not.
     """
     from datasets import ClassLabel
 
@@ -87,7 +77,9 @@ def class_values(source: str, tables: Iterable[Dataset], column: str) -> list[An
         values.update(arrow[:][column].unique().to_pylist())
     missing = {value for value in values if _is_missing(value)} - {-1, None}
     if missing:
-        warn(f"{source}: labels {listed(sorted(missing))} of {column!r} are taken as missing")
+        warn_of_data(
+            f"{source}: labels {listed(sorted(missing))} of {column!r} are taken as missing"
+        )
     return sorted(value for value in values if not _is_missing(value))
 
 
@@ -103,7 +95,9 @@ def _most_usual(
     chosen = ranked[0][1] if ranked else default
     if len(names) > 1:
         others = listed(name for name in names if name != chosen)
-        warn(f"{source}: takes {option} {chosen!r}, not {others}; --{option} chooses another")
+        warn_of_data(
+            f"{source}: takes {option} {chosen!r}, not {others}; --{option} chooses another"
+        )
     return chosen
 
 

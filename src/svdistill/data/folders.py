@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from svdistill.common import ArgumentError, DataError
-from svdistill.data.data_warnings import SkippedFiles, listed, warn
+from svdistill.common import ArgumentError, DataError, listed, warn_of_data
 from svdistill.data.image_files import (
-    class_images,
+    SkippedFiles,
     count_images,
     image_suffixes,
+    images_below,
     is_hidden,
+    no_images,
     table_of_files,
 )
 from svdistill.data.split_names import (
@@ -34,9 +35,7 @@ ANNOTATIONS: Final = "val_annotations.txt"
 def read_folder(path: Path, choices: DataChoices = AUTOMATIC) -> Tables:
     """List ``PATH/train/CLASS/*.png`` and ``PATH/test/...`` (or val), or ``PATH/CLASS/*.png``.
 
-    Raises:
-        ArgumentError: a chosen split is not there.
-        DataError: no images, or folders that may be splits as well as classes.
+    Folders that may be splits as well as classes are a `DataError`.
     """
     if not path.is_dir():
         got = "a file" if path.exists() else "nothing there"
@@ -50,21 +49,15 @@ def read_folder(path: Path, choices: DataChoices = AUTOMATIC) -> Tables:
     numbers = {name: number for number, name in enumerate(names)}
     splits = {}
     for split, root in roots.items():
-        files: list[Path] = []
-        labels: list[int] = []
-        for name in classes[split]:
-            _require_no_splits(root / name)
-            images = class_images(root / name, skipped)
-            files += images
-            labels += [numbers[name]] * len(images)
-        if not files:
+        folders = {root / name: numbers[name] for name in classes[split]}
+        if not folders:
             raise DataError(
                 str(root),
                 expected="one folder of images per class",
                 got="no images",
                 remedy=f"lay them out as {root}/CLASS/NAME.png",
             )
-        splits[split] = table_of_files(files, labels, names)
+        splits[split] = table_of_files(*_class_images(folders, skipped), names)
     skipped.warn()
     return Tables(str(path), splits, "image", "label", names)
 
@@ -123,26 +116,39 @@ def _require_classes(path: Path, found: list[str], choices: DataChoices) -> None
         )
     for name in found:
         if folder_role(name) == "train":
-            warn(f"{path}: {name!r} holds no folders and is taken as a class, not as a split")
+            warn_of_data(
+                f"{path}: {name!r} holds no folders and is taken as a class, not as a split"
+            )
     inside = {tuple(_class_names(path / name)) for name in found}
     if len(found) > 1 and len(inside) == 1 and len(next(iter(inside))) > 1:
-        warn(
+        warn_of_data(
             f"{path}: {listed(found)} are taken as classes, though each holds the folders "
             f"{listed(inside.pop())}; if they are splits, give --train_split and --test_split"
         )
 
 
-def _require_no_splits(folder: Path) -> None:
-    """Raise `DataError` if a class folder holds splits."""
-    names = _class_names(folder)
-    if {"train", "test"} <= {folder_role(name) for name in names}:
-        raise DataError(
-            str(folder),
-            expected="images of one class",
-            got=f"folders named like splits, {listed(names)}",
-            remedy="lay images out as PATH/SPLIT/CLASS/NAME.png, or give the folder that holds the "
-            "splits",
-        )
+def _class_images(
+    folders: Mapping[Path, int], skipped: SkippedFiles
+) -> tuple[list[Path], list[int]]:
+    """The images in folders of classes, in any depth, and their labels; each folder holds some."""
+    files: list[Path] = []
+    labels: list[int] = []
+    for folder, number in folders.items():
+        inside = _class_names(folder)
+        if {"train", "test"} <= {folder_role(name) for name in inside}:
+            raise DataError(
+                str(folder),
+                expected="images of one class",
+                got=f"folders named like splits, {listed(inside)}",
+                remedy="lay images out as PATH/SPLIT/CLASS/NAME.png, or give the folder that holds "
+                "the splits",
+            )
+        images = images_below(folder, skipped)
+        if not images:
+            raise no_images(folder, "images of one class", "add images, or remove the class")
+        files += images
+        labels += [number] * len(images)
+    return files, labels
 
 
 def _count_loose(folder: Path, skipped: SkippedFiles) -> None:
@@ -195,14 +201,7 @@ def read_tiny_imagenet(path: Path) -> Tables:
 
 
 def name_classes(wnids: Sequence[str], words: Mapping[str, str]) -> tuple[str, ...]:
-    """Name classes by their words, or by their WordNet ID without words.
-
-    Args:
-        wnids: the WordNet IDs of the classes.
-        words: the words of these WordNet IDs, and of others.
-
-    Returns:
-        The names, all different: classes of the same words have their IDs appended.
+    """Name classes by their words, or by their WordNet ID without words; all names differ.
 
     Example:
         >>> words = {"n1": "crane", "n2": "crane", "n3": "goldfish, Carassius auratus"}
@@ -219,12 +218,8 @@ def _train_images(
     folder: Path, numbers: Mapping[str, int], skipped: SkippedFiles
 ) -> tuple[list[Path], list[int]]:
     """The files of all classes, and their labels."""
-    files: list[Path] = []
-    labels: list[int] = []
-    for wnid, number in numbers.items():
-        images = class_images(folder / wnid / "images", skipped)
-        files += images
-        labels += [number] * len(images)
+    folders = {folder / wnid / "images": number for wnid, number in numbers.items()}
+    images = _class_images(folders, skipped)
     unknown = sorted({child.name for child in folder.glob("*") if child.is_dir()} - set(numbers))
     if unknown:
         raise DataError(
@@ -233,7 +228,7 @@ def _train_images(
             got=repr(unknown[0]),
             remedy="add it to wnids.txt, or remove the folder",
         )
-    return files, labels
+    return images
 
 
 def _val_images(

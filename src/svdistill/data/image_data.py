@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
-from svdistill.common import ArgumentError, DataError, require_count
+from svdistill.common import ArgumentError, DataError, require_count, warn_of_data
 from svdistill.data.augmentation import Augmentation, NoAugmentation
-from svdistill.data.data_warnings import warn
 from svdistill.data.image_files import RESIZE, ImageSizeError, file_identities
 from svdistill.data.opening import open_images
 from svdistill.data.selection import (
@@ -211,7 +210,7 @@ def load_images(
     except ImageSizeError:
         if fallback_size is None:
             raise
-    warn(f"{source}: images differ in size or are not square, resized to {fallback_size}")
+    warn_of_data(f"{source}: images differ in size or are not square, resized to {fallback_size}")
     subsets = {
         name: subset._replace(pictures=subset.pictures.resized(fallback_size))
         for name, subset in subsets.items()
@@ -307,8 +306,7 @@ def _require_images(source: str, subsets: dict[str, Subset]) -> None:
 def _check_repeats(source: str, subsets: dict[str, Subset]) -> None:
     """Warn of image files that are used twice, through links to files or folders.
 
-    Raises:
-        DataError: all test images are training images.
+    Test images that are all training images are a `DataError`.
     """
     files = {
         name: file_identities(subset.pictures.paths(subset.rows))
@@ -317,7 +315,7 @@ def _check_repeats(source: str, subsets: dict[str, Subset]) -> None:
     for name in ("train", "test"):
         again = len(files[name]) - len(set(files[name]))
         if again:
-            warn(f"{source}: {again:,} image(s) in {name} are files that are in it already")
+            warn_of_data(f"{source}: {again:,} image(s) in {name} are files that are in it already")
     test = set(files["test"])
     for name in ("train", "dev", "unlabelled"):
         common = test.intersection(files.get(name, ()))
@@ -330,7 +328,9 @@ def _check_repeats(source: str, subsets: dict[str, Subset]) -> None:
                 "from the training images",
             )
         if common:
-            warn(f"{source}: {len(common):,} of {len(test):,} test images are in {name} too")
+            warn_of_data(
+                f"{source}: {len(common):,} of {len(test):,} test images are in {name} too"
+            )
 
 
 def _common_shape(source: str, subsets: dict[str, Subset]) -> tuple[int, ...]:
@@ -374,7 +374,7 @@ def _fingerprint(source: str, class_names: tuple[str, ...], subsets: dict[str, S
         contents[name] = subset.labels.tobytes() + images.tobytes()
         digest.update(contents[name])
     if contents["train"] == contents["test"]:
-        warn(f"{source}: the test images are the training images")
+        warn_of_data(f"{source}: the test images are the training images")
     return digest.hexdigest()[:16]
 
 

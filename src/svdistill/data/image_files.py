@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import io
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 from stat import S_ISREG
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
-from svdistill.common import DataError
-from svdistill.data.data_warnings import SkippedFiles
+from svdistill.common import SHOWN, DataError, listed, warn_of_data
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -41,6 +41,41 @@ class ImageSizeError(DataError):
     """Images are not square, or differ in size: `image_size` makes them equal."""
 
 
+class SkippedFiles:
+    """Counts what a folder holds that is not read, for one warning with names relative to it."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._kinds: dict[str, list[str]] = {}
+        self._images: Counter[str] = Counter()
+        self._suffixes: Counter[str] = Counter()
+
+    def add(self, kind: str, path: Path, images: int = 0) -> None:
+        """Count a file or folder of a kind such as ``hidden``, and the images in it."""
+        name = str(path.relative_to(self._root)) if path.is_relative_to(self._root) else str(path)
+        self._kinds.setdefault(kind, []).append(name)
+        self._images[kind] += images
+
+    def add_suffix(self, path: Path) -> None:
+        """Count a file with a suffix that Pillow does not read."""
+        self._suffixes[path.suffix.lower() or "no suffix"] += 1
+
+    def warn(self) -> None:
+        """Issue one warning if anything was counted."""
+        parts = []
+        for kind, names in self._kinds.items():
+            images = f" with {self._images[kind]:,} image(s)" if self._images[kind] else ""
+            parts.append(f"{len(names):,} {kind}{images} ({listed(names)})")
+        if self._suffixes:
+            common = self._suffixes.most_common(SHOWN)
+            counts = ", ".join(f"{count:,} {suffix}" for suffix, count in common)
+            more = ", ..." if len(self._suffixes) > SHOWN else ""
+            total = self._suffixes.total()
+            parts.append(f"{total:,} file(s) that Pillow does not read by suffix ({counts}{more})")
+        if parts:
+            warn_of_data(f"{self._root}: left out " + "; ".join(parts))
+
+
 def image_suffixes() -> tuple[str, ...]:
     """The suffixes of files that the installed Pillow reads, in lower case.
 
@@ -62,14 +97,8 @@ def is_hidden(path: Path) -> bool:
 def images_below(folder: Path, skipped: SkippedFiles, exclude: Collection[Path] = ()) -> list[Path]:
     """List the images below a folder in any depth, in the order of their paths.
 
-    Args:
-        folder: where to look.
-        skipped: counts hidden files and folders, links to folders, folders named like images,
-            pipes and devices, and files of other suffixes.
-        exclude: folders that are neither entered nor counted.
-
-    Raises:
-        DataError: a folder cannot be listed.
+    Of the excluded folders nothing is counted as skipped. Raises `DataError` for a folder that
+    cannot be listed.
     """
     suffixes = image_suffixes()
     images: list[Path] = []
@@ -97,18 +126,6 @@ def images_below(folder: Path, skipped: SkippedFiles, exclude: Collection[Path] 
             else:
                 images.append(file)
     return sorted(images)
-
-
-def class_images(folder: Path, skipped: SkippedFiles) -> list[Path]:
-    """List the images of one class, in any depth.
-
-    Raises:
-        DataError: there is none.
-    """
-    images = images_below(folder, skipped)
-    if not images:
-        raise no_images(folder, "images of one class", "add images, or remove the class")
-    return images
 
 
 def count_images(folder: Path) -> int:
@@ -155,7 +172,7 @@ def file_identities(paths: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def table_of_files(
-    files: Sequence[Path], labels: Sequence[int | None], class_names: Sequence[str]
+    files: Sequence[Path], labels: Sequence[int] | None = None, class_names: Sequence[str] = ()
 ) -> Dataset:
     """A table of image files with the columns ``image`` and ``label``; the images stay on disk."""
     # `datasets` takes a second to import, and the digits do not need it.
@@ -166,48 +183,28 @@ def table_of_files(
         label=ClassLabel(names=list(class_names)),
     )
     cells = [{"bytes": None, "path": str(file.absolute())} for file in files]
-    table = Dataset.from_dict({"image": cells, "label": list(labels)}, features=features)
+    numbers = [None] * len(cells) if labels is None else list(labels)
+    table = Dataset.from_dict({"image": cells, "label": numbers}, features=features)
     return table.cast_column("image", Image(decode=False))
 
 
-def nothing() -> None:
-    """Do nothing."""
-
-
-class Pictures(Protocol):
-    """Images of one size that are read by their row number."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """``(3, H, W)``."""
-
-    def read(self, rows: np.ndarray, each: Callable[[], object] = nothing) -> np.ndarray:
-        """Return the images of these rows, uint8 ``[n, 3, H, W]``; call `each` after each image."""
-
-    def resized(self, image_size: int) -> Pictures:
-        """Return the same images, resized to this height and width."""
-
-    def paths(self, rows: np.ndarray) -> list[str]:
-        """Return the files of these rows; none where images have no files of their own."""
-
-
 class ArrayPictures:
-    """Images in memory, uint8 ``[N, 3, H, W]``."""
+    """Images in memory, uint8 ``[N, 3, H, W]``, with the methods of `EncodedPictures`."""
 
     def __init__(self, images: np.ndarray) -> None:
         self._images = images
         self.shape: tuple[int, ...] = images.shape[1:]
 
-    def read(self, rows: np.ndarray, each: Callable[[], object] = nothing) -> np.ndarray:
-        """See `Pictures.read`; nothing is decoded, and `each` not called."""
+    def read(self, rows: np.ndarray, each: Callable[[], object] | None = None) -> np.ndarray:
+        """Return the images of these rows; nothing is decoded, and `each` not called."""
         return self._images[rows]
 
     def resized(self, image_size: int) -> ArrayPictures:
-        """See `Pictures.resized`."""
+        """Return the same images, resized to this height and width."""
         return ArrayPictures(resize(torch.from_numpy(self._images).float(), image_size).numpy())
 
     def paths(self, rows: np.ndarray) -> list[str]:
-        """See `Pictures.paths`."""
+        """Return no paths: the images have no files of their own."""
         return []
 
 
@@ -237,12 +234,7 @@ class EncodedPictures:
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        """``(3, H, W)`` of all images: of the first one without an image size.
-
-        Raises:
-            DataError: if the first image is damaged.
-            ImageSizeError: if it is not square.
-        """
+        """``(3, H, W)`` of all images: of the first one without an image size."""
         if self._image_size is not None:
             return 3, self._image_size, self._image_size
         cell = self._column[0][self._name]
@@ -257,11 +249,11 @@ class EncodedPictures:
         return shape
 
     def resized(self, image_size: int) -> EncodedPictures:
-        """See `Pictures.resized`."""
+        """Return the same images, resized to this height and width."""
         return EncodedPictures(self._column, self._name, self._source, image_size)
 
     def paths(self, rows: np.ndarray) -> list[str]:
-        """See `Pictures.paths`."""
+        """Return the files of these rows; none where the images are in a table."""
         import pyarrow.compute
 
         first = self._column[0][self._name] if len(rows) else None
@@ -271,19 +263,11 @@ class EncodedPictures:
         paths = pyarrow.compute.struct_field(cells, "path").take(rows)
         return [path for path in paths.to_pylist() if path]
 
-    def read(self, rows: np.ndarray, each: Callable[[], object] = nothing) -> np.ndarray:
-        """Decode some rows.
+    def read(self, rows: np.ndarray, each: Callable[[], object] | None = None) -> np.ndarray:
+        """Return the images of these rows, uint8 ``[n, 3, H, W]``; call `each` after each image.
 
-        Args:
-            rows: row numbers, int64 ``[n]``.
-            each: called after each image.
-
-        Returns:
-            The images, uint8 ``[n, 3, H, W]``.
-
-        Raises:
-            DataError: if an image is damaged or holds floats.
-            ImageSizeError: if an image differs in size from the first one.
+        Raises `DataError` for a damaged image or one of floats, and `ImageSizeError` for one that
+        differs in size from the first.
         """
         images = np.empty((len(rows), *self.shape), dtype=np.uint8)
         for start in range(0, len(rows), READ_AT_ONCE):
@@ -299,7 +283,8 @@ class EncodedPictures:
                         remedy=RESIZE,
                     )
                 images[place] = image
-                each()
+                if each is not None:
+                    each()
         return images
 
     def _decode(self, cell: dict[str, Any] | None, row: int) -> np.ndarray:
@@ -338,6 +323,20 @@ class EncodedPictures:
     def _place(self, cell: dict[str, Any] | None, row: int) -> str:
         path = (cell or {}).get("path")
         return str(path) if path and Path(path).is_absolute() else f"{self._source}, row {row}"
+
+
+Pictures = ArrayPictures | EncodedPictures
+
+
+def decode_files(files: Sequence[Path], image_size: int) -> torch.Tensor:
+    """Decode image files, cut out the middle squares, and resize them, in the order of the files.
+
+    Returns uint8 ``[N, 3, image_size, image_size]``. Raises `DataError` for a file that is missing,
+    damaged, or not an image.
+    """
+    table = table_of_files(files)
+    pictures = EncodedPictures(table, "image", "images", image_size)
+    return torch.from_numpy(pictures.read(np.arange(len(files))))
 
 
 def _to_array(image: Image.Image, image_size: int | None) -> np.ndarray:

@@ -5,29 +5,23 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, NoReturn, final
+from typing import Any, NoReturn, final
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from svdistill.common import ArgumentError, require_count
+from svdistill.common import ArgumentError, described, require_count
 from svdistill.data.image_data import ImageData
 from svdistill.data.splits import UNLABELLED, Batch, ImageSplit
 from svdistill.parallel import ALONE, Share
 
-# The seed of a loader's random numbers for the stored order.
-STORED_ORDER_SEED: Final = 0
-
 
 class PrivateRandomStates:
     """Random states for code that draws from the global ones, which stay as they were.
-
-    Args:
-        seed: 0 or more, below 2^63.
 
     Example:
         >>> states, again = PrivateRandomStates(seed=7), PrivateRandomStates(seed=7)
@@ -173,7 +167,7 @@ class LoaderSplit(ImageSplit):
         Raises:
             ArgumentError: a batch is not images and labels.
         """
-        seed = STORED_ORDER_SEED if order_seed is None else order_seed
+        seed = 0 if order_seed is None else order_seed  # a fixed one for the stored order
         require_count("order_seed", seed, 0)
         return self._batches(torch.device(device), PrivateRandomStates(seed), skip, share)
 
@@ -203,7 +197,7 @@ class LoaderSplit(ImageSplit):
     def _checked(self, item: Any) -> tuple[Tensor, Tensor]:
         """The images and labels of what the loader yielded."""
         if not isinstance(item, (tuple, list)) or len(item) != 2:
-            raise _wrong("batches (images, labels)", _described(item), "give it a collate_fn")
+            raise _wrong("batches (images, labels)", described(item), "give it a collate_fn")
         images, labels = item
         if (
             not isinstance(images, Tensor)
@@ -212,7 +206,7 @@ class LoaderSplit(ImageSplit):
             or images.shape[1] != 3
         ):
             remedy = "convert and normalise the images in its transforms"
-            raise _wrong("floats of shape [B, 3, H, W] for images", _described(images), remedy)
+            raise _wrong("floats of shape [B, 3, H, W] for images", described(images), remedy)
         if (
             not isinstance(labels, Tensor)
             or labels.dtype != torch.int64
@@ -220,7 +214,7 @@ class LoaderSplit(ImageSplit):
         ):
             expected = f"int64 of shape [{len(images)}] for labels"
             remedy = "give one class number for each image; mixed labels are not supported"
-            raise _wrong(expected, _described(labels), remedy)
+            raise _wrong(expected, described(labels), remedy)
         if len(labels):
             least, most = int(labels.min()), int(labels.max())
             if least < self._least_label or most >= self._num_classes:
@@ -232,16 +226,6 @@ class LoaderSplit(ImageSplit):
 
 def _wrong(expected: str, got: object, remedy: str) -> ArgumentError:
     return ArgumentError("loader", expected=expected, got=got, remedy=remedy)
-
-
-def _described(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"{value.dtype} of shape {list(value.shape)}"
-    if isinstance(value, Mapping):
-        return "a mapping with the keys " + ", ".join(map(repr, value))
-    if isinstance(value, (tuple, list)):
-        return f"{len(value)} things: {', '.join(type(item).__name__ for item in value)}"
-    return type(value).__name__
 
 
 def images_from_loaders(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -9,8 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 import torch
 
-from svdistill.common import ArgumentError, DataError, nearest, require_count
-from svdistill.data.data_warnings import warn
+from svdistill.common import ArgumentError, DataError, nearest, require_count, warn_of_data
 from svdistill.data.folders import read_folder, read_tiny_imagenet
 from svdistill.data.image_files import ArrayPictures, EncodedPictures, Pictures, resize
 from svdistill.data.selection import Subset, check_spelling, stratified_split
@@ -86,14 +86,17 @@ def open_images(
         return _open_tables(READERS[scheme](Path(place).expanduser(), choices), image_size, choices)
     if place and scheme == "hub":
         return _open_tables(read_hub(place, choices), image_size, choices)
-    kind = "folder" if Path(spec).is_dir() else "parquet"
-    remedy = nearest(f"{scheme}:PATH" if place else spec, SCHEMES)
-    raise ArgumentError(
-        "data",
-        expected="one of " + ", ".join(SCHEMES),
-        got=repr(spec),
-        remedy=f"write {kind}:{spec}" if spec and Path(spec).exists() else remedy,
-    )
+    raise unknown_scheme("data", spec, SCHEMES)
+
+
+def unknown_scheme(argument: str, spec: str, schemes: Sequence[str]) -> ArgumentError:
+    """The error of a spec that has none of these schemes."""
+    scheme, _, place = spec.partition(":")
+    remedy = nearest(f"{scheme}:PATH" if place else spec, schemes)
+    if spec and Path(spec).exists():
+        remedy = f"write {'folder' if Path(spec).is_dir() else 'parquet'}:{spec}"
+    expected = "one of " + ", ".join(schemes)
+    return ArgumentError(argument, expected=expected, got=repr(spec), remedy=remedy)
 
 
 def _open_digits(image_size: int) -> OpenedData:
@@ -146,7 +149,7 @@ def _warn_of_splits(tables: Tables, train: str, test: str | None, choices: DataC
     if others or guessed:
         tested = f"{test!r}" if test else f"a part cut from {train!r}"
         unused = f"; not used: {', '.join(others)}" if others else ""
-        warn(
+        warn_of_data(
             f"{tables.source}: trains on {train!r} and tests on {tested}{unused}; --train_split "
             f"and --test_split choose others"
         )

@@ -40,12 +40,8 @@ SHEAR_X, SHEAR_Y, SHIFT_X, SHIFT_Y, TURN = range(1, 6)  # 0 changes nothing
 def jittered_views(images: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
     """Random resized crop, horizontal flip, then brightness, contrast and saturation.
 
-    Args:
-        images: ``[B, 3, S, S]``, float32 of 0 to 255.
-        numbers: ``[B, DRAWS]``, float64 in [0, 1), on the CPU.
-
-    Returns:
-        The views, of the same shape and range; and ``[B, 1, S, S]``, True outside of the image.
+    Images and views are ``[B, 3, S, S]``, float32 of 0 to 255; the random numbers ``[B, DRAWS]``,
+    float64 in [0, 1), on the CPU. The second result, ``[B, 1, S, S]``, is True outside of an image.
     """
     views, outside = _sampled(images, _crops(numbers))
     factors = 1 + JITTER * (2 * numbers[:, 5:] - 1)
@@ -61,7 +57,7 @@ def trivial_views(images: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
     shifts, a rotation, brightness, saturation, contrast, sharpness, fewer bits, inverted lights,
     stretched contrast, equalised histogram. A shift is up to a seventh of the side.
 
-    See `jittered_views` for arguments and results.
+    Arguments and results are those of `jittered_views`.
     """
     operations = (numbers[:, 5] * (TURN + 1 + len(COLOURS))).long()
     strengths = (numbers[:, 6] * LEVELS).floor() / (LEVELS - 1)

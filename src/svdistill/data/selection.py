@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from svdistill.common import ArgumentError, DataError, require_count
-from svdistill.data.data_warnings import SHOWN, warn
+from svdistill.common import SHOWN, ArgumentError, DataError, require_count, warn_of_data
 from svdistill.data.image_files import Pictures
 
 
@@ -42,10 +41,7 @@ class ClassDraw(NamedTuple):
 
 
 def parse_draw(text: str) -> ClassDraw:
-    """Read ``N@SEED`` or ``rest:N@SEED``.
-
-    Raises:
-        ArgumentError: it has another form, or N is below 2.
+    """Read ``N@SEED`` or ``rest:N@SEED``, with an N of 2 or more.
 
     Example:
         >>> parse_draw("50@0")
@@ -70,16 +66,7 @@ def select_classes(names: Sequence[str], every: int, draw: ClassDraw | None) -> 
     depends on names and seed alone, on any machine and in any version. ``printf 0:n01440764 |
     sha256sum`` shows a class's place.
 
-    Args:
-        names: name of each class.
-        every: keep classes 0, n, 2n, ...
-        draw: how many of these to draw or to leave out, or None for all.
-
-    Returns:
-        The chosen classes, ascending, int64 ``[C]``.
-
-    Raises:
-        ArgumentError: if fewer than 2 classes are left, or fewer than are to be drawn.
+    Returns the chosen classes, ascending, int64 ``[C]``.
 
     Example:
         >>> names = ["ant", "bee", "cat", "dog"]
@@ -122,15 +109,8 @@ def stratified(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
     """Choose places at random such that every class keeps its share.
 
     The share is the same for all classes: a class of n images keeps ``share * n``, rounded to the
-    nearest integer, but at least one image where `size` allows it.
-
-    Args:
-        labels: label of each image, int64 ``[N]``.
-        size: places to choose, 0 to N.
-        seed: of the choice; 0 or more.
-
-    Returns:
-        The places, ascending, int64 ``[size]``.
+    nearest integer, but at least one image where `size` allows it. The places are ascending, int64
+    ``[size]``.
 
     Example:
         >>> labels = np.array([0, 0, 0, 0, 1, 1])
@@ -157,11 +137,7 @@ def stratified_split(subset: Subset, size: int, seed: int) -> tuple[Subset, Subs
 
 
 def training_subset(subset: Subset, size: int | None, seed: int) -> tuple[Subset, Subset]:
-    """Split into a stratified subset of the given size, or all for None, and the rest.
-
-    Raises:
-        ArgumentError: if there are fewer images than `size`, or more classes.
-    """
+    """Split into a stratified subset of the given size, or all for None, and the rest."""
     if size is None:
         return subset, subset.take(np.arange(0))
     require_count("train_size", size)
@@ -179,16 +155,8 @@ def training_subset(subset: Subset, size: int | None, seed: int) -> tuple[Subset
 def check_spelling(source: str, names: Sequence[str], labels: Mapping[str, np.ndarray]) -> None:
     """Compare class names that differ only in case or in their Unicode form.
 
-    Splits that spell a class differently make two classes of it, which is an error. Names that
-    all splits have, such as the letters ``a`` and ``A``, give a warning.
-
-    Args:
-        source: name of the data set, for messages.
-        names: name of each class.
-        labels: labels of each split by its name, int64 ``[N]``.
-
-    Raises:
-        DataError: the splits spell a class differently.
+    Splits that spell a class differently make two classes of it, which is a `DataError`. Names that
+    all splits have, such as the letters ``a`` and ``A``, give a warning. The labels are by split.
 
     Example:
         >>> labels = {"train": np.array([0]), "test": np.array([1])}
@@ -205,28 +173,21 @@ with 1 image(s) in train, 'Bee' with 1 image(s) in test; rename one of them
         if len(numbers) < 2:
             continue
         present = [set(numbers) & set(np.unique(some).tolist()) for some in labels.values()]
-        counted = [_count_by_split(names[number], number, labels) for number in numbers]
+        told = ", ".join(_count_by_split(names[number], number, labels) for number in numbers)
         if any(not (one <= other or other <= one) for one in present for other in present):
             raise DataError(
                 source,
                 expected="one spelling of each class",
-                got=", ".join(counted),
+                got=told,
                 remedy="rename one of them",
             )
-        warn(f"{source}: classes that differ only in case or Unicode form: {', '.join(counted)}")
+        warn_of_data(f"{source}: classes that differ only in case or Unicode form: {told}")
 
 
 def check_presence(source: str, names: Sequence[str], train: np.ndarray, test: np.ndarray) -> None:
     """Warn of classes that have no training images, no test images, or a single image.
 
-    Args:
-        source: name of the data set, for messages.
-        names: name of each class.
-        train: labels of the training images, int64 ``[N]``.
-        test: labels of the test images, int64 ``[M]``.
-
-    Raises:
-        DataError: no test image is of a class that has training images.
+    Test images of which none is of a class of training images are a `DataError`.
     """
     trained = np.bincount(train, minlength=len(names))
     tested = np.bincount(test, minlength=len(names))
@@ -234,7 +195,7 @@ def check_presence(source: str, names: Sequence[str], train: np.ndarray, test: n
         raise DataError(
             source,
             expected="test images of classes that training images have",
-            got="none of " + _counted(names, tested, tested > 0),
+            got="none of " + _with_counts(names, tested, tested > 0),
             remedy="name the classes of both splits alike, or use more images of each class",
         )
     kinds = (
@@ -246,7 +207,7 @@ def check_presence(source: str, names: Sequence[str], train: np.ndarray, test: n
     )
     for kind, counts, chosen in kinds:
         if chosen.any():
-            warn(f"{source}: {kind}: {_counted(names, counts, chosen)}")
+            warn_of_data(f"{source}: {kind}: {_with_counts(names, counts, chosen)}")
 
 
 def _count_by_split(name: str, number: int, labels: Mapping[str, np.ndarray]) -> str:
@@ -256,7 +217,7 @@ def _count_by_split(name: str, number: int, labels: Mapping[str, np.ndarray]) ->
     return f"{name!a} with {told.replace(' in ', ' image(s) in ', 1) or 'no image'}"
 
 
-def _counted(names: Sequence[str], counts: np.ndarray, chosen: np.ndarray) -> str:
+def _with_counts(names: Sequence[str], counts: np.ndarray, chosen: np.ndarray) -> str:
     """The chosen classes with their numbers of images."""
     numbers = np.flatnonzero(chosen)
     some = ", ".join(f"{names[number]!r} ({counts[number]:,})" for number in numbers[:SHOWN])

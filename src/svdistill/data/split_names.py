@@ -6,8 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Literal, NamedTuple
 
-from svdistill.common import ArgumentError, DataError, nearest
-from svdistill.data.data_warnings import listed
+from svdistill.common import ArgumentError, DataError, listed, nearest
 
 Role = Literal["train", "test", "unlabelled"]
 
@@ -58,7 +57,7 @@ def split_words(name: str) -> list[str]:
         >>> split_words("My-Train-00000-of-2"), split_words("trainingSet"), split_words("trainee")
         (['train'], ['training'], [])
     """
-    return [word for word in map(_without_filler, _words(name)) if word in ROLES]
+    return [word for word in _words(name) if word in ROLES]
 
 
 def split_role(name: str) -> Role | None:
@@ -79,7 +78,7 @@ def folder_role(name: str) -> Role | None:
         >>> folder_role("Training_Set"), folder_role("val2017"), folder_role("bullet_train")
         ('train', 'test', None)
     """
-    others = [word for word in _words(name) if _without_filler(word) not in (*ROLES, "")]
+    others = [word for word in _words(name) if word not in (*ROLES, "")]
     return None if others else split_role(name)
 
 
@@ -115,12 +114,7 @@ class FoundSplits(NamedTuple):
         return named[0] if named else None
 
     def test(self, train: str, choices: DataChoices, labelled: Callable[[str], bool]) -> str | None:
-        """The split to test on, which is labelled; None to cut one from the training split.
-
-        Raises:
-            ArgumentError: there is none of the chosen name.
-            DataError: none of such a name has labels, or the names do not tell.
-        """
+        """The split to test on, which is labelled; None to cut one from the training split."""
         if choices.test_split == CUT:
             return None
         others = [name for name in self.names if name != train]
@@ -165,11 +159,7 @@ class FoundSplits(NamedTuple):
 
 
 def chosen_split(option: str, name: str, names: Iterable[str]) -> str:
-    """Find the split that the user named, in any case.
-
-    Raises:
-        ArgumentError: there is none of that name, or several.
-    """
+    """The only split of the name that the user gave, in any case."""
     there = list(names)
     found = [other for other in there if other == name]
     found = found or [other for other in there if other.lower() == name.lower()]
@@ -184,7 +174,8 @@ def chosen_split(option: str, name: str, names: Iterable[str]) -> str:
 
 
 def _words(name: str) -> list[str]:
-    return re.findall("[a-z]+", name.lower())
+    """The words in a name, each without fillers."""
+    return [_without_filler(word) for word in re.findall("[a-z]+", name.lower())]
 
 
 def _without_filler(word: str) -> str:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset as TorchDataset
 
-from svdistill.common import ArgumentError, DataError, available_cores, require_count
-from svdistill.data.image_files import Pictures, nothing
+from svdistill.common import ArgumentError, DataError, available_cores, described, require_count
+from svdistill.data.image_files import Pictures
 from svdistill.data.selection import Subset
 from svdistill.parallel import ALONE, BatchPart, Share
 
@@ -124,16 +124,16 @@ class StoredSplit(ImageSplit):
 
     @abstractmethod
     def gather(self, chunks: Sequence[Tensor], device: torch.device | str) -> Iterator[Batch]:
-        """Read batches of chosen images.
-
-        Args:
-            chunks: the indices of each batch's images, int64 ``[B]``, on the CPU.
-            device: the device of the batches.
-        """
+        """Read batches of chosen images, by the indices of each, int64 ``[B]``, on the CPU."""
 
     def chunks(self, batch_size: int, order_seed: int | None) -> Sequence[Tensor]:
         """The indices of the images of each batch; see `ImageSplit.batches` for the arguments."""
-        return batch_indices(len(self), batch_size, order_seed)
+        require_count("batch_size", batch_size)
+        order = torch.arange(len(self))
+        if order_seed is not None:
+            # On the CPU, so that the order is the same for every device.
+            order = torch.randperm(len(self), generator=order_generator(order_seed))
+        return order.split(batch_size) if len(self) else ()
 
     @final
     def batches(
@@ -172,13 +172,19 @@ class ResidentSplit(StoredSplit):
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            got = f"{images.dtype} of shape {list(images.shape)}"
-            expected, remedy = "uint8 of shape [N, 3, H, W]", "convert the images first"
-            raise ArgumentError("images", expected=expected, got=got, remedy=remedy)
+            raise ArgumentError(
+                "images",
+                expected="uint8 of shape [N, 3, H, W]",
+                got=described(images),
+                remedy="convert the images first",
+            )
         if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
-            got = f"{labels.dtype} of shape {list(labels.shape)}"
-            expected, remedy = f"int64 of shape [{len(images)}]", "pass one label per image"
-            raise ArgumentError("labels", expected=expected, got=got, remedy=remedy)
+            raise ArgumentError(
+                "labels",
+                expected=f"int64 of shape [{len(images)}]",
+                got=described(labels),
+                remedy="pass one label per image",
+            )
         self.images = images
         self.labels = labels
 
@@ -268,11 +274,6 @@ class StreamedSplit(StoredSplit):
             # Without a generator the loader draws from the global one.
             generator=torch.Generator(),
         )
-        return self._batches_of(loader, chunks, torch.device(device))
-
-    def _batches_of(
-        self, loader: DataLoader, chunks: Sequence[Tensor], device: torch.device
-    ) -> Iterator[Batch]:
         for chunk, images in zip(chunks, loader, strict=True):
             if images is None:
                 # A DataLoader would turn the worker's exception into a text with a traceback.
@@ -304,27 +305,8 @@ class _BatchReader(TorchDataset):
             return None
 
 
-def batch_indices(length: int, batch_size: int, order_seed: int | None) -> Sequence[Tensor]:
-    """The indices of the images of each batch; see `ImageSplit.batches` for the arguments.
-
-    Example:
-        >>> [chunk.tolist() for chunk in batch_indices(5, 2, None)]
-        [[0, 1], [2, 3], [4]]
-    """
-    require_count("batch_size", batch_size)
-    order = torch.arange(length)
-    if order_seed is not None:
-        # On the CPU, so that the order is the same for every device.
-        order = torch.randperm(length, generator=order_generator(order_seed))
-    return order.split(batch_size) if length else ()
-
-
 def order_generator(order_seed: int) -> torch.Generator:
-    """A generator on the CPU for an order of images.
-
-    Raises:
-        ArgumentError: the seed is negative or no integer.
-    """
+    """A generator on the CPU for an order of images."""
     require_count("order_seed", order_seed, 0)
     return torch.Generator().manual_seed(order_seed)
 
@@ -334,15 +316,11 @@ def stored_split(
     *,
     resident: bool,
     workers: int | None = None,
-    each: Callable[[], object] = nothing,
+    each: Callable[[], object] | None = None,
 ) -> StoredSplit:
     """Make a subset a split: decoded now, or by worker processes when needed.
 
-    Args:
-        subset: the images.
-        resident: whether they are decoded now.
-        workers: processes that decode them otherwise.
-        each: called after each image that is decoded now.
+    `each` is called after each image that is decoded now.
     """
     labels = torch.from_numpy(subset.labels)
     if resident:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from svdistill.common import ArgumentError, DataError, MachineError
+from svdistill.common import ArgumentError, DataError, MachineError, listed, warn_of_data
 from svdistill.data.columns import class_values, find_image_column, find_label_column
-from svdistill.data.data_warnings import SkippedFiles, listed, warn
+from svdistill.data.image_files import SkippedFiles
 from svdistill.data.split_names import (
     AUTOMATIC,
     ROLES,
@@ -90,12 +90,7 @@ class Tables(NamedTuple):
 
 
 def split_tables(argument: str, loaded: object) -> Mapping[str, Dataset]:
-    """The tables of a `DatasetDict` by split, or a `Dataset` as the only split.
-
-    Raises:
-        ArgumentError: it is something else.
-        DataError: the splits have different columns or class names.
-    """
+    """The tables of a `DatasetDict` by split, or a `Dataset` as the only split."""
     import datasets
 
     if isinstance(loaded, datasets.Dataset):
@@ -124,12 +119,7 @@ def split_tables(argument: str, loaded: object) -> Mapping[str, Dataset]:
 def tables_of(
     source: str, loaded: Mapping[str, Dataset], choices: DataChoices = AUTOMATIC
 ) -> Tables:
-    """The tables with the columns that hold images and labels.
-
-    Raises:
-        ArgumentError: a chosen column is not there.
-        DataError: no column holds images or labels.
-    """
+    """The tables with the columns that hold images and labels."""
     table = next(iter(loaded.values()))
     image = find_image_column(source, table, choices.image_column)
     label = find_label_column(source, table, choices.label_column)
@@ -160,7 +150,7 @@ def read_parquet(path: Path, choices: DataChoices = AUTOMATIC) -> Tables:
 
 
 def read_hub(name: str, choices: DataChoices = AUTOMATIC) -> Tables:
-    """Download a data set from the Hugging Face hub, or take it from the local cache."""
+    """See `load_hub`."""
     return tables_of(f"hub:{name}", load_hub(name), choices)
 
 
@@ -284,12 +274,12 @@ def _by_split(path: Path, files: Sequence[Path], choices: DataChoices) -> dict[s
     _require_distinct(path, by_split)
     if guessed:
         told = (f"{name!r} in {listed(f.name for f in some)}" for name, some in by_split.items())
-        warn(f"{path}: splits by the names of their files: {'; '.join(told)}")
+        warn_of_data(f"{path}: splits by the names of their files: {'; '.join(told)}")
     chosen = choices.train_split or choices.test_split
     if chosen or any(split_role(name) for name in by_split):
         return by_split
     if len(by_split) > 1:
-        warn(
+        warn_of_data(
             f"{path}: no file is named like a split, all of {listed(by_split)} are taken as one; "
             "--train_split and --test_split choose"
         )

@@ -13,16 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from svdistill.common import ArgumentError, DataError, nearest, require_count
+from svdistill.common import ArgumentError, DataError, listed, require_count, warn_of_data
 from svdistill.data.columns import find_image_column
-from svdistill.data.data_warnings import SkippedFiles, listed, warn
 from svdistill.data.image_files import (
     EncodedPictures,
+    SkippedFiles,
     count_images,
     images_below,
     no_images,
     table_of_files,
 )
+from svdistill.data.opening import unknown_scheme
 from svdistill.data.selection import Subset
 from svdistill.data.split_names import (
     AUTOMATIC,
@@ -35,7 +36,6 @@ from svdistill.data.splits import (
     UNLABELLED,
     Batch,
     StoredSplit,
-    batch_indices,
     order_generator,
 )
 from svdistill.data.tables import load_hub, load_parquet, split_tables, undecoded
@@ -52,17 +52,10 @@ SCHEMES: Final = ("folder:PATH", "hub:NAME", "parquet:PATH", REST)
 def open_unlabelled(
     spec: str | Dataset | DatasetDict, image_size: int | None, choices: DataChoices = AUTOMATIC
 ) -> Subset:
-    """Find the images that a spec names; their labels, if they have any, are ignored.
+    """Find the images that a spec names, in the scheme of `load_images`; labels are ignored.
 
-    Args:
-        spec: ``folder:PATH``, ``parquet:PATH``, ``hub:NAME``, or loaded tables.
-        image_size: see `load_images`.
-        choices: for the labelled images: the test split is left out, and the image column is used
-            if these tables have it too.
-
-    Raises:
-        ArgumentError: an unknown scheme.
-        DataError: no images.
+    The choices are for the labelled images: their test split is left out, and their image column is
+    used if these tables have it too.
     """
     source = spec if isinstance(spec, str) else "unlabelled"
     table, column = _find_table(spec, choices)
@@ -79,20 +72,6 @@ def drop_labels(subset: Subset) -> Subset:
     return subset._replace(labels=np.full(len(subset.rows), UNLABELLED, dtype=np.int64))
 
 
-def decode_files(files: Sequence[Path], image_size: int) -> Tensor:
-    """Decode image files, cut out the middle squares, and resize them.
-
-    Returns:
-        uint8 ``[N, 3, image_size, image_size]``, in the order of the files.
-
-    Raises:
-        DataError: a file is missing, damaged, or not an image.
-    """
-    table = table_of_files(files, [None] * len(files), [])
-    pictures = EncodedPictures(table, "image", "images", image_size)
-    return torch.from_numpy(pictures.read(np.arange(len(files))))
-
-
 def _find_table(spec: str | Dataset | DatasetDict, choices: DataChoices) -> tuple[Dataset, str]:
     """The table, and its column of images."""
     if not isinstance(spec, str):
@@ -100,17 +79,12 @@ def _find_table(spec: str | Dataset | DatasetDict, choices: DataChoices) -> tupl
     scheme, _, place = spec.partition(":")
     if place and scheme == "folder":
         files = _find_files(Path(place).expanduser(), choices)
-        return table_of_files(files, [None] * len(files), []), "image"
+        return table_of_files(files), "image"
     if place and scheme == "parquet":
         return _choose_split(spec, load_parquet(Path(place).expanduser(), choices), choices)
     if place and scheme == "hub":
         return _choose_split(spec, load_hub(place), choices)
-    raise ArgumentError(
-        "unlabelled",
-        expected="one of " + ", ".join(SCHEMES),
-        got=repr(spec),
-        remedy=nearest(f"{scheme}:PATH" if place else spec, SCHEMES),
-    )
+    raise unknown_scheme("unlabelled", spec, SCHEMES)
 
 
 def _find_files(path: Path, choices: DataChoices) -> list[Path]:
@@ -162,7 +136,7 @@ def _choose_split(
     chosen = chosen or next(iter(splits))
     if len(splits) > 1:
         others = listed(name for name in splits if name != chosen)
-        warn(f"{source}: learns without labels from {chosen!r}, not from {others}")
+        warn_of_data(f"{source}: learns without labels from {chosen!r}, not from {others}")
     table = splits[chosen]
     # The choice is for the labelled images; these tables may have other columns.
     column = choices.image_column if choices.image_column in table.features else None
@@ -180,14 +154,14 @@ class MixedSplit(StoredSplit):
 
     Args:
         labelled: the images with labels.
-        unlabelled: the others; their labels are ignored.
+        unlabelled: the others, with the label `UNLABELLED`.
 
     Example:
         >>> from svdistill.data.splits import ResidentSplit
-        >>> def split(count):
+        >>> def split(count, label):
         ...     images = torch.zeros(count, 3, 8, 8, dtype=torch.uint8)
-        ...     return ResidentSplit(images, torch.zeros(count, dtype=torch.int64))
-        >>> mixed = MixedSplit(split(2), split(5))
+        ...     return ResidentSplit(images, torch.full((count,), label))
+        >>> mixed = MixedSplit(split(2, 0), split(5, UNLABELLED))
         >>> [b.labels.tolist() for b in mixed.batches(4, device="cpu", order_seed=0)]
         [[0, 0, -1, -1], [0, 0, -1, -1], [0, -1]]
         >>> [b.indices.tolist() for b in mixed.batches(4, device="cpu", order_seed=0)]
@@ -197,7 +171,7 @@ class MixedSplit(StoredSplit):
     def __init__(self, labelled: StoredSplit, unlabelled: StoredSplit) -> None:
         self._labelled = labelled
         self._unlabelled = unlabelled
-        self.labels = torch.cat([labelled.labels, _no_labels(unlabelled.labels)])
+        self.labels = torch.cat([labelled.labels, unlabelled.labels])
 
     def __len__(self) -> int:
         return len(self._labelled) + len(self._unlabelled)
@@ -236,7 +210,7 @@ class MixedSplit(StoredSplit):
     def chunks(self, batch_size: int, order_seed: int | None) -> Sequence[Tensor]:
         """See `StoredSplit.chunks`."""
         if order_seed is None:
-            return batch_indices(len(self), batch_size, None)
+            return super().chunks(batch_size, None)
         border, halves = len(self._labelled), _halves(batch_size)
         batches, generator = self._filled_batches(halves), order_generator(order_seed)
         ours, theirs = (
@@ -261,11 +235,7 @@ class MixedSplit(StoredSplit):
         )
         for first, second, chunk in zip(ours, theirs, chunks, strict=True):
             images = torch.cat([first.images, second.images])
-            yield Batch(images, torch.cat([first.labels, _no_labels(second.labels)]), chunk)
-
-
-def _no_labels(labels: Tensor) -> Tensor:
-    return torch.full_like(labels, UNLABELLED)
+            yield Batch(images, torch.cat([first.labels, second.labels]), chunk)
 
 
 def _halves(batch_size: int) -> tuple[int, int]:

@@ -1,22 +1,35 @@
-"""Compare an exported file with its network: agreement of the logits, accuracy, latency."""
+"""Compare an exported file with its network, and report it: logits, accuracy, size, latency."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from svdistill.common import Case, Measurement, RunError, interleave
+from svdistill.common import (
+    Case,
+    Cell,
+    Measurement,
+    RunError,
+    Table,
+    columns,
+    counted,
+    interleave,
+    number_cell,
+    read_plain,
+    write_json,
+)
+from svdistill.export.exported import ExportMetadata
+from svdistill.export.formats import BATCH_SIZE
 
 # By precision: the largest difference of the logits, relative to the largest logit, and the
 # largest share of images in another class.
 TOLERANCES: Final = {"float32": (1e-4, 0.0), "fp16": (1e-2, 0.01)}
-
-BATCH_SIZE: Final = 32
 
 LATENCY_BATCH_SIZES: Final = (1, 32)
 
@@ -25,6 +38,8 @@ ROUNDS: Final = 30
 MIN_ROUNDS: Final = 3
 
 SECONDS: Final = 5.0  # at most, for the latency of a batch size
+
+Latencies = dict[int, dict[str, Measurement]]
 
 
 @torch.inference_mode()
@@ -68,11 +83,7 @@ class Parity:
 
 
 def compare(original: Tensor, exported: Tensor) -> Parity:
-    """Compare the logits of two networks on the same images.
-
-    Args:
-        original: ``[N, C]``.
-        exported: ``[N, C]``.
+    """Compare logits ``[N, C]`` of two networks on the same images.
 
     Example:
         >>> logits = 4 * torch.eye(3)
@@ -109,28 +120,15 @@ def require_accuracy(name: str, before: float, after: float, tolerance: float) -
         )
 
 
-@dataclass(frozen=True)
-class BatchLatency:
-    """Time of one forward pass of `batch_size` images on the CPU, by network."""
-
-    batch_size: int
-    times: dict[str, Measurement]
-
-
 @torch.inference_mode()
 def measure_latency(
     networks: Mapping[str, Callable[[Tensor], Tensor]], images: Tensor
-) -> tuple[BatchLatency, ...]:
-    """Time networks in turn, on batches of 1 and of 32 images.
+) -> Latencies:
+    """Time networks in turn, on batches of 1 and of 32 images, repeated if they are fewer.
 
-    Args:
-        networks: functions from images to logits by name.
-        images: ``[N, 3, H, W]``; repeated if they are fewer than a batch.
-
-    Returns:
-        The times by batch size, without batch sizes that would take too long to measure.
+    A batch size that would take too long to measure is left out.
     """
-    rows = []
+    latencies = {}
     for batch_size in LATENCY_BATCH_SIZES:
         batch = images[torch.arange(batch_size) % len(images)]
         cases = [Case(name, partial(network, batch)) for name, network in networks.items()]
@@ -138,5 +136,143 @@ def measure_latency(
         rounds = min(ROUNDS, int(SECONDS / once))
         if rounds >= MIN_ROUNDS:
             measured = interleave(cases, rounds)
-            rows.append(BatchLatency(batch_size, dict(zip(networks, measured, strict=True))))
-    return tuple(rows)
+            latencies[batch_size] = dict(zip(networks, measured, strict=True))
+    return latencies
+
+
+@dataclass(frozen=True)
+class ReportColumn:
+    """One of the compared networks.
+
+    Attributes:
+        title: what runs it.
+        file_bytes: size of its file.
+        accuracy: percentage of the compared test images.
+    """
+
+    title: str
+    file_bytes: int
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """An exported file, and how it compares with the network in PyTorch.
+
+    Attributes:
+        path: the file.
+        metadata: that the file carries.
+        parameters: number of weights.
+        stored_dtypes: of the weights in the run's own file.
+        columns: the compared networks; the run's in PyTorch first, the exported file last.
+        parity: agreement of the logits of the file with PyTorch's.
+        latencies: of one forward pass on the CPU, by batch size and title of the column.
+    """
+
+    path: Path
+    metadata: ExportMetadata
+    parameters: int
+    stored_dtypes: tuple[str, ...]
+    columns: tuple[ReportColumn, ...]
+    parity: Parity
+    latencies: Latencies
+
+
+def export_table(report: ExportReport) -> Table:
+    """Size, accuracy and latency of an exported file beside its network."""
+    compared = report.columns
+    parameters = [number_cell(report.parameters, "{:,}")] * len(compared)
+    sizes = [number_cell(column.file_bytes / 1e6, "{:.2f} MB") for column in compared]
+    accuracies = [number_cell(column.accuracy, "{:.2f} %") for column in compared]
+    times = [
+        (
+            Cell(f"batch of {size}"),
+            *(number_cell(1e3 * one.median, "{:.2f} ms") for one in measured.values()),
+        )
+        for size, measured in report.latencies.items()
+    ]
+    return Table(
+        report.metadata.network,
+        columns("", *(column.title for column in compared)),
+        (
+            (Cell("parameters"), *parameters),
+            (Cell("file"), *sizes),
+            (Cell("accuracy"), *accuracies),
+            *times,
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class ShippedFile:
+    """What is kept of an export, as JSON beside the file.
+
+    Attributes:
+        name: of the file.
+        runtime: what ran it.
+        precision: ``"float32"``, ``"fp16"`` or ``"int8"``.
+        bytes: its size.
+        accuracy: percentage of the compared test images, whose number is `images`.
+        milliseconds: median latency of one image on the CPU; None if it took too long to measure.
+        threads: of torch.
+    """
+
+    name: str
+    runtime: str
+    precision: str
+    bytes: int
+    accuracy: float
+    images: int
+    milliseconds: float | None
+    threads: int
+
+
+def write_shipped_file(report: ExportReport) -> None:
+    """Write what an export measured as JSON beside the file."""
+    column, path = report.columns[-1], report.path
+    single = report.latencies.get(1)
+    shipped = ShippedFile(
+        name=path.name,
+        runtime="ONNX Runtime" if path.suffix == ".onnx" else column.title,
+        precision=report.metadata.precision,
+        bytes=column.file_bytes,
+        accuracy=column.accuracy,
+        images=report.parity.images,
+        milliseconds=1e3 * single[column.title].median if single else None,
+        threads=torch.get_num_threads(),
+    )
+    write_json(path.with_name(f"{path.name}.json"), asdict(shipped))
+
+
+def read_shipped_files(folder: str | Path) -> tuple[ShippedFile, ...]:
+    """The measurements of the exported files in a folder, the fastest first.
+
+    Raises:
+        RunError: a damaged file.
+    """
+    paths = sorted([*Path(folder).glob("*.onnx.json"), *Path(folder).glob("*.pt2.json")])
+    expected, remedy = "what an export measured", "remove it, or export again"
+    files = [read_plain(path, ShippedFile, expected=expected, remedy=remedy) for path in paths]
+    return tuple(sorted(files, key=lambda file: (file.milliseconds is None, file.milliseconds)))
+
+
+def export_notes(report: ExportReport) -> list[str]:
+    """Sentences that complete the table."""
+    known, parity = report.metadata, report.parity
+    tolerance = ""
+    if known.precision == "fp16":
+        tolerance = f" (tolerance {TOLERANCES['fp16'][0]:g})"
+    threads = counted(torch.get_num_threads(), "thread")
+    dtype = "float16" if known.precision == "fp16" else "float32"
+    scaled = "uint8" if known.input_dtype == "uint8" else "normalised float32"
+    notes = [
+        f"{len(known.class_names)} classes, {scaled} images "
+        f"3x{known.image_size}x{known.image_size}, batches of any size.",
+        f"The same class for {parity.images - parity.changed} of {parity.images} test images; "
+        f"logits differ by at most {parity.difference:.2g} of the largest{tolerance}.",
+        f"Times are medians on the CPU, {threads}, in turn.",
+    ]
+    if report.stored_dtypes != (dtype,):
+        stored = " and ".join(report.stored_dtypes)
+        notes.append(f"The run's weights are {stored}; those of the file are {known.precision}.")
+    return notes

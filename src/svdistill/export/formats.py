@@ -1,31 +1,121 @@
-"""The file formats of an exported student: ONNX and torch.export."""
+"""From a network to the bytes of a file: tracing, ONNX and torch.export, quantisation."""
 
 from __future__ import annotations
 
 import io
+import logging
+import tempfile
+import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
-from torch import Tensor
-from torch.export import ExportedProgram
+from torch import Tensor, fx, nn
+from torch.export import Dim, ExportedProgram
 
-from svdistill.common import ArgumentError, RunError, SVDistillError, require_package
-from svdistill.export.tracing import in_short, quiet
+from svdistill.common import (
+    ArgumentError,
+    RunError,
+    SVDistillError,
+    as_logits,
+    in_short,
+    require_package,
+)
+
+EXAMPLE_IMAGES: Final = 2  # torch.export would take the batch size of a single one as a constant
+
+CALIBRATION_IMAGES: Final = 256
+
+BATCH_SIZE: Final = 32
+
+
+class ExportedNetwork(nn.Module):
+    """A network from images to float32 logits; other outputs are dropped.
+
+    Args:
+        network: any classifier of images.
+        normalise: mean and standard deviation of each channel: the images are uint8, and scaled to
+            0 to 1 and normalised here. None takes normalised float32 images.
+        precision: the dtype in which the network computes; its weights are converted in place.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        normalise: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
+        precision: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.network = network.to(precision)
+        self.input_dtype = torch.float32 if normalise is None else torch.uint8
+        self.precision = precision
+        if normalise is not None:
+            mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in normalise)
+            self.register_buffer("mean", mean)
+            self.register_buffer("std", std)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify images [B, 3, H, W], giving logits [B, num_classes]."""
+        if self.input_dtype == torch.uint8:
+            images = (images.float() / 255 - self.mean) / self.std
+        if self.precision == torch.float32:
+            return as_logits(self.network(images))
+        return as_logits(self.network(images.to(self.precision))).float()
+
+
+def trace_network(network: ExportedNetwork, image_size: int) -> ExportedProgram:
+    """Trace a network in eval mode, for images [batch, 3, image_size, image_size].
+
+    The graph does not hold the source lines of its nodes, which contain paths. Raises `RunError` if
+    the network cannot be traced, or only for one batch size.
+    """
+    shape = (EXAMPLE_IMAGES, 3, image_size, image_size)
+    example = torch.zeros(shape, dtype=network.input_dtype)
+    shapes = {"images": {0: Dim("batch")}}
+    try:
+        with _quiet():
+            program = torch.export.export(network, (example,), dynamic_shapes=shapes, strict=False)
+    except SVDistillError:
+        raise
+    except Exception as error:  # torch.export raises any exception of the network's code
+        raise RunError(
+            type(network.network).__name__,
+            expected="a network that torch.export can trace, for batches of any size",
+            got=in_short(error),
+            remedy="let its forward not depend on the images' values or number",
+        ) from error
+    for module in program.graph_module.modules():
+        if isinstance(module, fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)
+    return program
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the logs and warnings of exporters, which address their developers."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def to_onnx(
     program: ExportedProgram, metadata: Mapping[str, str], opset: int | None = None
 ) -> bytes:
-    """The content of an .onnx file: input `images`, output `logits`, both `[batch, ...]`.
-
-    Raises:
-        RunError: ONNX has no operation for a part of the network, or not in this opset.
-    """
+    """The content of an .onnx file: input `images`, output `logits`, both `[batch, ...]`."""
     try:
-        with quiet():
+        with _quiet():
             converted = torch.onnx.export(
                 program,
                 dynamo=True,
@@ -82,14 +172,14 @@ def to_pt2(
 ) -> bytes:
     """The content of a .pt2 file, which `torch.export.load` reads; it has no opset."""
     buffer = io.BytesIO()
-    with quiet():
+    with _quiet():
         torch.export.save(program, buffer, extra_files=dict(metadata))
     return buffer.getvalue()
 
 
 def load_pt2(content: bytes) -> Callable[[Tensor], Tensor]:
     """Open it with torch, on the CPU."""
-    with quiet():
+    with _quiet():
         return torch.export.load(io.BytesIO(content)).module()
 
 
@@ -131,9 +221,6 @@ FORMATS: Final = {
 def format_of(path: Path) -> Format:
     """The format of a file, by its suffix.
 
-    Raises:
-        ArgumentError: no format has this suffix.
-
     Example:
         >>> format_of(Path("student.pt2")).runtime
         'torch.export'
@@ -147,3 +234,48 @@ def format_of(path: Path) -> Format:
         got=path.suffix or "no ending",
         remedy="give a file that `svdistill export` wrote",
     )
+
+
+def quantize_onnx(content: bytes, metadata: Mapping[str, str], images: Tensor) -> bytes:
+    """Quantise the weights of a float32 .onnx file to int8 and its activations to uint8.
+
+    The range of each activation is its minimum and maximum over the calibration images. Weights
+    have one scale for each output channel and use 7 bits, since the sums of 8-bit products
+    saturate on x86 processors without VNNI instructions. Raises `RunError` if ONNX Runtime cannot
+    quantise the network.
+    """
+    onnx = require_package("onnx", "export")
+    quantization = require_package("onnxruntime.quantization", "export")
+    try:
+        with tempfile.TemporaryDirectory() as folder, _quiet():
+            file = Path(folder) / "int8.onnx"
+            quantization.quantize_static(
+                onnx.load_from_string(content),
+                file,
+                _Calibration(images),
+                per_channel=True,
+                reduce_range=True,
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
+            )
+            model = onnx.load(str(file))
+    except Exception as error:  # the quantiser has many errors of its own
+        raise RunError(
+            "quantize",
+            expected="a network that ONNX Runtime can quantise",
+            got=in_short(error),
+            remedy="leave --quantize out",
+        ) from error
+    onnx.helper.set_model_props(model, dict(metadata))
+    return bytes(model.SerializeToString())
+
+
+class _Calibration:
+    """Batches of images as ONNX Runtime's `CalibrationDataReader` gives them."""
+
+    def __init__(self, images: Tensor) -> None:
+        self._batches = iter(images.split(BATCH_SIZE))
+
+    def get_next(self) -> dict[str, Any] | None:
+        batch = next(self._batches, None)
+        return None if batch is None else {"images": batch.numpy()}

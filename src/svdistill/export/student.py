@@ -24,17 +24,24 @@ from svdistill.common import (
 )
 from svdistill.data import ImageData
 from svdistill.export.checks import (
+    ExportReport,
+    ReportColumn,
     accuracy,
     compare,
     logits_of,
     measure_latency,
     require_accuracy,
+    write_shipped_file,
 )
-from svdistill.export.formats import FORMATS, Format
-from svdistill.export.metadata import metadata_of
-from svdistill.export.quantization import CALIBRATION_IMAGES, quantize_onnx
-from svdistill.export.report import ExportReport, ReportColumn, write_shipped_file
-from svdistill.export.tracing import ExportedNetwork, trace_network
+from svdistill.export.exported import metadata_of
+from svdistill.export.formats import (
+    CALIBRATION_IMAGES,
+    FORMATS,
+    ExportedNetwork,
+    Format,
+    quantize_onnx,
+    trace_network,
+)
 from svdistill.networks import import_network
 from svdistill.runs import RunDirectory, WeightsCard, load_student, weights_file
 from svdistill.training import (
@@ -269,7 +276,14 @@ def _inputs(
         if sum(map(len, images)) >= count:  # a loader has its own batch size
             break
     taken, normalise = torch.cat(images)[:count], tests.augmentation.normalise
-    _require_side(taken, card)
+    side = card.image_size
+    if taken.shape[2:] != (side, side):
+        raise ArgumentError(
+            "data",
+            expected=f"images of {side}x{side}, which the network was trained on",
+            got="x".join(map(str, taken.shape[2:])),
+            remedy="resize them",
+        )
     if options.include is None:
         return _Inputs(normalise(taken), torch.cat(labels)[:count], lambda images: images)
     if taken.dtype != torch.uint8:
@@ -280,17 +294,6 @@ def _inputs(
             remedy="give data by its name, or leave --include out",
         )
     return _Inputs(taken, torch.cat(labels)[:count], normalise)
-
-
-def _require_side(inputs: Tensor, card: WeightsCard) -> None:
-    side = (card.image_size, card.image_size)
-    if inputs.shape[2:] != side:
-        raise ArgumentError(
-            "data",
-            expected=f"images of {side[0]}x{side[1]}, which the network was trained on",
-            got="x".join(map(str, inputs.shape[2:])),
-            remedy="resize them",
-        )
 
 
 def _stored_dtypes(weights: Path) -> tuple[str, ...]:

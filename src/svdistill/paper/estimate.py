@@ -64,8 +64,8 @@ class Estimator:
         if job.teacher:
             before += self._evaluation(job, self._run_of(job.teacher))
         # Weights and temperatures take no time.
-        kind = (job.network, job.loss, job.num_vectors, job.grid, job.gradient, job.clip)
-        kind = (*kind, bool(job.knowledge), len(job.teacher_taps))
+        names = ("network", "loss", "num_vectors", "grid", "gradient", "clip", "knowledge")
+        kind = (*(getattr(job, name) for name in names), len(job.teacher_taps))
         if kind not in self._transfer:
             self._transfer[kind] = self._time_transfer(job)
         transfer = images * self._transfer[kind] + evaluation

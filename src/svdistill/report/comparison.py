@@ -107,14 +107,6 @@ class Comparison:
     runs: tuple[Run, ...]
     pairs: tuple[PairComparison, ...]
 
-    @property
-    def by_data(self) -> dict[str, list[PairComparison]]:
-        """The comparisons on each data set."""
-        groups: dict[str, list[PairComparison]] = {}
-        for pair in self.pairs:
-            groups.setdefault(pair.data, []).append(pair)
-        return groups
-
 
 class Group(NamedTuple):
     """The properties that all runs of a comparison share."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from svdistill.common import Cell, Table, columns, number_cell, write_atomically
-from svdistill.report.comparison import Comparison, PairComparison
+from svdistill.report.comparison import PairComparison
 from svdistill.report.figure import (
     BLACK,
     BLUE,
@@ -16,11 +16,9 @@ from svdistill.report.figure import (
     LINE_STYLES,
     PURPLE,
     VERMILION,
-    Band,
     Figure,
     LineStyle,
     Section,
-    band_of,
     draw_band,
     draw_level,
     epoch_axis,
@@ -29,10 +27,10 @@ from svdistill.report.figure import (
     new_drawing,
     plain,
     styled,
-    to_figure,
+    to_svg,
 )
 from svdistill.report.methods import MethodResult
-from svdistill.report.protocol import published_vectors
+from svdistill.report.protocol import VECTORS
 from svdistill.report.runs import Run, row_name
 from svdistill.runs import EpochRecord, read_records
 
@@ -104,9 +102,9 @@ def plot_curves(runs: Iterable[tuple[str, str | Path]], output: str | Path, titl
     plain(axes)
     styles = styled(curves)
     for method, seeds in curves.items():
-        band = band_of(seeds)
-        label = f"{method} ({band.mean[-1]:.1f})"
-        draw_band(axes, range(1, len(band.mean) + 1), band, styles[method], label)
+        points = list(zip(*seeds, strict=False))  # up to the end of the shortest
+        label = f"{method} ({statistics.fmean(points[-1]):.1f})"
+        draw_band(axes, range(1, len(points) + 1), points, styles[method], label)
     axes.set(title=title, ylabel="test accuracy, %")
     epoch_axis(axes)
     drawing.legend(loc="outside right upper", handlelength=2.6, frameon=False)
@@ -135,11 +133,7 @@ def _rows_of_figures(pair: PairComparison) -> list[list[MethodResult]]:
 
 
 def accuracy_curves(methods: Sequence[MethodResult]) -> Figure:
-    """Draw test accuracy by epoch.
-
-    Args:
-        methods: at least one row, of one pair of networks.
-    """
+    """Draw test accuracy by epoch, of one row or more of one pair of networks."""
     students = [method for method in methods if not method.is_teacher]
     lines = students or methods
     levels = _teacher_levels(methods) if students else {}
@@ -149,9 +143,10 @@ def accuracy_curves(methods: Sequence[MethodResult]) -> Figure:
     styles = styled(method.name for method in lines)
     ranked = sorted(lines, key=_accuracy, reverse=True)
     for method in ranked:
-        band = band_of([[record.test_accuracy for record in run.records] for run in method.runs])
+        of_runs = ([record.test_accuracy for record in run.records] for run in method.runs)
+        points = list(zip(*of_runs, strict=False))
         label = f"{method.name}: {method.accuracy:.1f}"
-        draw_band(axes, range(1, len(band.mean) + 1), band, styles[method.name], label)
+        draw_band(axes, range(1, len(points) + 1), points, styles[method.name], label)
     for place, (name, accuracy) in enumerate(levels.items()):
         draw_level(axes, accuracy, f"{name}, last epoch: {accuracy:.1f}", place)
     axes.set_ylabel("test accuracy, %")
@@ -166,13 +161,11 @@ def accuracy_curves(methods: Sequence[MethodResult]) -> Figure:
         "highest. "
     )
     alt = f"Lines of test accuracy by epoch, {pair}. After the last epoch, in percent: {ends}."
-    return to_figure(
-        drawing,
-        "accuracy",
+    return Figure(
         title=f"{pair}: test accuracy by epoch",
         caption=(seeds if several else "")
         + "The legend gives the accuracy after the last epoch, the best row first.",
-        alt=alt,
+        svg=to_svg(drawing, alt),
     )
 
 
@@ -221,22 +214,20 @@ def run_curves(run: Run) -> Figure:
         if (value := quantity(run.records[-1])) is not None
     )
     alt = f"Accuracies and losses of {run.pair} by epoch. In the last one: {ends}."
-    return to_figure(
-        drawing,
-        "run",
+    return Figure(
         title=f"{run.pair}: accuracies and losses by epoch",
         caption="Test values are measured on whole images after the epoch, training values on "
         "augmented images during it, while the network still changed.",
-        alt=alt,
+        svg=to_svg(drawing, alt),
     )
 
 
 def _draw_run(axes: Axes, run: Run, quantity: Quantity, style: LineStyle, name: str) -> None:
     points = [(record.epoch + 1, quantity(record)) for record in run.records]
-    known = [(epoch, value) for epoch, value in points if value is not None]
+    known = [(epoch, [value]) for epoch, value in points if value is not None]
     if known:
         epochs, values = zip(*known, strict=True)
-        draw_band(axes, epochs, Band(values, values, values), style, name)
+        draw_band(axes, epochs, values, style, name)
 
 
 def gradients_section(pairs: Sequence[PairComparison]) -> list[Section]:
@@ -248,26 +239,21 @@ def gradients_section(pairs: Sequence[PairComparison]) -> list[Section]:
 def gradient_table(pair: PairComparison) -> Table | None:
     """A row for each method that recorded both gradients; None without any."""
     methods = [row for row in pair.distilled if _mean(row, NORMS["task"][0]) is not None]
-    shares = [name for name, share in SHARES.items() if any(_mean(row, share) for row in methods)]
-    rows = []
-    for method in methods:
-        norms = [_mean(method, norm) for norm, _ in NORMS.values()]
-        parts = [_mean(method, SHARES[name]) for name in shares]
-        percentages = [None if part is None else 100 * part for part in parts]
-        rows.append(
-            (
-                Cell(method.name),
-                *(number_cell(norm, "{:.3g}") for norm in norms),
-                *(number_cell(percentage) for percentage in percentages),
-            )
-        )
-    if not rows:
+    if not methods:
         return None
+    cells = {
+        name: [number_cell(_mean(row, norm), "{:.3g}") for row in methods]
+        for name, (norm, _) in NORMS.items()
+    }
+    for name, share in SHARES.items():
+        parts = [_mean(row, share) for row in methods]
+        if any(parts):
+            cells[name] = [number_cell(None if part is None else 100 * part) for part in parts]
     notes = [
         "Norms over all parameters, means over all steps and seeds. Steps that do not measure them "
         "count with the norms last measured."
     ]
-    if shares:
+    if len(cells) > len(NORMS):
         notes.append(
             "Damped: the SVDs in which leading values lie so close to each other, or to zero, that "
             "the gradient is damped. Missed: those that subspace iteration left above its bound."
@@ -275,8 +261,8 @@ def gradient_table(pair: PairComparison) -> Table | None:
     return Table(
         title=pair.title,
         caption="Gradient norms of task and transfer",
-        columns=columns("method", *NORMS, *shares),
-        rows=tuple(rows),
+        columns=columns("method", *cells),
+        rows=tuple(zip([Cell(row.name) for row in methods], *cells.values(), strict=True)),
         notes=tuple(notes),
     )
 
@@ -288,17 +274,19 @@ def _mean(method: MethodResult, quantity: Quantity) -> float | None:
     return statistics.fmean(known) if known else None
 
 
-def vectors_section(comparison: Comparison) -> list[Section]:
+def vectors_section(pairs: Sequence[PairComparison]) -> list[Section]:
     """Gain by the number of singular vectors, all pairs on a data set in one figure."""
-    figures = {data: number_of_vectors(pairs) for data, pairs in comparison.by_data.items()}
+    by_data: dict[str, list[PairComparison]] = {}
+    for pair in pairs:
+        by_data.setdefault(pair.data, []).append(pair)
+    figures = {data: number_of_vectors(some) for data, some in by_data.items()}
     return [Section(data, figures=(figure,)) for data, figure in figures.items() if figure]
 
 
 def number_of_vectors(pairs: Sequence[PairComparison]) -> Figure | None:
     """Draw the gain by the number of vectors, beside the gain in the paper's figure.
 
-    Returns:
-        The figure; None if no row was trained with two numbers of vectors and a student alone.
+    None if no row was trained with two numbers of vectors and a student alone.
     """
     curves = {
         f"{pair.pair}, {row}": methods
@@ -308,37 +296,32 @@ def number_of_vectors(pairs: Sequence[PairComparison]) -> Figure | None:
     if not curves:
         return None
     names = dict.fromkeys(methods[0].runs[0].pair for methods in curves.values())
-    published = [line for line in map(published_vectors, names) if line is not None]
+    published = {name: VECTORS[name] for name in names if name in VECTORS}
     ours = {_vectors(method) for methods in curves.values() for method in methods}
-    counts = sorted(ours.union(*(line.counts[1:] for line in published)))
+    counts = sorted(ours.union(*published.values()) - {0})
     drawing = new_drawing(10, 3.8 + 0.2 * ((len(curves) + len(published) + 1) // 2))
     axes = drawing.subplots()
     plain(axes)
     said = []
     for (name, methods), style in zip(curves.items(), styled(curves).values(), strict=True):
-        means = tuple(statistics.fmean(method.gains) for method in methods)
-        lows = tuple(min(method.gains) for method in methods)
-        highs = tuple(max(method.gains) for method in methods)
         places = [counts.index(_vectors(method)) for method in methods]
-        draw_band(axes, places, Band(means, lows, highs), style, name)
-        values = zip(methods, means, strict=True)
-        said.append(f"{name}: " + ", ".join(f"k = {_vectors(m)} {gain:+.1f}" for m, gain in values))
-    for line, dashes in zip(published, PAPER_DASHES, strict=False):
-        alone, *accuracies = line.accuracies
-        gain = band_of([[accuracy - alone for accuracy in accuracies]])
-        places = [counts.index(count) for count in line.counts[1:]]
-        draw_band(axes, places, gain, LineStyle(BLACK, "x", dashes), f"{line.pair}, the paper's")
+        draw_band(axes, places, [method.gains for method in methods], style, name)
+        means = (f"k = {_vectors(one)} {statistics.fmean(one.gains):+.1f}" for one in methods)
+        said.append(f"{name}: {', '.join(means)}")
+    for (name, accuracies), dashes in zip(published.items(), PAPER_DASHES, strict=False):
+        gains = {k: [one - accuracies[0]] for k, one in accuracies.items() if k}
+        places = [counts.index(count) for count in gains]
+        style = LineStyle(BLACK, "x", dashes)
+        draw_band(axes, places, list(gains.values()), style, f"{name}, the paper's")
     axes.set_xticks(range(len(counts)), [str(count) for count in counts])
     axes.set(xlabel="number of vectors k", ylabel="gain over the student alone, points")
     legend(drawing, [axes], columns=2)
     beside = " The paper's gains are for all of CIFAR-100 in full width." if published else ""
-    return to_figure(
-        drawing,
-        "vectors",
+    return Figure(
         title=f"Number of singular vectors, {' and '.join(names)}",
         caption="Gain over the student alone of the same seed: mean over the seeds, the band from "
         f"the lowest to the highest.{beside}",
-        alt=f"Gain against the number of vectors, in points. {'; '.join(said)}.",
+        svg=to_svg(drawing, f"Gain against the number of vectors, in points. {'; '.join(said)}."),
     )
 
 

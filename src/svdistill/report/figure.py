@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 import statistics
@@ -45,13 +44,11 @@ class Figure:
     Attributes:
         title: what it shows, in a few words.
         caption: how to read it, in sentences.
-        alt: the alternative text, for readers who do not see it.
         svg: the picture as an element of the page.
     """
 
     title: str
     caption: str
-    alt: str
     svg: str
 
 
@@ -68,30 +65,6 @@ class Section:
     title: str
     tables: tuple[Table, ...] = ()
     figures: tuple[Figure, ...] = ()
-
-
-@dataclass(frozen=True)
-class Band:
-    """Mean, lowest and highest of several curves, at every point that all curves have."""
-
-    mean: tuple[float, ...]
-    lowest: tuple[float, ...]
-    highest: tuple[float, ...]
-
-
-def band_of(curves: Sequence[Sequence[float]]) -> Band:
-    """Mean, lowest and highest of several curves, up to the end of the shortest.
-
-    Example:
-        >>> band_of([[10.0, 20.0], [30.0, 60.0, 90.0]])
-        Band(mean=(20.0, 40.0), lowest=(10.0, 20.0), highest=(30.0, 60.0))
-    """
-    points = list(zip(*curves, strict=False))
-    return Band(
-        tuple(statistics.fmean(point) for point in points),
-        tuple(min(point) for point in points),
-        tuple(max(point) for point in points),
-    )
 
 
 @dataclass(frozen=True)
@@ -130,16 +103,13 @@ def styled(names: Iterable[str]) -> dict[str, LineStyle]:
         ['#000000', '#0072B2']
     """
     styles = dict.fromkeys(names, ALONE)
-    others = (name for name in styles if name != "student alone")
-    return styles | {name: _line_style(place) for place, name in enumerate(others)}
-
-
-def _line_style(place: int) -> LineStyle:
-    further, place = divmod(place, len(LINE_STYLES))
-    style = LINE_STYLES[place]
-    if not further:
-        return style
-    return replace(style, dashes=FURTHER_DASHES[(further - 1) % len(FURTHER_DASHES)])
+    for place, name in enumerate([name for name in styles if name != "student alone"]):
+        further, place_in_set = divmod(place, len(LINE_STYLES))
+        styles[name] = LINE_STYLES[place_in_set]
+        if further:
+            dashes = FURTHER_DASHES[(further - 1) % len(FURTHER_DASHES)]
+            styles[name] = replace(styles[name], dashes=dashes)
+    return styles
 
 
 def new_drawing(width: float, height: float) -> Drawing:
@@ -157,12 +127,16 @@ def plain(axes: Axes) -> None:
 
 
 def draw_band(
-    axes: Axes, places: Sequence[float], band: Band, style: LineStyle, label: str
+    axes: Axes,
+    places: Sequence[float],
+    points: Sequence[Sequence[float]],
+    style: LineStyle,
+    label: str,
 ) -> None:
-    """A line through the means, and a band from the lowest to the highest."""
+    """A line through the means of the values at each place, and a band around all values."""
     axes.plot(
         places,
-        band.mean,
+        [statistics.fmean(values) for values in points],
         color=style.colour,
         linestyle=style.dashes,
         linewidth=1.8,
@@ -171,10 +145,9 @@ def draw_band(
         markevery=max(1, len(places) // 8),
         label=label,
     )
-    if band.lowest != band.highest:
-        axes.fill_between(
-            places, band.lowest, band.highest, color=style.colour, alpha=0.15, linewidth=0
-        )
+    lows, highs = [min(values) for values in points], [max(values) for values in points]
+    if lows != highs:
+        axes.fill_between(places, lows, highs, color=style.colour, alpha=0.15, linewidth=0)
 
 
 def draw_level(axes: Axes, height: float, label: str, place: int = 0) -> None:
@@ -220,34 +193,19 @@ def legend(drawing: Drawing, of: Iterable[Axes], columns: int) -> None:
         )
 
 
-def to_figure(drawing: Drawing, name: str, *, title: str, caption: str, alt: str) -> Figure:
-    """A finished drawing as a figure; the name begins the ids in its SVG, see `to_svg`."""
-    return Figure(title, caption, alt, to_svg(drawing, name, alt))
-
-
-def to_svg(drawing: Drawing, name: str, alt: str) -> str:
+def to_svg(drawing: Drawing, alt: str) -> str:
     """Turn a drawing into SVG for an HTML page.
 
     Text stays text, black becomes `currentColor`, the background is transparent, the width is the
-    page's. Ids begin with the name and a digest of the picture, so they are unique in the page.
-    The same drawing gives the same text.
-
-    Args:
-        drawing: made by `new_drawing`.
-        name: letters, digits and hyphens.
-        alt: the alternative text.
-
-    Returns:
-        One `<svg>` element, without prolog.
+    page's. The same drawing with the same alternative text gives the same SVG; the ids of drawings
+    with different ones differ.
     """
     import matplotlib
 
     file = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": alt}):
         drawing.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    text = file.getvalue()
-    root = ElementTree.fromstring(text)
-    prefix = f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}-"
+    root = ElementTree.fromstring(file.getvalue())
     for element in root.iter():
         # Its style sheet would apply to the whole page.
         for child in [child for child in element if _local(child.tag) in ("metadata", "style")]:
@@ -255,7 +213,7 @@ def to_svg(drawing: Drawing, name: str, alt: str) -> str:
         element.tag = _local(element.tag)
         attributes = {_local(key): value for key, value in element.attrib.items()}
         element.attrib = {
-            key: _adapted(key, value, prefix)
+            key: _adapted(value)
             for key, value in attributes.items()
             if not (key == "id" and NUMBERED.fullmatch(value))
         }
@@ -281,14 +239,7 @@ def _local(name: str) -> str:
     return name.rpartition("}")[2]
 
 
-def _adapted(key: str, value: str, prefix: str) -> str:
-    """An attribute with unique ids, the page's colour and font, and two decimals."""
-    if key == "id":
-        return prefix + value
-    if key == "href":
-        return f"#{prefix}{value[1:]}" if value.startswith("#") else "".join(value.split())
-    if key == "style":
-        value = FONTS.sub("system-ui", value.replace(BLACK, "currentColor"))
-    if key != "transform":  # of a heat map it is the size of a cell, which needs all its digits
-        value = HUNDREDTHS.sub(r"\1", value)
-    return " ".join(value.replace("url(#", f"url(#{prefix}").split())
+def _adapted(value: str) -> str:
+    """An attribute with the page's colour and font, and two decimals."""
+    value = FONTS.sub("system-ui", value.replace(BLACK, "currentColor"))
+    return " ".join(HUNDREDTHS.sub(r"\1", value).split())

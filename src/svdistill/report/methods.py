@@ -39,7 +39,6 @@ TEXTS: Final = {
     "max_grad_norm": "gradient norm at most {}",
     "precision": "{}",
     "warmup_epochs": "{} epochs of warm-up",
-    "label_smoothing": "label smoothing {}",
     "mix": "{}",
     "mix_alpha": "its alpha {}",
     "ema": "weights averaged with {}",
@@ -168,12 +167,7 @@ def varied_options(runs: Iterable[Run]) -> dict[str, set[str]]:
 
 
 def rows_of(named: Sequence[tuple[str, Run]], *, of_teachers: bool = False) -> list[MethodResult]:
-    """A row for the runs of each name, loss and training; names say what tells them apart.
-
-    Args:
-        named: runs, each with the name of its row.
-        of_teachers: whether these are the teachers of the other rows.
-    """
+    """A row for the runs of each name, loss and training; names say what tells them apart."""
     groups: dict[tuple[str, str, tuple[Any, ...]], list[Run]] = {}
     for name, run in named:
         # The size of the images as measured, which the configuration may leave open.

@@ -1,36 +1,45 @@
-"""One HTML page of runs, as a file."""
+"""One HTML page of runs: its contents, and the file."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
+import yaml
 from rich.console import Console
 
-from svdistill.common import RunError, Table, write_atomically
+from svdistill.common import (
+    Cell,
+    RunError,
+    Table,
+    columns,
+    counted,
+    number_cell,
+    text_table,
+    write_text,
+)
+from svdistill.config import OBJECT
+from svdistill.networks import network_names, published_size
 from svdistill.report.comparison import Comparison, PairComparison, compare
 from svdistill.report.curves import curves_section, gradients_section, vectors_section
-from svdistill.report.details import (
-    Configuration,
-    Machine,
-    configurations,
-    deviation_table,
-    machines,
-    network_deviations,
-)
 from svdistill.report.figure import Section
+from svdistill.report.methods import MethodResult
 from svdistill.report.predictions import predictions_section
 from svdistill.report.runs import Run, dataset_name, find_runs, loss_name, teacher_network
-from svdistill.report.summary import Headline, accuracy_table, cost_table, headline
+from svdistill.report.summary import accuracy_table, cost_table, headline
 
-# The headings of all sections in their order, by the field of `Contents` that each shows.
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+# The headings of all sections in their order, by what each shows of `page_contents`.
 SECTIONS: Final = {
     "summary": "Summary",
     "accuracy": "Accuracy and costs",
@@ -43,67 +52,52 @@ SECTIONS: Final = {
 
 MOST_NAMED: Final = 4  # pairs of networks in a title
 
+# Options that differ between the seeds of a row, or do not affect training.
+LEFT_OUT: Final = ("output", "seed", "resume")
 
-@dataclass(frozen=True, kw_only=True)
-class Contents:
-    """The contents of a page. A section without contents is left out.
+# Names and values.
+Facts = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """The runs of a row, and the options that reproduce them.
 
     Attributes:
-        title, lead: of the page.
-        run_count: number of runs.
-        is_of_paper: whether any run trained one of the paper's networks.
-        summary: the headline of each comparison.
-        accuracy: accuracies and costs of each comparison.
-        curves, predictions, vectors, gradients: their tables and figures.
-        details: the configurations of all rows.
-        machines: on which the runs were made.
-        deviations: from the paper, of comparisons of its networks.
-        networks: how the sizes of these networks differ from the paper's table.
+        runs: a row for each run.
+        options: YAML for `--config`, of the first run, without its output and seed.
+        given: the arguments that were Python objects, which no option reproduces.
     """
 
-    title: str
-    lead: str
-    run_count: int
-    is_of_paper: bool
-    summary: Sequence[Headline]
-    accuracy: Sequence[Section]
-    curves: Sequence[Section]
-    predictions: Sequence[Section]
-    vectors: Sequence[Section]
-    gradients: Sequence[Section]
-    details: Sequence[Configuration]
-    machines: Sequence[Machine]
-    deviations: Sequence[Table]
-    networks: dict[str, str]
-
-    @property
-    def sections(self) -> dict[str, str]:
-        """Names and headings of the sections that the page has."""
-        return {name: heading for name, heading in SECTIONS.items() if getattr(self, name)}
+    runs: Table
+    options: str
+    given: tuple[str, ...]
 
 
-def page_contents(comparison: Comparison) -> Contents:
-    """Compute all that a page shows, of at least one run."""
+def page_contents(comparison: Comparison) -> dict[str, Any]:
+    """All that a page of at least one run shows; a section without contents is left out."""
     runs, pairs = comparison.runs, comparison.pairs
     distilled = any(run.is_distilled for run in runs)
     single = len(runs) == 1
     kind = "Distillation" if distilled or not single else "Training"
-    return Contents(
-        title=f"{kind} report: {_pair_names(comparison)}",
-        lead=_lead_of_one(runs[0]) if single else _lead(comparison),
-        run_count=len(runs),
-        is_of_paper=any(pair.is_of_paper for pair in pairs),
-        summary=[headline(pair) for pair in pairs],
-        accuracy=[Section(pair.title, _result_tables(pair)) for pair in pairs],
-        curves=curves_section(pairs),
-        predictions=predictions_section(pairs),
-        vectors=vectors_section(comparison),
-        gradients=gradients_section(pairs),
-        details=[row for pair in pairs for row in configurations(pair)],
-        machines=machines(runs),
-        deviations=[deviation_table(pair) for pair in pairs if pair.is_of_paper],
-        networks=network_deviations(runs),
-    )
+    contents = {
+        "title": f"{kind} report: {_pair_names(comparison)}",
+        "lead": _lead_of_one(runs[0]) if single else _lead(comparison),
+        "run_count": len(runs),
+        "is_of_paper": any(pair.is_of_paper for pair in pairs),
+        "summary": [headline(pair) for pair in pairs],
+        "accuracy": [Section(pair.title, _result_tables(pair)) for pair in pairs],
+        "curves": curves_section(pairs),
+        "predictions": predictions_section(pairs),
+        "vectors": vectors_section(pairs),
+        "gradients": gradients_section(pairs),
+        "details": [row for pair in pairs for row in configurations(pair)],
+        "machines": machines(runs),
+        "deviations": [deviation_table(pair) for pair in pairs if pair.is_of_paper],
+        "networks": network_deviations(runs),
+    }
+    sections = {name: heading for name, heading in SECTIONS.items() if contents[name]}
+    return {**contents, "sections": sections}
 
 
 def _result_tables(pair: PairComparison) -> tuple[Table, ...]:
@@ -116,7 +110,7 @@ def _lead_of_one(run: Run) -> str:
     how = "Trained alone"
     if run.is_distilled:
         how = f"Distilled from {teacher_network(run) or 'its teacher'} by {loss_name(run.config)}"
-    epochs = f"{run.summary.epochs} epoch{'' if run.summary.epochs == 1 else 's'}"
+    epochs = counted(run.summary.epochs, "epoch")
     images = f", {run.test_images:,} test images" if run.test_images else ""
     return f"{how} in {epochs} on {dataset_name(run.config)}{images}."
 
@@ -133,7 +127,7 @@ def _lead(comparison: Comparison) -> str:
     return (
         f"{len(comparison.runs)} runs on {_listed(pair.data for pair in comparison.pairs)}: "
         f"{_listed(kind for kind, there in kinds.items() if there)}, "
-        f"with up to {seeds} seed{'' if seeds == 1 else 's'}."
+        f"with up to {counted(seeds, 'seed')}."
     )
 
 
@@ -146,6 +140,68 @@ def _listed(names: Iterable[str]) -> str:
     """Names as an enumeration, each once."""
     *most, last = dict.fromkeys(names)
     return f"{', '.join(most)} and {last}" if most else last
+
+
+def configurations(comparison: PairComparison) -> list[Configuration]:
+    """The configuration of each row of a comparison."""
+    return [_configuration(comparison.pair, method) for method in comparison.methods]
+
+
+def _configuration(pair: str, method: MethodResult) -> Configuration:
+    options = {name: value for name, value in method.config.items() if name not in LEFT_OUT}
+    headings = ("seed", "last epoch %", "best epoch %", "best epoch", "epochs", "seconds")
+    runs = Table(
+        title=f"{pair}, {method.name}",
+        caption="Runs and their results",
+        columns=columns("run", *headings),
+        rows=tuple(_run_row(run) for run in method.runs),
+    )
+    given = tuple(name for name in ("network", "teacher", "data") if options.get(name) == OBJECT)
+    return Configuration(runs, yaml.safe_dump(options, sort_keys=False), given)
+
+
+def _run_row(run: Run) -> tuple[Cell, ...]:
+    summary = run.summary
+    return (
+        Cell(str(run.path)),
+        number_cell(summary.seed, "{}"),
+        number_cell(summary.last_accuracy),
+        number_cell(summary.best_accuracy),
+        number_cell(summary.best_epoch, "{}"),
+        number_cell(summary.epochs, "{}"),
+        number_cell(summary.seconds, "{:,.0f}"),
+    )
+
+
+def machines(runs: Iterable[Run]) -> Counter[Facts]:
+    """The machines and versions of the runs, and the number of runs on each."""
+    return Counter(tuple(_facts(run.environment)) for run in runs)
+
+
+def _facts(environment: dict[str, object]) -> Iterator[tuple[str, str]]:
+    """The entries of an environment, with one for each package."""
+    for name, value in environment.items():
+        if isinstance(value, dict):
+            yield from ((str(package), str(number)) for package, number in value.items())
+        elif "fingerprint" not in name:
+            yield name, "none" if value is None else str(value)
+
+
+def deviation_table(comparison: PairComparison) -> Table:
+    """The deviations of a comparison from the paper as a table."""
+    return text_table(
+        comparison.title,
+        ("setting", "paper", "here"),
+        [(one.setting, one.paper, one.here) for one in comparison.deviations],
+        caption="The paper's protocol, and these runs",
+    )
+
+
+def network_deviations(runs: Sequence[Run]) -> dict[str, str]:
+    """How the sizes of the paper's networks differ from those in its table, at full width."""
+    used = {run.summary.network for run in runs}
+    noted = {name: published_size(name).deviation for name in network_names() if name in used}
+    return {name: note for name, note in noted.items() if note}
 
 
 def write_report(
@@ -175,29 +231,37 @@ def write_report(
     console = console or Console(quiet=True)
     with console.status("reading runs, drawing figures"):
         page = _render(page_contents(compare(find_runs(runs))))
-    write_atomically(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    write_text(path, page)
     return path
 
 
-def _render(contents: Contents) -> str:
+def templates() -> Environment:
+    """The environment of the page's templates."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
+    return Environment(
         loader=PackageLoader("svdistill.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates = files("svdistill.report") / "templates"
-    script = "\n" + (templates / "page.js").read_text(encoding="utf-8")
+
+
+def _render(contents: dict[str, Any]) -> str:
+    folder = files("svdistill.report") / "templates"
+    script = "\n" + (folder / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("report.html.j2").render(
-        page=contents,
-        style=(templates / "report.css").read_text(encoding="utf-8"),
-        script=script,
-        script_hash=f"sha256-{digest}",
-        version=version("svdistill"),
+    return (
+        templates()
+        .get_template("report.html.j2")
+        .render(
+            page=contents,
+            style=(folder / "report.css").read_text(encoding="utf-8"),
+            script=script,
+            script_hash=f"sha256-{digest}",
+            version=version("svdistill"),
+        )
     )
 
 

@@ -17,7 +17,7 @@ from svdistill.report.figure import (
     new_drawing,
     plain,
     styled,
-    to_figure,
+    to_svg,
 )
 from svdistill.report.methods import MethodResult
 from svdistill.training import CalibrationBin, PredictionSummary
@@ -81,7 +81,7 @@ def quality_table(methods: Sequence[MethodResult]) -> Table:
 
 def class_table(methods: Sequence[MethodResult]) -> Table:
     """Accuracy of each class, by rows' names; the lowest of the last row first."""
-    last, alone = methods[-1], methods[-1].alone
+    last = methods[-1]
     found = [_class_accuracies(method) for method in methods]
     names = sorted(found[-1], key=lambda name: found[-1][name])
     caption = f"Accuracy of each class in percent, the lowest of {last.name} first"
@@ -91,15 +91,15 @@ def class_table(methods: Sequence[MethodResult]) -> Table:
             f"Accuracy by class in percent: the {ENDS} lowest and the {ENDS} highest of "
             f"{len(found[-1])} classes for {last.name}"
         )
-    with_gain = len(methods) > 1 and methods[-2] == alone
-    rows = []
-    for name in names:
-        values = [accuracies.get(name) for accuracies in found]
-        one, other = (values[-1], values[-2]) if with_gain else (None, None)
-        gain = None if one is None or other is None else one - other
-        change = (number_cell(gain, "{:+.1f}"),) if with_gain else ()
-        rows.append((Cell(name), *(number_cell(value, "{:.1f}") for value in values), *change))
-    headings = [method.name for method in methods] + (["gain"] if with_gain else [])
+    values = [[accuracies.get(name) for name in names] for accuracies in found]
+    headings = [method.name for method in methods]
+    cells = [[number_cell(value, "{:.1f}") for value in column] for column in values]
+    if len(methods) > 1 and methods[-2] == last.alone:
+        headings.append("gain")
+        pairs = zip(values[-1], values[-2], strict=True)
+        gains = (None if a is None or b is None else a - b for a, b in pairs)
+        cells.append([number_cell(gain, "{:+.1f}") for gain in gains])
+    rows = zip(map(Cell, names), *cells, strict=True)
     return Table("Accuracy by class", columns("class", *headings), tuple(rows), caption=caption)
 
 
@@ -181,15 +181,13 @@ def reliability_diagram(methods: Sequence[MethodResult]) -> Figure:
     left.set(ylabel="accuracy, %", ylim=(0, 101))
     right.set_ylabel("images, %")
     legend(drawing, [left], columns=2)
-    return to_figure(
-        drawing,
-        "reliability",
+    return Figure(
         title="Calibration",
         caption="Left: accuracy of the test images by confidence, the largest softmax probability, "
         f"in {len(bins)} bins, without bins of fewer than {FEWEST} images; below the diagonal a "
         "network is overconfident. The expected calibration error is the mean distance from the "
         "diagonal over the images. Right: share of the images in each bin.",
-        alt=f"Reliability diagram. Expected calibration error: {'; '.join(said)}.",
+        svg=to_svg(drawing, f"Reliability diagram. Expected calibration error: {'; '.join(said)}."),
     )
 
 

@@ -13,80 +13,37 @@ from typing import Final
 from svdistill.losses import reads
 from svdistill.report.runs import Config, class_choice, dataset_name, row_options
 
-
-@dataclass(frozen=True)
-class PublishedComparison:
-    """A row of the paper's table of networks, or of its table of large data sets.
-
-    Attributes:
-        name: the pair of networks, or the data set.
-        teacher, student: trained alone.
-        fsp: the student distilled by FSP; None where the table has no number.
-        svd: the student distilled by the paper's method.
-    """
-
-    name: str
-    teacher: float
-    student: float
-    fsp: float | None
-    svd: float
-
-
-@dataclass(frozen=True)
-class PublishedVectors:
-    """A curve of the paper's figure on the number of vectors, read from the plot to about 0.1.
-
-    Attributes:
-        pair: the networks.
-        counts: numbers k of vectors; 0 is the student alone.
-        accuracies: one for each.
-    """
-
-    pair: str
-    counts: tuple[int, ...]
-    accuracies: tuple[float, ...]
-
-
-NETWORKS: Final = (
-    PublishedComparison("VGG", 64.44, 61.37, 64.54, 65.05),
-    PublishedComparison("MobileNet", 57.85, 56.15, 56.53, 58.15),
-    PublishedComparison("ResNeXt", 66.58, 64.00, 63.60, 65.43),
-    PublishedComparison("VGG_stride", 64.44, 54.17, None, 61.15),
-)
-
-LARGE_DATA: Final = (
-    PublishedComparison("Tiny-ImageNet", 53.37, 47.32, 48.77, 51.82),
-    PublishedComparison("ImageNet-50", 70.09, 65.03, 69.59, 71.04),
-)
-
-# By loss and number of stages. The table of multi-task learning gives VGG both ways; the value in
-# the table of networks is the 2-stage one.
-VGG_BY_STAGES: Final = {
-    ("fsp", 1): 64.89,
-    ("fsp", 2): 64.54,
-    ("svd", 1): 65.54,
-    ("svd", 2): 65.05,
+# By networks, and by data set: trained alone, and the student distilled by FSP and by the paper's
+# method. VGG is distilled in 2 stages.
+NETWORKS: Final = {
+    "VGG": {"teacher": 64.44, "student": 61.37, "fsp": 64.54, "svd": 65.05},
+    "MobileNet": {"teacher": 57.85, "student": 56.15, "fsp": 56.53, "svd": 58.15},
+    "ResNeXt": {"teacher": 66.58, "student": 64.00, "fsp": 63.60, "svd": 65.43},
+    "VGG_stride": {"teacher": 64.44, "student": 54.17, "svd": 61.15},
 }
 
-VECTORS: Final = (
-    PublishedVectors("VGG", (0, 1, 2, 4, 8, 16), (61.4, 65.1, 66.4, 66.1, 65.4, 65.1)),
-    PublishedVectors("VGG_stride", (0, 1, 2, 4, 8, 16), (54.2, 61.2, 61.5, 61.6, 61.8, 62.0)),
-)
+LARGE_DATA: Final = {
+    "Tiny-ImageNet": {"teacher": 53.37, "student": 47.32, "fsp": 48.77, "svd": 51.82},
+    "ImageNet-50": {"teacher": 70.09, "student": 65.03, "fsp": 69.59, "svd": 71.04},
+}
+
+# From the table of multi-task learning.
+VGG_IN_ONE_STAGE: Final = {"fsp": 64.89, "svd": 65.54}
+
+# The figure on the number of vectors, read from the plot to about 0.1: accuracies by number, 0 for
+# the student alone. With one vector they agree with the table of networks, so VGG is 2-stage.
+VECTORS: Final = {
+    "VGG": {0: 61.4, 1: 65.1, 2: 66.4, 4: 66.1, 8: 65.4, 16: 65.1},
+    "VGG_stride": {0: 54.2, 1: 61.2, 2: 61.5, 4: 61.6, 8: 61.8, 16: 62.0},
+}
 
 
 def published_accuracy(pair: str, config: Config) -> float | None:
-    """The paper's accuracy for a run of one of its networks.
+    """The paper's accuracy in percent for a run of one of its networks; None where it has none.
 
     The paper does not name its gradient, so runs of every gradient are compared with the same
     number. It gives 1-stage and 2-stage results for VGG alone; the one number of the other
-    networks is compared with both.
-
-    Args:
-        pair: as `Run.pair`.
-        config: the run's configuration.
-
-    Returns:
-        Percent; None where the paper has no such run.
+    networks is compared with both. The pair is named as in `Run.pair`.
 
     Example:
         >>> svd = {"data": "parquet:cifar100", "loss": "svd"}
@@ -101,35 +58,20 @@ def published_accuracy(pair: str, config: Config) -> float | None:
     if method is None:
         return None
     data = dataset_name(config)
-    if data == "CIFAR-100":
-        stages = 2 if config.get("transfer_epochs", 0) > 0 else 1
-        by_stages = VGG_BY_STAGES.get((method, stages)) if pair == "VGG" else None
-        return by_stages or _published(NETWORKS, pair, method)
-    drawn = data == "ImageNet" and class_choice(config) == "50 classes"
-    return _published(LARGE_DATA, "ImageNet-50" if drawn else data, method)
-
-
-def published_vectors(pair: str) -> PublishedVectors | None:
-    """The paper's accuracy by number of vectors; None for networks that the figure omits.
-
-    With one vector the figure agrees with the table of networks, so VGG is 2-stage there.
-
-    Source: the figure on the number of distillation feature vectors.
-    """
-    return next((curve for curve in VECTORS if curve.pair == pair), None)
+    if data != "CIFAR-100":
+        drawn = data == "ImageNet" and class_choice(config) == "50 classes"
+        return LARGE_DATA.get("ImageNet-50" if drawn else data, {}).get(method)
+    if pair == "VGG" and method in VGG_IN_ONE_STAGE and not config.get("transfer_epochs"):
+        return VGG_IN_ONE_STAGE[method]
+    return NETWORKS.get(pair, {}).get(method)
 
 
 def _method(config: Config) -> str | None:
-    """A run's method as a field of `PublishedComparison`; None if the paper has no such method."""
+    """A run's method, as in `NETWORKS`; None if the paper has no such method."""
     if "loss" not in config:
         return "teacher" if str(config["network"]).endswith("_teacher") else "student"
     options = row_options(config).keys() - {"stages", "gradient"}
     return str(config["loss"]) if config["loss"] in ("fsp", "svd") and not options else None
-
-
-def _published(table: tuple[PublishedComparison, ...], name: str, method: str) -> float | None:
-    row = next((row for row in table if row.name == name), None)
-    return None if row is None else getattr(row, method)
 
 
 @dataclass(frozen=True)
@@ -269,15 +211,7 @@ TEACHING: Final = (
 
 
 def deviations(teachers: Mapping[str, Config], students: Mapping[str, Config]) -> list[Deviation]:
-    """The settings in which runs differ from the paper's.
-
-    Args:
-        teachers: a configuration for each row of teachers, by the row's name.
-        students: a configuration for each row of students.
-
-    Returns:
-        In a fixed order; empty if every run follows the paper.
-    """
+    """The settings in which runs differ from the paper's, of configurations by rows' names."""
     found = []
     for setting in TRAINING + TEACHING:
         values: dict[str, list[str]] = {}

@@ -75,12 +75,7 @@ def row_name(config: Config) -> str:
     labels beside soft targets of 0.9, and 1 for all other losses; soft targets are not clipped, all
     other losses are clipped per tensor. A comparison leaves out what all its rows share.
 
-    Args:
-        config: the values of a run's config.yaml; values that an older version did not write may
-            be missing.
-
-    Returns:
-        The name.
+    The configuration holds the values of a run's config.yaml; usual ones may be missing.
 
     Example:
         >>> row_name({"network": "vgg_student", "loss": "svd", "clip": "amortised"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from svdistill.common import (
     Cell,
     Table,
     columns,
+    counted,
     duration,
     mean_cell,
     millions,
@@ -18,7 +20,7 @@ from svdistill.common import (
 )
 from svdistill.report.comparison import PairComparison
 from svdistill.report.methods import MethodResult
-from svdistill.report.runs import Run, teacher_network
+from svdistill.report.runs import teacher_network
 from svdistill.report.tables import wilson_interval
 from svdistill.runs import RunSummary
 from svdistill.training import NetworkFigures
@@ -55,17 +57,11 @@ def headline(pair: PairComparison) -> Headline:
     method = leader or next(iter(pair.students), pair.methods[0])
     accuracies = _accuracy_tiles(pair, method)
     gain = () if leader is None or not leader.gains else (_gain_tile(leader),)
-    remarks = (
-        _choice_remark(pair),
-        _epochs_remark(method),
-        _weak_teacher_remark(pair, method.alone),
-        _best_epoch_remark(method.runs[0]) if len(pair.runs) == 1 else "",
-    )
     return Headline(
         pair.title,
         "" if leader is None else verdict(leader),
         (*gain, *accuracies, *_cost_tiles(pair, method), _training_tile(method)),
-        " ".join(filter(None, remarks)),
+        " ".join(_remarks(pair, method)),
     )
 
 
@@ -127,13 +123,14 @@ def _cost_tiles(pair: PairComparison, method: MethodResult) -> list[Tile]:
         how = f"{shipped.runtime}, {shipped.precision}"
         tiles = [Tile("shipped file", _megabytes(shipped.bytes), how)]
         if shipped.milliseconds is not None:
-            where = f"one image, {shipped.runtime}, {_threads(shipped.threads)}"
+            where = f"one image, {shipped.runtime}, {counted(shipped.threads, 'thread')}"
             tiles.append(Tile("latency", f"{shipped.milliseconds:.2f} ms", where))
         return tiles
     if measured is not None:
         own, teacher = measured.after, measured.teacher
         less = "" if teacher is None else _times(teacher.bytes, own.bytes, "less")
-        where = f"of the PyTorch network, {_threads(measured.threads)}; export measures the file's"
+        threads = counted(measured.threads, "thread")
+        where = f"of the PyTorch network, {threads}; export measures the file's"
         return [
             Tile("weights", _megabytes(own.bytes), less),
             Tile("latency", f"{own.milliseconds:.2f} ms", where),
@@ -165,41 +162,26 @@ def _training_tile(method: MethodResult) -> Tile:
     return Tile("training", duration(seconds), beside)
 
 
-def _choice_remark(pair: PairComparison) -> str:
-    distilled = len(pair.distilled)
-    if distilled < 2:
-        return ""
-    return (
-        f"Of {distilled} distilled rows this one was chosen by its accuracy on the test images, "
-        "so its gain is an optimistic figure."
-    )
-
-
-def _epochs_remark(method: MethodResult) -> str:
-    if method.alone is None or method.alone.epochs == method.epochs:
-        return ""
-    return (
-        f"It was trained for {method.epochs} epochs, the student alone for {method.alone.epochs}."
-    )
-
-
-def _weak_teacher_remark(pair: PairComparison, alone: MethodResult | None) -> str:
-    if not pair.teachers or alone is None or pair.teachers[0].accuracy > alone.accuracy:
-        return ""
-    return "The teacher is no more accurate than the student alone: it had little to teach."
-
-
-def _best_epoch_remark(run: Run) -> str:
-    summary = run.summary
-    if summary.best_accuracy <= summary.last_accuracy:
-        return ""
-    by_dev = summary.best_by == "dev"
-    chosen = "held-out images" if by_dev else "the test images, which makes it an optimistic figure"
-    return (
-        f"The best epoch was {summary.best_epoch} of {summary.epochs}, with "
-        f"{summary.best_accuracy:.2f} %, chosen on {chosen}; its weights are "
-        "student-best.safetensors."
-    )
+def _remarks(pair: PairComparison, method: MethodResult) -> Iterator[str]:
+    """What to know when reading the main numbers, in sentences."""
+    alone, summary = method.alone, method.runs[0].summary
+    if len(pair.distilled) > 1:
+        yield (
+            f"Of {len(pair.distilled)} distilled rows this one was chosen by its accuracy on the "
+            "test images, so its gain is an optimistic figure."
+        )
+    if alone is not None and alone.epochs != method.epochs:
+        yield f"It was trained for {method.epochs} epochs, the student alone for {alone.epochs}."
+    if alone is not None and pair.teachers and pair.teachers[0].accuracy <= alone.accuracy:
+        yield "The teacher is no more accurate than the student alone: it had little to teach."
+    if len(pair.runs) == 1 and summary.best_accuracy > summary.last_accuracy:
+        chosen = "the test images, which makes it an optimistic figure"
+        chosen = "held-out images" if summary.best_by == "dev" else chosen
+        yield (
+            f"The best epoch was {summary.best_epoch} of {summary.epochs}, with "
+            f"{summary.best_accuracy:.2f} %, chosen on {chosen}; its weights are "
+            "student-best.safetensors."
+        )
 
 
 def _points(points: float, *, signed: bool = False) -> str:
@@ -208,10 +190,6 @@ def _points(points: float, *, signed: bool = False) -> str:
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:.2f} MB"
-
-
-def _threads(count: int) -> str:
-    return f"{count} thread{'s' if count > 1 else ''}"
 
 
 def _times(teacher: float, student: float, less: str) -> str:
@@ -234,35 +212,30 @@ def accuracy_table(pair: PairComparison) -> Table:
     The paper's columns are included if it has a number for any row.
     """
     methods = pair.methods
-    shown = {
-        "gain": any(method.gains for method in methods),
-        "paper": any(method.published is not None for method in methods),
-        "time": any(method.step_time and method.is_distilled for method in methods),
+    gain = any(method.gains for method in methods)
+    time = any(method.step_time and method.is_distilled for method in methods)
+    cells = {
+        "last epoch %": [mean_cell(method.last) for method in methods],
+        "best epoch %": [mean_cell(method.best) for method in methods],
+        "seeds": [_seeds_cell(method) for method in methods],
     }
-    headings = ["last epoch %", "best epoch %", "seeds"]
-    headings += ["gain", "95 % of the gain"] if shown["gain"] else []
-    headings += ["time of a step"] if shown["time"] else []
-    headings += ["paper's gain", "paper's %"] if shown["paper"] else []
-    rows = []
-    for method in methods:
-        gain = (mean_cell(method.gains, signed=True), _interval_cell(method))
-        paper = (number_cell(method.published_gain, "{:+.2f}"), number_cell(method.published))
-        rows.append(
-            (
-                *(Cell(method.name), mean_cell(method.last), mean_cell(method.best)),
-                _seeds_cell(method),
-                *(gain if shown["gain"] else ()),
-                *((number_cell(method.step_time, "× {:.2f}"),) if shown["time"] else ()),
-                *(paper if shown["paper"] else ()),
-            )
-        )
+    if gain:
+        cells["gain"] = [mean_cell(method.gains, signed=True) for method in methods]
+        cells["95 % of the gain"] = [_interval_cell(method) for method in methods]
+    if time:
+        cells["time of a step"] = [number_cell(method.step_time, "× {:.2f}") for method in methods]
+    if any(method.published is not None for method in methods):
+        gains = [number_cell(method.published_gain, "{:+.2f}") for method in methods]
+        cells["paper's gain"] = gains
+        cells["paper's %"] = [number_cell(method.published) for method in methods]
+    names = [Cell(method.name) for method in methods]
     return Table(
         title=pair.title,
         caption="Test accuracy in percent, mean ± standard deviation over the seeds",
-        columns=columns("method", *headings),
-        rows=tuple(rows),
+        columns=columns("method", *cells),
+        rows=tuple(zip(names, *cells.values(), strict=True)),
         best=tuple(place for place, method in enumerate(methods) if method is pair.leader),
-        notes=tuple(_accuracy_notes(pair, shown["gain"], shown["time"])),
+        notes=tuple(_accuracy_notes(pair, gain, time)),
     )
 
 
@@ -279,24 +252,24 @@ def _seeds_cell(method: MethodResult) -> Cell:
     return Cell(f"{seeds}{repeated}", seeds)
 
 
-def _accuracy_notes(pair: PairComparison, gain: bool, time: bool) -> list[str]:
+def _accuracy_notes(pair: PairComparison, gain: bool, time: bool) -> Iterator[str]:
     """How to read the columns."""
-    notes = []
     if gain:
-        notes.append(
+        yield (
             "The gain is the mean of the differences from the student alone of the same training "
             "and seed, in points; its interval is Student's t over the seeds."
         )
         if any(row.alone and row.alone.epochs != row.epochs for row in pair.distilled):
-            notes.append("2-stage rows have more epochs than their student alone.")
+            yield "2-stage rows have more epochs than their student alone."
     if time:
-        notes.append(
+        yield (
             "The time of a step is for one image, in the fastest epoch, over that of the student "
             "alone on the same machine."
         )
     if not all(run.summary.best_by == "dev" for run in pair.runs):
-        notes.append("The best epoch was chosen on the test images, an optimistic figure.")
-    return [*notes, _paper_note(pair)] if pair.is_of_paper else notes
+        yield "The best epoch was chosen on the test images, an optimistic figure."
+    if pair.is_of_paper:
+        yield _paper_note(pair)
 
 
 def _paper_note(pair: PairComparison) -> str:
@@ -327,8 +300,12 @@ def cost_table(pair: PairComparison) -> Table:
     if not method.is_teacher:
         kind = "student " if method.is_distilled or method.is_alone else ""
         networks[kind + run.summary.network] = run.summary
-    timed = {} if measured is None else {_counts(one): one for one in measured.rows().values()}
-    rows = [_cost_row(name, own, timed.get(_counts(own))) for name, own in networks.items()]
+    figures = [] if measured is None else measured.rows().values()
+    timed = {(one.parameters, one.flops): one for one in figures}
+    rows = [
+        _cost_row(name, own, timed.get((own.parameters, own.flops)))
+        for name, own in networks.items()
+    ]
     shipped = [file for run in method.runs for file in run.shipped]
     known = 5 if timed or shipped else 3
     for file in shipped:
@@ -337,7 +314,7 @@ def cost_table(pair: PairComparison) -> Table:
         rows.append((Cell(name), Cell(""), Cell(""), number_cell(size, "{:.2f} MB"), time))
     threads = [file.threads for file in shipped] or [one.threads for one in [measured] if one]
     notes = (
-        f"Latency is the median on the CPU, {_threads(threads[0])}." if threads else "",
+        f"Latency is the median on the CPU, {counted(threads[0], 'thread')}." if threads else "",
         "" if shipped else "svdistill export measures the size and latency of the shipped file.",
     )
     return Table(
@@ -348,10 +325,6 @@ def cost_table(pair: PairComparison) -> Table:
         notes=tuple(filter(None, notes)),
         sortable=False,
     )
-
-
-def _counts(network: RunSummary | NetworkFigures) -> tuple[int, int]:
-    return network.parameters, network.flops
 
 
 def _cost_row(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,8 @@ from svdistill.common import (
     Column,
     Table,
     columns,
-    mean_std,
+    counted,
+    mean_cell,
     millions_cell,
     number_cell,
 )
@@ -142,8 +142,8 @@ def run_table(rows: Sequence[MethodRow], title: str = "") -> Table:
     cells = (
         (
             Cell(row.method),
-            Cell(mean_std(row.last), statistics.fmean(row.last)),
-            Cell(mean_std(row.best), statistics.fmean(row.best)),
+            mean_cell(row.last),
+            mean_cell(row.best),
             millions_cell(row.parameters, digits=3),
             millions_cell(row.flops),
             number_cell(len(row.last), "{}"),
@@ -159,10 +159,6 @@ def wilson_interval(percent: float, images: int) -> tuple[float, float]:
 
     It covers the same network's accuracy on other images of the same kind, not the accuracy of
     another training.
-
-    Args:
-        percent: the accuracy, 0 to 100.
-        images: their number, 1 or more.
 
     Example:
         >>> [round(bound, 1) for bound in wilson_interval(90.0, 100)]
@@ -199,13 +195,12 @@ def before_after_table(measured: BeforeAfter, title: str = "", teacher: str = ""
             )
         )
     headings = ("accuracy % (95 %)", "parameters", "FLOPs", "latency", "file")
-    threads = f"{measured.threads} thread{'s' if measured.threads > 1 else ''}"
     return Table(
         title=title,
         columns=columns("network", *headings),
         rows=tuple(rows),
         caption=f"Accuracy on {measured.test_images:,} test images, with its 95 % interval; "
-        f"latency of one image on the CPU, {threads}, the median",
+        f"latency of one image on the CPU, {counted(measured.threads, 'thread')}, the median",
         best=(len(rows) - 1,),
         sortable=False,
     )

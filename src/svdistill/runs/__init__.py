@@ -1,7 +1,12 @@
 """A run directory: its configuration, records, checkpoints, weights and summary."""
 
 from svdistill.runs.checkpoint import Checkpoint as Checkpoint, TrainingPosition as TrainingPosition
-from svdistill.runs.directory import RunDirectory as RunDirectory
+from svdistill.runs.directory import (
+    MAY_DIFFER as MAY_DIFFER,
+    RunDirectory as RunDirectory,
+    read_config as read_config,
+    stored_values as stored_values,
+)
 from svdistill.runs.records import (
     EpochRecord as EpochRecord,
     RunSummary as RunSummary,
@@ -10,11 +15,6 @@ from svdistill.runs.records import (
     read_records as read_records,
     read_summary as read_summary,
     skipped_steps as skipped_steps,
-)
-from svdistill.runs.stored_config import (
-    MAY_DIFFER as MAY_DIFFER,
-    read_config as read_config,
-    stored_values as stored_values,
 )
 from svdistill.runs.weights import (
     WeightsCard as WeightsCard,

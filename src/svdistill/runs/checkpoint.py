@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 import torch
 
-from svdistill.common import RunError, require_no_device, write_atomically
+from svdistill.common import RunError, reading, require_no_device, write_atomically
 from svdistill.parallel import is_main
 
 MARK: Final = b"svdistill sha256"
@@ -142,17 +142,12 @@ def load_checkpoint(path: Path, device: torch.device) -> Checkpoint:
     """Read a checkpoint, without executing code in it; raise `RunError` if it is damaged."""
     # Several processes on CPUs have the device "cpu:0", to which torch cannot load.
     location = torch.device("cpu") if device.type == "cpu" else device
-    try:
+    expected = "a checkpoint that svdistill wrote"
+    remedy = "start the run again in another directory"
+    with reading(path, expected=expected, remedy=remedy, errors=_DAMAGE):
         content = torch.load(_whole(path), map_location=location, weights_only=True)
         position = TrainingPosition(**content["position"])
         return Checkpoint(position, content["states"], content["epoch_state"])
-    except _DAMAGE as error:
-        raise RunError(
-            str(path),
-            expected="a checkpoint that svdistill wrote",
-            got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
-            remedy="start the run again in another directory",
-        ) from error
 
 
 def _whole(path: Path) -> io.BytesIO:

@@ -1,41 +1,52 @@
-"""A run directory, whose files are written atomically."""
+"""A run directory, whose files are written atomically, and its configuration, config.yaml."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Final
 
 import yaml
 
 from svdistill.common import (
-    LOCK_NAME,
     RunError,
-    is_temporary,
     locked,
     make_directory,
+    plain_fields,
+    read_yaml,
+    reading,
+    require_empty,
     require_unlocked,
     sweep,
-    write_atomically,
     write_json,
+    write_text,
 )
+from svdistill.config import DistillConfig, TrainConfig
+from svdistill.losses import unread_options
 from svdistill.parallel import is_main
 from svdistill.runs.checkpoint import Checkpoints
 from svdistill.runs.records import EpochRecord, RunSummary, environment, read_environment
-from svdistill.runs.stored_config import (
-    PLACES,
-    RunConfig,
-    moved_places,
-    numeric_differences,
-    numeric_text,
-    require_contents,
-    require_same,
-    stored_values,
-    to_yaml,
+
+# Options that may change when a run is resumed.
+MAY_DIFFER: Final = (
+    *("output", "device", "capture", "workers", "memory_limit_gb", "checkpoint_minutes", "resume"),
 )
+
+# The options that locate what a fingerprint identifies. They may change if it has moved.
+PLACES: Final = {
+    "data_fingerprint": ("data", "unlabelled"),
+    "teacher_fingerprint": ("teacher", "teacher_weights", "knowledge"),
+}
+
+# These decide which kernels run; bit-for-bit equality needs equal values.
+NUMERIC_PACKAGES: Final = ("svdistill", "torch", "numpy")
+NUMERIC_FACTS: Final = ("threads", "processes", "processor")
+
+RunConfig = TrainConfig | DistillConfig
 
 
 class RunDirectory:
@@ -87,13 +98,14 @@ class RunDirectory:
             self._note_resumption(config)
             return
         make_directory(self.path)
-        self._write_text(self.config, to_yaml(config))
+        write_text(self.config, to_yaml(config))
         write_json(self.environment, {**environment(), **contents})
 
     def _note_resumption(self, config: RunConfig) -> None:
         """Record a changed environment, and where images and teacher have moved."""
         recorded, now = read_environment(self.environment), environment()
-        stored, moved = stored_values(self.config), moved_places(config, self.config)
+        stored = stored_values(self.config)
+        moved = moved_places(config, stored)
         devices = (str(stored.get("device", "auto")), config.device)
         self.resumed_with = numeric_differences(recorded, now, devices)
         places = (f"{name} {both}" for name, both in moved.items())
@@ -106,7 +118,7 @@ class RunDirectory:
         write_json(self.environment, {**recorded, "resumed": {**earlier, when: note}})
         if moved:
             stored |= {name: getattr(config, name) for name in moved}
-            self._write_text(self.config, yaml.safe_dump(stored, sort_keys=False))
+            write_text(self.config, yaml.safe_dump(stored, sort_keys=False))
 
     def _is_resumed(self, config: RunConfig, contents: dict[str, str]) -> bool:
         """Whether it holds the run to resume; raises if it holds something else."""
@@ -116,8 +128,7 @@ class RunDirectory:
                 require_same(config, self.config)
                 return False  # killed after its first file
             recorded = read_environment(self.environment)
-            known = [place for name in contents if name in recorded for place in PLACES[name]]
-            require_same(config, self.config, known)
+            require_same(config, self.config, [at for name in contents for at in PLACES[name]])
             require_contents(config, self.path, recorded, contents)
             return True
         return False
@@ -138,35 +149,29 @@ class RunDirectory:
                 got="a finished run",
                 remedy="choose another --output, or remove the directory if it is not needed",
             )
-        if resume and self.config.exists():
-            return
-        foreign = not self.path.is_dir() or any(
-            path.name != LOCK_NAME and not is_temporary(path) for path in self.path.iterdir()
-        )
-        if self.path.exists() and foreign:
-            started = self.config.exists()
+        if self.config.exists():
+            if resume:
+                return
             raise RunError(
                 str(self.path),
                 expected="a new or empty directory",
-                got="an unfinished run" if started else "something else",
-                remedy="continue it with --resume" if started else "choose another --output",
+                got="an unfinished run",
+                remedy="continue it with --resume",
             )
+        require_empty(self.path)
 
     def append(self, record: EpochRecord) -> None:
         """Append an epoch to the metrics."""
         if is_main():
             lines = self.metrics.read_text() if self.metrics.exists() else ""
             line = json.dumps(dataclasses.asdict(record))
-            self._write_text(self.metrics, f"{lines}{line}\n")
+            write_text(self.metrics, f"{lines}{line}\n")
 
     def keep_epochs(self, count: int) -> None:
         """Drop the metrics of epochs after the last checkpoint, which are trained again."""
         if is_main() and self.metrics.exists():
             kept = self.metrics.read_text().splitlines(keepends=True)[:count]
-            self._write_text(self.metrics, "".join(kept))
-
-    def _write_text(self, path: Path, text: str) -> None:
-        write_atomically(path, lambda temporary: temporary.write_text(text))
+            write_text(self.metrics, "".join(kept))
 
     def finish(self, summary: RunSummary) -> None:
         """Mark the run as finished, and remove its checkpoints."""
@@ -177,3 +182,107 @@ class RunDirectory:
 def _fingerprints(data: str, teacher: str) -> dict[str, str]:
     """Fingerprints, as named in environment.json."""
     return {"data_fingerprint": data, **({"teacher_fingerprint": teacher} if teacher else {})}
+
+
+def to_yaml(config: RunConfig) -> str:
+    """A configuration as YAML, in the order of its fields."""
+    return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False)
+
+
+def stored_values(path: Path) -> dict[str, Any]:
+    """Read a run's config.yaml as a dictionary; raise `RunError` for other files."""
+    remedy = "give a run directory, or start the run again in another one"
+    with reading(path, expected="the configuration of a run", remedy=remedy):
+        stored = read_yaml(path)
+        if not isinstance(stored, dict) or not {"data", "classes_every"} <= set(stored):
+            raise ValueError("something else")
+        plain_fields(DistillConfig if "loss" in stored else TrainConfig, stored)
+    # Earlier versions wrote a value for options that the loss does not read, too.
+    unread = unread_options(stored["loss"]) if "loss" in stored else ()
+    return {name: None if name in unread else value for name, value in stored.items()}
+
+
+def read_config(path: Path) -> RunConfig:
+    """Read a run's config.yaml; missing options have their defaults. It imports no code."""
+    stored = stored_values(path)
+    kind = DistillConfig if "loss" in stored else TrainConfig
+    names = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{"output": "", **{name: stored[name] for name in names & set(stored)}})
+
+
+def require_same(config: RunConfig, path: Path, moved: Collection[str] = ()) -> None:
+    """Raise `RunError` unless a configuration equals a stored one, but for `MAY_DIFFER`.
+
+    Missing options have their defaults. Those in `moved` may differ too, since a fingerprint
+    identifies what they locate.
+    """
+    stored = {**dataclasses.asdict(type(config)(output="")), **stored_values(path)}
+    asked = dataclasses.asdict(config)
+    for name in [*asked, *stored]:
+        if name not in (*MAY_DIFFER, *moved) and stored.get(name) != asked.get(name):
+            raise RunError(
+                name,
+                expected=f"{stored.get(name)!r} as in {path}",
+                got=repr(asked.get(name)),
+                remedy="resume with the same command and options, or choose another --output",
+            )
+
+
+def require_contents(
+    config: RunConfig, run: Path, recorded: Mapping[str, Any], contents: Mapping[str, str]
+) -> None:
+    """Raise `RunError` if a run was started with other images or another teacher.
+
+    `recorded` is the run's environment; `contents` holds the present fingerprints.
+    """
+    for name, now in contents.items():
+        if recorded.get(name) != now:
+            data = name == "data_fingerprint"
+            places = [getattr(config, place, "") for place in PLACES[name]]
+            raise RunError(
+                "data" if data else "teacher",
+                expected=f"the {'images' if data else 'teacher'} that {run} was started with",
+                got=f"{'others' if data else 'another'} under the name "
+                + " ".join(place for place in places if place),
+                remedy="restore what it was, or choose another --output",
+            )
+
+
+def moved_places(config: RunConfig, stored: Mapping[str, Any]) -> dict[str, str]:
+    """Options that locate images or teacher and differ from the stored ones, with both values."""
+    return {
+        name: f"{getattr(config, name)!r} instead of {stored[name]!r}"
+        for name in (name for names in PLACES.values() for name in names)
+        if name in stored and stored[name] != getattr(config, name, None)
+    }
+
+
+def numeric_differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], devices: tuple[str, str]
+) -> str:
+    """The differences between two environments that end bit-for-bit equality; empty for none.
+
+    `devices` is the configured `device` at both times.
+    """
+    earlier, later = _numeric_facts(before, devices[0]), _numeric_facts(now, devices[1])
+    return ", ".join(
+        f"{name} {later[name]} instead of {value}"
+        for name, value in earlier.items()
+        if value != later[name]
+    )
+
+
+def numeric_text(now: Mapping[str, Any], device: str) -> str:
+    """The environment that a run's numbers depend on, as one line."""
+    return ", ".join(f"{name} {value}" for name, value in _numeric_facts(now, device).items())
+
+
+def _numeric_facts(recorded: Mapping[str, Any], device: str) -> dict[str, Any]:
+    packages = recorded.get("packages")
+    versions = packages if isinstance(packages, dict) else {}
+    gpu = None if device == "cpu" else recorded.get("gpu")
+    return {
+        **{name: versions.get(name) for name in NUMERIC_PACKAGES},
+        **{name: recorded.get(name) for name in NUMERIC_FACTS},
+        "device": gpu or "cpu",
+    }

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import torch
 
-from svdistill.common import Finite, RunError, from_plain, read_plain, read_text
+from svdistill.common import Finite, from_plain, read_plain, read_text, reading
 from svdistill.parallel import size
 
 # Values in environment.json.
@@ -129,16 +129,10 @@ def read_summary(path: str | Path) -> RunSummary:
 def read_records(path: str | Path) -> list[EpochRecord]:
     """Read the epochs of a run; raise `RunError` if there are none, or they are damaged."""
     file = Path(path) / "metrics.jsonl"
-    try:
+    remedy = "check that the path is a run directory"
+    with reading(file, expected="one JSON object a line, each an epoch", remedy=remedy):
         lines = read_text(file).splitlines()
         return [from_plain(EpochRecord, json.loads(line)) for line in lines]
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunError(
-            str(file),
-            expected="one JSON object a line, each an epoch",
-            got=f"{type(error).__name__}: {error}",
-            remedy="check that the path is a run directory",
-        ) from error
 
 
 def skipped_steps(path: str | Path) -> int:

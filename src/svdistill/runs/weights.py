@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -21,6 +22,8 @@ from svdistill.common import (
     RunError,
     SVDistillError,
     from_plain,
+    in_short,
+    reading,
     require_no_device,
     write_atomically,
 )
@@ -71,23 +74,15 @@ class WeightsCard:
 
 def read_card(path: Path) -> WeightsCard | None:
     """Read the card of a weights file; None if another tool wrote it; `RunError` if damaged."""
-    try:
+    with _reading(path):
         require_no_device(path)
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(METADATA_KEY)
-    except (OSError, SafetensorError) as error:
-        raise _unreadable(path, error) from error
     if text is None:
         return None
-    try:
+    remedy = "name its network with teacher_network, or train it again"
+    with reading(path, expected="a header that svdistill wrote", remedy=remedy):
         return from_plain(WeightsCard, json.loads(text))
-    except (ValueError, RecursionError) as error:
-        raise RunError(
-            str(path),
-            expected="a header that svdistill wrote",
-            got=f"{type(error).__name__}: {error}",
-            remedy="name its network with teacher_network, or train it again",
-        ) from error
 
 
 def _header(card: WeightsCard) -> dict[str, Any]:
@@ -95,12 +90,12 @@ def _header(card: WeightsCard) -> dict[str, Any]:
     return {name: value for name, value in asdict(card).items() if value or name != "config"}
 
 
-def _unreadable(path: Path, error: Exception) -> RunError:
-    return RunError(
-        str(path),
+def _reading(path: Path) -> AbstractContextManager[None]:
+    return reading(
+        path,
         expected="a .safetensors file",
-        got=f"{type(error).__name__}: {error}",
         remedy="check the path; the file may be missing or cut short",
+        errors=(OSError, SafetensorError),
     )
 
 
@@ -193,7 +188,7 @@ def _require_to_hold(card: WeightsCard, file: Path) -> None:
     except SVDistillError:
         raise
     except Exception as error:  # transformers may raise anything
-        got = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        got = in_short(error)
     else:
         size = sum(parameter.numel() * parameter.element_size() for parameter in parameters)
         held = 4 * weights_file(file).stat().st_size  # of at least one byte for each number
@@ -231,12 +226,10 @@ def load_weights(network: nn.Module, path: Path) -> None:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read all tensors of a safetensors file, and verify the checksum of a run's."""
     card = read_card(path)
-    try:
+    with _reading(path):
         tensors = load_file(path)
         if card is not None and card.sha256 != _digest(card, tensors):
             raise SafetensorError("its checksum is wrong")
-    except (OSError, SafetensorError) as error:
-        raise _unreadable(path, error) from error
     return tensors
 
 

@@ -7,7 +7,7 @@ import torch
 from stores import KINDS, knowledge
 from svdistill.common.errors import ArgumentError, RunError
 from svdistill.losses import Knowledge, SoftTargetKnowledge, SumKnowledge
-from svdistill.store.structure import (
+from svdistill.store.manifest import (
     Leaf,
     Node,
     decode,

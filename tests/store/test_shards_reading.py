@@ -166,7 +166,7 @@ def test_what_fits(fitting, data):
 @pytest.mark.parametrize(
     ("name", "value", "match"),
     [
-        ("class_names", ("cat", "dog"), r"^classes: expected 2 classes \(cat, dog\) as in the"),
+        ("class_names", ("cat", "dog"), r"^classes: expected 2 classes: cat, dog as in the"),
         ("image_size", 32, "^image_size: expected 32 as .*got 16; give the store's image_size"),
         ("images", 50, "^train_size: expected 50 as .*got 100"),
         ("data_fingerprint", "other", "^data: expected other as in the knowledge store"),

@@ -4,7 +4,7 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
-from svdistill.common.terminal import TextConsole, shown
+from svdistill.common.table import TextConsole, shown
 
 HOSTILE = "[/INST] [link=x]dog[/link] :cat: \x1b]0;title\x07\x1b[2J \x9b31m \u202egnp.exe"
 WRITTEN = r"[/INST] [link=x]dog[/link] :cat: \x1b]0;title\x07\x1b[2J \x9b31m \u202egnp.exe"

@@ -5,7 +5,7 @@ import yaml
 
 from svdistill.common.errors import RunError
 from svdistill.config.training import DistillConfig, TrainConfig
-from svdistill.runs.stored_config import read_config, require_same, stored_values, to_yaml
+from svdistill.runs.directory import read_config, require_same, stored_values, to_yaml
 
 # Another value for each field, to resume with.
 OTHER = {

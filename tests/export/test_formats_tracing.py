@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from svdistill.common.errors import ArgumentError, RunError
 from svdistill.data import load_images
 from svdistill.export.checks import compare, logits_of
-from svdistill.export.formats import FORMATS
-from svdistill.export.tracing import ExportedNetwork, trace_network
+from svdistill.export.formats import FORMATS, ExportedNetwork, trace_network
 from svdistill.networks import build_network
 
 

@@ -4,7 +4,7 @@ import yaml
 
 from made_runs import compared, made_run
 from svdistill.config import TrainConfig
-from svdistill.report.details import configurations, machines
+from svdistill.report.page import configurations, machines
 
 
 def test_a_row_lists_its_runs_and_what_makes_them_again() -> None:
@@ -24,9 +24,9 @@ def test_a_machine_is_listed_once_for_all_its_runs() -> None:
     same = replace(run, environment={**run.environment, "data_fingerprint": "abc"})
     packages = {**run.environment["packages"], "torch": "9.9"}
     other = replace(run, environment={**run.environment, "packages": packages})
-    first, second = machines([run, same, other])
-    assert (first.runs, second.runs) == (2, 1)
-    facts = dict(second.facts)
+    found = machines([run, same, other])
+    assert list(found.values()) == [2, 1]
+    facts = dict(list(found)[1])
     assert facts["torch"] == "9.9"
     assert facts["python"] == run.environment["python"]
     assert "packages" not in facts

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 
 from svdistill.common.errors import RunError
-from svdistill.common.locking import LOCK_NAME, locked, require_unlocked
+from svdistill.common.files import LOCK_NAME, locked, require_unlocked
 
 fcntl = pytest.importorskip("fcntl")
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from svdistill.common.locking import locked
+from svdistill.common.files import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
