@@ -139,6 +139,7 @@ SUMMARY = {
     "DIST": "DIST (2022)",
     "DKD": "DKD (2022)",
     "standardised logits": "standardised logits (2024)",
+    "cosines of positions + soft target": "cosines of positions (2019) + soft target",
     "SVD": "SVD, as in the paper",
     "position SVD + soft target": "position SVD + soft target",
     "Gram of positions + soft target, grid 4": "**Gram of positions + soft target: the default**",
@@ -151,7 +152,7 @@ SEARCHED = {
     "dist": "DIST",
     "dkd": "DKD",
     "lskd": "standardised logits",
-    "cosine-soft-target": "cosine of positions + soft target",
+    "cosine-soft-target": "cosines of positions + soft target",
     "position-gram-grid4-soft-target": "Gram of positions + soft target",
 }
 
