@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from reliability_tables import (
@@ -139,6 +140,7 @@ SUMMARY = {
     "DIST": "DIST (2022)",
     "DKD": "DKD (2022)",
     "standardised logits": "standardised logits (2024)",
+    "similarity of images + soft target": "similarity of images (2019) + soft target",
     "cosines of positions + soft target": "cosines of positions (2019) + soft target",
     "SVD": "SVD, as in the paper",
     "position SVD + soft target": "position SVD + soft target",
@@ -335,15 +337,15 @@ def bf16_table() -> str:
 
 def search_table() -> str:
     """Each loss at four settings: accuracy on held-out images after the last epoch, in percent."""
-    tried: dict[str, dict[tuple[float, float], float]] = {}
+    tried: dict[str, dict[tuple[float, float], list[float]]] = {}
     for run in find_runs([RESULTS / "mini-search"]):
         found, accuracy = SETTING.fullmatch(run.path.name), run.records[-1].dev_accuracy
-        assert found is not None
-        assert accuracy is not None
-        tried.setdefault(found[1], {})[float(found[2]), float(found[3])] = accuracy
+        if found is not None and accuracy is not None:
+            setting = float(found[2]), float(found[3])
+            tried.setdefault(found[1], {}).setdefault(setting, []).append(accuracy)
     rows = []
-    for name in SEARCHED:
-        settings = tried[name]
+    for name in (name for name in SEARCHED if name in tried):
+        settings = {setting: fmean(seeds) for setting, seeds in tried[name].items()}
         cells = []
         # As in the paper of the loss first: the higher temperature and the larger weight.
         for setting in sorted(settings, reverse=True):

@@ -63,7 +63,7 @@ def overview(_looked: Looked) -> str:
         "make distillation feature vectors; the student's are compared with the teacher's, which "
         "is the transfer loss. The student's logits are compared with the labels as usual."
     )
-    return to_svg(drawing, "overview", alt)
+    return to_svg(drawing, alt)
 
 
 def feature_map(looked: Looked) -> str:
@@ -97,7 +97,7 @@ def feature_map(looked: Looked) -> str:
         "laid out as an image again, shows where the stage responds; its first two right singular "
         "vectors, as bars, show with which channels."
     )
-    return to_svg(drawing, "feature-map", alt)
+    return to_svg(drawing, alt)
 
 
 def alignment(looked: Looked) -> str:
@@ -125,7 +125,7 @@ def alignment(looked: Looked) -> str:
         "student. In each row the one of largest magnitude is framed: that student vector is "
         "taken, with its sign turned where the cosine is negative."
     )
-    return to_svg(drawing, "alignment", alt)
+    return to_svg(drawing, alt)
 
 
 def dfv(looked: Looked) -> str:
@@ -150,7 +150,7 @@ def dfv(looked: Looked) -> str:
         "vector of one image, the student's, and their difference, whose squared entries the "
         "loss sums."
     )
-    return to_svg(drawing, "dfv", alt)
+    return to_svg(drawing, alt)
 
 
 def clip(_looked: Looked) -> str:
@@ -175,7 +175,7 @@ def clip(_looked: Looked) -> str:
         "longer than the task's and points elsewhere. With one scale its shortened copy keeps its "
         "direction; with a scale for each tensor the copy is turned."
     )
-    return to_svg(drawing, "clip", alt)
+    return to_svg(drawing, alt)
 
 
 def subspace(looked: Looked) -> str:
@@ -205,7 +205,7 @@ def subspace(looked: Looked) -> str:
         "The angle between the vectors of the block and the exact ones, on a logarithmic axis, "
         "falls steeply from round to round, fastest for the first vector."
     )
-    return to_svg(drawing, "subspace", alt)
+    return to_svg(drawing, alt)
 
 
 PICTURES = (overview, feature_map, alignment, dfv, clip, subspace)

@@ -29,6 +29,27 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 @pytest.mark.slow
+def test_a_search_shows_accuracies_on_held_out_images_the_best_first(tmp_path: Path) -> None:
+    console = Console(record=True, width=200, file=(tmp_path / "printed.txt").open("w"))
+    methods = ("soft-target-t4-w0.9", "soft-target-t2-w0.3")
+    config = ReproduceConfig(
+        preset="smoke", method=",".join(methods), output=str(tmp_path / "runs"), device="cpu"
+    )
+    runs = reproduce("search", config, console=console)
+    students = {run.path.name[:-2]: run for run in runs if run.is_distilled}
+    assert set(students) == set(methods)
+    assert all(run.config["dev_fraction"] == 0.2 for run in students.values())
+    shown = re.findall(r"^ (soft-target-\S+) +([\d.]+) ", console.export_text(), re.MULTILINE)
+    assert {name: float(value) for name, value in shown} == {
+        name: pytest.approx(run.records[-1].dev_accuracy, abs=0.005)
+        for name, run in students.items()
+    }
+    assert [float(value) for _, value in shown] == sorted(
+        (float(value) for _, value in shown), reverse=True
+    )
+
+
+@pytest.mark.slow
 def test_everything_asked_for_is_made_shown_and_put_on_a_page(made: tuple[Path, str]) -> None:
     root, printed = made
     folders = sorted(

@@ -20,14 +20,14 @@ from svdistill.report.figure import (
 
 
 def drawn(values: tuple[float, ...] = (1.0, 3.0, 2.0)) -> Drawing:
-    """Everything that the report draws: lines, bands, a legend."""
+    """What the report and the manual draw: lines, bands, a legend, a heat map."""
     drawing = new_drawing(6, 3)
     left, right = drawing.subplots(1, 2)
     plain(left)
-    plain(right)
     points = [(value - 1, value, value + 1) for value in values]
     draw_band(left, range(1, 4), points, LINE_STYLES[0], "a < b & c")
     left.legend(frameon=False)
+    right.imshow(np.arange(6).reshape(2, 3), interpolation="none")
     return drawing
 
 
@@ -78,6 +78,13 @@ def test_pictures_share_no_id_and_refer_to_their_own() -> None:
 
 def test_the_same_drawing_gives_the_same_text() -> None:
     assert to_svg(drawn(), "alt") == to_svg(drawn(), "alt")
+
+
+def test_heat_maps_are_small_pictures_of_one_pixel_a_cell() -> None:
+    svg = to_svg(drawn(), "alt")
+    (image,) = (e for e in ElementTree.fromstring(svg).iter() if e.tag.endswith("image"))
+    assert (image.attrib["width"], image.attrib["height"]) == ("3", "2")
+    assert re.fullmatch(r"data:image/png;base64,[\w+/]+=*", image.attrib["href"])
 
 
 def test_rows_differ_in_more_than_colour() -> None:

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from svdistill.training import before_after
+from svdistill.training import results
 
 
 @pytest.fixture(scope="module", autouse=True)
 def short_timings() -> Iterator[None]:
     """Each distillation times its networks once; by default twenty times."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(before_after, "LATENCY_ROUNDS", 1)
+        patch.setattr(results, "LATENCY_ROUNDS", 1)
         yield

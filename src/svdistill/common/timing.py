@@ -82,7 +82,7 @@ class Measurement:
 def interleave(
     cases: Sequence[Case], rounds: int, *, warm_up: int = 1, device: torch.device | str = "cpu"
 ) -> list[Measurement]:
-    """Time all cases once per round, one after the other, each round in another order.
+    """Time all cases once per round, one after the other, in an order drawn anew for each round.
 
     In one order a case would always pay for the memory that the one before it left.
 

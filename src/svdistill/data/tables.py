@@ -150,7 +150,7 @@ def read_parquet(path: Path, choices: DataChoices = AUTOMATIC) -> Tables:
 
 
 def read_hub(name: str, choices: DataChoices = AUTOMATIC) -> Tables:
-    """See `load_hub`."""
+    """Read a data set of the Hugging Face hub: see `load_hub`."""
     return tables_of(f"hub:{name}", load_hub(name), choices)
 
 

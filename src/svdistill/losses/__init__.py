@@ -20,6 +20,7 @@ from svdistill.losses.position_svd import (
 )
 from svdistill.losses.registry import (
     DEFAULT_LOSS as DEFAULT_LOSS,
+    OPTION_NAMES as OPTION_NAMES,
     OPTIONS as OPTIONS,
     added_to_task as added_to_task,
     build_loss as build_loss,

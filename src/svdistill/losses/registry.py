@@ -34,6 +34,9 @@ OPTIONS: Final[Mapping[str, Any]] = MappingProxyType(
 # Weights of labels and soft targets: those of all runs in results/mini and results/full.
 HINTON: Final = (0.1, 0.9)
 
+# The fields of a configuration that stay None where the loss does not read them.
+OPTION_NAMES: Final = (*OPTIONS, LOGIT_WEIGHT)
+
 _OF_SVD: Final = {name: OPTIONS[name] for name in ("num_vectors", "beta", "gradient")}
 
 _OF_POSITIONS: Final = {"num_vectors": 4, "grid": 0}
@@ -193,15 +196,15 @@ def reads_logits(loss: str) -> bool:
 def unread_options(loss: str) -> tuple[str, ...]:
     """The options of a configuration that a loss does not read, nor any of a sum.
 
-    Nothing is imported: none are known of a loss of the user's own code.
+    Nothing is imported: none are known of a loss that is not registered, as the user's own.
 
     Example:
         >>> unread_options("dkd"), unread_options("my_package.losses:HintLoss")
         (('num_vectors', 'beta', 'gradient', 'grid', 'soft_target_weight'), ())
     """
-    if any(_is_own(name) and not name.startswith(OBJECT_PREFIX) for name in _split(loss)):
-        return ()
-    return _unread(registered_specs(loss))
+    if all(name in _SPECS or name.startswith(OBJECT_PREFIX) for name in _split(loss)):
+        return _unread(registered_specs(loss))
+    return ()
 
 
 def _is_own(loss: str) -> bool:
@@ -289,7 +292,7 @@ def _unread(specs: tuple[LossSpec, ...]) -> tuple[str, ...]:
     """The options that none of the entries of a sum reads."""
     read = {option for spec in specs for option in spec.options}
     read |= {spec.weight for spec in added_to_task(specs)}
-    return tuple(option for option in (*OPTIONS, LOGIT_WEIGHT) if option not in read)
+    return tuple(option for option in OPTION_NAMES if option not in read)
 
 
 def require_whole_batches(config: LossOptions, given: TransferLoss | None = None) -> None:

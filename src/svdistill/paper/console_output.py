@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Final
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
 
-from svdistill.common import duration, few_classes
+from svdistill.common import (
+    Cell,
+    Table,
+    columns,
+    duration,
+    few_classes,
+    mean_cell,
+    number_cell,
+)
 from svdistill.config import CacheConfig
 from svdistill.data import ImageData
 from svdistill.paper.jobs import Job, JobResult
@@ -47,7 +56,7 @@ class JobReporter:
 
     def show_plan(self, jobs: Sequence[Job], root: Path) -> None:
         """Print all jobs, each with its estimated time if it is left, and the time of all."""
-        table = Table()
+        table = RichTable()
         table.add_column("run", overflow="fold")
         table.add_column("epochs", justify="right")
         table.add_column("expected time", justify="right")
@@ -79,7 +88,11 @@ class JobReporter:
 
 
 def show_tables(runs: Sequence[Run], console: Console) -> None:
-    """Print a table for each pair of networks, and the teacher's lead over its student alone."""
+    """Print a table for each pair of networks, and the teacher's lead over its student alone.
+
+    Of runs that held out images the table has the accuracy on those: who chooses by it may still
+    measure the chosen one on test images.
+    """
     teachers = {run.pair: run for run in runs if run.is_teacher}
     groups: dict[tuple[str, int | None], list[Run]] = {}
     for run in runs:
@@ -91,7 +104,8 @@ def show_tables(runs: Sequence[Run], console: Console) -> None:
         if any(run.is_distilled and run.summary.teacher_accuracy is None for run in members):
             teacher = None  # of other classes
         rows = method_rows((run.row, run.summary) for run in [teacher, *members] if run is not None)
-        console.print(run_table(rows, f"{pair}, {labels or 'all'} labels" if several else pair))
+        title = f"{pair}, {labels or 'all'} labels" if several else pair
+        console.print(_held_out_table(members, title) or run_table(rows, title))
         alone = next((row.last for row in rows if row.method == "student alone"), None)
         if teacher and alone:
             lead = teacher.summary.last_accuracy - sum(alone) / len(alone)
@@ -99,6 +113,25 @@ def show_tables(runs: Sequence[Run], console: Console) -> None:
             console.print(
                 f"teacher {lead:+.1f} points from its student alone{advice}", highlight=False
             )
+
+
+def _held_out_table(runs: Sequence[Run], title: str) -> Table | None:
+    """Accuracies on held-out images after the last epoch, the best first; None without such images.
+
+    A row is a run's folder, less its seed: the settings of a search differ in more than its name
+    says elsewhere.
+    """
+    found: dict[str, list[float]] = {}
+    for run in runs:
+        accuracy = run.records[-1].dev_accuracy
+        if accuracy is None:
+            return None
+        found.setdefault(run.path.name.removesuffix(f"-{run.summary.seed}"), []).append(accuracy)
+    rows = tuple(
+        (Cell(name), mean_cell(accuracies), number_cell(len(accuracies), "{}"))
+        for name, accuracies in sorted(found.items(), key=lambda item: -fmean(item[1]))
+    )
+    return Table(title, columns("", "held-out %", "seeds"), rows)
 
 
 def _epochs(job: Job) -> str:

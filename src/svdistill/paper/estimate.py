@@ -65,7 +65,7 @@ class Estimator:
             before += self._evaluation(job, self._run_of(job.teacher))
         # Weights and temperatures take no time.
         names = ("network", "loss", "num_vectors", "grid", "gradient", "clip", "knowledge")
-        kind = (*(getattr(job, name) for name in names), len(job.teacher_taps))
+        kind = tuple(getattr(job, name) for name in names)
         if kind not in self._transfer:
             self._transfer[kind] = self._time_transfer(job)
         transfer = images * self._transfer[kind] + evaluation

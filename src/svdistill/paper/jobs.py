@@ -27,6 +27,7 @@ from svdistill.common import (
 )
 from svdistill.config import CacheConfig, DataConfig, DistillConfig, TrainConfig
 from svdistill.data import ImageData
+from svdistill.losses import OPTION_NAMES
 from svdistill.runs import MAY_DIFFER, RunDirectory, read_environment, stored_values
 from svdistill.store import MANIFEST_NAME, read_manifest
 from svdistill.training import cache_knowledge, choose_device, distill, load_data, train
@@ -86,7 +87,9 @@ def is_finished(job: Job) -> bool:
         return False
     stored = stored_values(run.config)
     for name, planned in asdict(job.filled()).items():
-        if name not in PLACES and stored.get(name, planned) != planned:
+        if name in PLACES or (name in OPTION_NAMES and planned is None):
+            continue
+        if stored.get(name, planned) != planned:
             raise RunError(
                 str(run.path),
                 expected=f"a run with {name} {planned!r}, as planned",

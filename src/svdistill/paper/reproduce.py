@@ -47,7 +47,7 @@ from svdistill.report import Run, find_runs, write_report
 
 LARGE_SIZE: Final = 64
 
-# Share of the training images on which `search` chooses.
+# Share of the training images on which `search` chooses. The teacher has learned from all.
 HELD_OUT: Final = 0.2
 
 SMOKE_SIZE: Final = 32  # so that any images take seconds

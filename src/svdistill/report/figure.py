@@ -213,7 +213,7 @@ def to_svg(drawing: Drawing, alt: str) -> str:
         element.tag = _local(element.tag)
         attributes = {_local(key): value for key, value in element.attrib.items()}
         element.attrib = {
-            key: _adapted(value)
+            key: _adapted(key, value)
             for key, value in attributes.items()
             if not (key == "id" and NUMBERED.fullmatch(value))
         }
@@ -239,7 +239,11 @@ def _local(name: str) -> str:
     return name.rpartition("}")[2]
 
 
-def _adapted(value: str) -> str:
+def _adapted(key: str, value: str) -> str:
     """An attribute with the page's colour and font, and two decimals."""
+    if key == "href":
+        return "".join(value.split())  # a heat map's picture, in lines of base64
     value = FONTS.sub("system-ui", value.replace(BLACK, "currentColor"))
-    return " ".join(HUNDREDTHS.sub(r"\1", value).split())
+    if key != "transform":  # of a heat map it is the size of a cell, which needs all its digits
+        value = HUNDREDTHS.sub(r"\1", value)
+    return " ".join(value.split())

@@ -26,7 +26,7 @@ from svdistill.common import (
     write_text,
 )
 from svdistill.config import DistillConfig, TrainConfig
-from svdistill.losses import unread_options
+from svdistill.losses import OPTION_NAMES, unread_options
 from svdistill.parallel import is_main
 from svdistill.runs.checkpoint import Checkpoints
 from svdistill.runs.records import EpochRecord, RunSummary, environment, read_environment
@@ -214,12 +214,16 @@ def require_same(config: RunConfig, path: Path, moved: Collection[str] = ()) -> 
     """Raise `RunError` unless a configuration equals a stored one, but for `MAY_DIFFER`.
 
     Missing options have their defaults. Those in `moved` may differ too, since a fingerprint
-    identifies what they locate.
+    identifies what they locate; so may those that the loss does not read, which earlier versions
+    wrote.
     """
     stored = {**dataclasses.asdict(type(config)(output="")), **stored_values(path)}
     asked = dataclasses.asdict(config)
+    unread = [name for name in OPTION_NAMES if asked.get(name) is None]
     for name in [*asked, *stored]:
-        if name not in (*MAY_DIFFER, *moved) and stored.get(name) != asked.get(name):
+        if name in (*MAY_DIFFER, *moved, *unread):
+            continue
+        if stored.get(name) != asked.get(name):
             raise RunError(
                 name,
                 expected=f"{stored.get(name)!r} as in {path}",

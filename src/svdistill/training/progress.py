@@ -108,7 +108,7 @@ class Reporter:
         """The `number`-th of `total` images is decoded."""
 
     def start(self, name: str, total_steps: int, done_steps: int, evaluations: float = 0.0) -> None:
-        """A run starts, or continues after `done_steps`; evaluations take so many steps."""
+        """A run starts, or continues after `done_steps`; `evaluations` is their cost in steps."""
 
     def step(self, meter: EpochMeter) -> None:
         """A step is done. Reading the epoch's meter synchronises with the device."""
