@@ -27,8 +27,7 @@ from svdistill.common import (
 )
 from svdistill.config import CacheConfig, DataConfig, DistillConfig, TrainConfig
 from svdistill.data import ImageData
-from svdistill.losses import OPTION_NAMES
-from svdistill.runs import MAY_DIFFER, RunDirectory, read_environment, stored_values
+from svdistill.runs import MAY_DIFFER, RunDirectory, differing, read_environment, stored_values
 from svdistill.store import MANIFEST_NAME, read_manifest
 from svdistill.training import cache_knowledge, choose_device, distill, load_data, train
 
@@ -85,17 +84,15 @@ def is_finished(job: Job) -> bool:
     run = RunDirectory(job.output)
     if not run.config.exists():
         return False
-    stored = stored_values(run.config)
-    for name, planned in asdict(job.filled()).items():
-        if name in PLACES or (name in OPTION_NAMES and planned is None):
-            continue
-        if stored.get(name, planned) != planned:
-            raise RunError(
-                str(run.path),
-                expected=f"a run with {name} {planned!r}, as planned",
-                got=repr(stored[name]),
-                remedy="choose another --output, or remove that run",
-            )
+    planned = asdict(job.filled())
+    kept = {name: value for name, value in stored_values(run.config).items() if name in planned}
+    for name in differing(planned, {**planned, **kept}, PLACES):
+        raise RunError(
+            str(run.path),
+            expected=f"a run with {name} {planned[name]!r}, as planned",
+            got=repr(kept[name]),
+            remedy="choose another --output, or remove that run",
+        )
     return run.summary.exists()
 
 

@@ -4,6 +4,7 @@ from svdistill.runs.checkpoint import Checkpoint as Checkpoint, TrainingPosition
 from svdistill.runs.directory import (
     MAY_DIFFER as MAY_DIFFER,
     RunDirectory as RunDirectory,
+    differing as differing,
     read_config as read_config,
     stored_values as stored_values,
 )

@@ -215,21 +215,33 @@ def require_same(config: RunConfig, path: Path, moved: Collection[str] = ()) -> 
 
     Missing options have their defaults. Those in `moved` may differ too, since a fingerprint
     identifies what they locate; so may those that the loss does not read, which earlier versions
-    wrote.
+    wrote: see `differing`.
     """
     stored = {**dataclasses.asdict(type(config)(output="")), **stored_values(path)}
     asked = dataclasses.asdict(config)
+    for name in differing(asked, stored, (*MAY_DIFFER, *moved)):
+        raise RunError(
+            name,
+            expected=f"{stored.get(name)!r} as in {path}",
+            got=repr(asked.get(name)),
+            remedy="resume with the same command and options, or choose another --output",
+        )
+
+
+def differing(
+    asked: Mapping[str, Any], stored: Mapping[str, Any], moved: Collection[str]
+) -> Iterator[str]:
+    """The options whose values differ, but for `moved` and those that the asked loss leaves unread.
+
+    Example:
+        >>> asked = {"loss": "fsp", "grid": None, "epochs": 3}
+        >>> list(differing(asked, {"loss": "fsp", "grid": 0, "epochs": 2}, ()))
+        ['epochs']
+    """
     unread = [name for name in OPTION_NAMES if asked.get(name) is None]
-    for name in [*asked, *stored]:
-        if name in (*MAY_DIFFER, *moved, *unread):
-            continue
-        if stored.get(name) != asked.get(name):
-            raise RunError(
-                name,
-                expected=f"{stored.get(name)!r} as in {path}",
-                got=repr(asked.get(name)),
-                remedy="resume with the same command and options, or choose another --output",
-            )
+    for name in dict.fromkeys([*asked, *stored]):
+        if name not in (*moved, *unread) and stored.get(name) != asked.get(name):
+            yield name
 
 
 def require_contents(
