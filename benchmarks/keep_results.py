@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from svdistill.common.files import make_directory, read_json, write_atomically, write_json
+from svdistill.common.files import make_directory, read_json, write_json, write_text
 from svdistill.runs import load_student
 from svdistill.runs.directory import RunDirectory, stored_values
 from svdistill.runs.weights import read_card, save_weights
@@ -31,16 +31,12 @@ def keep(run: Path, source: Path, target: Path, data: str) -> Path:
         # A run that was copied from the target names what lies there; any other place is refused.
         if path and not Path(path).is_relative_to(target):
             values[name] = str(target / Path(path).relative_to(source))
-    _write(kept / "config.yaml", yaml.safe_dump(values, sort_keys=False))
+    write_text(kept / "config.yaml", yaml.safe_dump(values, sort_keys=False))
     write_json(kept / "summary.json", read_json(run / "summary.json") | {"directory": str(kept)})
     for name in ("environment.json", "metrics.jsonl", "predictions.json", "before_after.json"):
         if (run / name).exists():  # before_after.json is of distilled runs
-            _write(kept / name, (run / name).read_text())
+            write_text(kept / name, (run / name).read_text())
     return kept
-
-
-def _write(path: Path, text: str) -> None:
-    write_atomically(path, lambda temporary: temporary.write_text(text))
 
 
 def keep_weights(run: Path, kept: Path) -> None:

@@ -8,9 +8,6 @@ libraries (`timm_models.py`, `torchvision_models.py`, `transformers_models.py`, 
 from svdistill.networks.paper import PaperNetwork as PaperNetwork
 from svdistill.networks.profile import (
     NetworkDescription as NetworkDescription,
-    NetworkProfile as NetworkProfile,
-    PublishedSize as PublishedSize,
-    StageRow as StageRow,
     describe_network as describe_network,
     profile_network as profile_network,
     published_size as published_size,

@@ -201,12 +201,11 @@ def customised(experiment: str, config: ReproduceConfig) -> Preset:
         )
     if classes and experiment != DOMAINS:
         changes |= {"classes": classes, "classes_every": 1}
+    held_out: dict[str, Any] = {"dev_fraction": HELD_OUT} if experiment == "search" else {}
     preset = replace(
         preset,
         teacher=replace(preset.teacher, **changes),
-        student=replace(
-            preset.student, dev_fraction=HELD_OUT if experiment == "search" else 0.0, **changes
-        ),
+        student=replace(preset.student, **changes, **held_out),
         seeds=config.seeds or preset.seeds,
     )
     return domains_preset(preset, classes, config.teacher_data) if experiment == DOMAINS else preset

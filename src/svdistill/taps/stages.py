@@ -12,7 +12,7 @@ from statistics import mode
 import torch
 from torch import Tensor, nn
 
-from svdistill.common import ArgumentError
+from svdistill.common import ArgumentError, in_short
 from svdistill.taps.recording import CHANNELS_LAST, watching, write_count
 
 MAX_IMAGES = 2  # enough to tell the batch from the other dimensions
@@ -105,7 +105,7 @@ def trial_run(
         raise ArgumentError(
             argument,
             expected=f"a network that takes images {list(images[:MAX_IMAGES].shape)}",
-            got=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+            got=in_short(error),
             remedy=remedy,
         ) from error
 

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from svdistill.common import Case, RunError, interleave, read_plain, write_atomically
+from svdistill.common import Case, RunError, interleave, read_plain, write_text
 from svdistill.networks import profile_network
 from svdistill.parallel import sum_over
 
@@ -216,8 +216,7 @@ def summarise_predictions(
 
 def write_predictions(path: Path, summary: PredictionSummary) -> None:
     """Write a summary as JSON on one line, atomically."""
-    text = json.dumps(asdict(summary)) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text))
+    write_text(path, json.dumps(asdict(summary)) + "\n")
 
 
 def read_before_after(path: str | Path) -> BeforeAfter | None:
