@@ -112,6 +112,8 @@ DIST: Final = Method("dist", {"loss": "dist", "clip": "none"})
 DKD: Final = Method("dkd", {"loss": "dkd", "clip": "none", "nontarget_weight": 2.0})
 LSKD: Final = Method("lskd", {"loss": "lskd", "clip": "none", "task_weight": 0.1})
 
+GRAM_DIST: Final = Method("position-gram-dist", {"loss": "position_gram+dist", "clip": "amortised"})
+
 # Losses of other papers, each with its paper's weights; those on feature maps beside soft targets.
 RIVALS: Final = (
     GRAM,
@@ -124,7 +126,7 @@ RIVALS: Final = (
     Method("dkd-8", {**DKD.options, "nontarget_weight": 8.0}),
     LSKD,
     Method("position-svd-dist", {**POSITIONS, "loss": "position_svd+dist"}),
-    Method("position-gram-dist", {"loss": "position_gram+dist", "clip": "amortised"}),
+    GRAM_DIST,
 )
 
 
@@ -146,7 +148,9 @@ def _settings(method: Method) -> tuple[Method, ...]:
 
 # As many settings of each loss, to choose among on held-out images.
 SEARCH: Final = tuple(
-    setting for method in (HINTON, DIST, DKD, LSKD, COSINE, GRAM) for setting in _settings(method)
+    setting
+    for method in (HINTON, DIST, DKD, LSKD, COSINE, GRAM, GRAM_DIST)
+    for setting in _settings(method)
 )
 
 # Position SVD with one property changed at a time.
