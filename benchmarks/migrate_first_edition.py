@@ -2,9 +2,9 @@
 
     python benchmarks/migrate_first_edition.py RUN_OR_STORE [RUN_OR_STORE ...]
 
-The augmentation and the schedule that were called `seed` are now called `paper`, and a summary
-holds the number of classes, the image size and the best epoch counted from 1. Nothing else changes:
-no weight and no knowledge.
+The augmentation and the schedule that were called `seed` are now called `paper`, options that a
+run's loss does not read are empty, and a summary holds the number of classes, the image size and
+the best epoch counted from 1. Nothing else changes: no weight and no knowledge.
 Safe to repeat, also after an interruption. Checkpoints of unfinished runs cannot be resumed.
 """
 
@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from svdistill.common import write_atomically
+from svdistill.losses import unread_options
 from svdistill.runs import EpochRecord, read_card, read_records
 from svdistill.store.manifest import Manifest, read_manifest, write_manifest
 from svdistill.store.shards import DIGEST_BYTES, MANIFEST_NAME, Shard, all_shards
@@ -38,15 +39,18 @@ def main(paths: list[str]) -> int:
 
 
 def migrate_run(run: Path) -> None:
-    """Rename the paper's augmentation and schedule; complete and correct the summary."""
+    """Rename the paper's augmentation and schedule; empty unread options; correct the summary."""
     config, summary = run / "config.yaml", run / "summary.json"
-    text = config.read_text()
-    renamed = re.sub(r"^(augmentation|schedule): seed$", r"\1: paper", text, flags=re.MULTILINE)
-    write_atomically(config, lambda temporary: temporary.write_text(renamed))
+    text = re.sub(r"^(augmentation|schedule): seed$", r"\1: paper", config.read_text(), flags=re.M)
+    if loss := re.search(r"^loss: (\S+)$", text, flags=re.M):
+        unread = "|".join(unread_options(loss[1])) or "(?!)"
+        text = re.sub(rf"^({unread}): .*$", r"\1: null", text, flags=re.M)
+    write_atomically(config, lambda temporary: temporary.write_text(text))
     values = json.loads(summary.read_text()) if summary.exists() else {}
     if not values:
         return
-    card = read_card(run / "student.safetensors")
+    weights = run / "student.safetensors"
+    card = read_card(weights) if weights.exists() else None  # kept results have none
     if card is not None:
         values = {"num_classes": len(card.class_names), "image_size": card.image_size, **values}
     values["best_epoch"] = best_epoch(read_records(run), by_dev=values["best_by"] == "dev")

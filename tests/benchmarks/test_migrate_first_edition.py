@@ -35,6 +35,17 @@ def test_a_run(teacher_run, tmp_path):
         assert read_summary(run) == replace(expected[1], directory=str(run))
 
 
+def test_options_that_the_loss_does_not_read(student_run, tmp_path):
+    config = tmp_path / "run" / "config.yaml"
+    config.parent.mkdir()
+    before = (student_run / "config.yaml").read_text()
+    unread = before.replace("nontarget_weight: null", "nontarget_weight: 8.0")
+    assert unread != before
+    config.write_text(unread)
+    assert migration.main([str(config.parent)]) == 0
+    assert config.read_text() == before
+
+
 def test_a_store(teacher_run, tmp_path):
     path = tmp_path / "store"
     config = CacheConfig(output=str(path), teacher=str(teacher_run), data="digits", views=1)

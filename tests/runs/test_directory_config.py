@@ -1,5 +1,4 @@
 import dataclasses
-from dataclasses import replace
 
 import pytest
 import yaml
@@ -179,17 +178,6 @@ def test_a_stored_configuration_is_read_back(path, tmp_path):
     written = TrainConfig(output="runs/a", workers=2)
     (tmp_path / "train.yaml").write_text(to_yaml(written))
     assert read_config(tmp_path / "train.yaml") == written
-
-
-@pytest.mark.parametrize("loss", ["my_losses:Loss", "svd", "registered_elsewhere"])
-def test_a_run_that_wrote_options_which_its_loss_does_not_read_is_resumed(loss, tmp_path):
-    """Earlier versions wrote a value of every option, whatever the loss reads."""
-    asked = DistillConfig(output="runs/a", loss=loss, num_vectors=2)
-    path = tmp_path / "config.yaml"
-    path.write_text(to_yaml(replace(asked, temperature=4.0, grid=0, soft_target_weight=1.0)))
-    require_same(asked, path)
-    with pytest.raises(RunError, match="num_vectors"):
-        require_same(replace(asked, num_vectors=3), path)
 
 
 def test_options_of_a_loss_that_is_registered_elsewhere_are_kept(tmp_path):

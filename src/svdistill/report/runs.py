@@ -11,7 +11,7 @@ from typing import Any, Final
 from svdistill.common import RunError, SVDistillError, millions, nearest
 from svdistill.config import OBJECT
 from svdistill.export import ShippedFile, read_shipped_files
-from svdistill.losses import OPTIONS, registered_specs, titles, unread_options
+from svdistill.losses import OPTIONS, registered_specs, titles
 from svdistill.networks import is_code, is_zoo, network_names
 from svdistill.runs import (
     EpochRecord,
@@ -100,9 +100,8 @@ def row_options(config: Config) -> dict[str, str]:
     usually_two = any(spec.stages == 2 for spec in registered_specs(loss))
     clip = config.get("clip", "norm")
     parts = {"stages": "2-stage" if two_stages else "1-stage" if usually_two else ""}
-    unread = unread_options(loss)
     for option, text in OPTION_TEXTS.items():
-        if option not in unread and config.get(option) not in (None, OPTIONS[option]):
+        if config.get(option) not in (None, OPTIONS[option]):
             parts[option] = text(config[option])
     if not two_stages and clip != ("none" if _is_task_loss(loss) else "norm"):
         parts["clip"] = CLIPS[clip]

@@ -26,7 +26,6 @@ from svdistill.common import (
     write_text,
 )
 from svdistill.config import DistillConfig, TrainConfig
-from svdistill.losses import OPTION_NAMES, unread_options
 from svdistill.parallel import is_main
 from svdistill.runs.checkpoint import Checkpoints
 from svdistill.runs.records import EpochRecord, RunSummary, environment, read_environment
@@ -197,9 +196,7 @@ def stored_values(path: Path) -> dict[str, Any]:
         if not isinstance(stored, dict) or not {"data", "classes_every"} <= set(stored):
             raise ValueError("something else")
         plain_fields(DistillConfig if "loss" in stored else TrainConfig, stored)
-    # Earlier versions wrote a value for options that the loss does not read, too.
-    unread = unread_options(stored["loss"]) if "loss" in stored else ()
-    return {name: None if name in unread else value for name, value in stored.items()}
+    return dict(stored)
 
 
 def read_config(path: Path) -> RunConfig:
@@ -214,8 +211,7 @@ def require_same(config: RunConfig, path: Path, moved: Collection[str] = ()) -> 
     """Raise `RunError` unless a configuration equals a stored one, but for `MAY_DIFFER`.
 
     Missing options have their defaults. Those in `moved` may differ too, since a fingerprint
-    identifies what they locate; so may those that the loss does not read, which earlier versions
-    wrote: see `differing`.
+    identifies what they locate.
     """
     stored = {**dataclasses.asdict(type(config)(output="")), **stored_values(path)}
     asked = dataclasses.asdict(config)
@@ -231,16 +227,14 @@ def require_same(config: RunConfig, path: Path, moved: Collection[str] = ()) -> 
 def differing(
     asked: Mapping[str, Any], stored: Mapping[str, Any], moved: Collection[str]
 ) -> Iterator[str]:
-    """The options whose values differ, but for `moved` and those that the asked loss leaves unread.
+    """The options whose values differ, but for `moved`.
 
     Example:
-        >>> asked = {"loss": "fsp", "grid": None, "epochs": 3}
-        >>> list(differing(asked, {"loss": "fsp", "grid": 0, "epochs": 2}, ()))
+        >>> list(differing({"data": "a", "epochs": 3}, {"data": "b", "epochs": 2}, ["data"]))
         ['epochs']
     """
-    unread = [name for name in OPTION_NAMES if asked.get(name) is None]
     for name in dict.fromkeys([*asked, *stored]):
-        if name not in (*moved, *unread) and stored.get(name) != asked.get(name):
+        if name not in moved and stored.get(name) != asked.get(name):
             yield name
 
 
