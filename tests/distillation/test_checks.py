@@ -23,6 +23,7 @@ from svdistill.distillation.checks import (
         ([(0.0, 1.0)], True),
         ([(1.0, 0.0)], True),
         ([(1e-13, 1.0)], True),
+        ([(-1.0, 1.0)], False),
         ([(0.0, 1.0), (1.0, 0.0)], True),
         ([(0.0, 0.0), (1.0, 1.0), (0.0, 0.0)], False),
     ],

@@ -11,7 +11,7 @@ from svdistill.data import ImageData, load_images
 from svdistill.paper.estimate import Estimator
 from svdistill.paper.jobs import Job
 from svdistill.paper.plan import plan
-from svdistill.paper.presets import METHODS, PAIRS, PRESETS
+from svdistill.paper.presets import METHODS, PAIRS, PRESETS, method_of_loss
 from svdistill.training import train
 
 SMOKE = replace(PRESETS["smoke"], seeds=2)
@@ -35,6 +35,13 @@ def test_every_kind_of_run_gets_a_time_and_longer_ones_more(tmp_path: Path) -> N
     # Timed anew, on a machine that does other things: anything near ten will do.
     data[tenfold.output] = data[alone.output]
     assert 3 < Estimator(jobs, data).seconds(tenfold) / seconds["student-0"] < 30
+
+
+def test_a_loss_with_modules_of_its_own_gets_a_time(tmp_path: Path) -> None:
+    method = method_of_loss("projecting_loss:ProjectingLoss")
+    jobs = plan([(PAIRS[1], [method])], replace(SMOKE, seeds=1), tmp_path)
+    estimator = Estimator(jobs, images_of(jobs))
+    assert all(0 < estimator.seconds(job) < 600 for job in jobs)
 
 
 def test_a_finished_run_of_another_seed_tells(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from picture_files import in_turn, noise, write_folder
+from projecting_loss import ProjectingLoss
 from svdistill.config import CacheConfig
 from svdistill.data import images_from_loaders, load_images
 from svdistill.data.image_files import EncodedPictures
@@ -74,6 +75,11 @@ def test_both_at_once_with_adapters_and_an_amortised_clip(tmp_path, teacher_run,
     """Both gradients in every third step: the scale and its counter are kept."""
     config = distill_config(tmp_path / "run", teacher_run, width=0.2, clip_interval=3)
     assert same_when_killed(distill, config, steps)
+
+
+def test_a_loss_with_modules_and_buffers_of_its_own(tmp_path, teacher_run):
+    config = distill_config(tmp_path / "run", teacher_run, epochs=1)
+    assert same_when_killed(distill, config, [3], loss=ProjectingLoss)
 
 
 # Just after the stage has changed; within the first, and again within the second.

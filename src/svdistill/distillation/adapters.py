@@ -1,4 +1,4 @@
-"""1x1 projections of a student's features to its teacher's channels."""
+"""What is trained beside a student: projections to its teacher's channels, losses' modules."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from svdistill.common import ArgumentError, require_count
+from svdistill.losses import TransferLoss
 from svdistill.taps import PairedTaps, TapPairs
 
 
@@ -109,6 +110,29 @@ def adapters_or_needed(
             remedy="give Adapters the channels of every tap, also where they agree",
         )
     return adapters
+
+
+def prepare_loss(
+    loss: TransferLoss,
+    taps: PairedTaps | TapPairs | Sequence[str],
+    adapters: Adapters | None,
+) -> None:
+    """Let a loss that trains modules make them for the channels of paired taps.
+
+    Raises:
+        ArgumentError: module paths, whose channels are not known.
+    """
+    if not isinstance(taps, PairedTaps):
+        raise ArgumentError(
+            "taps",
+            expected=f"paired taps, for whose channels {type(loss).__name__} makes modules",
+            got="module paths alone",
+            remedy="give Distiller the result of pair_taps(teacher, student, images), or of "
+            "describe_pairs for modules that you choose",
+        )
+    teacher = [row.teacher.channels for row in taps.rows]
+    student = [row.student.channels for row in taps.rows]
+    loss.prepare(student if adapters is None else adapters.teacher_channels, teacher)
 
 
 def adapted(adapters: Adapters | None, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

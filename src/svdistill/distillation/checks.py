@@ -173,8 +173,8 @@ class TransferWatch:
             )
         if self.untrained.found():
             warnings.warn(
-                "the student was trained and its adapters were not, though they had gradients: "
-                "give the optimizer `distiller.trainable_parameters()`",
+                "the student was trained and its loss or adapters were not, though they had "
+                "gradients: give the optimizer `distiller.trainable_parameters()`",
                 TransferWarning,
                 stacklevel=stacklevel,
             )
@@ -224,8 +224,8 @@ class TransferCounts:
         if self._copy is not None:
             self._require_finite(self._copy)
         loss = transfer_loss.detach().reshape(())
-        # Not "> 0": NaN, as where fp16 overflows, is no zero.
-        taught = (loss > self.ROUNDING) & (norms.transfer != 0)
+        # Not "> 0": NaN, as where fp16 overflows, is no zero. A log-likelihood may be negative.
+        taught = (loss.abs() > self.ROUNDING) & (norms.transfer != 0)
         clipped = torch.zeros_like(loss) if scaled else norms.clipped
         broken = ~loss.isfinite(), ~clipped.isfinite()
         self.counts += torch.stack([torch.ones_like(taught), taught, *broken])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from svdistill.common import as_logits
 from svdistill.distillation.accumulation import Accumulation
-from svdistill.distillation.adapters import Adapters, adapted, adapters_or_needed
+from svdistill.distillation.adapters import Adapters, adapted, adapters_or_needed, prepare_loss
 from svdistill.distillation.amortised_clipping import backward_of_clip
 from svdistill.distillation.checks import (
     LossInputs,
@@ -67,9 +67,10 @@ class Distiller(nn.Module):
             Its parameters stop requiring gradients. None if knowledge comes from elsewhere, such
             as a `KnowledgeStore`.
         student: the network to train, with the same classes.
-        loss: the transfer loss.
+        loss: the transfer loss. If it trains modules of its own, they are made here, and trained
+            as adapters are.
         taps: module paths that both networks have, `TapPairs(teacher=..., student=...)`, or the
-            result of `pair_taps`.
+            result of `pair_taps`, which a loss with modules of its own needs.
         adapters: project the student's features to the teacher's channels. None makes them for the
             result of `pair_taps` if some channels differ and a loss compares channels. The transfer
             loss trains them, with the student: give the optimizer `trainable_parameters()`.
@@ -84,8 +85,9 @@ class Distiller(nn.Module):
         weight_decay: the optimizer's, see `multitask_backward`.
 
     Raises:
-        ArgumentError: a tap that a network lacks, unpaired taps, adapters for another number of
-            taps, one network for both or a student that contains the teacher, a bad clip.
+        ArgumentError: a tap that a network lacks, unpaired taps, module paths for a loss with
+            modules of its own, adapters for another number of taps, one network for both or a
+            student that contains the teacher, a bad clip.
 
     Example:
         >>> from svdistill.losses import SVDLoss
@@ -130,8 +132,13 @@ class Distiller(nn.Module):
         self.unclipped = unclipped
         needed = any(one.compares_channels for one in self._losses())
         self.adapters = adapters_or_needed(adapters, taps, len(paths.student), needed=needed)
-        if self.adapters is not None and (weight := next(student.parameters(), None)) is not None:
-            self.adapters.to(weight.device)
+        companions: list[nn.Module] = [] if self.adapters is None else [self.adapters]
+        for one in self._losses():
+            if one.trains_modules:
+                prepare_loss(one, taps, self.adapters)
+                companions.append(one)
+        if (weight := next(student.parameters(), None)) is not None:
+            nn.ModuleList(companions).to(weight.device)
         self._teacher_paths = paths.teacher
         self.teacher = teacher
         self.clip = clip
@@ -290,8 +297,8 @@ class Distiller(nn.Module):
             require_finite_clipped(norms.clipped)
         norms = GradientNorms(*(norm / loss_scale for norm in norms))
         self._watch.see(output.transfer_loss, norms, progress, scaled=scaled)
-        if self.adapters is not None:
-            self._watch.untrained.see(self.student, self.adapters)
+        if self.adapters is not None or self.loss.trains_modules:
+            self._watch.untrained.see(self.student, self.adapters or self.loss)
         return norms
 
     def accumulate(self, images: int) -> None:
@@ -342,7 +349,7 @@ class Distiller(nn.Module):
         self._backward.measure_again()
 
     def end_epoch(self) -> None:
-        """Warn of an epoch that taught nothing or left the adapters untrained.
+        """Warn of an epoch that taught nothing or left adapters or losses untrained.
 
         `backward` calls it between epochs; call it after the last one. It synchronises with the
         device.

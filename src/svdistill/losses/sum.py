@@ -67,6 +67,12 @@ class SumLoss(TransferLoss):
         self.needs_labels = any(loss.needs_labels for loss in losses)
         self.compares_channels = any(loss.compares_channels for loss in losses)
         self.relates_images = any(loss.relates_images for loss in losses)
+        self.trains_modules = any(loss.trains_modules for loss in losses)
+
+    def prepare(self, student_channels: Sequence[int], teacher_channels: Sequence[int]) -> None:
+        """Prepare every part."""
+        for loss in self._parts():
+            loss.prepare(student_channels, teacher_channels)
 
     def extract(self, features: Sequence[Tensor], logits: Tensor | None) -> SumKnowledge:
         """The knowledge of every part."""

@@ -83,6 +83,7 @@ class TransferLoss(nn.Module, abc.ABC):
         compares_channels: whether a student's tap must have its teacher's number of channels.
         relates_images: whether the loss of an image depends on the others of its batch. Such a loss
             refuses a part of a batch.
+        trains_modules: whether it trains modules of its own, which `prepare` makes.
         knowledge_type: what `extract` returns, by which `select` finds it in a sum.
         reduction: over images, `"mean"` or `"sum"`; determines how the losses of a batch's parts
             are combined.
@@ -96,6 +97,7 @@ class TransferLoss(nn.Module, abc.ABC):
     needs_labels: bool = False
     compares_channels: bool = True
     relates_images: bool = False
+    trains_modules: bool = False
     knowledge_type: type[Knowledge] = Knowledge
     reduction: str = "mean"
 
@@ -109,6 +111,14 @@ class TransferLoss(nn.Module, abc.ABC):
                 remedy="add `labels=None` as the last one, or leave needs_labels out",
             )
         self.register_forward_hook(guard)
+
+    def prepare(self, student_channels: Sequence[int], teacher_channels: Sequence[int]) -> None:
+        """Make the modules that the loss trains: a Distiller calls it if `trains_modules` is set.
+
+        Args:
+            student_channels: of every tap that `forward` is given, so after any adapters.
+            teacher_channels: of every tap that `extract` is given.
+        """
 
     @abc.abstractmethod
     def extract(self, features: Sequence[Tensor], logits: Tensor | None) -> Any:

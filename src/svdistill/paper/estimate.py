@@ -18,6 +18,7 @@ from svdistill.distillation import Distiller, FrozenTeacher
 from svdistill.networks import PaperNetwork, build_paper_network
 from svdistill.paper.jobs import Job
 from svdistill.runs import read_summary
+from svdistill.taps import TapPairs, describe_pairs
 from svdistill.training import autocast, build_losses, choose_device, place_network
 
 TIMED_STEPS: Final = 3
@@ -110,12 +111,13 @@ class Estimator:
 
     def _time_transfer(self, job: DistillConfig) -> float:
         teacher, images = self._teacher(job), self._images(job)
-        losses = build_losses(job)
+        losses, student = build_losses(job), self._network(job)
+        pairs = TapPairs(teacher.tap_paths, student.tap_paths)
         distiller = Distiller(
             teacher,
-            self._network(job),
+            student,
             losses.clipped,
-            taps=teacher.tap_paths,
+            taps=describe_pairs(teacher, student, pairs, images),
             clip=job.clip,
             clip_interval=job.clip_interval,
             unclipped=losses.unclipped,

@@ -70,6 +70,10 @@ class Step(abc.ABC):
     def parameters(self) -> list[nn.Parameter]:
         """The parameters that the step trains."""
 
+    def buffers(self) -> list[Tensor]:
+        """Buffers of the network and of what is trained beside it."""
+        return []
+
     @abc.abstractmethod
     def train_mode(self) -> None:
         """Put the trained network in training mode."""
@@ -169,6 +173,10 @@ class DistillStep(Step):
     def parameters(self) -> list[nn.Parameter]:
         """Parameters of the student, its adapters and the loss."""
         return self.distiller.trainable_parameters()
+
+    def buffers(self) -> list[Tensor]:
+        """Buffers of the student and the loss."""
+        return list(self.distiller.buffers())
 
     def train_mode(self) -> None:
         """Put the student in training mode; the teacher stays in eval mode."""

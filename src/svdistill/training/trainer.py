@@ -347,9 +347,14 @@ class Trainer:
         return images.steps(self.context.config.batch_size)
 
     def _companions(self, stage: TrainingStage) -> nn.ParameterList:
-        """Parameters that a stage trains in addition to the network's: of adapters and losses."""
-        own = set(self.network.parameters())
-        return nn.ParameterList(p for p in stage.step.parameters() if p not in own)
+        """What a stage holds in addition to the network's: of adapters and losses."""
+        own = {*self.network.parameters(), *self.network.buffers()}
+        parameters = [p for p in stage.step.parameters() if p not in own]
+        # Loading writes to the buffers' memory, which these share.
+        buffers = [
+            nn.Parameter(b, requires_grad=False) for b in stage.step.buffers() if b not in own
+        ]
+        return nn.ParameterList([*parameters, *buffers])
 
     def _advise(self, advice: str | None) -> None:
         """Show once how to load images faster."""
