@@ -16,7 +16,6 @@ import sys
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from reliability_tables import (
@@ -27,6 +26,7 @@ from reliability_tables import (
     ties_table,
 )
 from svdistill.common import Cell, Table, columns, mean_cell, millions_cell, number_cell
+from svdistill.losses import titles
 from svdistill.networks import describe_network, network_names, published_size
 from svdistill.report import Comparison, compare, find_runs, method_rows, plot_curves, run_table
 from svdistill.runs import read_summary
@@ -147,16 +147,8 @@ SUMMARY = {
     "Gram of positions + soft target, grid 4": "**Gram of positions + soft target: the default**",
 }
 
-# Rows of the search among settings, by the runs' folders: NAME-tTEMPERATURE-wWEIGHT-SEED.
-SETTING = re.compile(r"(.+)-t([\d.]+)-w([\d.]+)-\d+")
-SEARCHED = {
-    "soft-target": "soft target",
-    "dist": "DIST",
-    "dkd": "DKD",
-    "lskd": "standardised logits",
-    "cosine-soft-target": "cosines of positions + soft target",
-    "position-gram-grid4-soft-target": "Gram of positions + soft target",
-}
+# Rows of the search among settings, by the runs' folders: NAME-taskWEIGHT-wWEIGHT-SEED.
+SETTING = re.compile(r"(.+)-task([\d.]+)-w([\d.]+)-\d+")
 
 # Over the floor: VGG and MobileNet, set before anything was measured.
 STEP_TARGETS = {
@@ -337,22 +329,19 @@ def bf16_table() -> str:
 
 def search_table() -> str:
     """Each loss at four settings: accuracy on held-out images after the last epoch, in percent."""
-    tried: dict[str, dict[tuple[float, float], list[float]]] = {}
+    tried: dict[str, dict[tuple[float, float], float]] = {}
     for run in find_runs([RESULTS / "mini-search"]):
         found, accuracy = SETTING.fullmatch(run.path.name), run.records[-1].dev_accuracy
         if found is not None and accuracy is not None:
-            setting = float(found[2]), float(found[3])
-            tried.setdefault(found[1], {}).setdefault(setting, []).append(accuracy)
+            label = " + ".join(titles(run.config["loss"]))
+            tried.setdefault(label, {})[float(found[2]), float(found[3])] = accuracy
     rows = []
-    for name in (name for name in SEARCHED if name in tried):
-        settings = {setting: fmean(seeds) for setting, seeds in tried[name].items()}
-        cells = []
-        # As in the paper of the loss first: the higher temperature and the larger weight.
-        for setting in sorted(settings, reverse=True):
-            cell = f"{settings[setting]:.2f} (T {setting[0]:g}, {setting[1]:g})"
-            cells.append(f"**{cell}**" if settings[setting] == max(settings.values()) else cell)
-        rows.append((SEARCHED[name], *cells))
-    return markdown(("", "as published", "a third of the weight", "half of T", "both"), rows)
+    for label, settings in sorted(tried.items(), key=lambda row: -max(row[1].values())):
+        best = max(settings.values())
+        cells = (f"{accuracy:.2f}" for _, accuracy in sorted(settings.items()))
+        rows.append((label, *(f"**{cell}**" if cell == f"{best:.2f}" else cell for cell in cells)))
+    columns = ("labels 0.1", "0.1, loss threefold", "labels 1", "1, loss threefold")
+    return markdown(("", *columns), rows)
 
 
 def tap_gradients_table() -> str:

@@ -96,7 +96,7 @@ def test_the_search_tries_four_settings_of_each_loss_beside_the_runs_on_all_imag
     losses = Counter(job.loss for job in students)
     assert set(losses.values()) == {4}
     assert {"soft_target", "dist", "dkd", "lskd", "position_gram+soft_target"} <= set(losses)
-    settings = {(j.loss, j.temperature, j.transfer_weight, j.soft_target_weight) for j in students}
+    settings = {(j.loss, j.task_weight, j.transfer_weight, j.soft_target_weight) for j in students}
     assert len(settings) == len(students)
     assert all(Path(job.output).parent.name == "vgg-stride" for job in students)
     held_out = replace(PRESETS["mini"].student, dev_fraction=0.2)

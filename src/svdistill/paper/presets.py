@@ -106,6 +106,7 @@ VARIANTS: Final = (
 
 
 COSINE: Final = _beside_soft("cosine", grid=8)
+SIMILARITY: Final = _beside_soft("sp")
 
 # Losses on logits.
 DIST: Final = Method("dist", {"loss": "dist", "clip": "none"})
@@ -119,7 +120,7 @@ RIVALS: Final = (
     GRAM,
     _beside_soft("position_gram", "position-gram-grid8", grid=8),
     _beside_soft("at"),
-    _beside_soft("sp"),
+    SIMILARITY,
     COSINE,
     DIST,
     DKD,
@@ -131,25 +132,27 @@ RIVALS: Final = (
 
 
 def _settings(method: Method) -> tuple[Method, ...]:
-    """A method as it is, with half the temperature, with a third of the weight, and with both.
+    """A method with the labels at a tenth and in full, and its own weight as it is and threefold.
 
     The weight is that of the loss on logits.
     """
-    specs = loss_specs(method.options["loss"])
-    temperature = next(s.options["temperature"] for s in specs if "temperature" in s.options)
-    name = "transfer_weight" if len(specs) == 1 else "soft_target_weight"
-    weight = method.options.get(name, usual_weights(method.options["loss"])[name])
+    loss = method.options["loss"]
+    name = "soft_target_weight" if "+" in loss else "transfer_weight"
+    own = method.options.get(name, usual_weights(loss)[name])
     return tuple(
-        Method(f"{method.name}-t{t:g}-w{w:.2g}", {**method.options, "temperature": t, name: w})
-        for t in (temperature, temperature / 2)
-        for w in (weight, weight / 3)
+        Method(
+            f"{method.name}-task{task:g}-w{weight:.2g}",
+            {**method.options, "task_weight": task, name: weight},
+        )
+        for task in (0.1, 1.0)
+        for weight in (own, 3 * own)
     )
 
 
 # As many settings of each loss, to choose among on held-out images.
 SEARCH: Final = tuple(
     setting
-    for method in (HINTON, DIST, DKD, LSKD, COSINE, GRAM, GRAM_DIST)
+    for method in (GRAM, GRAM_DIST, HINTON, DIST, DKD, LSKD, COSINE, SIMILARITY)
     for setting in _settings(method)
 )
 
