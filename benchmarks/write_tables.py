@@ -63,7 +63,7 @@ SETS = {
         "soft-target": "soft target",
         "fsp": "FSP",
         "svd": "SVD",
-        "gram-of-positions-soft-target": "Gram of positions + soft target",
+        "gram-of-positions-dist": "Gram of positions + DIST",
     },
     "cifar100-short": {
         "vgg-teacher": "VGG teacher, 10 epochs",
@@ -96,6 +96,7 @@ SETS = {
         "position-svd": "position SVD",
         "position-svd-soft-target": "position SVD + soft target",
         "position-gram-grid4-soft-target": "Gram of positions + soft target",
+        "position-gram-dist": "Gram of positions + DIST",
     },
     "photos": {
         "teacher": "teacher, plain",
@@ -119,6 +120,9 @@ SETS = {
         "soft-target-labelled": "soft target, labelled images",
         "svd-labelled": "SVD, labelled images",
         "svd-soft-target-labelled": "SVD + soft target, labelled images",
+        "position-gram-soft-target-labelled": "Gram of positions + soft target, labelled images",
+        "position-gram-dist-labelled": "Gram of positions + DIST, labelled images",
+        "dist-labelled": "DIST, labelled images",
         "soft-target-all": "soft target, all images",
         "svd-all": "SVD, all images",
         "svd-soft-target-all": "SVD + soft target, all images",
@@ -141,10 +145,10 @@ SUMMARY = {
     "DKD": "DKD (2022)",
     "standardised logits": "standardised logits (2024)",
     "cosines of positions + soft target": "cosines of positions (2019) + soft target",
-    "Gram of positions + DIST": "Gram of positions + DIST",
     "SVD": "SVD, as in the paper",
     "position SVD + soft target": "position SVD + soft target",
-    "Gram of positions + soft target, grid 4": "**Gram of positions + soft target: the default**",
+    "Gram of positions + soft target, grid 4": "Gram of positions + soft target",
+    "Gram of positions + DIST": "**Gram of positions + DIST: the default**",
 }
 
 # Rows of the search among settings, by the runs' folders: NAME-taskWEIGHT-wWEIGHT-SEED.

@@ -52,7 +52,7 @@ def main() -> None:
         sd.PositionGramLoss(),
         taps=["0", "1"],
         clip="amortised",
-        unclipped=sd.SoftTargetLoss(),
+        unclipped=sd.DISTLoss(),
     )
     for epoch in range(3):
         transfer = 0.0

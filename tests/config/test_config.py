@@ -149,7 +149,8 @@ def test_only_a_teacher_teaches_without_labels():
     [
         ("svd", (1.0, 1.0, None), "amortised"),
         ("soft_target", (0.1, 0.9, None), "none"),
-        ("position_gram+soft_target", (0.1, 1.0, 0.9), "amortised"),
+        ("position_gram+soft_target", (1.0, 1.0, 3.0), "amortised"),
+        ("position_gram+dist", (1.0, 1.0, 1.0), "amortised"),
         ("lskd", (0.1, 1.0, None), "none"),
         ("dkd", (1.0, 1.0, None), "none"),
         ("svd+dist", (1.0, 1.0, 1.0), "amortised"),
@@ -162,6 +163,18 @@ def test_what_is_left_empty_is_filled_by_the_loss(loss, weights, clip):
     names = ("task_weight", "transfer_weight", "soft_target_weight")
     assert tuple(getattr(filled, name) for name in names) == weights
     assert filled.clip == clip
+
+
+def test_the_loss_by_default_relates_images_only_where_a_batch_is_whole(monkeypatch):
+    assert config().loss == "position_gram+dist"
+    in_parts = config(accumulate=2)
+    in_parts.check()
+    assert in_parts.loss == "position_gram+soft_target"
+    assert config(loss="fsp", accumulate=2).loss == "fsp"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert config().loss == "position_gram+soft_target"
+    with pytest.raises(ArgumentError, match="relate no images"):
+        config(loss="position_gram+dist").check()
 
 
 def test_what_is_given_stays():

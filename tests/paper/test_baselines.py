@@ -89,7 +89,7 @@ def test_all_runs_differ_in_the_method_alone_and_share_teacher_and_store(made):
     assert (alone.views, alone.views_seed) == (2, 0)
     assert soft.knowledge == ours.knowledge == str(folder / "store")
     assert (soft.task_weight, soft.transfer_weight, soft.clip) == (0.1, 0.9, "none")
-    assert (ours.task_weight, ours.soft_target_weight, ours.clip) == (0.1, 0.9, "amortised")
+    assert (ours.task_weight, ours.soft_target_weight, ours.clip) == (1.0, 3.0, "amortised")
 
 
 def test_the_same_command_goes_on(made, monkeypatch, capsys):

@@ -148,7 +148,7 @@ def test_data_sets_are_called_by_their_names() -> None:
 
 
 # The usual weights of labels and soft targets, beside another loss.
-BESIDE = {"task_weight": 0.1, "soft_target_weight": 0.9}
+BESIDE = {"task_weight": 1.0, "soft_target_weight": 3.0}
 
 
 @pytest.mark.parametrize(

@@ -91,10 +91,10 @@ torchvision:NAME, hf:NAME_OR_FOLDER with published weights for the classes of th
 student, --student or --network, is as for `svdistill train`.
 
 The stages of both networks are paired, and the pairs are printed. By default (--loss
-position_gram+soft_target) the student learns from each the relations between positions, whatever
-the channels, and the teacher's predictions. With --loss svd it learns the relations between the
-leading singular vectors of its channels, as in the paper; if the channels differ, an adapter
-projects the student's, and is not part of the trained student.
+position_gram+dist) the student learns from each the relations between positions, whatever the
+channels, and the correlations of the teacher's predictions. With --loss svd it learns the
+relations between the leading singular vectors of its channels, as in the paper; if the channels
+differ, an adapter projects the student's, and is not part of the trained student.
 
 Options come from flags, from a YAML file (--config), or both; the last one given counts.
 """

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from svdistill.common import ArgumentError, require_count, require_positive
 from svdistill.config.data import DataConfig
-from svdistill.losses import DEFAULT_LOSS, option_defaults, require_read, usual_weights
+from svdistill.losses import default_loss, option_defaults, require_read, usual_weights
 from svdistill.networks import is_zoo, require_network
 
 
@@ -26,8 +26,9 @@ class TeacherConfig(DataConfig):
             taps; of other networks `distill` pairs stages, and `cache` takes the last ones.
         loss: The transfer loss: one of those listed below, `module:Class` of your own code, or a
             sum of several, such as `fsp+soft_target`. `svd` compares channels as in the paper,
-            `position_svd` positions. An added soft target counts as part of the task: its gradient
-            is not clipped.
+            `position_svd` positions. An added loss on logits counts as part of the task: its
+            gradient is not clipped. Empty for `position_gram+dist`, or `position_gram+soft_target`
+            where a batch comes in parts (`accumulate`, several processes).
         num_vectors: Singular vectors per tap; empty for 4 (position_svd) or 1 (svd).
         grid: Maps are average-pooled to at most grid x grid positions before positions are
             compared; 0 for no pooling; empty for 4 (position_gram), 8 (cosine) or 0
@@ -39,7 +40,7 @@ class TeacherConfig(DataConfig):
         nontarget_weight: Factor on the part of decoupled distillation that compares the classes
             other than the label's; empty for 8 (dkd).
         soft_target_weight: Factor on a loss on logits (soft_target, dkd, dist, lskd) where it is
-            added to another loss; empty for 0.9 (soft_target) or 1.
+            added to another loss; empty for 3 (soft_target) or 1, beside losses on feature maps.
     """
 
     teacher: str = ""
@@ -47,7 +48,7 @@ class TeacherConfig(DataConfig):
     teacher_network: str | None = None
     teacher_width: float = 1.0
     teacher_taps: list[str] = field(default_factory=list)
-    loss: str = DEFAULT_LOSS
+    loss: str = ""
     num_vectors: int | None = None
     beta: float | None = None
     gradient: Literal["exact", "poster", "authors"] | None = None
@@ -55,6 +56,9 @@ class TeacherConfig(DataConfig):
     grid: int | None = None
     nontarget_weight: float | None = None
     soft_target_weight: float | None = None
+
+    def __post_init__(self) -> None:
+        self.loss = self.loss or default_loss(self)
 
     def usual_values(self) -> dict[str, Any]:
         """See `DataConfig.usual_values`: what the loss says; nothing for what it does not read."""

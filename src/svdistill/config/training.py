@@ -216,7 +216,7 @@ class DistillConfig(TeacherConfig, TrainConfig):
             `amortised`, or for `none` with losses on logits alone.
         clip_interval: With `amortised` and `none`, number of steps from one measurement of both
             gradients to the next.
-        task_weight: Factor on the cross-entropy; empty for 0.1 beside soft_target or lskd, else 1.
+        task_weight: Factor on the cross-entropy; empty for 1, or 0.1 (soft_target alone, lskd).
         transfer_weight: Factor on the transfer loss; empty for 0.9 (soft_target alone) or 1.
         transfer_epochs: For 2-stage training, epochs of the transfer loss alone, before `epochs` of
             the task alone, which includes an added soft target. 0 for 1-stage training: both at

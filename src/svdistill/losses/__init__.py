@@ -24,6 +24,7 @@ from svdistill.losses.registry import (
     OPTIONS as OPTIONS,
     added_to_task as added_to_task,
     build_loss as build_loss,
+    default_loss as default_loss,
     is_compact as is_compact,
     loss_names as loss_names,
     loss_specs as loss_specs,

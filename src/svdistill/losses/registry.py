@@ -31,8 +31,10 @@ OPTIONS: Final[Mapping[str, Any]] = MappingProxyType(
     }
 )
 
-# Weights of labels and soft targets: those of all runs in results/mini and results/full.
+# Weights of labels and soft targets: their paper's, and those that did best beside relations of
+# positions.
 HINTON: Final = (0.1, 0.9)
+BESIDE: Final = (1.0, 3.0)
 
 # The fields of a configuration that stay None where the loss does not read them.
 OPTION_NAMES: Final = (*OPTIONS, LOGIT_WEIGHT)
@@ -47,7 +49,11 @@ _SPECS: Final[dict[str, LossSpec]] = {
         LossSpec("svd", SVDLoss, "SVD", _OF_SVD, compact=True),
         LossSpec("fsp", FSPLoss, "FSP", stages=2),
         LossSpec("position_svd", PositionSVDLoss, "position SVD", _OF_POSITIONS, compact=True),
-        logit_spec("soft_target", SoftTargetLoss, "soft target", {"temperature": 4.0}, HINTON),
+        logit_spec(
+            *("soft_target", SoftTargetLoss, "soft target", {"temperature": 4.0}),
+            usual_weights=HINTON,
+            weights_beside=BESIDE,
+        ),
         LossSpec(
             "position_gram", PositionGramLoss, "Gram of positions", {"grid": 4}, largest_grid=8
         ),
@@ -68,7 +74,10 @@ _SPECS: Final[dict[str, LossSpec]] = {
     )
 }
 
-DEFAULT_LOSS: Final = "position_gram+soft_target"
+DEFAULT_LOSS: Final = "position_gram+dist"
+
+# In its place where a batch comes in parts, since DIST relates the images of a whole batch.
+DEFAULT_IN_PARTS: Final = "position_gram+soft_target"
 
 
 class LossOptions(Protocol):
@@ -253,15 +262,16 @@ def usual_weights(loss: str) -> dict[str, Any]:
         >>> usual_weights("svd")
         {'task_weight': 1.0, 'transfer_weight': 1.0, 'clip': 'amortised'}
         >>> usual_weights("svd+soft_target")
-        {'task_weight': 0.1, 'transfer_weight': 1.0, 'soft_target_weight': 0.9, 'clip': 'amortised'}
+        {'task_weight': 1.0, 'transfer_weight': 1.0, 'soft_target_weight': 3.0, 'clip': 'amortised'}
         >>> usual_weights("soft_target")
         {'task_weight': 0.1, 'transfer_weight': 0.9, 'clip': 'none'}
     """
     by_class = {OBJECT_PREFIX + getattr(s.build, "__name__", ""): s for s in _SPECS.values()}
     specs = (by_class[loss],) if loss in by_class else loss_specs(loss)
     of_logits = [spec for spec in specs if not spec.clipped]
-    task, own = of_logits[0].usual_weights if of_logits else (1.0, 1.0)
     alone = len(of_logits) == len(specs)
+    weights = [spec.usual_weights if alone else spec.weights_beside for spec in of_logits]
+    task, own = weights[0] if weights else (1.0, 1.0)
     added = {} if alone else {spec.weight: own for spec in of_logits if spec.weight}
     return {
         "task_weight": task,
@@ -295,6 +305,16 @@ def _unread(specs: tuple[LossSpec, ...]) -> tuple[str, ...]:
     return tuple(option for option in OPTION_NAMES if option not in read)
 
 
+def default_loss(config: object) -> str:
+    """The loss of a configuration that names none: `DEFAULT_LOSS`, if it relates whole batches."""
+    return DEFAULT_IN_PARTS if _in_parts(config) else DEFAULT_LOSS
+
+
+def _in_parts(config: object) -> bool:
+    """Whether batches come in parts: of several processes, or accumulated."""
+    return getattr(config, "accumulate", 1) != 1 or launched_size() != 1
+
+
 def require_whole_batches(config: LossOptions, given: TransferLoss | None = None) -> None:
     """Raise `ArgumentError` for a loss that relates images beside batches that come in parts.
 
@@ -302,7 +322,7 @@ def require_whole_batches(config: LossOptions, given: TransferLoss | None = None
         config: names the losses, and has their options.
         given: the loss itself, in place of its name.
     """
-    if getattr(config, "accumulate", 1) == 1 and launched_size() == 1:
+    if not _in_parts(config):
         return
     specs = [spec for spec in loss_specs(config.loss) if not spec.name.startswith(OBJECT_PREFIX)]
     losses = {spec.name: build_loss(spec, config) for spec in specs}

@@ -32,6 +32,7 @@ class LossSpec:
             counts as part of the task, as losses on logits do.
         weight: option of a configuration that multiplies it if it counts as part of the task.
         usual_weights: of the task and of itself, if it is a loss on logits.
+        weights_beside: the same where it is added to a loss on feature maps.
         stages: stages of training in its paper; tables mark runs with another number.
         compact: whether its knowledge is small enough to store for all images.
         largest_grid: most positions a side of pooled maps with which it is small, too.
@@ -45,6 +46,7 @@ class LossSpec:
     clipped: bool = True
     weight: str = ""
     usual_weights: tuple[float, float] = (1.0, 1.0)
+    weights_beside: tuple[float, float] = (1.0, 1.0)
     stages: int = 1
     compact: bool = False
     largest_grid: int = 0
@@ -63,10 +65,12 @@ def logit_spec(
     title: str,
     options: Mapping[str, Any],
     usual_weights: tuple[float, float] = (1.0, 1.0),
+    weights_beside: tuple[float, float] | None = None,
 ) -> LossSpec:
     """The entry of a loss on logits alone: not clipped, with the weight of soft targets."""
-    entry = LossSpec(name, build, title, options, usual_weights=usual_weights)
-    return replace(entry, clipped=False, weight=LOGIT_WEIGHT, compact=True)
+    entry = LossSpec(name, build, title, options, clipped=False, weight=LOGIT_WEIGHT, compact=True)
+    beside = weights_beside or usual_weights
+    return replace(entry, usual_weights=usual_weights, weights_beside=beside)
 
 
 def spec_of_code(name: str, options: Mapping[str, Any]) -> LossSpec:

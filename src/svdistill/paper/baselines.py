@@ -27,7 +27,7 @@ from svdistill.config import (
     TeacherConfig,
     TrainConfig,
 )
-from svdistill.losses import OPTIONS, is_compact, titles
+from svdistill.losses import OPTIONS, is_compact, reads_logits, titles
 from svdistill.paper.console_output import JobReporter
 from svdistill.paper.jobs import (
     Job,
@@ -180,9 +180,10 @@ def _by_soft_targets(config: DistillConfig) -> DistillConfig:
 def _store(config: DistillConfig, output: Path) -> CacheConfig:
     """The knowledge that all students read, soft targets included."""
     shared = {f.name: getattr(config, f.name) for f in fields(TeacherConfig)}
-    parts = config.loss.split("+")
+    # All losses on logits read the same knowledge.
+    loss = config.loss if reads_logits(config.loss) else f"{config.loss}+{SOFT}"
     return CacheConfig(
-        **{**shared, "output": str(output), "loss": "+".join(dict.fromkeys([*parts, SOFT]))},
+        **{**shared, "output": str(output), "loss": loss},
         views=config.views,
         views_seed=config.views_seed or 0,
         device=config.device,

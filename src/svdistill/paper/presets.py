@@ -70,8 +70,15 @@ ALONE: Final = Method("student")
 
 HINTON: Final = Method("soft-target", SOFT_TARGET)
 
-# The default of `svdistill distill`.
 GRAM: Final = _beside_soft("position_gram", "position-gram-grid4", grid=4)
+
+# Losses on logits of other papers, with their papers' weights.
+DIST: Final = Method("dist", {"loss": "dist", "clip": "none"})
+DKD: Final = Method("dkd", {"loss": "dkd", "clip": "none", "nontarget_weight": 2.0})
+LSKD: Final = Method("lskd", {"loss": "lskd", "clip": "none", "task_weight": 0.1})
+
+# The default of `svdistill distill`.
+GRAM_DIST: Final = Method("position-gram-dist", {"loss": "position_gram+dist", "clip": "amortised"})
 
 # The paper's table, then our variants: amortised clipping, soft targets beside SVD, positions, the
 # default.
@@ -88,6 +95,7 @@ CORE: Final = (
         {**POSITIONS, "loss": "position_svd+soft_target", **BESIDE_SOFT},
     ),
     GRAM,
+    GRAM_DIST,
 )
 
 STAGES: Final = (
@@ -108,13 +116,6 @@ VARIANTS: Final = (
 COSINE: Final = _beside_soft("cosine", grid=8)
 SIMILARITY: Final = _beside_soft("sp")
 
-# Losses on logits.
-DIST: Final = Method("dist", {"loss": "dist", "clip": "none"})
-DKD: Final = Method("dkd", {"loss": "dkd", "clip": "none", "nontarget_weight": 2.0})
-LSKD: Final = Method("lskd", {"loss": "lskd", "clip": "none", "task_weight": 0.1})
-
-GRAM_DIST: Final = Method("position-gram-dist", {"loss": "position_gram+dist", "clip": "amortised"})
-
 # Losses of other papers, each with its paper's weights; those on feature maps beside soft targets.
 RIVALS: Final = (
     GRAM,
@@ -128,6 +129,12 @@ RIVALS: Final = (
     LSKD,
     Method("position-svd-dist", {**POSITIONS, "loss": "position_svd+dist"}),
     GRAM_DIST,
+    # The default where a batch comes in parts.
+    Method("position-gram-soft-target", {"loss": "position_gram+soft_target", "clip": "amortised"}),
+    Method(
+        "position-gram-soft-target-dist",
+        {"loss": "position_gram+soft_target+dist", "clip": "amortised", "soft_target_weight": 1.0},
+    ),
 )
 
 
@@ -351,7 +358,7 @@ PRESETS: Final = {
             "svd",
             "svd-amortised",
             "position-svd-soft-target",
-            GRAM.name,
+            GRAM_DIST.name,
         ),
         # On a CPU with AVX-512 BF16 a step of these takes 0.4 to 0.7 times as long as in float32;
         # MobileNet's depthwise convolutions take 1.1 times as long.

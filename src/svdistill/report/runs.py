@@ -133,11 +133,12 @@ def _weights(config: Config) -> str:
     loss = str(config["loss"])
     weights = [config.get("task_weight", 1.0), config.get("transfer_weight", 1.0)]
     usual = [1.0, 1.0]
-    if _is_task_loss(loss):
-        usual = [0.1, 0.9]
-    elif added := [spec.weight for spec in registered_specs(loss) if spec.weight]:
-        weights += [config.get(weight) or 1.0 for weight in added]
-        usual = [0.1, 1.0, *[0.9] * len(added)]
+    if added := [spec for spec in registered_specs(loss) if spec.weight]:
+        usual = list(added[0].usual_weights)
+        if not _is_task_loss(loss):
+            task, own = added[0].weights_beside
+            usual = [task, 1.0, own]
+            weights.append(config.get(added[0].weight) or 1.0)
     return "" if weights == usual else "weights " + " : ".join(f"{w:g}" for w in weights)
 
 

@@ -184,6 +184,8 @@ def _run(
     # Before images are read.
     together(partial(RunDirectory(config.output).require_free, resume=config.resume))
     setup = together(partial(set_up, config, accelerator.device, reporter, given))
+    if isinstance(config, DistillConfig):
+        reporter.message(f"loss {config.loss}")
     if guessed:
         values = (f"{name} {value}" for name, value in guessed.items())
         reporter.message(f"not given, so by default: {', '.join(values)}")
