@@ -55,6 +55,8 @@ BENCHMARKS: dict[str, type[Result]] = {
     "dfv": DFVResult,
     "growth": GrowthResult,
 }
+GRAM_SOFT = "Gram of positions + soft target"
+
 # Rows in the order in which they are read, by the run's folder.
 SETS = {
     "demo": {
@@ -95,7 +97,8 @@ SETS = {
         "svd-adapters-soft-target": "SVD, adapters + soft target",
         "position-svd": "position SVD",
         "position-svd-soft-target": "position SVD + soft target",
-        "position-gram-grid4-soft-target": "Gram of positions + soft target",
+        "position-gram-grid4-soft-target": GRAM_SOFT,
+        "position-gram-soft-target": f"{GRAM_SOFT}, 1 : 1 : 2.7",
         "position-gram-dist": "Gram of positions + DIST",
     },
     "photos": {
@@ -115,14 +118,23 @@ SETS = {
         "position-svd-soft-target": "position SVD + soft target",
         "position-svd-soft-target-weighted": "the same, weights 0.1 : 0.9",
     },
+    "tutorial": {
+        "teacher": "timm:resnet18, the teacher",
+        "student": "timm:mobilenetv3_small_050 alone",
+        "soft-target": "soft target",
+        "position-gram-tenth-soft-target": GRAM_SOFT,
+        "position-gram-soft-target": f"{GRAM_SOFT}, 1 : 1 : 2.7",
+        "position-gram-dist": "Gram of positions + DIST",
+    },
     "few-labels": {
         "student": "student alone",
         "soft-target-labelled": "soft target, labelled images",
         "svd-labelled": "SVD, labelled images",
         "svd-soft-target-labelled": "SVD + soft target, labelled images",
-        "position-gram-soft-target-labelled": "Gram of positions + soft target, labelled images",
-        "position-gram-dist-labelled": "Gram of positions + DIST, labelled images",
         "dist-labelled": "DIST, labelled images",
+        "position-gram-tenth-soft-target-labelled": f"{GRAM_SOFT}, labelled images",
+        "position-gram-soft-target-labelled": f"{GRAM_SOFT}, 1 : 1 : 2.7, labelled images",
+        "position-gram-dist-labelled": "Gram of positions + DIST, labelled images",
         "soft-target-all": "soft target, all images",
         "svd-all": "SVD, all images",
         "svd-soft-target-all": "SVD + soft target, all images",
@@ -341,8 +353,9 @@ def search_table() -> str:
             tried.setdefault(label, {})[float(found[2]), float(found[3])] = accuracy
     rows = []
     for label, settings in sorted(tried.items(), key=lambda row: -max(row[1].values())):
-        best = max(settings.values())
-        cells = (f"{accuracy:.2f}" for _, accuracy in sorted(settings.items()))
+        best, weights = max(settings.values()), sorted({weight for _, weight in settings})
+        found = [settings.get((task, weight)) for task in (0.1, 1.0) for weight in weights]
+        cells = ("" if accuracy is None else f"{accuracy:.2f}" for accuracy in found)
         rows.append((label, *(f"**{cell}**" if cell == f"{best:.2f}" else cell for cell in cells)))
     columns = ("labels 0.1", "0.1, loss threefold", "labels 1", "1, loss threefold")
     return markdown(("", *columns), rows)
