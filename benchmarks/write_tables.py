@@ -354,8 +354,8 @@ def search_table() -> str:
     rows = []
     for label, settings in sorted(tried.items(), key=lambda row: -max(row[1].values())):
         best, weights = max(settings.values()), sorted({weight for _, weight in settings})
-        found = [settings.get((task, weight)) for task in (0.1, 1.0) for weight in weights]
-        cells = ("" if accuracy is None else f"{accuracy:.2f}" for accuracy in found)
+        accuracies = [settings.get((task, weight)) for task in (0.1, 1.0) for weight in weights]
+        cells = ("" if accuracy is None else f"{accuracy:.2f}" for accuracy in accuracies)
         rows.append((label, *(f"**{cell}**" if cell == f"{best:.2f}" else cell for cell in cells)))
     columns = ("labels 0.1", "0.1, loss threefold", "labels 1", "1, loss threefold")
     return markdown(("", *columns), rows)

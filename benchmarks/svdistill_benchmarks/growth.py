@@ -11,6 +11,7 @@ from svdistill.common import Case, Measurement, interleave, require_count
 from svdistill_benchmarks.machine import machine
 from svdistill_benchmarks.step import row_seconds
 from svdistill_benchmarks.step_rows import (
+    DEFAULT,
     FROM_STORE,
     POSITION_GRAM,
     POSITION_SVD,
@@ -26,8 +27,8 @@ METHODS: Final = (
     "soft target",
     SVD,
     POSITION_SVD,
-    POSITION_GRAM.format(8),
-    POSITION_GRAM.format(4),
+    POSITION_GRAM,
+    DEFAULT,
     POSITION_SVD + FROM_STORE,
 )
 

@@ -13,7 +13,7 @@ from svdistill.common import Case
 from svdistill.config import DistillConfig
 from svdistill.distillation import Distiller
 from svdistill.linalg import truncated_svd
-from svdistill.losses import dfv_distance
+from svdistill.losses import DEFAULT_LOSS, dfv_distance
 from svdistill.store import describe
 from svdistill.taps import FeatureTaps
 from svdistill.training import build_losses
@@ -35,7 +35,8 @@ from svdistill_benchmarks.workload import Workload
 
 SVD: Final = "SVD, amortised"
 POSITION_SVD: Final = "position SVD + soft target"
-POSITION_GRAM: Final = "Gram of positions {0}x{0} + soft target"
+DEFAULT: Final = "Gram of positions 4x4 + DIST"  # of `svdistill distill`
+POSITION_GRAM: Final = "Gram of positions 8x8 + soft target"
 
 # Methods by the names of their rows. "SVD" takes two gradients in every step; the others in one of
 # `clip_interval`, those without a clip only to report the norms.
@@ -45,12 +46,10 @@ METHODS: Final = {
     "SVD": DistillConfig(output="", loss="svd", clip="norm"),
     SVD: DistillConfig(output="", loss="svd", clip="amortised"),
     POSITION_SVD: DistillConfig(output="", loss="position_svd+soft_target", clip="amortised"),
-    **{
-        POSITION_GRAM.format(grid): DistillConfig(
-            output="", loss="position_gram+soft_target", grid=grid, clip="amortised"
-        )
-        for grid in (8, 4)
-    },
+    POSITION_GRAM: DistillConfig(
+        output="", loss="position_gram+soft_target", grid=8, clip="amortised"
+    ),
+    DEFAULT: DistillConfig(output="", loss=DEFAULT_LOSS),
 }
 
 FROM_STORE: Final = ", from store"

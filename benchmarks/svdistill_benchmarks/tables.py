@@ -8,14 +8,13 @@ from svdistill.common import Cell, Column, Measurement, Table, columns, number_c
 from svdistill_benchmarks.dfv import DFVResult
 from svdistill_benchmarks.growth import GrowthResult
 from svdistill_benchmarks.step import NetworkSteps, StepResult, StepRow
-from svdistill_benchmarks.step_rows import FROM_STORE, METHODS, POSITION_GRAM, SVD
+from svdistill_benchmarks.step_rows import DEFAULT, FROM_STORE, METHODS, SVD
 from svdistill_benchmarks.svd import SVDResult
 
 Result = StepResult | SVDResult | DFVResult | GrowthResult
 
 NAMES = {"vgg_teacher": "VGG", "mobilenet_teacher": "MobileNet"}
 
-DEFAULT = POSITION_GRAM.format(4)  # of `svdistill distill`
 
 # Rows of the short table.
 SUMMARY = ("soft target, by hand", "FSP", SVD, DEFAULT, DEFAULT + FROM_STORE)

@@ -37,8 +37,8 @@ OURS = [
     "position SVD + soft target, from store",
     "Gram of positions 8x8 + soft target",
     "Gram of positions 8x8 + soft target, from store",
-    "Gram of positions 4x4 + soft target",
-    "Gram of positions 4x4 + soft target, from store",
+    "Gram of positions 4x4 + DIST",
+    "Gram of positions 4x4 + DIST, from store",
 ]
 
 
@@ -142,7 +142,7 @@ def test_a_stores_bytes_are_those_on_disk() -> None:
         maps = FeatureTaps(workload.teacher, workload.taps.teacher).run(workload.images).features
     half = {
         "SVD, amortised, from store": [(one.shape[1], 1) for one in maps],
-        "Gram of positions 4x4 + soft target, from store": [
+        "Gram of positions 4x4 + DIST, from store": [
             (min(one.shape[2], 4) ** 2, min(one.shape[2], 4) ** 2) for one in maps
         ],
     }
