@@ -58,9 +58,10 @@ class VIDLoss(MapsLoss):
         loss = sum_taps mean_{images, positions, channels} ((T - mu(S))^2 / v + log v) / 2
         v = softplus(a) + 1e-5,  5 at the start
 
-    The constant ``log(2 pi) / 2`` is left out; the loss may be negative. The hidden layers have the
-    teacher's channels, and no layer has a bias, as in RepDistiller, after the authors' code. Where
-    the grids differ, the finer map is average-pooled. Tokens and vectors are taken as maps are.
+    The constant ``log(2 pi) / 2`` is left out; the loss may be negative. The paper sums where this
+    is a mean, and has a term for the logits too. As in RepDistiller, after the authors' code, the
+    hidden layers have the teacher's channels, and no layer has a bias. Where the grids differ, the
+    finer map is average-pooled. Tokens and vectors are taken as maps are.
 
     Raises:
         ArgumentError: in use, for another number of taps or images than the teacher's, or grids
@@ -110,10 +111,11 @@ def _regressor(student_channels: int, teacher_channels: int) -> nn.Module:
 class ReviewKDLoss(MapsLoss):
     """Distance of a teacher's maps from the student's, each fused with those of its later taps.
 
-    From the last tap to the first, with ``F`` the `Fusion` of this tap's map and what the tap after
-    it has fused, and ``pool_l`` the average over l x l cells::
+    From the last tap to the first, with ``F`` this tap's map fused with what the tap after it has
+    fused (`Fusion`), ``C`` a 3x3 convolution with batch norm, and ``pool_l`` the average pool to
+    l x l::
 
-        loss = sum_taps (mean D^2 + sum_l w_l mean pool_l(D)^2) / (1 + sum_l w_l),   D = F(S) - T
+        loss = sum_taps (mean D^2 + sum_l w_l mean pool_l(D)^2) / (1 + sum_l w_l),   D = C(F) - T
         l = 4, 2, 1 where that is less than the map's side,   w = 1/2, 1/4, 1/8 in this order
 
     Maps are fused with as many channels as the student's last tap has, at most 512, as in the
@@ -161,7 +163,7 @@ class Fusion(nn.Module):
     """A map of one tap, fused with that of the next: a weighted sum with attention per position.
 
     ``F = w_1 P(S) + w_2 R`` with ``P`` a 1x1 convolution, ``R`` the next tap's ``F`` at the map's
-    size, and ``w = sigmoid(conv([P(S), R]))``.
+    size, and ``w = sigmoid(conv([P(S), R]))``. A 3x3 convolution of ``F`` gives what is compared.
 
     Args:
         student_channels: of the map.

@@ -320,19 +320,20 @@ def test_a_reporter_hears_everything(tmp_path, teacher_run):
     watching = Watching()
     distill(distill_config(tmp_path / "run", teacher_run, epochs=1, transfer_epochs=1), watching)
     kinds = [told[0] for told in watching.told]
-    assert kinds[:7] == ["message"] * 6 + ["start"]
-    counts, images, taps, empty, teacher, poor = (text for _, text in watching.told[:6])
+    assert kinds[:8] == ["message"] * 7 + ["start"]
+    counts, images, taps, loss, empty, teacher, poor = (text for _, text in watching.told[:7])
     assert counts == "digits: 200 training images, 719 test images, 10 classes: 0, 1, 2, 3, 4, ..."
     assert images.startswith("images 16x16, mean 0.")
     assert images.endswith(f"({teacher_run}'s)")
     assert taps.count("the paper's") == 4
+    assert loss == "loss svd"
     assert empty == (
         "not given, so by default: num_vectors 1, beta 8.0, gradient exact, task_weight 1.0, "
         "transfer_weight 1.0, clip amortised"
     )
     assert teacher.startswith("teacher: ")
     assert poor.startswith("warning: the teacher is right on ")  # it was trained for a moment
-    assert watching.told[6] == ("start", "run", 8, 0)
+    assert watching.told[7] == ("start", "run", 8, 0)
     assert kinds.count("step") == 8
     assert [told[1:] for told in watching.told if told[0] == "epoch"] == [
         ("transfer", 0),

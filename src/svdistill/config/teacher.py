@@ -40,7 +40,7 @@ class TeacherConfig(DataConfig):
         nontarget_weight: Factor on the part of decoupled distillation that compares the classes
             other than the label's; empty for 8 (dkd).
         soft_target_weight: Factor on a loss on logits (soft_target, dkd, dist, lskd) where it is
-            added to another loss; empty for 3 (soft_target) or 1, beside losses on feature maps.
+            added to another loss; empty for 3 (soft_target) or 1. Of several the first decides.
     """
 
     teacher: str = ""

@@ -132,13 +132,13 @@ class Distiller(nn.Module):
         self.unclipped = unclipped
         needed = any(one.compares_channels for one in self._losses())
         self.adapters = adapters_or_needed(adapters, taps, len(paths.student), needed=needed)
-        companions: list[nn.Module] = [] if self.adapters is None else [self.adapters]
-        for one in self._losses():
-            if one.trains_modules:
-                prepare_loss(one, taps, self.adapters)
-                companions.append(one)
+        trained = [one for one in self._losses() if one.trains_modules]
+        for one in trained:
+            prepare_loss(one, taps, self.adapters)
+        # In a tuple, so that they are not registered twice.
+        self._companions = (*([] if self.adapters is None else [self.adapters]), *trained)
         if (weight := next(student.parameters(), None)) is not None:
-            nn.ModuleList(companions).to(weight.device)
+            nn.ModuleList(self._companions).to(weight.device)
         self._teacher_paths = paths.teacher
         self.teacher = teacher
         self.clip = clip
@@ -297,8 +297,8 @@ class Distiller(nn.Module):
             require_finite_clipped(norms.clipped)
         norms = GradientNorms(*(norm / loss_scale for norm in norms))
         self._watch.see(output.transfer_loss, norms, progress, scaled=scaled)
-        if self.adapters is not None or self.loss.trains_modules:
-            self._watch.untrained.see(self.student, self.adapters or self.loss)
+        if self._companions:
+            self._watch.untrained.see(self.student, nn.ModuleList(self._companions))
         return norms
 
     def accumulate(self, images: int) -> None:

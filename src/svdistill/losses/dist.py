@@ -19,7 +19,8 @@ class DISTLoss(LogitLoss):
 
     The second term relates the images of a batch, so the loss needs the whole batch in one part: it
     refuses `accumulate` and several processes. Rows or columns that are constant in both networks,
-    as the columns of a single image, add nothing.
+    as the columns of a single image, add nothing. With two classes the correlation within an image
+    is 1 or -1, so that the first term has no gradient.
 
     Args:
         temperature: T, positive; the authors' is 4 on CIFAR and 1 on ImageNet.

@@ -31,9 +31,10 @@ OPTIONS: Final[Mapping[str, Any]] = MappingProxyType(
     }
 )
 
-# Weights of labels and soft targets: their paper's, and those that did best beside relations of
-# positions.
+# Weights of labels and of soft targets alone: their paper's.
 HINTON: Final = (0.1, 0.9)
+
+# The same beside a loss on feature maps: they did best beside relations of positions.
 BESIDE: Final = (1.0, 3.0)
 
 # The fields of a configuration that stay None where the loss does not read them.
@@ -306,7 +307,10 @@ def _unread(specs: tuple[LossSpec, ...]) -> tuple[str, ...]:
 
 
 def default_loss(config: object) -> str:
-    """The loss of a configuration that names none: `DEFAULT_LOSS`, if it relates whole batches."""
+    """The loss of a configuration that names none.
+
+    `DEFAULT_LOSS`, or `DEFAULT_IN_PARTS` where a batch comes in parts.
+    """
     return DEFAULT_IN_PARTS if _in_parts(config) else DEFAULT_LOSS
 
 
@@ -334,7 +338,8 @@ def require_whole_batches(config: LossOptions, given: TransferLoss | None = None
                 "loss",
                 expected="losses that relate no images, beside accumulate or several processes",
                 got=repr(name),
-                remedy="train in one process and without accumulate, or choose another loss",
+                remedy="train in one process and without accumulate, or choose another loss: "
+                f"{DEFAULT_IN_PARTS} is the default there",
             )
 
 

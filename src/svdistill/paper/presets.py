@@ -78,7 +78,16 @@ DKD: Final = Method("dkd", {"loss": "dkd", "clip": "none", "nontarget_weight": 2
 LSKD: Final = Method("lskd", {"loss": "lskd", "clip": "none", "task_weight": 0.1})
 
 # The default of `svdistill distill`.
-GRAM_DIST: Final = Method("position-gram-dist", {"loss": "position_gram+dist", "clip": "amortised"})
+GRAM_DIST: Final = Method(
+    "position-gram-dist",
+    {
+        "loss": "position_gram+dist",
+        "clip": "amortised",
+        "grid": 4,
+        "task_weight": 1.0,
+        "soft_target_weight": 1.0,
+    },
+)
 
 # The paper's table, then our variants: amortised clipping, soft targets beside SVD, positions, the
 # default.
@@ -130,7 +139,7 @@ RIVALS: Final = (
     Method("position-svd-dist", {**POSITIONS, "loss": "position_svd+dist"}),
     GRAM_DIST,
     # The default where a batch comes in parts.
-    Method("position-gram-soft-target", {"loss": "position_gram+soft_target", "clip": "amortised"}),
+    _beside_soft("position_gram", grid=4, task_weight=1.0, soft_target_weight=3.0),
     Method(
         "position-gram-soft-target-dist",
         {"loss": "position_gram+soft_target+dist", "clip": "amortised", "soft_target_weight": 1.0},

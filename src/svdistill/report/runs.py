@@ -71,9 +71,9 @@ DIGITS: Final = re.compile(r"([0-9]+)")
 def row_name(config: Config) -> str:
     """Name the row of a run: its method, and the options that differ from the paper's.
 
-    Two-stage training clips nothing, so its rows name no clip. The usual weights are 0.1 for the
-    labels beside soft targets of 0.9, and 1 for all other losses; soft targets are not clipped, all
-    other losses are clipped per tensor. A comparison leaves out what all its rows share.
+    Two-stage training clips nothing, so its rows name no clip. The usual weights are those of the
+    loss's entry; soft targets are not clipped, all other losses are clipped per tensor. A
+    comparison leaves out what all its rows share.
 
     The configuration holds the values of a run's config.yaml; usual ones may be missing.
 

@@ -54,7 +54,7 @@ def build_losses(config: TeacherConfig, given: TransferLoss | None = None) -> Lo
         >>> losses = build_losses(TeacherConfig(output="runs/a", loss="fsp+soft_target"))
         >>> losses.clipped, losses.unclipped
         (FSPLoss(), SumLoss(
-          weights=(0.9,)
+          weights=(3.0,)
           (losses): ModuleList(
             (0): SoftTargetLoss(temperature=4.0)
           )

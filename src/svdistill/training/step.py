@@ -175,7 +175,7 @@ class DistillStep(Step):
         return self.distiller.trainable_parameters()
 
     def buffers(self) -> list[Tensor]:
-        """Buffers of the student and the loss."""
+        """Buffers of the student, its adapters and the loss."""
         return list(self.distiller.buffers())
 
     def train_mode(self) -> None:
