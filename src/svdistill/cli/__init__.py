@@ -1,4 +1,4 @@
-"""The command line."""
+"""The command line, `svdistill COMMAND`."""
 
 from svdistill.cli.main import main
 from svdistill.cli.processes import end, show_traceback

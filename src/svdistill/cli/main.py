@@ -34,22 +34,23 @@ from svdistill.common import (
     shown,
 )
 
-RESULTS = ("evaluate", "info", "predict")  # commands whose printed text is the result
+RESULTS = ("evaluate", "info", "predict")  # commands whose only result is what they print
 
-PAGE = "report.html"  # in a run directory
+PAGE = "report.html"  # name of the page in a run directory
 
-UNREAD = 141  # the status that a shell gives a command ended by SIGPIPE
+UNREAD = 141  # the exit status that a shell reports for a command ended by SIGPIPE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command.
+    """Run a command of the command line.
 
     Args:
         arguments: the words after `svdistill`; by default those of `sys.argv`.
 
     Returns:
-        The exit status: 0, 2 for bad input, 130 when interrupted, 143 when terminated, 129 when
-        the terminal hung up, 141 when a result could not be printed.
+        The exit status: 0 for success, 2 for bad input or a run that cannot continue, 130 when
+        interrupted, 143 when terminated, 129 when the terminal hung up, 141 when a result could
+        not be printed.
     """
     typed = list(sys.argv[1:] if arguments is None else arguments)
     with text_logs(), lasting_output() as output:
@@ -99,7 +100,7 @@ def _run(words: list[str]) -> int:
 
 
 class _Commands:
-    """One method per command; each imports what it needs."""
+    """One method per command; each imports what it needs, so that other commands start quickly."""
 
     @staticmethod
     def demo(options: Namespace) -> None:
@@ -245,7 +246,7 @@ def _compare_seeds(config: Any, keep_memory: bool, repeated: dict[str, Any]) -> 
 
 
 def _show_gain(run: str) -> None:
-    """Print the student beside its teacher, and write a page; the run is finished already."""
+    """Print a finished run's student beside its teacher, and write the run's report page."""
     from svdistill.report import before_after_table
     from svdistill.training import read_before_after
 
@@ -276,7 +277,10 @@ def _print_store(store: Any) -> None:
 
 
 def _trouble(error: Exception) -> str | None:
-    """Explain an error of the machine or of a file; None for any other error."""
+    """Return a message for the user if memory, a disk, a worker or a file caused the error.
+
+    Returns None for any other error, which is then raised with its traceback.
+    """
     from svdistill.training import as_machine_error
 
     trouble = as_machine_error(error)
@@ -290,7 +294,7 @@ def _fields(options: Namespace) -> dict[str, Any]:
 
 
 def _training_fields(options: Namespace) -> dict[str, Any]:
-    """The fields of a configuration; sets the allocator, which is no part of it."""
+    """Return the configuration's fields, and apply `--keep_memory`, which is not one of them."""
     fields = _fields(options)
     if fields.pop("keep_memory"):
         keep_memory()

@@ -1,4 +1,4 @@
-"""Texts of the manual pages."""
+"""The texts of the manual pages that `svdistill --help` and `svdistill COMMAND --help` print."""
 
 from __future__ import annotations
 

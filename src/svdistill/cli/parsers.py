@@ -14,14 +14,14 @@ from svdistill.cli import manual
 from svdistill.cli.manual import COMMANDS
 from svdistill.common import ArgumentError, from_plain, nearest, read_yaml, require_no_device
 
-# Before a path in an option such as `parquet:PATH`.
+# Prefixes of a path in an option, as in `parquet:PATH`.
 SCHEMES: Final = ("parquet:", "folder:", "tiny_imagenet:", "hf:")
 
 SHOWN: Final = 80
 
 
 class PlainConfigFile(ActionConfigFile):
-    """`--config`: options from a YAML file that is small and has no aliases or deep nesting."""
+    """The option `--config`: a small YAML file of options, without aliases or deep nesting."""
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: Any = None) -> None:
         """Read the options, or raise `ArgumentError`."""
@@ -41,9 +41,9 @@ class PlainConfigFile(ActionConfigFile):
 
 
 def require_usable(option: str, value: object) -> None:
-    """Raise `ArgumentError` if an option's text is no valid path, or names a pipe or a device.
+    """Raise `ArgumentError` if an option's text is not a valid path, or names a pipe or a device.
 
-    Of a list each item is checked; values that are not text are accepted.
+    Each item of a list is checked. Values that are not text are accepted.
     """
     for item in value if isinstance(value, list) else [value]:
         if not isinstance(item, str):
@@ -56,7 +56,7 @@ def require_usable(option: str, value: object) -> None:
             require_no_device(Path(place).expanduser())
         except (OSError, ValueError, RuntimeError) as error:
             if isinstance(error, PermissionError):
-                continue  # reading it raises a clearer error
+                continue  # reading the file later raises a clearer error
             reason = error.strerror if isinstance(error, OSError) else str(error)
             shown = item if len(item) <= SHOWN else item[:SHOWN] + "..."
             raise ArgumentError(
@@ -68,14 +68,14 @@ def require_usable(option: str, value: object) -> None:
 
 
 class _ManualFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Keeps the line breaks of the examples."""
+    """Help formatter that keeps the line breaks of the manual's texts and examples."""
 
 
 def build_parser(command: str = "") -> ArgumentParser:
-    """Build the parser of all commands, with the options of one.
+    """Build the parser of all commands, with the options of `command` only.
 
-    Options are fields of dataclasses in rooms that import torch, which takes seconds, so only the
-    given command's room is imported.
+    Options are fields of dataclasses whose packages import torch, which takes seconds, so only
+    those of the given command are imported.
     """
     parser = _parser("svdistill COMMAND [options]", manual.MANUAL)
     commands = parser.add_subcommands(required=True, dest="command", metavar="COMMAND")
@@ -269,7 +269,7 @@ def _parser(usage: str, description: str, *epilog: str) -> ArgumentParser:
 
 BARE = ("--resume", "--dry_run", "--baseline")
 
-# Names of these options in other programs.
+# For each option, its names in other programs.
 OTHER_WORDS = {
     "batch_size": "bs",
     "data": "dataset data_dir data_path",
@@ -296,7 +296,11 @@ OTHER_WORDS = {
 
 
 def spell(words: list[str]) -> list[str]:
-    """Accept `--learning-rate`, `-o` for `--output`, `--student` for `--network`, `--resume`."""
+    """Rewrite other spellings of options to those of the parser.
+
+    Accepted are dashes as in `--learning-rate`, `-o` for `--output`, `--student` for `--network`
+    in `distill`, and flags such as `--resume` without a value.
+    """
     spelled = []
     for place, word in enumerate(words):
         option, equals, value = word.partition("=")
@@ -314,7 +318,7 @@ def spell(words: list[str]) -> list[str]:
 
 
 def explain(message: str, words: list[str]) -> str:
-    """Return a parser's message on one line, with the option closest to a mistyped one."""
+    """Rewrite a parser's message to one line that suggests an option in place of a mistyped one."""
     command = words[0]
     line = re.sub(rf"\b{command}\.(\w+)", lambda found: _shown(found[1], command), message)
     line = " ".join(line.split())
@@ -334,10 +338,10 @@ def explain(message: str, words: list[str]) -> str:
 
 
 def _meant(word: str, options: list[str]) -> str:
-    """Suggest options for an unknown one.
+    """Suggest options in place of an unknown one.
 
-    In this order: the names in other programs, the same letters without underscores, the initials,
-    the beginning, and a similar spelling.
+    The first of these rules that finds any decides: the word is the option's name in other
+    programs, its letters without underscores, its initials, its beginning, or spelled similarly.
     """
     name = word.lstrip("-").replace("-", "_").lower()
     known = [option[2:] for option in options]

@@ -1,4 +1,4 @@
-"""The command's process: its output, signals, and how it ends alone or in a group."""
+"""The process of a command: its output, its signals, and how it ends alone or in a group."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ RESUMABLE: Final = ("train", "distill", "cache")
 
 TOGETHER: Final = ("train", "distill")  # the commands that several processes may run
 
-# Seconds for rank 0 to print why nothing could begin: a launcher ends all processes as soon as one
-# of them exits.
+# Seconds that the other processes wait for rank 0 to print why a command ends: a launcher kills all
+# processes as soon as one of them exits.
 PATIENCE: Final = 10.0
 
 # SIGHUP does not exist on Windows.
@@ -40,10 +40,11 @@ SIGNALS: Final = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if has
 
 
 class LastingStream:
-    """An output stream that discards text instead of raising when it cannot be written.
+    """An output stream that discards text that cannot be written, instead of raising.
 
-    A closed pipe, a terminal that hung up or a full disk does not end a run: one warning is
-    printed to `tell`, if it is given, and the file descriptor is redirected to the null device.
+    A closed pipe, a terminal that hung up or a full disk thus does not end a run. On the first
+    failure one warning is printed to `tell`, unless that is None, and the file descriptor is
+    redirected to the null device.
     """
 
     def __init__(self, stream: TextIO, name: str, tell: TextIO | LastingStream | None) -> None:
@@ -53,7 +54,7 @@ class LastingStream:
         self.lost = False
 
     def write(self, text: str) -> int:
-        """Write a text, or discard it."""
+        """Write a text, or discard it if the stream cannot be written."""
         if not self.lost:
             try:
                 self._stream.write(self._encodable(text))
@@ -62,7 +63,7 @@ class LastingStream:
         return len(text)
 
     def flush(self) -> None:
-        """Write what is buffered, or discard it."""
+        """Write the buffered text, or discard it if the stream cannot be written."""
         if not self.lost:
             try:
                 self._stream.flush()
@@ -70,7 +71,7 @@ class LastingStream:
                 self._lose(error)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """Write texts, or discard them."""
+        """Write texts, or discard them if the stream cannot be written."""
         for line in lines:
             self.write(line)
 
@@ -85,7 +86,7 @@ class LastingStream:
     def _lose(self, error: OSError) -> None:
         self.lost = True
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        with contextlib.suppress(OSError):  # the stream has no descriptor
+        with contextlib.suppress(OSError):  # if the stream has no file descriptor
             os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)
         if self._tell is not None:
@@ -99,7 +100,7 @@ class LastingStream:
 
 @contextmanager
 def lasting_output() -> Iterator[LastingStream]:
-    """Replace stdout and stderr by `LastingStream`s within the block; yields that of stdout."""
+    """Replace stdout and stderr by `LastingStream`s within the block; yield the one of stdout."""
     before = sys.stdout, sys.stderr
     error = LastingStream(_stream(sys.stderr), "standard error", None)
     output = LastingStream(_stream(sys.stdout), "standard output", error)
@@ -113,7 +114,7 @@ def lasting_output() -> Iterator[LastingStream]:
 
 
 def _stream(stream: TextIO | None) -> TextIO:
-    """The stream, or the null device if the process was started without one."""
+    """Return the stream, or the null device if the process was started without this stream."""
     return Path(os.devnull).open("w", encoding="utf-8") if stream is None else stream
 
 
@@ -137,7 +138,7 @@ def text_logs() -> Iterator[None]:
 def show_traceback(
     kind: type[BaseException], error: BaseException, where: TracebackType | None
 ) -> None:
-    """`sys.excepthook` that prints a traceback as text."""
+    """Print a traceback with control characters escaped; to be used as `sys.excepthook`."""
     print(shown("".join(traceback.format_exception(kind, error, where))), file=sys.stderr, end="")
 
 
@@ -145,8 +146,8 @@ def show_traceback(
 def terminable() -> Iterator[None]:
     """Make SIGTERM and SIGHUP raise `Stopped` in the block, so that temporary files are removed.
 
-    Training handles them itself. A signal that the process ignores, such as SIGHUP under `nohup`,
-    stays ignored.
+    Training installs its own handlers. A signal that the process ignores, such as SIGHUP under
+    `nohup`, stays ignored.
     """
     ours = []
     if threading.current_thread() is threading.main_thread():
@@ -161,7 +162,9 @@ def terminable() -> Iterator[None]:
 
 
 def left(interrupt: KeyboardInterrupt, arguments: Sequence[str]) -> tuple[str, int]:
-    """Return the message for a stopped command, as it was typed, and its exit status.
+    """Return the message and the exit status for a command that was stopped.
+
+    If the command can be resumed, the message repeats it as it was typed, with `--resume`.
 
     Example:
         >>> left(Stopped(15, "after epoch 2"), ["train", "-o", "my run"])
@@ -187,7 +190,7 @@ FINISHED: Final = "the run is finished"
 
 @contextmanager
 def finished_run() -> Iterator[None]:
-    """Mark an interrupt within the block: the run is finished, and cannot be resumed."""
+    """Note on an interrupt within the block that the run is finished and need not be resumed."""
     try:
         yield
     except KeyboardInterrupt as interrupt:
@@ -200,12 +203,16 @@ def _stop(number: int, _frame: FrameType | None) -> None:
 
 
 def is_speaker() -> bool:
-    """Whether this process prints: rank 0, or the only process."""
+    """Whether this process is the one that prints: rank 0, or the only process."""
     return launched_rank() == 0
 
 
 def say(line: str, error: BaseException) -> None:
-    """Print once why a command ends; the other processes wait, since an exit ends them all."""
+    """Print why a command ends, only once if all processes raised the error.
+
+    The other processes wait until rank 0 has printed, since the launcher ends all processes as soon
+    as one of them exits. An error of one process alone is printed with its rank.
+    """
     if launched_size() == 1 or is_speaker():
         print(shown(line), file=sys.stderr, flush=True)
         _meet(error)
@@ -213,13 +220,13 @@ def say(line: str, error: BaseException) -> None:
         if not _meet(error):
             time.sleep(PATIENCE)
     elif isinstance(error, KeyboardInterrupt):
-        return  # rank 0 received the signal too
+        return  # rank 0 received the signal too, and prints
     else:
         print(shown(f"{line} (process {launched_rank()})"), file=sys.stderr, flush=True)
 
 
 def leave() -> None:
-    """Close the process group, if there is one: a process that exits inside a group may abort."""
+    """Close the process group, if there is one; a process that exits with it open may abort."""
     if _is_grouped():
         from svdistill.parallel import close_group, meet
 
@@ -230,8 +237,8 @@ def leave() -> None:
 def end(status: int) -> int:
     """Exit at once if several processes were launched; otherwise return the status.
 
-    A thread of torch that requests the interpreter's lock during shutdown can abort the process,
-    and its launcher then reports a failure.
+    The interpreter's usual shutdown is skipped: during it a thread of torch that requests the
+    interpreter's lock can abort the process, and the launcher would then report a failure.
     """
     if launched_size() > 1:
         atexit._run_exitfuncs()
@@ -242,9 +249,10 @@ def end(status: int) -> int:
 
 
 def _is_everywhere(error: BaseException) -> bool:
-    """Whether every process raises this error.
+    """Whether every process of the launch raises this error.
 
-    Before the group is formed all processes do the same; afterwards all see the same losses.
+    Before the process group is formed, all processes do the same and so raise any error together;
+    afterwards they share the losses, and so raise any `TrainingError` together.
     """
     if isinstance(error, KeyboardInterrupt):
         return isinstance(error, Stopped) and error.everywhere
@@ -254,7 +262,7 @@ def _is_everywhere(error: BaseException) -> bool:
 
 
 def _meet(error: BaseException) -> bool:
-    """Close the group in all processes if each raises the error; return whether each did."""
+    """Close the process group if every process raises the error; return whether all closed it."""
     if not _is_grouped() or not _is_everywhere(error):
         return False
     try:
@@ -265,7 +273,7 @@ def _meet(error: BaseException) -> bool:
 
 
 def _is_grouped() -> bool:
-    """Whether the group is formed; torch is imported only then."""
+    """Whether the process group is formed; does not import torch if it is not imported yet."""
     if "svdistill.parallel" not in sys.modules:
         return False
     from svdistill.parallel import is_grouped

@@ -51,7 +51,7 @@ def write_atomically(
 ) -> None:
     """Write a temporary file beside the path, flush it to disk, and rename it.
 
-    The file's permissions follow the umask; safetensors would make the file private.
+    The file's permissions follow the umask, even if `write` (as safetensors does) changes them.
 
     Args:
         path: the target.
@@ -137,7 +137,7 @@ def write_failure(error: BaseException) -> str | None:
 
 
 def require_empty(folder: Path) -> None:
-    """Raise `RunError` unless a folder is missing or empty, but for what killed processes left."""
+    """Raise `RunError` unless a folder is missing or holds at most locks and temporary files."""
     if folder.is_dir() and all(
         path.name == LOCK_NAME or _is_temporary(path) for path in folder.iterdir()
     ):

@@ -24,7 +24,7 @@ TOP_PAD: Final = 2**26
 # glibc before 2.35 refuses an mmap threshold above 32 MiB.
 MMAP_THRESHOLDS: Final = (LARGEST, 2**30, 2**25)
 
-# The user has configured glibc's allocator already.
+# If one of these is set, the user has configured glibc's allocator already.
 ENVIRONMENT: Final = (
     "GLIBC_TUNABLES",
     "MALLOC_MMAP_MAX_",

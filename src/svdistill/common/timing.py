@@ -35,7 +35,7 @@ def threads(count: int | None) -> Iterator[None]:
 
 
 class Case(NamedTuple):
-    """A callable to time. Of `calls` consecutive calls the mean counts, for calls that differ."""
+    """A callable to time; each measurement is the mean time of `calls` consecutive calls."""
 
     name: str
     run: Callable[[], object]
@@ -84,7 +84,7 @@ def interleave(
 ) -> list[Measurement]:
     """Time all cases once per round, one after the other, in an order drawn anew for each round.
 
-    In one order a case would always pay for the memory that the one before it left.
+    In a fixed order, a case would always be affected by the memory use of the one before it.
 
     Args:
         cases: what to time.
@@ -155,7 +155,7 @@ def _time(case: Case, device: torch.device | str) -> float:
 def _collector_off() -> Iterator[None]:
     """Disable the garbage collector in the block, and freeze the objects that exist before.
 
-    A caller's frozen objects stay frozen: `gc.unfreeze` knows all of them or none.
+    If the caller has frozen objects, none are frozen or unfrozen here: `gc.unfreeze` thaws all.
     """
     was_on, are_frozen = gc.isenabled(), gc.get_freeze_count() > 0
     gc.collect()

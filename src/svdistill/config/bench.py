@@ -23,8 +23,8 @@ class BenchConfig:
     """Options of a benchmark.
 
     Attributes:
-        network: `vgg`, `mobilenet` or `all`: the paper's teacher with its student; `growth` takes
-            one. Not for `dfv`, as are `width` and `data`.
+        network: `vgg`, `mobilenet` or `all`: the paper's teacher with its student; with `all`,
+            `growth` runs `vgg` alone. `dfv` reads neither this option nor `width` and `data`.
         width: factor on the networks' channels.
         batch_size: images in a step; not for `growth`.
         rounds: number of times that everything is timed.
@@ -48,10 +48,10 @@ class BenchConfig:
 
 
 def require_read(what: str, config: BenchConfig) -> None:
-    """Raise unless the benchmark exists and reads every option that was given.
+    """Raise unless the benchmark `what` exists and reads every option that was given.
 
     Raises:
-        ArgumentError: no such benchmark, or it does not read a given option.
+        ArgumentError: there is no such benchmark, or it does not read a given option.
 
     Example:
         >>> require_read("dfv", BenchConfig(rounds=3))

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, Self, get_args, get_origin, get_type_hin
 
 from svdistill.common import ArgumentError, require_choice, require_count
 
-# Stands for a network or for data that was given as a Python object.
+# The value of an option (`network`, `data`) that was given as a Python object.
 OBJECT: Final = "object"
 
 
@@ -22,8 +22,8 @@ class DataConfig:
         image_size: Side in pixels to which images are resized. If empty, the size that the teacher
             or the pretrained network was trained with; without one, images keep their size.
         classes_every: Keep every n-th class only.
-        classes: `N@SEED` keeps N of these, drawn by their names, `rest:N@SEED` the others; empty
-            keeps all.
+        classes: `N@SEED` keeps N of these, drawn at random by their names, `rest:N@SEED` keeps
+            the classes that `N@SEED` leaves out; empty keeps all.
         train_size: Keep that many training images, the same share of each class; empty keeps all.
         test_size: Keep at most that many test images, the same share of each class; empty keeps
             all.
@@ -64,16 +64,16 @@ class DataConfig:
     augmentation: Literal["paper", "crop_flip", "photo", "trivial", "none"] = "paper"
 
     def usual_values(self) -> dict[str, Any]:
-        """What options that are left empty stand for, as other options say."""
+        """The values of options that, if left empty, depend on other options."""
         return {}
 
     def left_empty(self) -> dict[str, Any]:
-        """The options of `usual_values` that are left empty, with what they stand for."""
+        """The options of `usual_values` that are left empty, with the values that they take."""
         usual = self.usual_values().items()
         return {name: value for name, value in usual if getattr(self, name) is None}
 
     def filled(self) -> Self:
-        """The same, with nothing of `usual_values` left empty."""
+        """A copy in which options that are left empty have their values of `usual_values`."""
         return replace(self, **self.left_empty())
 
     def check(self) -> None:
@@ -88,7 +88,7 @@ class DataConfig:
         self._check_choices()
 
     def _check_choices(self) -> None:
-        """Raise unless each field of a `Literal` type has one of its values."""
+        """Raise `ArgumentError` unless each field of a `Literal` type has one of its values."""
         hints = get_type_hints(type(self))
         for name in (field.name for field in fields(self)):
             value, kinds = getattr(self, name), (hints[name], *get_args(hints[name]))

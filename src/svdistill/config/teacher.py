@@ -61,7 +61,7 @@ class TeacherConfig(DataConfig):
         self.loss = self.loss or default_loss(self)
 
     def usual_values(self) -> dict[str, Any]:
-        """See `DataConfig.usual_values`: what the loss says; nothing for what it does not read."""
+        """See `DataConfig.usual_values`; here the defaults of the options that the loss reads."""
         of_loss = {**option_defaults(self.loss), **usual_weights(self.loss)}
         usual = {**super().usual_values(), **of_loss}
         return {name: value for name, value in usual.items() if hasattr(self, name)}

@@ -11,10 +11,10 @@ from svdistill.config.teacher import TeacherConfig
 from svdistill.losses import require_whole_batches
 from svdistill.networks import is_zoo, require_network, require_width
 
-# Stands for a library's published weights, instead of a file.
+# The value of `weights` for a library's published weights instead of a file.
 PRETRAINED: Final = "pretrained"
 
-# What is not said beside a knowledge store, and its value then.
+# Options that a knowledge store determines. Beside a store they must have these values.
 SAID_BY_STORE: Final[dict[str, Any]] = {
     "teacher": "",
     "teacher_weights": "",
@@ -25,8 +25,8 @@ SAID_BY_STORE: Final[dict[str, Any]] = {
     "views_seed": None,
 }
 
-# Learning rate and weight decay by optimizer. Those of `sgd` are the presets', in all but the
-# paper's; of `adamw`, PyTorch's own.
+# Default learning rate and weight decay of each optimizer. Those of `sgd` are the same as in all
+# presets but the paper's; those of `adamw` are PyTorch's defaults.
 USUAL_RATES: Final = {"sgd": (0.03, 5e-4), "adamw": (1e-3, 1e-2)}
 
 
@@ -104,7 +104,7 @@ class TrainConfig(DataConfig):
     resume: bool = False
 
     def usual_values(self) -> dict[str, Any]:
-        """See `DataConfig.usual_values`: what the optimizer says."""
+        """See `DataConfig.usual_values`; here learning rate and weight decay of the optimizer."""
         rate, decay = USUAL_RATES.get(self.optimizer, USUAL_RATES["sgd"])
         return {**super().usual_values(), "learning_rate": rate, "weight_decay": decay}
 
@@ -137,7 +137,7 @@ class TrainConfig(DataConfig):
             )
 
     def warmup(self, epochs: int) -> float:
-        """Epochs of a rising learning rate in a stage of so many epochs; 0 unless `cosine`."""
+        """Number of warm-up epochs in a stage of `epochs` epochs; 0 unless `schedule` is cosine."""
         if self.schedule != "cosine":
             return 0.0
         usual = min(5.0, epochs / 10)
@@ -253,7 +253,7 @@ class DistillConfig(TeacherConfig, TrainConfig):
         require_whole_batches(self)
 
     def _check_knowledge(self) -> None:
-        """Raise if an option contradicts the store, which determines teacher, taps and views."""
+        """Raise `ArgumentError` for an option that a knowledge store fixes or rules out."""
         for name, default in SAID_BY_STORE.items():
             if getattr(self, name) != default:
                 raise ArgumentError(

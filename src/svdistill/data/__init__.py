@@ -1,16 +1,18 @@
-"""Labelled images, from a name to batches on the device.
+"""Load labelled images by name and read them in batches on a device.
 
-`load_images` goes four steps, each in its own modules:
+Loading and reading take four steps, each in its own modules:
 
 1. Open (`opening`, with `folders`, `tables`, `columns` and `split_names`): a name such as
-   ``folder:PATH`` becomes rows of encoded images with labels, a training and a test part.
-2. Select (`selection`; `unlabelled` adds images without labels): classes and images, as `Subset`.
-3. Split (`splits`, `image_files`): each subset is decoded in memory (`ResidentSplit`), or by worker
-   processes when needed (`StreamedSplit`). `ImageData` holds the splits.
-4. Batches: `ImageSplit.batches` yields `Batch`; `augmentation` normalises it and draws views.
+   ``folder:PATH`` leads to tables of encoded images with labels, one to train and one to test on.
+2. Select (`selection`; `unlabelled` adds images without labels): keep some of the classes and
+   images. A `Subset` lists the rows that are kept.
+3. Split (`splits`, `image_files`): each subset is decoded into memory (`ResidentSplit`), or on
+   demand by worker processes (`StreamedSplit`). `ImageData` holds the splits.
+4. Batches: `ImageSplit.batches` yields a `Batch` at a time; `augmentation` normalises its images
+   and draws random views of them.
 
-A user's DataLoaders enter at the third step (`loaders`). What is not used, and what was chosen
-among several, is a `DataWarning`.
+A user's own DataLoaders replace the first three steps (`loaders`). A `DataWarning` tells which
+files, splits or columns are not used, and which one was chosen among several.
 """
 
 from svdistill.common import DataWarning as DataWarning

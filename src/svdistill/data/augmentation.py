@@ -1,10 +1,11 @@
-"""Random views of a batch of images, drawn on their device, each reproducible on its own.
+"""Random augmentation of batches of images, on their device and reproducible for each image.
 
-The random numbers of a view are a function of seed, image and view: a batch draws all its numbers
-at once, and an image draws the same ones in any batch and on any device.
+A view is one randomly augmented version of an image. Its random numbers are a function of the
+seed, the image's index and the view's number alone, so an image gets the same view in any batch
+and on any device.
 
-Source of the generator: Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators",
-OOPSLA 2014 (SplitMix64); the constants are those of Vigna's
+Source of the random number generator (SplitMix64): Steele, Lea, Flood, "Fast Splittable
+Pseudorandom Number Generators", OOPSLA 2014; the constants are those of Vigna's
 https://prng.di.unimi.it/splitmix64.c.
 """
 
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from svdistill.common import ArgumentError, described, require_choice, require_count
 from svdistill.data.photo_views import DRAWS, jittered_views, trivial_views
 
-# Views that are interpolated, of images of 0 to 255.
+# Augmentations that interpolate pixels; their functions take images of 0 to 255.
 INTERPOLATED: Final = {"photo": jittered_views, "trivial": trivial_views}
 
 AUGMENTATIONS: Final = ("none", "crop_flip", "paper", *INTERPOLATED)
@@ -33,20 +34,21 @@ FRACTION_BITS: Final = 16
 # A position outside of any image of fewer than 16,384 pixels a side.
 NOWHERE: Final = -(1 << 30)
 
-# As int64, with the same bits as unsigned words. The first is the golden ratio's fraction, odd:
-# counting in steps of it visits every word once.
+# Constants of SplitMix64, unsigned 64-bit words stored as int64 with the same bits. STEP is the
+# golden ratio's fraction, made odd, so that counting in steps of it visits every word once.
 STEP: Final = 0x9E3779B97F4A7C15 - (1 << 64)
 FIRST_FACTOR: Final = 0xBF58476D1CE4E5B9 - (1 << 64)
 SECOND_FACTOR: Final = 0x94D049BB133111EB - (1 << 64)
 
 
 class ViewDraws(NamedTuple):
-    """The random numbers of a batch of views.
+    """The random parameters of the views of a batch.
 
     Attributes:
         flip: ``[B]``, bool: whether the image is mirrored left to right.
-        radians: ``[B]``, float64: the angle by which it is then turned about its centre.
-        down, right: ``[B]``, int64: pixels by which the view is then moved over it.
+        radians: ``[B]``, float64: the angle by which the image is then rotated about its centre.
+        down, right: ``[B]``, int64: offset of the crop from the centre of the padded image, in
+            pixels.
     """
 
     flip: Tensor
@@ -56,19 +58,19 @@ class ViewDraws(NamedTuple):
 
 
 class Augmentation(nn.Module):
-    """Normalise images per channel, then draw one random view of each.
+    """Normalise images per channel and return one randomly augmented view of each.
 
     ``view = crop(pad(rotate(flip((images / 255 - mean) / std))))``. Padding comes after
-    normalising, so it fills in the mean colour. Crops move whole pixels and never interpolate,
-    except those of ``"photo"`` and ``"trivial"``.
+    normalising, so it fills in the mean colour. Pixels are copied, never interpolated, except in
+    ``"photo"`` and ``"trivial"``.
 
     Args:
         name: ``"none"``; ``"crop_flip"``: horizontal flip, then pad and crop; ``"paper"``:
             horizontal flip, rotation by up to 15 degrees either way (nearest pixel), then pad
-            and crop; ``"photo"``: a part of the image enlarged to its size, horizontal flip,
-            changed brightness, contrast and saturation; ``"trivial"``: such a part, flip, and one
-            operation of TrivialAugment.
-        image_size: height and width of the images; an eighth of it is padded on each side.
+            and crop; ``"photo"``: random resized crop, horizontal flip, and random changes of
+            brightness, contrast and saturation; ``"trivial"``: random resized crop, horizontal
+            flip, and one random operation of TrivialAugment.
+        image_size: height and width of the images; padding adds an eighth of it on each side.
         mean: mean of each of the 3 channels, in 0 to 1.
         std: standard deviation of each channel, in 0 to 1, above 0.
 
@@ -109,7 +111,7 @@ class Augmentation(nn.Module):
         return f"{self.name!r}, image_size={self.image_size}"
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Map uint8 images to zero mean and unit deviation per channel, as evaluation needs them.
+        """Normalise uint8 images per channel without augmentation, as needed for evaluation.
 
         Args:
             images: ``[B, 3, H, W]``, uint8.
@@ -125,23 +127,23 @@ class Augmentation(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor, *, seed: int, indices: Tensor, view: int) -> Tensor:
-        """Normalise the images and draw one view of each.
+        """Normalise the images and return one randomly augmented view of each.
 
-        An image's view depends on the seed, the image's number and the view's number alone, not
+        An image's view depends on the seed, the image's index and the view's number alone, not
         on the rest of the batch, the device or torch's global random state.
 
         Args:
             images: ``[B, 3, H, W]``, uint8.
             seed: 0 or more.
-            indices: ``[B]``, int64: the images' numbers, as in `Batch.indices`.
-            view: number of the view, 0 or more.
+            indices: ``[B]``, int64: index of each image in its split, as in `Batch.indices`.
+            view: number of the view, 0 or more; each number gives another random view.
 
         Returns:
             ``[B, 3, H, W]``, float32, on the device of the images.
 
         Raises:
-            ArgumentError: if the images have another dtype or shape, the indices are not one for
-                each, or the seed or the view is negative.
+            ArgumentError: if the images have another dtype or shape, if there is not one index
+                per image, or if the seed or the view is negative.
         """
         require_count("seed", seed, 0)
         require_count("view", view, 0)
@@ -166,7 +168,7 @@ class Augmentation(nn.Module):
         return views.masked_fill_(outside.view(-1, 1, *images.shape[2:]), 0.0)
 
     def draw(self, seed: int, view: int, indices: Tensor) -> ViewDraws:
-        """The random numbers that `forward` draws for these images."""
+        """Return the random parameters that `forward` uses for views that are not interpolated."""
         numbers = uniform(seed, view, indices, 4).T
         turn = math.radians(ROTATION_DEGREES) if self.name == "paper" else 0.0
         pad = self.image_size // 8
@@ -190,32 +192,33 @@ class Augmentation(nn.Module):
 
 
 def source_pixels(draws: ViewDraws, size: int) -> tuple[Tensor, Tensor]:
-    """The position in its image of each pixel of a view: flip, rotate, pad and crop in one map.
+    """Find the image pixel that each pixel of a view copies: flip, rotate, pad, crop.
 
-    Returns ``[B, size * size]`` int64, positions in the flattened image, 0 outside of it; and bool
-    of the same shape, True outside.
+    Returns the pixels' positions in the flattened image, ``[B, size * size]`` int64, and a bool
+    tensor of the same shape, True where the view shows padding (the position is then 0).
     """
     centre = (size - 1) / 2
     along = torch.arange(size, device=draws.down.device)
     rows, columns = along + draws.down[:, None], along + draws.right[:, None]  # [B, size]
     cos, sin = draws.radians.cos()[:, None], draws.radians.sin()[:, None]
     mirror = torch.where(draws.flip, -1.0, 1.0).double()[:, None]
-    # A rotated position is a sum of a column's and a row's contribution. Integers of 2^-16 of a
-    # pixel add up to the same position on every device; half a pixel more makes the floor round.
+    # A rotated position is the sum of a column's and a row's contribution. As integers in units of
+    # 2^-16 of a pixel they add up exactly, so to the same position on every device. The extra half
+    # pixel turns the rounding down of the shift below into rounding to the nearest pixel.
     x_of_column = _fixed(mirror * cos * (columns - centre) + centre + 0.5, columns)
     x_of_row = _fixed(mirror * sin * (rows - centre), rows)
     y_of_column = _fixed(-sin * (columns - centre), columns)
     y_of_row = _fixed(cos * (rows - centre) + centre + 0.5, rows)
     x = (x_of_row[:, :, None] + x_of_column[:, None, :]) >> FRACTION_BITS
     y = (y_of_row[:, :, None] + y_of_column[:, None, :]) >> FRACTION_BITS
-    # Negative exactly where one of the four is: the sign bits are combined.
+    # Bitwise `or` combines the sign bits: the result is negative where any of the four terms is.
     outside = (x | y | (size - 1 - x) | (size - 1 - y)) < 0
     places = (y * size + x).masked_fill_(outside, 0)
     return places.flatten(1).long(), outside.flatten(1)
 
 
 def _fixed(places: Tensor, pixels: Tensor) -> Tensor:
-    """Positions in 2^-16 of a pixel, int32; `NOWHERE` for pixels in the padding."""
+    """Convert positions to int32 in units of 2^-16 of a pixel; `NOWHERE` marks the padding."""
     size = pixels.shape[1]
     fixed = (places * (1 << FRACTION_BITS)).round().int()
     return fixed.masked_fill_((pixels < 0) | (pixels >= size), NOWHERE)
@@ -233,7 +236,9 @@ def _channels(argument: str, values: Sequence[float], minimum: float) -> Tensor:
 
 
 class NoAugmentation(nn.Module):
-    """An `Augmentation` that returns images unchanged, for images that are prepared already.
+    """Replaces `Augmentation` for images that are already normalised and augmented.
+
+    It returns all images unchanged.
 
     Example:
         >>> images, identity = torch.rand(2, 3, 8, 8), NoAugmentation()
@@ -244,26 +249,26 @@ class NoAugmentation(nn.Module):
     """
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Return the images ``[B, 3, H, W]``, float32."""
+        """Return the images ``[B, 3, H, W]``, float32, unchanged."""
         return images
 
     def forward(self, images: Tensor, *, seed: int, indices: Tensor, view: int) -> Tensor:
-        """Return the images ``[B, 3, H, W]``, float32, for any view."""
+        """Return the images ``[B, 3, H, W]``, float32, unchanged, whatever the view."""
         return images
 
 
 def uniform(seed: int, view: int, indices: Tensor, count: int) -> Tensor:
-    """Uniform random numbers for each image of a batch, by its index ``[B]``, int64.
+    """Return `count` uniform random numbers for each image of a batch.
 
-    Returns ``[B, count]``, float64 in [0, 1), on the device of the indices; the same on every
-    device.
+    `indices` are the images' indices, ``[B]``, int64. The result is ``[B, count]``, float64 in
+    [0, 1), on the device of the indices, with the same values on every device.
 
     Example:
         >>> first = uniform(0, 3, torch.tensor([7, 8, 9]), 2)
         >>> torch.equal(first[2], uniform(0, 3, torch.tensor([9]), 2)[0])
         True
     """
-    # Seed and view are mixed on the CPU, so that one word goes to the device.
+    # Seed and view are mixed on the CPU, so that only one number is copied to the device.
     start, first, place = torch.tensor([[seed % (1 << 63)], [0], [view]], device="cpu")
     word = int(stream(stream(start, first), place))
     key = torch.full((1,), word, device=indices.device)
@@ -273,16 +278,16 @@ def uniform(seed: int, view: int, indices: Tensor, count: int) -> Tensor:
 
 
 def stream(states: Tensor, places: Tensor) -> Tensor:
-    """The words of SplitMix64 at these places, from 0, of its sequence from these states.
+    """Return the outputs number `places`, from 0, of SplitMix64 generators seeded with `states`.
 
-    States and words are int64, read as unsigned words; states and places broadcast.
+    States and outputs are unsigned 64-bit words stored as int64; states and places broadcast.
 
     Example:
         >>> words = stream(torch.tensor([1234567]), torch.arange(2))
         >>> [word % 2**64 for word in words.tolist()]
         [6457827717110365317, 3203168211198807973]
     """
-    # int64 wraps around where an unsigned word would: the bits are the same.
+    # int64 overflow wraps around, which gives the same bits as unsigned arithmetic.
     words = states + (places + 1) * STEP
     words = (words ^ _shift(words, 30)) * FIRST_FACTOR
     words = (words ^ _shift(words, 27)) * SECOND_FACTOR
@@ -290,5 +295,5 @@ def stream(states: Tensor, places: Tensor) -> Tensor:
 
 
 def _shift(words: Tensor, bits: int) -> Tensor:
-    """Shift to the right as unsigned words; int64 would shift in the sign bit."""
+    """Shift right as unsigned words: fill in zeros, where int64 would repeat the sign bit."""
     return (words >> bits) & ((1 << 64 - bits) - 1)

@@ -1,4 +1,4 @@
-"""Find the columns of a table that hold the images and the labels, and the classes."""
+"""Find the columns of a table that hold the images and the labels, and the label values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-# In order of preference.
+# Usual names of columns, in order of preference.
 IMAGE_COLUMNS: Final = ("image", "img", "images", "picture", "photo", "jpg", "png")
 
 LABEL_COLUMNS: Final = (
@@ -21,7 +21,7 @@ LABEL_COLUMNS: Final = (
 
 
 def find_image_column(source: str, table: Dataset, chosen: str | None = None) -> str:
-    """The column that holds images: the chosen one, else by its name, else the first."""
+    """Return the image column: the chosen one, else the most usual name, else the first."""
     from datasets import Image
 
     images = [name for name, kind in table.features.items() if isinstance(kind, Image)]
@@ -36,10 +36,11 @@ def find_image_column(source: str, table: Dataset, chosen: str | None = None) ->
 
 
 def find_label_column(source: str, table: Dataset, chosen: str | None = None) -> str:
-    """The column that holds labels: the chosen one, else by its name.
+    """Return the name of the label column: the chosen one, else one with a usual name.
 
-    Class labels (ClassLabel) come before integers and strings, which are taken only from a column
-    of a usual name. Without a usual name the column of the most classes is taken.
+    Columns of type ClassLabel come first. If none of them has a usual name, the one with the most
+    classes is taken. Columns of integers or strings are considered only if there is no ClassLabel,
+    and only if they have a usual name.
     """
     from datasets import ClassLabel
 
@@ -63,9 +64,9 @@ def find_label_column(source: str, table: Dataset, chosen: str | None = None) ->
 
 
 def class_values(source: str, tables: Iterable[Dataset], column: str) -> list[Any] | None:
-    """The labels that occur in tables, ascending; None if the column names its classes.
+    """Return the distinct labels in a column of tables, ascending; None for a ClassLabel column.
 
-    Negative numbers and empty texts are missing labels, not classes.
+    Negative numbers and empty strings count as missing labels, not as classes.
     """
     from datasets import ClassLabel
 
@@ -90,7 +91,7 @@ def _is_missing(value: object) -> bool:
 def _most_usual(
     source: str, option: str, names: list[str], usual: tuple[str, ...], default: str
 ) -> str:
-    """The first usual name, in any case, or the default; warns if there are other columns."""
+    """Return the most usual name, in any case, else the default; warns if there are others."""
     ranked = sorted((usual.index(name.lower()), name) for name in names if name.lower() in usual)
     chosen = ranked[0][1] if ranked else default
     if len(names) > 1:
@@ -120,7 +121,7 @@ def _holds_numbers_or_texts(kind: object) -> bool:
 
 
 def _may_hold_images(kind: object) -> bool:
-    """Whether a column that is not of type Image may hold encoded images."""
+    """Whether a column of this type, which is not Image, may hold encoded images."""
     from datasets import Value
 
     if isinstance(kind, Mapping):

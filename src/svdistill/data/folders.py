@@ -35,7 +35,7 @@ ANNOTATIONS: Final = "val_annotations.txt"
 def read_folder(path: Path, choices: DataChoices = AUTOMATIC) -> Tables:
     """List ``PATH/train/CLASS/*.png`` and ``PATH/test/...`` (or val), or ``PATH/CLASS/*.png``.
 
-    Folders that may be splits as well as classes are a `DataError`.
+    Raises `DataError` if it is unclear whether folders are splits or classes.
     """
     if not path.is_dir():
         got = "a file" if path.exists() else "nothing there"
@@ -63,13 +63,13 @@ def read_folder(path: Path, choices: DataChoices = AUTOMATIC) -> Tables:
 
 
 def _split_folders(path: Path, choices: DataChoices, skipped: SkippedFiles) -> dict[str, Path]:
-    """The folders of the splits by name, or the folder itself if it holds the classes."""
+    """Return the folder of each split by name, or `path` itself if its folders are the classes."""
     names = _class_names(path)
     if choices.train_split == WHOLE_FOLDER:
         return {ONLY_NAME: path}
 
     def role(name: str) -> Role | None:
-        """A folder "train" without folders in it may be a class, like "car"."""
+        """Return a folder's role; "train" without subfolders may be a class, like "car"."""
         found = folder_role(name)
         return None if found == "train" and not _class_names(path / name) else found
 
@@ -92,7 +92,7 @@ def _split_folders(path: Path, choices: DataChoices, skipped: SkippedFiles) -> d
 
 
 def _require_classes(path: Path, found: list[str], choices: DataChoices) -> None:
-    """Raise `DataError` if folders that would be taken as classes may be splits."""
+    """Raise an error if folders that would be taken as classes may be splits; warn if in doubt."""
     if choices.test_split not in (None, CUT):
         raise ArgumentError(
             "train_split",
@@ -130,7 +130,10 @@ def _require_classes(path: Path, found: list[str], choices: DataChoices) -> None
 def _class_images(
     folders: Mapping[Path, int], skipped: SkippedFiles
 ) -> tuple[list[Path], list[int]]:
-    """The images in folders of classes, in any depth, and their labels; each folder holds some."""
+    """List the images in folders of classes, at any depth, and their labels.
+
+    Raises `DataError` if a folder holds no images, or has subfolders named like splits.
+    """
     files: list[Path] = []
     labels: list[int] = []
     for folder, number in folders.items():
@@ -152,7 +155,7 @@ def _class_images(
 
 
 def _count_loose(folder: Path, skipped: SkippedFiles) -> None:
-    """Count the files and folders beside the class folders, which are not read."""
+    """Count as skipped what lies beside the class folders and so is not read."""
     suffixes = image_suffixes()
     for child in sorted(folder.iterdir()):
         if child.is_dir():
@@ -169,7 +172,7 @@ def _count_loose(folder: Path, skipped: SkippedFiles) -> None:
 
 
 def _class_names(path: Path) -> list[str]:
-    """The names of the folders in a folder; none if it is not a folder."""
+    """Return the names of the subfolders of a folder; an empty list if it is not a folder."""
     if not path.is_dir():
         return []
     children = (child for child in path.iterdir() if child.is_dir())
@@ -177,15 +180,16 @@ def _class_names(path: Path) -> list[str]:
 
 
 def _leads_up(folder: Path) -> bool:
-    """Whether a folder is a link to one that contains it, so that images would be read twice."""
+    """Whether a folder is a link to a folder around it: its images would be read repeatedly."""
     return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
 def read_tiny_imagenet(path: Path) -> Tables:
-    """List ``train/WNID/images/*`` and what ``val/val_annotations.txt`` names in ``val/images``.
+    """List the training images of Tiny-ImageNet, and its validation images as the test split.
 
-    ``val`` is the test split, as usual: the published ``test`` has no labels. The classes are those
-    of ``wnids.txt`` in alphabetical order, named by ``words.txt``.
+    These are ``train/WNID/images/*`` and the images that ``val/val_annotations.txt`` lists, where
+    WNID is a WordNet ID. ``val`` is the test split, as usual, since the published ``test`` has no
+    labels. The classes are the IDs in ``wnids.txt`` in alphabetical order, named by ``words.txt``.
     """
     wnids = sorted(set(_lines(path / "wnids.txt")))
     words = dict(line.split("\t", 1) for line in _lines(path / "words.txt") if "\t" in line)
@@ -201,7 +205,7 @@ def read_tiny_imagenet(path: Path) -> Tables:
 
 
 def name_classes(wnids: Sequence[str], words: Mapping[str, str]) -> tuple[str, ...]:
-    """Name classes by their words, or by their WordNet ID without words; all names differ.
+    """Name each class by its words, else by its WordNet ID; equal words get the ID appended.
 
     Example:
         >>> words = {"n1": "crane", "n2": "crane", "n3": "goldfish, Carassius auratus"}
@@ -217,7 +221,7 @@ def name_classes(wnids: Sequence[str], words: Mapping[str, str]) -> tuple[str, .
 def _train_images(
     folder: Path, numbers: Mapping[str, int], skipped: SkippedFiles
 ) -> tuple[list[Path], list[int]]:
-    """The files of all classes, and their labels."""
+    """Return the training images of all classes, and their labels."""
     folders = {folder / wnid / "images": number for wnid, number in numbers.items()}
     images = _class_images(folders, skipped)
     unknown = sorted({child.name for child in folder.glob("*") if child.is_dir()} - set(numbers))
@@ -234,7 +238,7 @@ def _train_images(
 def _val_images(
     folder: Path, numbers: Mapping[str, int], skipped: SkippedFiles
 ) -> tuple[list[Path], list[int]]:
-    """The files that the annotations name, and their labels."""
+    """Return the validation images that the annotations list, and their labels."""
     there = {file.name: file for file in (folder / "images").glob("*")}
     files: list[Path] = []
     labels: list[int] = []

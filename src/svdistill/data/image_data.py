@@ -1,4 +1,4 @@
-"""A data set of labelled images: loaded by name in one call, ready to train on."""
+"""`load_images` loads a data set of labelled images by name, ready to train on."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ class ImageData:
         test: the images to report accuracy on.
         class_names: name of each class, by its label.
         mean: mean of each channel of the labelled training images, in 0 to 1.
-        std: standard deviation of each channel, in 0 to 1.
-        image_shape: ``(3, H, W)``.
-        fingerprint: the same for the same images, labels, splits and class names. It covers all
-            labels and 256 images of each split; no images of DataLoaders.
-        prepared: whether the images are normalised and augmented already.
+        std: standard deviation of each channel of these images, in 0 to 1.
+        image_shape: ``(3, H, W)``, the shape of every image.
+        fingerprint: hash that identifies the data set. It covers the class names, all labels and
+            256 images of each split; with DataLoaders less, see `images_from_loaders`.
+        prepared: whether the images are already normalised and augmented, as with DataLoaders.
     """
 
     train: ImageSplit
@@ -74,10 +74,10 @@ class ImageData:
         return len(self.class_names)
 
     def augmentation(self, name: str) -> Augmentation | NoAugmentation:
-        """The module that draws views of these images.
+        """Return the module that normalises these images and draws augmented views of them.
 
         Args:
-            name: of the `Augmentation`; without effect on prepared images.
+            name: name of the augmentation, see `Augmentation`; ignored if `prepared` is True.
         """
         if self.prepared:
             return NoAugmentation()
@@ -85,13 +85,13 @@ class ImageData:
 
 
 class LoadingWatch:
-    """Told what `load_images` does; by itself does nothing."""
+    """Callbacks for the progress of `load_images`; this base class does nothing."""
 
     def classes(self, names: tuple[str, ...]) -> None:
-        """The chosen classes, before images are decoded; may raise."""
+        """Called with the names of the kept classes before decoding; may raise to stop loading."""
 
     def image(self, number: int, total: int) -> None:
-        """The `number`-th of `total` images is decoded."""
+        """Called after the `number`-th of `total` images has been decoded."""
 
 
 def load_images(
@@ -116,53 +116,55 @@ def load_images(
 ) -> ImageData:
     """Load a data set of labelled images.
 
-    A data set without a test split gets one: a fixed, stratified fifth of its images (two fifths
-    of the digits). Channel statistics come from the training images, from 10,000 of them if the
-    images are streamed. (The numbers that Lee, Kim and Song use for CIFAR-100 include the test
-    images, and are up to 0.08 of 255 higher.)
+    If the data set has no test split, a fixed, stratified fifth of its images becomes the test
+    split (two fifths for ``digits``). The channel statistics are those of the training images, or
+    of 10,000 of them if the images are streamed, that is, decoded on demand. (The statistics that
+    Lee, Kim and Song use for CIFAR-100 include the test images, and are up to 0.08 of 255 higher.)
 
     Args:
         spec: ``digits``: 1,797 grey digits that come with scikit-learn, enlarged to 16x16;
             ``parquet:PATH``: a folder with train-*.parquet and test-*.parquet, or one file;
             ``folder:PATH``: ``PATH/train/CLASS/*`` and ``PATH/test/CLASS/*``, or ``PATH/CLASS/*``;
-            ``tiny_imagenet:PATH``: the folder tiny-imagenet-200 as published, tested on its val;
-            ``hub:NAME``: a data set of the Hugging Face hub, the only one that downloads. Or a
-            `datasets.Dataset` or `datasets.DatasetDict` with an image and a label column.
+            ``tiny_imagenet:PATH``: the folder tiny-imagenet-200 as published, whose ``val`` is the
+            test split; ``hub:NAME``: a data set of the Hugging Face hub (only this downloads). Or
+            a `datasets.Dataset` or `datasets.DatasetDict` with an image and a label column.
         image_size: resize and crop all images to this height and width, 8 or more. None keeps
             their size, which must be the same for all.
         fallback_size: the image size if `image_size` is None and the images differ in size or are
-            not square. None makes these an error.
-        classes_every: keep classes 0, n, 2n, ... and number them 0, 1, 2, ...
-        classes: ``N@SEED``: of these keep N, drawn by their names as in `select_classes`;
-            ``rest:N@SEED``: keep the others. None keeps all.
+            not square. None raises `DataError` for such images.
+        classes_every: keep only classes 0, n, 2n, ... and renumber them 0, 1, 2, ...
+        classes: ``N@SEED``: of the classes that `classes_every` keeps, keep a random N, drawn as
+            in `select_classes`; ``rest:N@SEED``: keep those not drawn. None keeps all.
         train_size: keep this many training images, stratified. None keeps all.
         test_size: keep at most this many test images, stratified. None keeps all.
-        dev_fraction: share of the training images to hold out as dev split, 0 to below 1.
+        dev_fraction: fraction of the training images to hold out as the dev split, 0 to below 1.
         seed: decides which images `train_size` and `test_size` keep and `dev_fraction` holds out.
-        memory_limit_gb: decoded images that take more than this (in 1e9 bytes) are streamed.
-        workers: processes that decode each streamed split; None takes one per core, up to 8.
-        unlabelled: more training images, without labels, so that `ImageData.train` is a
-            `MixedSplit`: ``folder:PATH`` (files in any depth), ``parquet:PATH``, ``hub:NAME`` or
-            tables as above, whose labels are ignored; or ``rest``, the training images that
-            `train_size` leaves out. The channel statistics are of the labelled ones alone.
-        label_column: column of the labels in a table: class labels, integers or strings. None
-            takes the one named like it, else the one with the most classes.
-        image_column: column of the images in a table. None takes the one named like it, else the
-            first.
-        train_split: name of the split, or of the folder in ``folder:PATH``, to train on; ``.`` for
-            a folder whose folders are all classes. None takes the one named like it.
-        test_split: name of the split or folder to test on, or ``cut`` for a part of the training
-            split. None takes the one named like it.
-        watch: told of the classes and of each image that is decoded.
+        memory_limit_gb: if all decoded images take more than this (in 1e9 bytes), they are
+            streamed instead of kept in memory.
+        workers: number of processes that decode each streamed split; None: one per core, up to 8.
+        unlabelled: additional training images without labels, which make `ImageData.train` a
+            `MixedSplit`: ``folder:PATH`` (files at any depth), ``parquet:PATH``, ``hub:NAME`` or a
+            `datasets` object as above, any labels of which are ignored; or ``rest``, the training
+            images that `train_size` leaves out. They do not enter the channel statistics.
+        label_column: column of a table that holds the labels: class labels, integers or strings.
+            None takes a column with a usual name such as ``label``, else the class-label column
+            with the most classes.
+        image_column: column of a table that holds the images. None takes a column with a usual
+            name such as ``image``, else the first image column.
+        train_split: name of the split, or of the folder in ``folder:PATH``, to train on; ``.`` if
+            all subfolders of PATH are classes. None takes one with a usual name such as ``train``.
+        test_split: name of the split or folder to test on, or ``cut`` to cut a test split from the
+            training split. None takes one with a usual name such as ``test`` or ``val``.
+        watch: callbacks, called with the kept classes and after each image that is decoded.
 
     Warns:
-        DataWarning: what was left out, and what was chosen among several.
+        DataWarning: if files, splits or columns are left out or one of several had to be chosen.
 
     Returns:
-        The data set; uint8 images in memory, or streamed above the memory limit.
+        The data set, with uint8 images in memory, or streamed if above the memory limit.
 
     Raises:
-        ArgumentError: if an argument is out of range or the scheme is unknown.
+        ArgumentError: if an argument is out of range or `spec` is of an unknown kind.
         DataError: if the data set is missing, damaged, empty or without labels.
 
     Example:
@@ -226,7 +228,7 @@ def _decode(
     memory_limit_gb: float,
     workers: int | None,
 ) -> ImageData:
-    """Make the splits of the chosen images."""
+    """Decode the chosen images, or set them up for streaming, and build the `ImageData`."""
     shape = _common_shape(source, subsets)
     total, number = sum(len(subset.rows) for subset in subsets.values()), count(1)
     resident = total * math.prod(shape) <= memory_limit_gb * 1e9
@@ -255,7 +257,7 @@ def _decode(
 
 
 def _unlabelled_rest(rest: Subset) -> Subset:
-    """The images that `train_size` leaves out."""
+    """Return, without labels, the training images that `train_size` leaves out."""
     if len(rest.rows) == 0:
         raise ArgumentError(
             "unlabelled",
@@ -269,12 +271,12 @@ def _unlabelled_rest(rest: Subset) -> Subset:
 def _require_other_images(
     spec: str | Dataset | DatasetDict, unlabelled: str | Dataset | DatasetDict
 ) -> None:
-    """Raise `ArgumentError` if a cut test split would come back without labels."""
+    """Raise `ArgumentError` if test images cut from `spec` would also be unlabelled images."""
     same = unlabelled is spec or unlabelled == spec
     if isinstance(spec, str) and isinstance(unlabelled, str):
         kinds, paths = zip(*(_resolved(text) for text in (spec, unlabelled)), strict=True)
         overlap = paths[0].is_relative_to(paths[1]) or paths[1].is_relative_to(paths[0])
-        # Image files are compared one by one.
+        # Folders of images may overlap: `_check_repeats` compares their files one by one.
         same |= kinds == ("parquet", "parquet") and overlap
         same |= kinds == ("folder", "folder") and paths[0] == paths[1]
     if same:
@@ -287,7 +289,7 @@ def _require_other_images(
 
 
 def _resolved(spec: str) -> tuple[str, Path]:
-    """The scheme and the path of a spec."""
+    """Split a spec such as ``folder:PATH`` into its scheme and its absolute path."""
     scheme, _, place = spec.partition(":")
     return scheme, Path(place).expanduser().resolve()
 
@@ -304,9 +306,9 @@ def _require_images(source: str, subsets: dict[str, Subset]) -> None:
 
 
 def _check_repeats(source: str, subsets: dict[str, Subset]) -> None:
-    """Warn of image files that are used twice, through links to files or folders.
+    """Warn about image files that are used twice, for example through symbolic links.
 
-    Test images that are all training images are a `DataError`.
+    Raises `DataError` if every test image is also in the train, dev or unlabelled split.
     """
     files = {
         name: file_identities(subset.pictures.paths(subset.rows))
@@ -334,7 +336,7 @@ def _check_repeats(source: str, subsets: dict[str, Subset]) -> None:
 
 
 def _common_shape(source: str, subsets: dict[str, Subset]) -> tuple[int, ...]:
-    """The shape of all images."""
+    """Return the shape that all images share, or raise `ImageSizeError` if there is none."""
     shape = subsets["train"].pictures.shape
     for name, subset in subsets.items():
         if subset.pictures.shape != shape:
@@ -348,7 +350,10 @@ def _common_shape(source: str, subsets: dict[str, Subset]) -> tuple[int, ...]:
 
 
 def _statistics(split: StoredSplit, subset: Subset) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel in 0 to 1, from exact counts of the 256 values."""
+    """Return mean and standard deviation of each channel, for pixels scaled to 0 to 1.
+
+    They come from exact counts of the 256 pixel values, not from rounded sums over pixels.
+    """
     if isinstance(split, ResidentSplit):
         images = split.images
     else:
@@ -360,12 +365,12 @@ def _statistics(split: StoredSplit, subset: Subset) -> tuple[tuple[float, ...], 
     weights = counts / counts.sum(dim=1, keepdim=True).double()  # [3, 256]
     mean = weights @ values
     std = (weights @ values.square() - mean.square()).clamp_min(0).sqrt()
-    # A constant channel would otherwise be divided by zero.
+    # The minimum keeps normalisation from dividing a constant channel by zero.
     return tuple(mean.tolist()), tuple(std.clamp_min(SMALLEST_STD).tolist())
 
 
 def _fingerprint(source: str, class_names: tuple[str, ...], subsets: dict[str, Subset]) -> str:
-    """The digest of labels and some images; warns if train and test are the same."""
+    """Hash class names, labels and some images; warns if train and test are the same."""
     digest = hashlib.sha256(repr(class_names).encode())
     contents = {}
     for name, subset in subsets.items():

@@ -1,4 +1,4 @@
-"""Image files: finding them below a folder, listing them as a table, decoding them."""
+"""Find image files below a folder, list them as a table, and decode them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-# Formats that Pillow registers without a decoder, or decodes with an external program.
+# Formats that Pillow lists but has no decoder for, or decodes with an external program.
 STUBS: Final = ("BUFR", "GRIB", "HDF5", "MPEG", "EPS", "WMF", "PDF")
 
 OPTIONAL: Final = {"AVIF": "avif", "WEBP": "webp", "JPEG2000": "jpg_2000"}
@@ -38,11 +38,11 @@ RESIZE: Final = "give image_size to resize and crop all images to one square siz
 
 
 class ImageSizeError(DataError):
-    """Images are not square, or differ in size: `image_size` makes them equal."""
+    """Raised if images are not square or differ in size; giving `image_size` avoids it."""
 
 
 class SkippedFiles:
-    """Counts what a folder holds that is not read, for one warning with names relative to it."""
+    """Collects the files and folders below `root` that are not read, to warn of them at once."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -51,17 +51,17 @@ class SkippedFiles:
         self._suffixes: Counter[str] = Counter()
 
     def add(self, kind: str, path: Path, images: int = 0) -> None:
-        """Count a file or folder of a kind such as ``hidden``, and the images in it."""
+        """Count a file or folder of a kind such as ``hidden file(s)``, and the images in it."""
         name = str(path.relative_to(self._root)) if path.is_relative_to(self._root) else str(path)
         self._kinds.setdefault(kind, []).append(name)
         self._images[kind] += images
 
     def add_suffix(self, path: Path) -> None:
-        """Count a file with a suffix that Pillow does not read."""
+        """Count a file whose suffix is of no format that Pillow reads."""
         self._suffixes[path.suffix.lower() or "no suffix"] += 1
 
     def warn(self) -> None:
-        """Issue one warning if anything was counted."""
+        """Issue one `DataWarning` about everything that was counted, if anything was."""
         parts = []
         for kind, names in self._kinds.items():
             images = f" with {self._images[kind]:,} image(s)" if self._images[kind] else ""
@@ -77,7 +77,7 @@ class SkippedFiles:
 
 
 def image_suffixes() -> tuple[str, ...]:
-    """The suffixes of files that the installed Pillow reads, in lower case.
+    """Return the suffixes, in lower case, of the files that the installed Pillow reads.
 
     Example:
         >>> {".png", ".jpg", ".jfif", ".pgm", ".bmp"} <= set(image_suffixes())
@@ -90,15 +90,15 @@ def image_suffixes() -> tuple[str, ...]:
 
 
 def is_hidden(path: Path) -> bool:
-    """Whether a name begins with a dot, or is of a folder that programs add."""
+    """Whether a name begins with a dot, or is that of a folder that programs create."""
     return path.name.startswith(".") or path.name in HIDDEN
 
 
 def images_below(folder: Path, skipped: SkippedFiles, exclude: Collection[Path] = ()) -> list[Path]:
-    """List the images below a folder in any depth, in the order of their paths.
+    """List the images below a folder at any depth, sorted by path.
 
-    Of the excluded folders nothing is counted as skipped. Raises `DataError` for a folder that
-    cannot be listed.
+    What is not read is counted in `skipped`, except for the folders to `exclude`. Raises
+    `DataError` for a folder that cannot be listed.
     """
     suffixes = image_suffixes()
     images: list[Path] = []
@@ -129,13 +129,13 @@ def images_below(folder: Path, skipped: SkippedFiles, exclude: Collection[Path] 
 
 
 def count_images(folder: Path) -> int:
-    """Count the files below a folder that have a suffix of an image."""
+    """Count the files below a folder, at any depth, that have the suffix of an image."""
     suffixes = image_suffixes()
     return sum(name.lower().endswith(suffixes) for _, _, names in os.walk(folder) for name in names)
 
 
 def no_images(folder: Path, expected: str, remedy: str) -> DataError:
-    """The error of a folder without images."""
+    """Return the error for a folder without images."""
     got = "none with a suffix of " + ", ".join(image_suffixes())
     return DataError(str(folder), expected=expected, got=got, remedy=remedy)
 
@@ -152,20 +152,20 @@ def _raise_unlistable(error: OSError) -> None:
 
 
 def _is_special(file: Path) -> bool:
-    """Whether the path exists and is no regular file: opening a pipe waits for its writer."""
+    """Whether a path exists but is no regular file; opening a pipe, for example, could block."""
     try:
         return not S_ISREG(file.stat().st_mode)
-    except OSError:  # reported when it is decoded
+    except OSError:  # a missing file is reported when it is decoded
         return False
 
 
 def file_identities(paths: Sequence[str]) -> list[tuple[int, int]]:
-    """The device and inode of each file that is there: equal for links to one file."""
+    """Return the device and inode of each existing file; links to one file have the same."""
     found = []
     for path in paths:
         try:
             status = Path(path).stat()
-        except OSError:  # reported when it is decoded
+        except OSError:  # a missing file is reported when it is decoded
             continue
         found.append((status.st_dev, status.st_ino))
     return found
@@ -174,8 +174,8 @@ def file_identities(paths: Sequence[str]) -> list[tuple[int, int]]:
 def table_of_files(
     files: Sequence[Path], labels: Sequence[int] | None = None, class_names: Sequence[str] = ()
 ) -> Dataset:
-    """A table of image files with the columns ``image`` and ``label``; the images stay on disk."""
-    # `datasets` takes a second to import, and the digits do not need it.
+    """Make a table of image files with columns ``image`` and ``label``; images stay on disk."""
+    # `datasets` takes a second to import, and the data set `digits` does not need it.
     from datasets import ClassLabel, Dataset, Features, Image, Value
 
     features = Features(
@@ -189,14 +189,14 @@ def table_of_files(
 
 
 class ArrayPictures:
-    """Images in memory, uint8 ``[N, 3, H, W]``, with the methods of `EncodedPictures`."""
+    """Images in memory, uint8 ``[N, 3, H, W]``, with the same methods as `EncodedPictures`."""
 
     def __init__(self, images: np.ndarray) -> None:
         self._images = images
         self.shape: tuple[int, ...] = images.shape[1:]
 
     def read(self, rows: np.ndarray, each: Callable[[], object] | None = None) -> np.ndarray:
-        """Return the images of these rows; nothing is decoded, and `each` not called."""
+        """Return the images of these rows; `each` is not called, since nothing is decoded."""
         return self._images[rows]
 
     def resized(self, image_size: int) -> ArrayPictures:
@@ -204,12 +204,12 @@ class ArrayPictures:
         return ArrayPictures(resize(torch.from_numpy(self._images).float(), image_size).numpy())
 
     def paths(self, rows: np.ndarray) -> list[str]:
-        """Return no paths: the images have no files of their own."""
+        """Return an empty list: the images have no files of their own."""
         return []
 
 
 def resize(images: torch.Tensor, image_size: int) -> torch.Tensor:
-    """Resize ``[N, C, H, W]``, float32 in 0 to 255, to uint8 (bilinear, antialiased)."""
+    """Resize images ``[N, C, H, W]``, float32 in 0 to 255, to squares, uint8 (antialiased)."""
     size = (image_size, image_size)
     images = F.interpolate(images, size=size, mode="bilinear", antialias=True)
     return images.round().clamp(0, 255).byte()
@@ -219,11 +219,12 @@ class EncodedPictures:
     """The image column of a `datasets.Dataset`, decoded row by row.
 
     Args:
-        table: rows whose images are ``{"bytes", "path"}``, that is, ``Image(decode=False)``.
-        column: the image column.
+        table: table whose images are dictionaries ``{"bytes", "path"}``, as `datasets` returns
+            them for a column of type ``Image(decode=False)``.
+        column: name of the image column.
         source: name of the data set, for error messages.
-        image_size: crop the middle square and resize it to this (bilinear, antialiased). None
-            keeps the images, which must be square and of one size.
+        image_size: crop the middle square of each image and resize it to this side (bilinear,
+            antialiased). None keeps the images, which must be square and of one size.
     """
 
     def __init__(self, table: Dataset, column: str, source: str, image_size: int | None) -> None:
@@ -234,7 +235,7 @@ class EncodedPictures:
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        """``(3, H, W)`` of all images: of the first one without an image size."""
+        """``(3, H, W)``, the shape of all images; without `image_size`, that of the first one."""
         if self._image_size is not None:
             return 3, self._image_size, self._image_size
         cell = self._column[0][self._name]
@@ -253,7 +254,7 @@ class EncodedPictures:
         return EncodedPictures(self._column, self._name, self._source, image_size)
 
     def paths(self, rows: np.ndarray) -> list[str]:
-        """Return the files of these rows; none where the images are in a table."""
+        """Return the paths of the image files of these rows; none if the table holds the images."""
         import pyarrow.compute
 
         first = self._column[0][self._name] if len(rows) else None
@@ -266,8 +267,8 @@ class EncodedPictures:
     def read(self, rows: np.ndarray, each: Callable[[], object] | None = None) -> np.ndarray:
         """Return the images of these rows, uint8 ``[n, 3, H, W]``; call `each` after each image.
 
-        Raises `DataError` for a damaged image or one of floats, and `ImageSizeError` for one that
-        differs in size from the first.
+        Raises `DataError` for an image that is damaged or has float or 32-bit pixels, and
+        `ImageSizeError` for one that differs in size from the first.
         """
         images = np.empty((len(rows), *self.shape), dtype=np.uint8)
         for start in range(0, len(rows), READ_AT_ONCE):
@@ -329,7 +330,7 @@ Pictures = ArrayPictures | EncodedPictures
 
 
 def decode_files(files: Sequence[Path], image_size: int) -> torch.Tensor:
-    """Decode image files, cut out the middle squares, and resize them, in the order of the files.
+    """Decode image files, in the given order, crop their middle squares, and resize these.
 
     Returns uint8 ``[N, 3, image_size, image_size]``. Raises `DataError` for a file that is missing,
     damaged, or not an image.
@@ -340,17 +341,17 @@ def decode_files(files: Sequence[Path], image_size: int) -> torch.Tensor:
 
 
 def _to_array(image: Image.Image, image_size: int | None) -> np.ndarray:
-    """Convert an image to uint8 RGB ``[3, H, W]``, cropped and resized to a given size."""
+    """Convert an image to uint8 RGB ``[3, H, W]``; crop and resize it unless the size is None."""
     if image.mode == "F":
         finite = np.isfinite(np.asarray(image)).all()
         raise ValueError(f"a float image{'' if finite else ' with NaN or infinite pixels'}")
     if image.mode == "I":
         raise ValueError("an image with 32 bits per pixel")
     if image.mode in WIDE_GREY:
-        # Pillow clips 16 bits at 255, which turns almost every image white.
+        # Pillow would clip 16-bit values at 255, which turns almost every image white.
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     image = ImageOps.exif_transpose(image).convert("RGB")
     if image_size is not None:
-        # Pillow's bilinear filter widens with the scale, which antialiases.
+        # Pillow's bilinear filter antialiases: it widens with the scale when an image shrinks.
         image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BILINEAR)
     return np.asarray(image).transpose(2, 0, 1)

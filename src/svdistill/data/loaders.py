@@ -1,4 +1,4 @@
-"""Images from a user's DataLoader, and the global random states that it draws from."""
+"""Read images from a user's DataLoader, with control over the global random states it uses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from svdistill.parallel import ALONE, Share
 
 
 class PrivateRandomStates:
-    """Random states for code that draws from the global ones, which stay as they were.
+    """Separate random states for code that draws from the global random number generators.
+
+    They replace the global states of torch (CPU), NumPy and Python while `installed`; afterwards
+    the global states are as before.
 
     Example:
         >>> states, again = PrivateRandomStates(seed=7), PrivateRandomStates(seed=7)
@@ -44,7 +47,7 @@ class PrivateRandomStates:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Make these the global states within the block; the next block continues from there."""
+        """Use these as the global states within the block; the next block continues from them."""
         outside = global_states()
         set_global_states(self._states)
         try:
@@ -55,10 +58,10 @@ class PrivateRandomStates:
 
 
 def seed_global_states(seed: int) -> None:
-    """Seed torch on every device, NumPy and Python.
+    """Seed the global random states of torch on every device, of NumPy and of Python.
 
     Args:
-        seed: 0 or more, below 2^63.
+        seed: the seed, 0 or more and below 2^63.
     """
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
@@ -66,12 +69,12 @@ def seed_global_states(seed: int) -> None:
 
 
 def global_states() -> tuple:
-    """The states of torch on the CPU, of NumPy and of Python."""
+    """Return the global random states of torch on the CPU, of NumPy and of Python."""
     return torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
 
 
 def set_global_states(states: tuple) -> None:
-    """Restore the states that `global_states` returned."""
+    """Restore global random states that `global_states` returned."""
     torch.set_rng_state(states[0])
     np.random.set_state(states[1])  # noqa: NPY002
     random.setstate(states[2])
@@ -83,11 +86,11 @@ class LoaderSplit(ImageSplit):
 
     Args:
         loader: yields ``(images, labels)``.
-        num_classes: upper bound of the labels, exclusive.
-        least_label: lower bound of the labels.
+        num_classes: number of classes; labels must be below it.
+        least_label: the smallest label that is allowed; -1 allows images without a label.
 
     Raises:
-        ArgumentError: the loader has no batches, or no length.
+        ArgumentError: if the loader has no batches, or no length.
     """
 
     def __init__(self, loader: DataLoader, num_classes: int, *, least_label: int = 0) -> None:
@@ -107,7 +110,7 @@ class LoaderSplit(ImageSplit):
             raise _wrong("at least one batch", "none", "add images, or leave out drop_last")
 
     def __len__(self) -> int:
-        """The length of the loader's data set, even if its sampler takes a part."""
+        """The length of the loader's data set, even if its sampler draws only a part of it."""
         return self._images
 
     @property
@@ -119,7 +122,7 @@ class LoaderSplit(ImageSplit):
         )
 
     def steps(self, batch_size: int) -> int:
-        """The loader's number of batches."""
+        """The loader's number of batches; `batch_size` is ignored."""
         return self._steps
 
     def first(self, count: int, device: torch.device | str) -> Batch:
@@ -132,7 +135,7 @@ class LoaderSplit(ImageSplit):
         return self
 
     def part(self, start: int, stop: int) -> NoReturn:
-        """Raise `ArgumentError`: the images have no stored order."""
+        """Raise `ArgumentError`: the images of a DataLoader have no stored order."""
         raise ArgumentError(
             "data",
             expected="images in an order that stays, for a knowledge store",
@@ -150,24 +153,25 @@ class LoaderSplit(ImageSplit):
         skip: int = 0,
         share: Share = ALONE,
     ) -> Iterator[Batch]:
-        """Read the loader once.
+        """Iterate once over the loader.
 
         Args:
-            batch_size: not used: the loader has its own.
-            device: the device of the batches.
-            order_seed: seed of the global random states while the loader works. None takes a fixed
-                seed; a loader that shuffles still shuffles.
-            skip: number of batches to leave out; the loader makes them, to draw the same numbers.
-            share: what this process takes of every batch. All processes that train together read
-                the whole loader, whose order and transforms are the same in all of them.
+            batch_size: ignored: the loader has a batch size of its own.
+            device: device to which the batches are moved.
+            order_seed: seed of the global random states while the loader makes batches. None uses
+                a fixed seed; a loader that shuffles still shuffles.
+            skip: number of batches to leave out at the beginning. The loader makes them anyway,
+                so that its random states advance.
+            share: the part of every batch that this process takes if several processes train
+                together. Each reads the whole loader, with the same order and transforms.
 
         Returns:
-            An iterator of `Batch`, whose indices count the images as they come.
+            An iterator of `Batch`, whose `indices` number the images in the order they come.
 
         Raises:
-            ArgumentError: a batch is not images and labels.
+            ArgumentError: if a batch is not a valid pair of images and labels.
         """
-        seed = 0 if order_seed is None else order_seed  # a fixed one for the stored order
+        seed = 0 if order_seed is None else order_seed  # a fixed seed if no order is asked for
         require_count("order_seed", seed, 0)
         return self._batches(torch.device(device), PrivateRandomStates(seed), skip, share)
 
@@ -195,7 +199,7 @@ class LoaderSplit(ImageSplit):
             count += len(images)
 
     def _checked(self, item: Any) -> tuple[Tensor, Tensor]:
-        """The images and labels of what the loader yielded."""
+        """Return the images and labels of an item of the loader, or raise `ArgumentError`."""
         if not isinstance(item, (tuple, list)) or len(item) != 2:
             raise _wrong("batches (images, labels)", described(item), "give it a collate_fn")
         images, labels = item
@@ -236,31 +240,34 @@ def images_from_loaders(
     mean: Sequence[float] = (0.0, 0.0, 0.0),
     std: Sequence[float] = (1.0, 1.0, 1.0),
 ) -> ImageData:
-    """Train on the batches of two DataLoaders: they are neither normalised nor augmented.
+    """Make a data set of two DataLoaders, whose images are used as they are.
 
-    Batches are ``(images, labels)``: floats ``[B, 3, H, W]`` and int64 ``[B]``. Their size and
-    order are the loader's, so a run's `batch_size`, `augmentation` and `views` have no effect. A
-    label of -1 marks a training image without a label; every batch should hold labelled ones.
+    The loaders yield ``(images, labels)``: floats ``[B, 3, H, W]`` and int64 ``[B]``. The library
+    neither normalises nor augments the images. The loaders also decide batch size and order, so a
+    run's `batch_size`, `augmentation` and `views` have no effect. A label of -1 marks a training
+    image without a label; every batch should hold some labelled images.
 
     Each pass seeds the global random states of torch, NumPy and Python while the loader works, and
-    restores them afterwards: two equal runs see the same shuffling and random transforms. So does a
-    resumed run; within an epoch the loader makes the earlier batches again. A generator that was
-    given to the loader, and persistent workers, are seeded by the user.
+    restores them afterwards, so that two runs with equal settings see the same shuffling and random
+    transforms. So does a run that is resumed within an epoch, for which the loader makes the
+    earlier batches again. If the loader has a generator of its own or persistent workers, seeding
+    those is up to the user.
 
-    A knowledge store cannot be made of such images: they have no fixed indices.
+    A knowledge store (the teacher's outputs, saved by image index) cannot be made of such images,
+    since they have no fixed indices.
 
     Args:
         train: the images to train on.
         test: the images to report accuracy on.
         class_names: name of each class, by its label.
-        mean: per channel, with which the images were normalised; stored with the weights.
-        std: standard deviation per channel, with which they were normalised.
+        mean: mean per channel with which your transforms normalise; stored with the weights.
+        std: standard deviation per channel with which your transforms normalise; stored likewise.
 
     Returns:
         The data set. Its fingerprint covers class names, the number of images and their shape.
 
     Raises:
-        ArgumentError: a loader without a length, or other batches.
+        ArgumentError: if a loader has no length or no batches, or yields other batches than these.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""From a spec such as ``parquet:PATH`` to labelled pictures with a training and a test part."""
+"""Open the data set that a spec such as ``parquet:PATH`` names, without decoding its images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ READERS: Final = {
     "tiny_imagenet": lambda path, _choices: read_tiny_imagenet(path),
 }
 
-# The choices that a source does not have.
+# The fields of `DataChoices` that a kind of data set does not support.
 WITHOUT_EFFECT: Final = {
     "digits": DataChoices._fields,
     "tiny_imagenet": DataChoices._fields,
@@ -44,7 +44,7 @@ DIGITS_TRAIN_SHARE: Final = 0.6
 
 TRAIN_SHARE: Final = 0.8
 
-# A constant: which images a cut test split holds is a property of the data set.
+# Constant, so that the test split that is cut from a data set always holds the same images.
 SPLIT_SEED: Final = 0
 
 
@@ -54,7 +54,7 @@ class OpenedData(NamedTuple):
     Attributes:
         train: the training images.
         test: the test images.
-        class_names: name of each class.
+        class_names: name of each class, by its label.
     """
 
     train: Subset
@@ -65,7 +65,7 @@ class OpenedData(NamedTuple):
 def open_images(
     spec: str | Dataset | DatasetDict, image_size: int | None, choices: DataChoices = AUTOMATIC
 ) -> OpenedData:
-    """Find the data set that a spec names; see `load_images` for the arguments."""
+    """Open the data set that a spec names; see `load_images` for the arguments."""
     if image_size is not None:
         require_count("image_size", image_size, SMALLEST_SIZE)
     if not isinstance(spec, str):
@@ -90,7 +90,7 @@ def open_images(
 
 
 def unknown_scheme(argument: str, spec: str, schemes: Sequence[str]) -> ArgumentError:
-    """The error of a spec that has none of these schemes."""
+    """Return the error for a spec whose scheme is none of `schemes`."""
     scheme, _, place = spec.partition(":")
     remedy = nearest(f"{scheme}:PATH" if place else spec, schemes)
     if spec and Path(spec).exists():
@@ -109,8 +109,11 @@ def _open_digits(image_size: int) -> OpenedData:
 
 @cache
 def _read_digits() -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Images [N, 8, 8] from 0 to 16, labels and names; scikit-learn parses text at each call."""
-    # It takes a second to import, and no other data set needs it.
+    """Return images [N, 8, 8] with values 0 to 16, labels and class names.
+
+    The result is cached, since scikit-learn parses a text file at each call.
+    """
+    # scikit-learn takes a second to import, and no other data set needs it.
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -137,7 +140,7 @@ def _open_tables(tables: Tables, image_size: int | None, choices: DataChoices) -
 
 
 def _warn_of_splits(tables: Tables, train: str, test: str | None, choices: DataChoices) -> None:
-    """Warn which splits are used, if there are others or their names are unusual."""
+    """Warn which splits are used if there are others, or if they were guessed from odd names."""
     others = [
         f"{name!r} ({len(table):,} images)"
         for name, table in tables.splits.items()

@@ -1,4 +1,4 @@
-"""Select classes and images of a data set."""
+"""Select some of the classes and of the images of a data set."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Subset(NamedTuple):
 
     Attributes:
         pictures: where the images are read from.
-        rows: rows of `pictures`, int64 ``[N]``.
+        rows: the rows of `pictures` that the subset holds, int64 ``[N]``.
         labels: label of each of these rows, int64 ``[N]``.
     """
 
@@ -28,12 +28,12 @@ class Subset(NamedTuple):
     labels: np.ndarray
 
     def take(self, places: np.ndarray) -> Subset:
-        """Return the images at these places of the subset."""
+        """Return the subset of the images at these positions within the subset."""
         return Subset(self.pictures, self.rows[places], self.labels[places])
 
 
 class ClassDraw(NamedTuple):
-    """The number of classes to draw, the seed, and whether the others are kept instead."""
+    """A random draw of `size` classes; `rest` keeps the classes that are not drawn instead."""
 
     size: int
     seed: int
@@ -41,7 +41,7 @@ class ClassDraw(NamedTuple):
 
 
 def parse_draw(text: str) -> ClassDraw:
-    """Read ``N@SEED`` or ``rest:N@SEED``, with an N of 2 or more.
+    """Parse ``N@SEED`` or ``rest:N@SEED``, where N is 2 or more.
 
     Example:
         >>> parse_draw("50@0")
@@ -60,13 +60,13 @@ def parse_draw(text: str) -> ClassDraw:
 
 
 def select_classes(names: Sequence[str], every: int, draw: ClassDraw | None) -> np.ndarray:
-    """Choose every n-th class, and draw some of these.
+    """Choose every n-th class (n = `every`), and draw some of these classes if `draw` is given.
 
-    The drawn classes are those whose ``SEED:NAME``, in UTF-8, has the smallest SHA-256: the draw
-    depends on names and seed alone, on any machine and in any version. ``printf 0:n01440764 |
-    sha256sum`` shows a class's place.
+    The drawn classes are those for which the SHA-256 of the text ``SEED:NAME``, in UTF-8, is
+    smallest. So the draw depends on names and seed alone, on any machine and in any version. The
+    command ``printf 0:n01440764 | sha256sum`` shows the number by which a class is ordered.
 
-    Returns the chosen classes, ascending, int64 ``[C]``.
+    Returns the numbers of the chosen classes, ascending, int64 ``[C]``.
 
     Example:
         >>> names = ["ant", "bee", "cat", "dog"]
@@ -100,16 +100,16 @@ def select_classes(names: Sequence[str], every: int, draw: ClassDraw | None) -> 
 
 
 def keep_classes(subset: Subset, classes: np.ndarray) -> Subset:
-    """Keep the images of these classes, ascending, and number the classes 0, 1, 2, ..."""
+    """Keep the images of these classes, given ascending, and renumber the classes 0, 1, 2, ..."""
     kept = subset.take(np.flatnonzero(np.isin(subset.labels, classes)))
     return kept._replace(labels=np.searchsorted(classes, kept.labels))
 
 
 def stratified(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
-    """Choose places at random such that every class keeps its share.
+    """Choose `size` images at random such that all classes keep the same share of their images.
 
-    The share is the same for all classes: a class of n images keeps ``share * n``, rounded to the
-    nearest integer, but at least one image where `size` allows it. The places are ascending, int64
+    A class of n images keeps ``share * n``, rounded to the nearest integer, but at least one image
+    where `size` allows it. Returns the positions of the chosen images in `labels`, ascending, int64
     ``[size]``.
 
     Example:
@@ -118,8 +118,8 @@ def stratified(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
         [0, 0, 1]
     """
     random = np.random.default_rng(seed)
-    # Within a class images are in random order; the r-th of n is taken when the share reaches
-    # (r + 1/2) / n, and the first one before all others.
+    # The images of a class are ranked at random: the image of rank r of n, from 0, is kept if the
+    # share is at least (r + 1/2) / n. Rank 0 has threshold 0, so that every class keeps an image.
     thresholds = np.empty(len(labels))
     for label in np.unique(labels):
         places = np.flatnonzero(labels == label)
@@ -130,14 +130,14 @@ def stratified(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
 
 
 def stratified_split(subset: Subset, size: int, seed: int) -> tuple[Subset, Subset]:
-    """Split into a stratified subset of the given size and the rest, both in stored order."""
+    """Split a subset into a stratified one of `size` images and the rest, both in stored order."""
     kept = stratified(subset.labels, size, seed)
     rest = np.setdiff1d(np.arange(len(subset.labels)), kept, assume_unique=True)
     return subset.take(kept), subset.take(rest)
 
 
 def training_subset(subset: Subset, size: int | None, seed: int) -> tuple[Subset, Subset]:
-    """Split into a stratified subset of the given size, or all for None, and the rest."""
+    """Split a subset into a stratified one of `size` images (all if None) and the rest."""
     if size is None:
         return subset, subset.take(np.arange(0))
     require_count("train_size", size)
@@ -153,10 +153,11 @@ def training_subset(subset: Subset, size: int | None, seed: int) -> tuple[Subset
 
 
 def check_spelling(source: str, names: Sequence[str], labels: Mapping[str, np.ndarray]) -> None:
-    """Compare class names that differ only in case or in their Unicode form.
+    """Check for class names that differ only in case or in their Unicode form.
 
-    Splits that spell a class differently make two classes of it, which is a `DataError`. Names that
-    all splits have, such as the letters ``a`` and ``A``, give a warning. The labels are by split.
+    `labels` are the labels of each split, by its name. Raises `DataError` if the splits spell a
+    class differently, which makes two classes of it. If all splits have both names, such as the
+    letters ``a`` and ``A``, they are taken as two classes with a warning.
 
     Example:
         >>> labels = {"train": np.array([0]), "test": np.array([1])}
@@ -187,7 +188,7 @@ with 1 image(s) in train, 'Bee' with 1 image(s) in test; rename one of them
 def check_presence(source: str, names: Sequence[str], train: np.ndarray, test: np.ndarray) -> None:
     """Warn of classes that have no training images, no test images, or a single image.
 
-    Test images of which none is of a class of training images are a `DataError`.
+    Raises `DataError` if no test image belongs to a class that has training images.
     """
     trained = np.bincount(train, minlength=len(names))
     tested = np.bincount(test, minlength=len(names))
@@ -211,14 +212,17 @@ def check_presence(source: str, names: Sequence[str], train: np.ndarray, test: n
 
 
 def _count_by_split(name: str, number: int, labels: Mapping[str, np.ndarray]) -> str:
-    """``'bee' with 7 image(s) in train``; escaped, since composed letters look like others."""
+    """Format a class and its number of images by split: ``'bee' with 7 image(s) in train``.
+
+    The name is printed in ASCII with escapes, since different Unicode forms look the same.
+    """
     counts = {split: int((some == number).sum()) for split, some in labels.items()}
     told = " and ".join(f"{count:,} in {split}" for split, count in counts.items() if count)
     return f"{name!a} with {told.replace(' in ', ' image(s) in ', 1) or 'no image'}"
 
 
 def _with_counts(names: Sequence[str], counts: np.ndarray, chosen: np.ndarray) -> str:
-    """The chosen classes with their numbers of images."""
+    """Format the chosen classes with their numbers of images for a message."""
     numbers = np.flatnonzero(chosen)
     some = ", ".join(f"{names[number]!r} ({counts[number]:,})" for number in numbers[:SHOWN])
     more = f" and {len(numbers) - SHOWN:,} more" if len(numbers) > SHOWN else ""

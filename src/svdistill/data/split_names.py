@@ -1,4 +1,4 @@
-"""Recognise the names of splits in any spelling: training, test and unlabelled images."""
+"""Recognise training, test and unlabelled splits by their names, in various spellings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from svdistill.common import ArgumentError, DataError, listed, nearest
 
 Role = Literal["train", "test", "unlabelled"]
 
-# The names of each role, in order of preference.
+# Names of splits and their roles, in order of preference.
 ROLES: Final[dict[str, Role]] = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("test", "testing", "validation", "valid", "val", "dev"), "test"),
@@ -20,7 +20,7 @@ ROLES: Final[dict[str, Role]] = {
 
 ORDER: Final = tuple(ROLES)
 
-# Words beside that of the split: training_set, train-images, DataTrain.
+# Words that may accompany a split's name: training_set, train-images, DataTrain.
 FILLERS: Final = (
     *("dataset", "datasets", "data", "set", "split", "folder", "dir"),
     *("images", "image", "imgs", "img", "pictures", "photos"),
@@ -32,13 +32,13 @@ WHOLE_FOLDER: Final = "."
 
 
 class DataChoices(NamedTuple):
-    """The user's choices among columns and splits; None chooses by name.
+    """The columns and splits that the user chose; None leaves the choice to the library.
 
     Attributes:
-        label_column: of a table.
-        image_column: of a table.
-        train_split: name of the training split; of a folder, ``.`` for the folder itself.
-        test_split: name of the test split; ``cut`` for a part of the training split.
+        label_column: name of the column of a table that holds the labels.
+        image_column: name of the column of a table that holds the images.
+        train_split: name of the training split; ``.`` if a folder holds the classes itself.
+        test_split: name of the test split; ``cut`` to cut one from the training split.
     """
 
     label_column: str | None = None
@@ -51,7 +51,7 @@ AUTOMATIC: Final = DataChoices()
 
 
 def split_words(name: str) -> list[str]:
-    """The words in a name that name a split, each as in `ROLES`.
+    """Return the words in a name that are names of splits, spelt as the keys of `ROLES`.
 
     Example:
         >>> split_words("My-Train-00000-of-2"), split_words("trainingSet"), split_words("trainee")
@@ -61,7 +61,7 @@ def split_words(name: str) -> list[str]:
 
 
 def split_role(name: str) -> Role | None:
-    """The role of the split that a name contains; None without a split, or with several roles.
+    """Return the role of a name that contains one of `ROLES`; None for no role or several.
 
     Example:
         >>> split_role("data_train"), split_role("Eval"), split_role("train_val"), split_role("a")
@@ -72,7 +72,9 @@ def split_role(name: str) -> Role | None:
 
 
 def folder_role(name: str) -> Role | None:
-    """The role of a name that contains nothing but a split, since folders name classes too.
+    """Return the role of a folder whose name says nothing but its split, else None.
+
+    This is stricter than `split_role`, since folders may also be classes.
 
     Example:
         >>> folder_role("Training_Set"), folder_role("val2017"), folder_role("bullet_train")
@@ -83,7 +85,7 @@ def folder_role(name: str) -> Role | None:
 
 
 def preferred(names: Iterable[str]) -> list[str]:
-    """Sort names of splits by preference: ``test`` before ``Test`` before ``my_test``."""
+    """Sort names of splits by preference, such as ``test`` before ``Test`` before ``my_test``."""
 
     def place(name: str) -> tuple[bool, int, bool, str]:
         words = split_words(name)
@@ -94,12 +96,12 @@ def preferred(names: Iterable[str]) -> list[str]:
 
 
 class FoundSplits(NamedTuple):
-    """The splits of a data set, among which the user or their names choose.
+    """The splits of a data set, to choose among by the user's `DataChoices` or by their names.
 
     Attributes:
         source: name of the data set, for messages.
-        names: all splits.
-        role: what a name means.
+        names: names of all splits.
+        role: function that returns the role of a name, or None.
     """
 
     source: str
@@ -107,14 +109,18 @@ class FoundSplits(NamedTuple):
     role: Callable[[str], Role | None] = split_role
 
     def train(self, choices: DataChoices) -> str | None:
-        """The split to train on: the chosen one, or the most usual name; None without any."""
+        """Return the split to train on: the user's, else the most usual name, else None."""
         if choices.train_split is not None:
             return chosen_split("train_split", choices.train_split, self.names)
         named = preferred(name for name in self.names if self.role(name) == "train")
         return named[0] if named else None
 
     def test(self, train: str, choices: DataChoices, labelled: Callable[[str], bool]) -> str | None:
-        """The split to test on, which is labelled; None to cut one from the training split."""
+        """Return the split to test on; None if one is to be cut from the training split.
+
+        `labelled` tells whether a split has labels. Raises `DataError` if the test splits have
+        none, or if it is unclear which split to test on.
+        """
         if choices.test_split == CUT:
             return None
         others = [name for name in self.names if name != train]
@@ -145,7 +151,7 @@ class FoundSplits(NamedTuple):
         return usable[0] if usable else None
 
     def unlabelled(self, choices: DataChoices) -> tuple[str | None, list[str]]:
-        """The split to learn from without labels, else to train on; and the test splits."""
+        """Return the unlabelled split, else the training split or None; and all test splits."""
 
         def role(name: str) -> Role | None:
             if name.lower() == (choices.train_split or "").lower():
@@ -159,7 +165,7 @@ class FoundSplits(NamedTuple):
 
 
 def chosen_split(option: str, name: str, names: Iterable[str]) -> str:
-    """The only split of the name that the user gave, in any case."""
+    """Return the split that the user named; case is ignored if no name matches exactly."""
     there = list(names)
     found = [other for other in there if other == name]
     found = found or [other for other in there if other.lower() == name.lower()]
@@ -174,12 +180,12 @@ def chosen_split(option: str, name: str, names: Iterable[str]) -> str:
 
 
 def _words(name: str) -> list[str]:
-    """The words in a name, each without fillers."""
+    """Return the words of a name in lower case, each without the words of `FILLERS`."""
     return [_without_filler(word) for word in re.findall("[a-z]+", name.lower())]
 
 
 def _without_filler(word: str) -> str:
-    """``training`` for ``trainingset``; empty for a filler alone."""
+    """Strip a filler off a split's name, as in ``trainingset``; a filler alone becomes empty."""
     if word in FILLERS:
         return ""
     for filler in FILLERS:

@@ -1,4 +1,4 @@
-"""One split of a data set, read in batches: in memory, or decoded when needed."""
+"""One split of a data set, read in batches: kept in memory, or decoded on demand."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ from svdistill.data.image_files import Pictures
 from svdistill.data.selection import Subset
 from svdistill.parallel import ALONE, BatchPart, Share
 
-# The label of an image without one: task losses and accuracies leave it out.
+# Marks an image without a label; the loss on labels and the accuracy leave such images out.
 UNLABELLED: Final = -1
 
 MAX_WORKERS: Final = 8
 
 
 class Batch(NamedTuple):
-    """Images with their labels and their places in the split.
+    """A batch of images, with their labels and their indices in the split.
 
     Attributes:
         images: ``[B, 3, H, W]``, uint8; float32 from a user's DataLoader.
         labels: ``[B]``, int64, 0 to number of classes - 1, or `UNLABELLED`.
-        indices: ``[B]``, int64, 0 to length of the split - 1, in any order. On the CPU, so
-            that a look-up by index needs no synchronisation with the device.
-        part: what this process has of the whole batch; None if it has all of it.
+        indices: ``[B]``, int64: index of each image in its split, from 0. They stay on the CPU,
+            so that a look-up by index needs no synchronisation with the device.
+        part: the part of the whole batch that this process has if several processes train
+            together; None if it has the whole batch.
     """
 
     images: Tensor
@@ -51,11 +52,11 @@ class ImageSplit(ABC):
     @property
     @abstractmethod
     def loading_remedy(self) -> str:
-        """Advice for a run that waits for these images."""
+        """Advice to the user if training has to wait for these images."""
 
     @property
     def labelled(self) -> ImageSplit:
-        """The split without its unlabelled images."""
+        """The split of the labelled images alone; the split itself if all have labels."""
         return self
 
     @property
@@ -64,11 +65,11 @@ class ImageSplit(ABC):
         return False
 
     def steps(self, batch_size: int) -> int:
-        """The number of batches in one pass, with a smaller last one."""
+        """The number of batches in one pass, including a smaller last one."""
         return -(-len(self) // batch_size)
 
     def first(self, count: int, device: torch.device | str) -> Batch:
-        """The first images in stored order, or of a loader's first batch."""
+        """Return the first `count` images in stored order, or of a DataLoader's first batch."""
         return next(self.part(0, count).batches(count, device=device, order_seed=None))
 
     @abstractmethod
@@ -77,10 +78,10 @@ class ImageSplit(ABC):
 
     @abstractmethod
     def part(self, start: int, stop: int) -> Self:
-        """Return the images from `start` to before `stop`, in stored order, as a split.
+        """Return a split of the images `start` to `stop` - 1 in stored order.
 
         Raises:
-            ArgumentError: the images come from a DataLoader and have no stored order.
+            ArgumentError: if the images come from a DataLoader, which has no stored order.
         """
 
     @abstractmethod
@@ -93,16 +94,16 @@ class ImageSplit(ABC):
         skip: int = 0,
         share: Share = ALONE,
     ) -> Iterator[Batch]:
-        """Read the split once.
+        """Iterate once over the split.
 
         Args:
             batch_size: images per batch; the last batch may be smaller.
-            device: the device of the batches.
+            device: device to which the batches are moved.
             order_seed: decides the order of the images, independently of torch's global random
                 state. None gives the stored order.
             skip: number of batches to leave out at the beginning, for a run that is resumed within
                 an epoch; their images are not decoded.
-            share: what this process takes of every batch.
+            share: the part of every batch that this process takes if several train together.
 
         Returns:
             An iterator of `Batch`.
@@ -117,17 +118,17 @@ class StoredSplit(ImageSplit):
     """A split with random access: images can be read in any order.
 
     Attributes:
-        labels: of all images in stored order, int64 ``[N]``.
+        labels: label of each image in stored order, int64 ``[N]``.
     """
 
     labels: Tensor
 
     @abstractmethod
     def gather(self, chunks: Sequence[Tensor], device: torch.device | str) -> Iterator[Batch]:
-        """Read batches of chosen images, by the indices of each, int64 ``[B]``, on the CPU."""
+        """Yield one `Batch` for each tensor of image indices, int64 ``[B]`` on the CPU."""
 
     def chunks(self, batch_size: int, order_seed: int | None) -> Sequence[Tensor]:
-        """The indices of the images of each batch; see `ImageSplit.batches` for the arguments."""
+        """Return the image indices of each batch; see `ImageSplit.batches` for the arguments."""
         require_count("batch_size", batch_size)
         order = torch.arange(len(self))
         if order_seed is not None:
@@ -148,7 +149,7 @@ class StoredSplit(ImageSplit):
         """See `ImageSplit.batches`."""
         chunks = self.chunks(batch_size, order_seed)[skip:]
         parts = self.gather([share.take(chunk) for chunk in chunks], device)
-        border = len(self.labelled)  # images without labels come last
+        border = len(self.labelled)  # unlabelled images have the indices from here on
         return (
             batch._replace(part=share.part(len(chunk), int((chunk < border).sum())))
             for batch, chunk in zip(parts, chunks, strict=True)
@@ -157,7 +158,7 @@ class StoredSplit(ImageSplit):
 
 @final
 class ResidentSplit(StoredSplit):
-    """A split that is decoded in memory.
+    """A split whose images are all decoded and kept in memory.
 
     Args:
         images: ``[N, 3, H, W]``, uint8.
@@ -206,7 +207,8 @@ class ResidentSplit(StoredSplit):
 
     def gather(self, chunks: Sequence[Tensor], device: torch.device | str) -> Iterator[Batch]:
         """See `StoredSplit.gather`."""
-        # One copy for the whole order: one per batch would stall a device that works ahead.
+        # The indices of all batches are copied to the device at once: a copy for each batch would
+        # make the CPU wait for the device.
         order = torch.cat([*chunks, torch.empty(0, dtype=torch.int64)]).to(self.images.device)
         moved = order.split([len(chunk) for chunk in chunks])
         # `index_select` copies whole images; `images[rows]` copies single pixels, 15 times slower.
@@ -228,8 +230,8 @@ class StreamedSplit(StoredSplit):
         pictures: where the images are read from.
         rows: the rows of `pictures` that belong to this split, int64 ``[N]``.
         labels: ``[N]``, int64.
-        workers: processes that decode; 0 decodes in the calling process, None takes one per core,
-            up to 8.
+        workers: number of processes that decode; 0: the calling process decodes; None: one per
+            core, up to 8.
     """
 
     def __init__(
@@ -271,7 +273,7 @@ class StreamedSplit(StoredSplit):
             num_workers=self.workers,
             pin_memory=torch.device(device).type == "cuda",
             worker_init_fn=_ignore_interrupts,
-            # Without a generator the loader draws from the global one.
+            # Without a generator of its own the loader would advance torch's global random state.
             generator=torch.Generator(),
         )
         for chunk, images in zip(chunks, loader, strict=True):
@@ -284,12 +286,12 @@ class StreamedSplit(StoredSplit):
 
 
 def _ignore_interrupts(_worker: int) -> None:
-    """Leave Ctrl-C, which reaches every process, to the parent: it saves its step first."""
+    """Ignore Ctrl-C in a worker: the main process handles it, and saves its progress first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _BatchReader(TorchDataset):
-    """Runs in a worker process: the images of one batch, or None if one is damaged."""
+    """Decodes the images of one batch in a worker process; None if an image is damaged."""
 
     def __init__(self, pictures: Pictures, rows: np.ndarray) -> None:
         self._pictures = pictures
@@ -306,7 +308,7 @@ class _BatchReader(TorchDataset):
 
 
 def order_generator(order_seed: int) -> torch.Generator:
-    """A generator on the CPU for an order of images."""
+    """Return a CPU generator, seeded with `order_seed`, that shuffles images."""
     require_count("order_seed", order_seed, 0)
     return torch.Generator().manual_seed(order_seed)
 
@@ -318,7 +320,7 @@ def stored_split(
     workers: int | None = None,
     each: Callable[[], object] | None = None,
 ) -> StoredSplit:
-    """Make a subset a split: decoded now, or by worker processes when needed.
+    """Make a split of a subset: decode it now if `resident`, else on demand by worker processes.
 
     `each` is called after each image that is decoded now.
     """

@@ -1,4 +1,4 @@
-"""Rows of images and labels, from Parquet files or the hub."""
+"""Tables of images and labels, from Parquet files or the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ if TYPE_CHECKING:
     from datasets import Dataset, Features
 
 
-# `datasets` takes a second to import, and the digits do not need it: imported where used.
+# `datasets` takes a second to import, and not all data sets need it: functions import it.
 
-# `datasets` reserves the name "all".
+# Name of the only split of a data set without splits. `datasets` reserves the name "all".
 ONLY_NAME: Final = "images"
 
 
 class Tables(NamedTuple):
-    """The tables of a data set as `datasets` gives them; images stay encoded.
+    """The tables of a data set, one per split, as `datasets` objects with encoded images.
 
     Attributes:
         source: name of the data set, for error messages.
-        splits: tables by split name, such as ``train`` and ``test``.
-        image_column: the column of images, each ``{"bytes", "path"}``.
-        label_column: the column of labels.
-        class_names: name of each class.
-        values: the label of each class in the column, where that is not its number.
+        splits: the table of each split, by the split's name, such as ``train``.
+        image_column: name of the column of images, each a dictionary ``{"bytes", "path"}``.
+        label_column: name of the column of labels.
+        class_names: name of each class, by its number.
+        values: the value in `label_column` for each class; None if these are the class numbers.
     """
 
     source: str
@@ -55,8 +55,8 @@ class Tables(NamedTuple):
     values: tuple[Any, ...] | None = None
 
     def labels(self, split: str) -> np.ndarray:
-        """Return the labels of a split, int64 ``[N]``; -1 where there is none."""
-        # As Arrow, since a null among numbers would come out as NaN.
+        """Return the class numbers of a split's images, int64 ``[N]``; -1 for a missing label."""
+        # Read as Arrow: as a NumPy array, missing labels among numbers would become NaN.
         column = self.splits[split].select_columns([self.label_column]).with_format("arrow")
         labels = column[:][self.label_column]
         if self.values is not None:
@@ -68,7 +68,7 @@ class Tables(NamedTuple):
         return labels.fill_null(-1).to_numpy().astype(np.int64)
 
     def chosen(self, choices: DataChoices) -> tuple[str, str | None]:
-        """The splits to train and to test on; see `FoundSplits`."""
+        """Return the splits to train and to test on; for None see `FoundSplits.test`."""
         if choices.train_split == WHOLE_FOLDER and ONLY_NAME in self.splits:
             choices = choices._replace(train_split=None)
         found = FoundSplits(self.source, tuple(self.splits))
@@ -85,12 +85,12 @@ class Tables(NamedTuple):
         return train, found.test(train, choices, self._is_labelled)
 
     def _is_labelled(self, split: str) -> bool:
-        """Whether all images have labels: test splits of competitions often have -1 for each."""
+        """Whether all images have labels; test splits of competitions often have only -1."""
         return bool((self.labels(split) >= 0).all())
 
 
 def split_tables(argument: str, loaded: object) -> Mapping[str, Dataset]:
-    """The tables of a `DatasetDict` by split, or a `Dataset` as the only split."""
+    """Return the tables of a `DatasetDict` by split, or a `Dataset` as the only split."""
     import datasets
 
     if isinstance(loaded, datasets.Dataset):
@@ -119,7 +119,7 @@ def split_tables(argument: str, loaded: object) -> Mapping[str, Dataset]:
 def tables_of(
     source: str, loaded: Mapping[str, Dataset], choices: DataChoices = AUTOMATIC
 ) -> Tables:
-    """The tables with the columns that hold images and labels."""
+    """Find the image and the label column of loaded tables, and return both as `Tables`."""
     table = next(iter(loaded.values()))
     image = find_image_column(source, table, choices.image_column)
     label = find_label_column(source, table, choices.label_column)
@@ -131,13 +131,13 @@ def tables_of(
 
 
 def undecoded(table: Dataset, column: str) -> Dataset:
-    """The table with its images encoded, as plain Python objects."""
+    """Return the table such that its rows are plain Python objects with encoded images."""
     from datasets import Image
 
     return table.with_format(None).cast_column(column, Image(decode=False))
 
 
-# Errors of writing a cache; an error of reading a damaged file has no such number.
+# Error numbers of a failure to write the cache. Reading a damaged file gives none of them.
 UNWRITABLE: Final = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
     *(errno.ENOTDIR, errno.EEXIST, errno.ENOENT),
@@ -145,7 +145,7 @@ UNWRITABLE: Final = (
 
 
 def read_parquet(path: Path, choices: DataChoices = AUTOMATIC) -> Tables:
-    """Read ``train-*.parquet`` and ``test-*.parquet`` (or validation) of a folder, or one file."""
+    """Read a folder of ``train-*.parquet`` and ``test-*.parquet`` (or validation), or one file."""
     return tables_of(str(path), load_parquet(path, choices), choices)
 
 
@@ -155,20 +155,20 @@ def read_hub(name: str, choices: DataChoices = AUTOMATIC) -> Tables:
 
 
 def load_parquet(path: Path, choices: DataChoices = AUTOMATIC) -> Mapping[str, Dataset]:
-    """Load Parquet files by the names of their splits."""
+    """Load a Parquet file, or those of a folder, as one table for each split, by its name."""
     import datasets
 
     files = _parquet_files(path) if path.is_dir() else [path]
     _require_alike(files)
     by_split = _by_split(path, files, choices) if path.is_dir() else {ONLY_NAME: files}
-    # `datasets` refuses split names with a hyphen, and "all".
+    # Neutral split names, since `datasets` refuses "all" and names with a hyphen.
     named = {
         f"split{number}": [glob.escape(str(file)) for file in some]
         for number, some in enumerate(by_split.values())
     }
     with _quiet():
         try:
-            # `load_dataset("parquet", ...)` would tell the hub's download counter of every call.
+            # `load_dataset("parquet", ...)` would report every call to the hub's download counter.
             loaded = datasets.DatasetDict.from_parquet(named)
         except (datasets.exceptions.DatasetsError, OSError, ValueError) as cause:
             _require_cache(cause, path)
@@ -198,7 +198,7 @@ def load_hub(name: str) -> Mapping[str, Dataset]:
 
 
 def _parquet_files(path: Path) -> list[Path]:
-    """The Parquet files of a folder, in any case of the suffix; warns of other files."""
+    """Return a folder's Parquet files (suffix in any case); warns of files that are left out."""
     skipped = SkippedFiles(path)
     files = []
     for file in sorted(path.rglob("*")):
@@ -223,7 +223,7 @@ def _parquet_files(path: Path) -> list[Path]:
 
 
 def _require_alike(files: Sequence[Path]) -> None:
-    """Raise `DataError` for files that are damaged, or of other columns or class names."""
+    """Raise `DataError` for a damaged file, or if columns or class names differ among files."""
     import datasets
     import pyarrow.parquet
 
@@ -240,12 +240,12 @@ def _require_alike(files: Sequence[Path]) -> None:
                 got=str(cause.strerror),
                 remedy="change its permissions",
             ) from cause
-        # `datasets` builds whatever the file's metadata says, and raises what it stumbles over.
+        # `datasets` trusts the metadata of a file: if that is wrong, it may raise any exception.
         except Exception as cause:
             raise _no_parquet(file, str(cause)) from cause
         features = features or found
         if found != features:
-            # `datasets` would number the classes of all files like those of the first.
+            # Otherwise `datasets` would apply the first file's class numbers to all files.
             raise DataError(
                 str(file),
                 expected=f"the columns and class names of {files[0].name}",
@@ -264,7 +264,7 @@ def _no_parquet(file: Path, got: str) -> DataError:
 
 
 def _by_split(path: Path, files: Sequence[Path], choices: DataChoices) -> dict[str, list[Path]]:
-    """The files of each split; all files as one split if no name contains one."""
+    """Group files by the split that their names contain; one group if none contains any."""
     by_split: dict[str, list[Path]] = {}
     guessed = False
     for file in files:
@@ -287,7 +287,7 @@ def _by_split(path: Path, files: Sequence[Path], choices: DataChoices) -> dict[s
 
 
 def _require_distinct(path: Path, by_split: Mapping[str, Sequence[Path]]) -> None:
-    """Raise `DataError` if a file is read twice, through a link."""
+    """Raise `DataError` if two of the files are links to the same file."""
     first: dict[tuple[int, int], Path] = {}
     for file in (file for files in by_split.values() for file in files):
         status = file.stat()
@@ -303,14 +303,20 @@ def _require_distinct(path: Path, by_split: Mapping[str, Sequence[Path]]) -> Non
 
 
 def _split_name(stem: str) -> str:
-    """``train`` for ``My_Train-00000-of-00002``; without a split, the name without numbers."""
+    """Return the split that a file name contains, else the name without numbers at its end.
+
+    For example ``train`` for ``My_Train-00000-of-00002``.
+    """
     if split_role(stem) is not None:
         return split_words(stem)[0]
     return re.sub(r"([-_.]?\d+)(-of-\d+)?$", "", stem) or stem
 
 
 def _require_cache(error: BaseException, source: Path | None = None) -> None:
-    """Raise `MachineError` if `datasets` could not write its cache of the source."""
+    """Raise `MachineError` if an error is that `datasets` could not write its cache.
+
+    Errors about files in the folder `source` itself are not about the cache.
+    """
     import datasets
 
     error = _original(error)
@@ -331,7 +337,7 @@ def _require_cache(error: BaseException, source: Path | None = None) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Disable the progress bars of local reading."""
+    """Disable the progress bars of `datasets` within the block."""
     import datasets
 
     shown = datasets.is_progress_bar_enabled()
@@ -344,7 +350,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _original(error: BaseException) -> BaseException:
-    """The original error, which `datasets` wraps several times."""
+    """Return the original error, which `datasets` wraps in several others."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error

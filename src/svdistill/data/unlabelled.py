@@ -52,10 +52,10 @@ SCHEMES: Final = ("folder:PATH", "hub:NAME", "parquet:PATH", REST)
 def open_unlabelled(
     spec: str | Dataset | DatasetDict, image_size: int | None, choices: DataChoices = AUTOMATIC
 ) -> Subset:
-    """Find the images that a spec names, in the scheme of `load_images`; labels are ignored.
+    """Find the images of the `unlabelled` argument of `load_images`, ignoring their labels.
 
-    The choices are for the labelled images: their test split is left out, and their image column is
-    used if these tables have it too.
+    `choices` are those for the labelled images. A split with the name of their test split is left
+    out, and an image column with the name of theirs is used if there is one.
     """
     source = spec if isinstance(spec, str) else "unlabelled"
     table, column = _find_table(spec, choices)
@@ -68,12 +68,12 @@ def open_unlabelled(
 
 
 def drop_labels(subset: Subset) -> Subset:
-    """The same images, each with the label `UNLABELLED`."""
+    """Return the same images, each with the label `UNLABELLED`."""
     return subset._replace(labels=np.full(len(subset.rows), UNLABELLED, dtype=np.int64))
 
 
 def _find_table(spec: str | Dataset | DatasetDict, choices: DataChoices) -> tuple[Dataset, str]:
-    """The table, and its column of images."""
+    """Return the table of the images and the name of its image column."""
     if not isinstance(spec, str):
         return _choose_split("unlabelled", split_tables("unlabelled", spec), choices)
     scheme, _, place = spec.partition(":")
@@ -88,9 +88,9 @@ def _find_table(spec: str | Dataset | DatasetDict, choices: DataChoices) -> tupl
 
 
 def _find_files(path: Path, choices: DataChoices) -> list[Path]:
-    """All images in a folder; if it has a test split, those of its training split.
+    """List all images below a folder; if it has a test split, those of its training split only.
 
-    Folders named like test splits are left out in any depth.
+    Folders named like test splits are left out at any depth.
     """
     children = sorted(child.name for child in path.glob("*") if child.is_dir())
     chosen, tests = FoundSplits(str(path), children, folder_role).unlabelled(choices)
@@ -124,7 +124,7 @@ def _find_files(path: Path, choices: DataChoices) -> list[Path]:
 def _choose_split(
     source: str, splits: Mapping[str, Dataset], choices: DataChoices
 ) -> tuple[Dataset, str]:
-    """The unlabelled split, else the training split, else the only one; and its image column."""
+    """Return the unlabelled split, else the training or only split, and its image column."""
     chosen, tests = FoundSplits(source, tuple(splits)).unlabelled(choices)
     if chosen is None and (len(splits) > 1 or tests):
         raise DataError(
@@ -138,23 +138,23 @@ def _choose_split(
         others = listed(name for name in splits if name != chosen)
         warn_of_data(f"{source}: learns without labels from {chosen!r}, not from {others}")
     table = splits[chosen]
-    # The choice is for the labelled images; these tables may have other columns.
+    # `choices` are for the labelled images; these tables need not have the same columns.
     column = choices.image_column if choices.image_column in table.features else None
     return table, find_image_column(source, table, column)
 
 
 @final
 class MixedSplit(StoredSplit):
-    """Labelled and unlabelled images: each batch is half of either kind.
+    """Labelled and unlabelled images, mixed so that each batch holds half of either kind.
 
-    The labelled half comes first, and has one image more if the batch size is odd. A pass reads
-    the kind that fills more batches once; the other is reshuffled and repeated until the pass
-    ends. The last batch keeps the proportion. In stored order, and in the indices, unlabelled
-    images follow the labelled ones.
+    The labelled half comes first in a batch, and has one image more if the batch size is odd. One
+    pass reads the kind that lasts for more batches once; the images of the other kind are repeated,
+    in a new order each time, until the pass ends. The last batch may be smaller, in the same
+    proportion. In stored order, unlabelled images follow the labelled ones, as do their indices.
 
     Args:
-        labelled: the images with labels.
-        unlabelled: the others, with the label `UNLABELLED`.
+        labelled: the split of images with labels.
+        unlabelled: the split of images without labels; all its labels are `UNLABELLED`.
 
     Example:
         >>> from svdistill.data.splits import ResidentSplit
@@ -192,7 +192,7 @@ class MixedSplit(StoredSplit):
         return True
 
     def steps(self, batch_size: int) -> int:
-        """See `ImageSplit.steps`; of batches in a random order."""
+        """See `ImageSplit.steps`; counts the mixed batches, which have a random order."""
         return math.ceil(self._filled_batches(_halves(batch_size)))
 
     def to(self, device: torch.device | str) -> MixedSplit:
@@ -220,7 +220,7 @@ class MixedSplit(StoredSplit):
         return [torch.cat([a, border + b]) for a, b in zip(ours, theirs, strict=True)]
 
     def _filled_batches(self, halves: tuple[int, int]) -> Fraction:
-        """The larger of the two kinds' numbers of batches; the last batch may be incomplete."""
+        """The number of batches that the longer-lasting kind fills; the last may be incomplete."""
         labelled, unlabelled = halves
         return max(
             Fraction(len(self._labelled), labelled), Fraction(len(self._unlabelled), unlabelled)
@@ -239,7 +239,7 @@ class MixedSplit(StoredSplit):
 
 
 def _halves(batch_size: int) -> tuple[int, int]:
-    """The numbers of labelled and unlabelled images in a batch."""
+    """Return the numbers of labelled and of unlabelled images in a batch."""
     require_count("batch_size", batch_size)
     if batch_size < 2:
         raise ArgumentError(
@@ -252,7 +252,7 @@ def _halves(batch_size: int) -> tuple[int, int]:
 
 
 def _repeated_orders(length: int, count: int, generator: torch.Generator) -> Tensor:
-    """Concatenate random orders of 0 to length - 1, and keep the first `count` numbers."""
+    """Concatenate random permutations of 0 to length - 1 and keep the first `count` entries."""
     rounds = -(-count // length)
     orders = [torch.randperm(length, generator=generator) for _ in range(rounds)]
     return torch.cat(orders)[:count]

@@ -1,4 +1,4 @@
-"""Gradient accumulation: a batch in parts gives the gradients of the whole batch."""
+"""Gradient accumulation: batches that are processed in several parts."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from svdistill.taps import write_count
 
 
 class HeldGradients:
-    """Both gradients of a batch, summed over its parts.
+    """The task's and the transfer gradients of a batch, summed over its parts.
 
-    A clip compares the whole batch's gradients, so they cannot be joined part by part.
+    A clip compares both gradients of the whole batch, so they are kept apart until the last part.
 
     Attributes:
         more: whether more parts follow the current one.
-        measure: whether both gradients are taken of all parts; None before the first one.
+        measure: whether both gradients are computed for the parts of this batch; None before the
+            first part.
     """
 
     def __init__(self) -> None:
@@ -27,7 +28,7 @@ class HeldGradients:
         self._sums: list[list[Tensor | None]] = []
 
     def add(self, *gradients: list[Tensor | None]) -> list[list[Tensor | None]]:
-        """Add a part's lists of gradients, and return the sums; None is no gradient.
+        """Add the lists of gradients of a part, and return the sums; None stands for no gradient.
 
         Example:
             >>> held = HeldGradients()
@@ -49,16 +50,16 @@ def _sum(old: Tensor | None, new: Tensor | None) -> Tensor | None:
 
 
 class Accumulation:
-    """The parts of a batch in a training loop, from one optimizer step to the next."""
+    """Counts the parts of a batch in a training loop, from one optimizer step to the next."""
 
     def __init__(self) -> None:
-        self._images: int | None = None  # of all parts of an announced batch
+        self._images: int | None = None  # number of images in all parts of the announced batch
         self._done = 0
         self._held: HeldGradients | None = None
         self._left = LeftGradients()
 
     def announce(self, images: int) -> None:
-        """Begin a batch in parts; see `Distiller.accumulate`."""
+        """Begin a batch that comes in parts; see `Distiller.accumulate`."""
         before, done = self._images, self._done
         self._forget()
         if done:
@@ -75,10 +76,10 @@ class Accumulation:
         self._images, self._done, self._held = None, 0, None
 
     def next_part(self, logits: Tensor) -> BatchPart | None:
-        """The part of an announced batch that has these logits; None if none was announced.
+        """The part of the announced batch with these logits; None if no batch was announced.
 
         Raises:
-            ArgumentError: fewer images are left.
+            ArgumentError: the part has more images than are left of the batch.
         """
         if self._images is None:
             return None
@@ -93,7 +94,7 @@ class Accumulation:
         return BatchPart(self._images, self._images, processes=1, more=here < left)
 
     def begin(self, part: BatchPart | None) -> HeldGradients | None:
-        """Prepare for a backward pass: its gradient sums, or None for a batch in one piece.
+        """Prepare for a backward pass; return its gradient sums, None for a batch in one piece.
 
         Raises:
             ArgumentError: gradients of an earlier batch are still in `.grad`.
@@ -118,7 +119,7 @@ class Accumulation:
 
 
 class LeftGradients:
-    """Detects gradients of an earlier batch, to which those of the next would be added."""
+    """Detects gradients left in `.grad`, to which those of the next batch would be added."""
 
     def __init__(self) -> None:
         self._parameters: list[tuple[nn.Parameter, int]] = []
@@ -129,7 +130,7 @@ class LeftGradients:
         """Remember the gradients of a batch."""
         with_gradient = [parameter for parameter in parameters if parameter.grad is not None]
         self._parameters = [(parameter, write_count(parameter)) for parameter in with_gradient]
-        # The smallest stands for all: this one stays in memory until the next batch.
+        # Only the smallest gradient is kept and checked, since keeping it takes memory.
         self._parameters.sort(key=lambda seen: seen[0].numel())
         self._gradient = self._parameters[0][0].grad if with_gradient else None
         self._writes = 0 if self._gradient is None else write_count(self._gradient)

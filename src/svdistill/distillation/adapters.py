@@ -1,4 +1,4 @@
-"""What is trained beside a student: projections to its teacher's channels, losses' modules."""
+"""Modules trained along with a student: projections to the teacher's channels, losses' modules."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from svdistill.taps import PairedTaps, TapPairs
 class Adapters(nn.Module):
     """One projection per tap, from the student's channels to the teacher's.
 
-    A tap whose channels agree passes unchanged. The others are multiplied by a matrix without bias,
-    the same at every position. It is trained with the student and not exported with it.
+    Where student and teacher have equal numbers of channels, features pass unchanged. Otherwise the
+    channels are multiplied by a matrix without bias, the same at every position. It is trained with
+    the student and not exported with it.
 
-    The matrices start semi-orthogonal: towards more channels, an isometry that keeps the singular
-    values of a map and the angles between its vectors; towards fewer, a projection. So a loss first
-    sees the student's own spectrum.
+    The matrices are initialised as semi-orthogonal: to more channels, an isometry that keeps the
+    singular values of a map and the angles between its vectors; to fewer channels, an orthogonal
+    projection. So at the start of training a loss sees the student's own spectrum.
 
     Args:
-        student_channels: D_S of every tap.
-        teacher_channels: D_T of every tap.
+        student_channels: the student's number of channels D_S at every tap.
+        teacher_channels: the teacher's number of channels D_T at every tap.
 
     Raises:
-        ArgumentError: different numbers of taps, or channels that are not positive integers; in
-            use, features with other channels than the student's.
+        ArgumentError: the lists have different lengths, or channels are not positive integers; in
+            `forward`, features have other numbers of channels than `student_channels`.
 
     Example:
         >>> adapters = Adapters(student_channels=[8, 16, 32], teacher_channels=[8, 64, 48])
@@ -61,15 +62,15 @@ class Adapters(nn.Module):
         )
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The student's features with the teacher's channels.
+        """Project the student's features to the teacher's channels.
 
         Args:
             features: one per tap: maps [B, D_S, H, W] or [B, D_S, T, H, W], tokens [B, T, D_S] or
                 vectors [B, D_S].
 
         Returns:
-            Features with D_T channels: in the promoted dtype of feature and matrix; under
-            autocast, in autocast's.
+            Features with D_T channels, in the dtype to which feature and matrix are promoted; under
+            autocast, in the dtype of autocast.
         """
         found = tuple(feature.shape[_axis(feature)] for feature in features)
         if found != self.student_channels:
@@ -84,7 +85,7 @@ class Adapters(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        """The channels, for ``print(adapters)``."""
+        """The numbers of channels, shown by ``print(adapters)``."""
         return f"student_channels={self.student_channels}, teacher_channels={self.teacher_channels}"
 
 
@@ -95,7 +96,7 @@ def adapters_or_needed(
     *,
     needed: bool,
 ) -> Adapters | None:
-    """The given adapters, or those that paired taps with different channels need."""
+    """The given adapters, or new ones if paired taps differ in channels and a loss needs them."""
     if adapters is None and needed and isinstance(taps, PairedTaps):
         rows = taps.rows
         if any(row.needs_adapter for row in rows):
@@ -117,10 +118,10 @@ def prepare_loss(
     taps: PairedTaps | TapPairs | Sequence[str],
     adapters: Adapters | None,
 ) -> None:
-    """Let a loss that trains modules make them for the channels of paired taps.
+    """Let a loss create its trainable modules for the channels of paired taps.
 
     Raises:
-        ArgumentError: module paths, whose channels are not known.
+        ArgumentError: the taps are module paths, whose numbers of channels are not known.
     """
     if not isinstance(taps, PairedTaps):
         raise ArgumentError(
@@ -142,8 +143,8 @@ def adapted(adapters: Adapters | None, features: tuple[Tensor, ...]) -> tuple[Te
     projected: tuple[Tensor, ...] = adapters(features)
     if any(feature.requires_grad for feature in features):
         return projected
-    # If the student passes no gradient, only the adapters would learn: `Distiller.backward` must
-    # find that the transfer reaches nothing.
+    # If no gradient reaches the student, only the adapters would learn. Without a graph,
+    # `Distiller.backward` raises its error that the transfer loss reaches no parameter.
     return tuple(feature.detach() for feature in projected)
 
 
@@ -166,5 +167,5 @@ class _Projection(nn.Module):
 
 
 def _axis(feature: Tensor) -> int:
-    """The axis of the channels."""
+    """The dimension of a feature's channels."""
     return 1 if feature.ndim in (4, 5) else -1

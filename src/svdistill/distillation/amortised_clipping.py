@@ -1,4 +1,4 @@
-"""The clipped sum of two gradients at little more than the cost of one."""
+"""The clipped sum of two losses' gradients at little more than the cost of one gradient."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ from svdistill.distillation.gradient_clipping import (
 
 
 class AmortisedBackward:
-    """Backward passes of which only every n-th takes both gradients.
+    """Clips the transfer gradient by a scale that is measured only in every n-th step.
 
-    That step measures one scale over all parameters that the transfer reaches::
+    A measuring step computes the gradients g of the task loss and h of the transfer loss, and one
+    scale c from their norms over all parameters that both losses reach::
 
         c = min(1, sigmoid(progress) |g| / |h|),   g + c h
 
-    with g the task's gradient and h the transfer's. The steps between use the same c, and take the
-    one gradient of ``task + c transfer``. The first step of an epoch, which changes the sigmoid,
-    measures. With n = 1 every step is `multitask_backward`.
+    The steps between two measurements use the same c, and compute the gradient of
+    ``task + c transfer`` alone. The first step of an epoch measures, since the sigmoid changes.
+    With n = 1 every step is `multitask_backward`.
 
     Args:
-        interval: n, the steps from one measurement to the next.
-        clip: `"global"`, or `"none"` where c is 1 and both gradients are taken for their norms.
-            With n = 1 any clip of `multitask_backward`.
+        interval: n, the number of steps from one measurement to the next.
+        clip: `"global"`; or `"none"`, where c is 1 and measurements only yield the norms. With
+            n = 1 any clip of `multitask_backward`.
 
     Raises:
-        ArgumentError: an interval below 1, or another clip.
+        ArgumentError: `interval` is below 1, or `clip` is not one of these.
 
     Example:
         >>> weight = nn.Parameter(torch.tensor([2.0]))
@@ -50,9 +51,9 @@ class AmortisedBackward:
         (tensor([1.5000]), tensor(0.5000))
         (tensor([1.5000]), tensor(0.5000))
 
-    Between two measurements c is not bounded by the current batch: on the digits in batches of 8,
-    the clipped transfer gradient of a step reached 21 times the task's. `interval=1` keeps the
-    bound in every step.
+    Between two measurements the bound does not hold for the current batch: on the digits in batches
+    of 8, the norm of a step's clipped transfer gradient reached 21 times that of the task's.
+    `interval=1` keeps the bound in every step.
 
     Differs from the paper, which compares both gradients in every step and per parameter tensor.
     """
@@ -64,13 +65,14 @@ class AmortisedBackward:
         self.clip = clip
         self._epoch: int | None = None
         self._since = 0
-        # The norms, then the scale. Written in place: recorded steps read this memory.
+        # Three norms, then the scale c. Written in place, since CUDA graphs read this memory.
         self._measured: Tensor | None = None
 
     def plan(self, progress: float) -> bool:
-        """Whether the next step takes both gradients; each call counts as one step.
+        """Whether the next step computes both gradients; each call counts as one step.
 
-        It reads no tensor. A recorded step is chosen by the answer, and called with it.
+        It reads no tensor. A training loop with CUDA graphs calls it to choose which of two
+        recorded steps to replay, and passes the result as `measure`.
 
         Args:
             progress: the epoch, from 0.
@@ -82,10 +84,10 @@ class AmortisedBackward:
         return measure
 
     def measure_again(self) -> None:
-        """Take both gradients in the next step, since the optimizer skipped the last one.
+        """Compute both gradients in the next step, since the last step was skipped.
 
-        A scaler of fp16 skips a step whose gradients overflowed; the scale measured from them is
-        of no use.
+        The gradient scaler of fp16 skips a step whose gradients overflowed; a scale measured from
+        such gradients is of no use.
         """
         self._since = self.interval
 
@@ -105,11 +107,12 @@ class AmortisedBackward:
         Args:
             task_loss: scalar with a graph.
             transfer_loss: scalar with a graph.
-            parameters: those to train.
+            parameters: the parameters to train.
             progress: the epoch, from 0.
             weight_decay: see `multitask_backward`.
-            measure: the answer of `plan` for this step; None asks it.
-            held: gradients of a batch in parts, which are one step together.
+            measure: the result of `plan` for this step; None calls `plan`.
+            held: with gradient accumulation, the gradient sums of the batch, whose parts count as
+                one step.
 
         Returns:
             The norms of the last measurement.
@@ -141,14 +144,14 @@ class AmortisedBackward:
         return GradientNorms(*self._measured[:3].clone())
 
     def _scale(self, norms: GradientNorms) -> Tensor:
-        """The factor c of the steps until the next measurement; 0 if a gradient overflowed."""
+        """The scale c for the steps until the next measurement; 0 if a gradient overflowed."""
         if self.clip == "none":
             return torch.ones_like(norms.transfer)
         scale = norms.clipped / torch.where(norms.transfer > 0, norms.transfer, 1.0)
         return torch.where(scale.isfinite(), scale, 0.0)
 
     def state_dict(self) -> dict[str, Any]:
-        """The epoch, the counter, the norms and the scale."""
+        """The state: epoch, steps since the last measurement, measured norms and scale."""
         measured = None if self._measured is None else self._measured.clone()
         return {"epoch": self._epoch, "since": self._since, "measured": measured}
 
@@ -166,7 +169,10 @@ class AmortisedBackward:
 
 
 def backward_of_clip(clip: str, interval: int) -> AmortisedBackward:
-    """The backward pass of a Distiller's clip; only two clips do not measure in every step."""
+    """The backward pass for a Distiller's `clip`.
+
+    Only `"amortised"` and `"none"` use the interval: the other clips measure in every step.
+    """
     require_choice("clip", clip, (*CLIPS, "amortised"))
     require_count("clip_interval", interval)
     if clip not in ("amortised", "none"):
@@ -175,7 +181,10 @@ def backward_of_clip(clip: str, interval: int) -> AmortisedBackward:
 
 
 def _add_gradient(loss: Tensor, parameters: list[nn.Parameter]) -> None:
-    """Add the gradients of one backward pass to `.grad`; only these are averaged."""
+    """Add a loss's gradients, averaged over the processes, to `.grad`.
+
+    What `.grad` holds already is not averaged.
+    """
     before = [parameter.grad for parameter in parameters]
     for parameter in parameters:
         parameter.grad = None

@@ -1,4 +1,4 @@
-"""Checks of the arguments and of the transfer: not finite, zero, or not reaching the adapters."""
+"""Checks of the Distiller's arguments, and of transfer losses: not finite, zero, no effect."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Teacher = TypeVar("Teacher")
 
 
 def require_module(argument: str, network: object) -> None:
-    """Raise `ArgumentError` unless this is an `nn.Module`."""
+    """Raise `ArgumentError` unless `network` is an `nn.Module`."""
     if not isinstance(network, nn.Module):
         raise ArgumentError(
             argument,
@@ -32,7 +32,7 @@ def require_module(argument: str, network: object) -> None:
 
 
 def require_networks(teacher: nn.Module | None, student: nn.Module) -> None:
-    """Raise `ArgumentError` unless these are two networks, or a student alone."""
+    """Raise `ArgumentError` unless both are distinct networks, or the teacher is None."""
     require_module("student", student)
     if teacher is not None:
         require_module("teacher", teacher)
@@ -42,14 +42,17 @@ def require_networks(teacher: nn.Module | None, student: nn.Module) -> None:
 def tap_paths(
     taps: PairedTaps | TapPairs | Sequence[str], teacher: nn.Module | None, student: nn.Module
 ) -> TapPairs:
-    """The module paths of both networks; of a compiled one, the paths inside of it."""
+    """The taps' module paths in both networks, adjusted for networks that `torch.compile` made."""
     pairs = taps.pairs if isinstance(taps, PairedTaps) else taps
     of_teacher, of_student = pairs if isinstance(pairs, TapPairs) else (pairs, pairs)
     return TapPairs(_within(teacher, of_teacher), _within(student, of_student))
 
 
 def _within(model: nn.Module | None, paths: Sequence[str]) -> Any:
-    """The paths in what `torch.compile` returned; a string stays, for `FeatureTaps` to refuse."""
+    """The paths, in a compiled network preceded by ``_orig_mod.``.
+
+    A string instead of a sequence is returned unchanged: `FeatureTaps` raises an error for it.
+    """
     if isinstance(paths, str):
         return paths
     compiled = isinstance(getattr(model, "_orig_mod", None), nn.Module)
@@ -58,7 +61,7 @@ def _within(model: nn.Module | None, paths: Sequence[str]) -> Any:
 
 
 def require_teacher(teacher: Teacher | None) -> Teacher:
-    """The teacher; raise `ArgumentError` if there is none."""
+    """Return the teacher; raise `ArgumentError` if it is None."""
     if teacher is None:
         raise ArgumentError(
             "knowledge",
@@ -70,7 +73,7 @@ def require_teacher(teacher: Teacher | None) -> Teacher:
 
 
 def require_no_knowledge(inputs: tuple[Any, ...]) -> None:
-    """Raise `ArgumentError` if knowledge was passed by position, among a network's inputs."""
+    """Raise `ArgumentError` if knowledge was passed by position, like an input of the networks."""
     if any(isinstance(given, Knowledge) for given in inputs):
         raise ArgumentError(
             "knowledge",
@@ -81,7 +84,7 @@ def require_no_knowledge(inputs: tuple[Any, ...]) -> None:
 
 
 class LossInputs(NamedTuple):
-    """A transfer loss and its inputs, without its graph, until its backward pass."""
+    """A transfer loss and its inputs, detached, kept for error messages until the backward pass."""
 
     transfer_loss: Tensor
     features: Sequence[Tensor]
@@ -89,7 +92,7 @@ class LossInputs(NamedTuple):
     knowledge: Knowledge
 
     def source(self, taps: Sequence[str]) -> str:
-        """The origin of a loss that is not finite, as text; empty if the loss is finite."""
+        """A text that names what made the loss NaN or infinite; empty if the loss is finite."""
         if bool(self.transfer_loss.isfinite()):
             return ""
         return source(self.features, self.logits, self.knowledge, taps)
@@ -98,9 +101,9 @@ class LossInputs(NamedTuple):
 def require_finite_transfer(
     transfer_loss: Tensor, inputs: LossInputs | None = None, taps: Sequence[str] = ()
 ) -> None:
-    """Raise `TrainingError` if a transfer loss on the CPU is not finite; name its source.
+    """Raise `TrainingError` if a transfer loss on the CPU is not finite, and name the tap.
 
-    On an accelerator `TransferCounts` finds it later.
+    On an accelerator `TransferCounts` raises the error in a later step.
     """
     if may_branch(transfer_loss.device) and not math.isfinite(float(transfer_loss.detach())):
         raise not_finite("transfer_loss", transfer_loss, inputs.source(taps) if inputs else "")
@@ -109,7 +112,7 @@ def require_finite_transfer(
 def require_finite_clipped(norm: Tensor) -> None:
     """Raise `TrainingError` if the norm of the clipped transfer gradient, on a CPU, is not finite.
 
-    On an accelerator `TransferCounts` finds it later.
+    On an accelerator `TransferCounts` raises the error in a later step.
     """
     if may_branch(norm.device) and not math.isfinite(float(norm.detach())):
         raise _gradient_not_finite(f"{float(norm.detach())}")
@@ -126,7 +129,7 @@ def _gradient_not_finite(got: str) -> TrainingError:
 
 
 class TransferWatch:
-    """Warns after an epoch in which the transfer had no effect or the adapters were not trained."""
+    """Warns after an epoch if the transfer loss had no effect or the adapters were not trained."""
 
     def __init__(self) -> None:
         self.progress: float | Tensor | None = None
@@ -141,12 +144,19 @@ class TransferWatch:
         *,
         scaled: bool = False,
     ) -> None:
-        """Look at a step, `scaled` if fp16's scaler finds gradients that are not finite.
+        """Record a step; at the first step of a new epoch, end the previous epoch.
+
+        Args:
+            transfer_loss: the step's transfer loss.
+            norms: the step's gradient norms.
+            progress: the epoch, from 0.
+            scaled: whether a gradient scaler (fp16) is in use, which itself skips steps whose
+                gradients are not finite.
 
         Raises:
             TrainingError: a loss or a gradient of an earlier step on an accelerator is not finite.
         """
-        # A recorded step has its progress as a tensor; its caller calls `end_epoch`.
+        # Steps recorded as CUDA graphs have a tensor as progress, and their caller ends the epochs.
         before = self.progress
         numbers = not isinstance(before, Tensor) and not isinstance(progress, Tensor)
         if numbers and before is not None and math.floor(before) != math.floor(progress):
@@ -155,7 +165,7 @@ class TransferWatch:
         self.counts.see(transfer_loss, norms, scaled=scaled)
 
     def end_epoch(self, stacklevel: int) -> None:
-        """Issue the epoch's warnings, at this stack level.
+        """Issue the epoch's warnings; `stacklevel` is that of `warnings.warn`.
 
         Raises:
             TrainingError: a loss or a gradient on an accelerator was not finite.
@@ -178,7 +188,8 @@ class TransferWatch:
                 TransferWarning,
                 stacklevel=stacklevel,
             )
-        if not isinstance(self.progress, Tensor):  # a recorded step's stays: it tells the epoch
+        # A recorded step's tensor is kept: replays update it, and do not call `see` again.
+        if not isinstance(self.progress, Tensor):
             self.progress = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -200,23 +211,24 @@ class TransferWatch:
 
 
 class TransferCounts:
-    """Counts an epoch's steps with a transfer gradient, and its steps that were not finite.
+    """Counts an epoch's steps with a transfer gradient, and those with NaN or infinity.
 
-    The counts lie on the device of the losses, so that a recorded step counts in each replay. No
-    step synchronises: on an accelerator, a copy of the counts is on its way to the host while the
-    next steps are enqueued, and the first step that sees a broken one there raises.
+    The counts are kept on the device of the losses, so that each replay of a CUDA graph updates
+    them. No step synchronises with the device: on an accelerator the counts are copied to the host
+    asynchronously, and the first later step that finds NaN or infinity in the copy raises an error.
     """
 
     ROUNDING = 1e-12
     PINNED = ("cuda", "xpu")  # devices with asynchronous copies to the host
 
     def __init__(self) -> None:
-        # Steps; steps that taught; losses, and clipped gradients, that were not finite.
+        # The numbers of steps, of steps with a transfer gradient, of steps whose loss was not
+        # finite, and of steps whose clipped gradient was not finite.
         self.counts = torch.zeros(4, dtype=torch.int64, device="cpu")
         self._copy: Tensor | None = None
 
     def see(self, transfer_loss: Tensor, norms: GradientNorms, *, scaled: bool = False) -> None:
-        """Count one step; raise `TrainingError` if an earlier one is known to be broken."""
+        """Count one step; raise `TrainingError` if an earlier step is known not to be finite."""
         device = transfer_loss.device
         if self.counts.device != device:
             self.counts = self.counts.to(device)
@@ -224,7 +236,8 @@ class TransferCounts:
         if self._copy is not None:
             self._require_finite(self._copy)
         loss = transfer_loss.detach().reshape(())
-        # Not "> 0": NaN, as where fp16 overflows, is no zero. A log-likelihood may be negative.
+        # `!= 0`, since NaN, as after an overflow in fp16, must not count as zero. `abs`, since a
+        # loss such as a log-likelihood may be negative.
         taught = (loss.abs() > self.ROUNDING) & (norms.transfer != 0)
         clipped = torch.zeros_like(loss) if scaled else norms.clipped
         broken = ~loss.isfinite(), ~clipped.isfinite()
@@ -232,10 +245,10 @@ class TransferCounts:
         self._send()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_copy": None}  # a copy of it would not be pinned
+        return self.__dict__ | {"_copy": None}  # copied or unpickled, it would not be pinned
 
     def end_epoch(self) -> bool:
-        """Whether there were steps since the last call, none of which had a transfer gradient.
+        """Reset the counts; whether there were steps, none of which had a transfer gradient.
 
         Raises:
             TrainingError: a loss or a gradient on an accelerator was not finite.
@@ -247,15 +260,15 @@ class TransferCounts:
         return steps > 0 and taught == 0
 
     def restore(self, steps: int, taught: int) -> None:
-        """Restore earlier counts."""
+        """Set the counts of steps and of steps with a transfer gradient."""
         for place, count in enumerate((steps, taught, 0, 0)):
             self.counts[place] = count
 
     def _send(self) -> None:
         """Start an asynchronous copy of the counts to pinned memory."""
         device = self.counts.device
-        # In a group all processes must raise in the same step: after the epoch. A recorded copy
-        # would be of no use, since no Python runs in a replay.
+        # In a process group all processes must raise in the same step, so they wait for the end of
+        # the epoch. A copy in a CUDA graph would be of no use: replays run no Python to read it.
         if device.type not in self.PINNED or is_grouped() or _is_recording(device):
             return
         if self._copy is None:
@@ -266,7 +279,7 @@ class TransferCounts:
         steps, _, losses, gradients = counts.cpu().tolist()
         if losses or gradients:
             self.counts.zero_()
-            self._copy = None  # copies that are on their way may still write to the old one
+            self._copy = None  # copies that have started may still write to this tensor
         if losses:
             raise TrainingError(
                 "transfer_loss",
@@ -285,10 +298,10 @@ def _is_recording(device: torch.device) -> bool:
 
 
 class UntrainedWatch:
-    """Detects an optimizer that has the student's parameters and not the adapters'.
+    """Detects an optimizer that was given the student's parameters and not the adapters'.
 
-    It compares how often each parameter was written to, which torch counts on the host. Before the
-    optimizer's first step there is nothing to compare; afterwards it reports once.
+    It compares how often parameters were written to, which PyTorch counts on the host. It reports
+    at most once, after the optimizer's first step.
     """
 
     def __init__(self) -> None:
@@ -298,7 +311,7 @@ class UntrainedWatch:
         self.told = False
 
     def see(self, student: nn.Module, adapters: nn.Module) -> None:
-        """Record the write counts before the first step, of adapters that have gradients."""
+        """Record the parameters' write counts, before the optimizer's first step."""
         if self.told or self.adapters:
             return
         self.student = list(student.parameters())
@@ -306,7 +319,7 @@ class UntrainedWatch:
         self.before = self._writes()
 
     def found(self) -> bool:
-        """Whether an optimizer has since written to the student, and to no adapter."""
+        """Whether an optimizer has since written to the student, but to no adapter."""
         if self.told or not self.adapters:
             return False
         student, adapters = (

@@ -37,9 +37,13 @@ from svdistill.taps import (
 
 
 class DistillerOutput(NamedTuple):
-    """The student's logits [B, C], and as scalars the transfer loss and the unclipped one, if any.
+    """The result of a forward pass of `Distiller`.
 
-    `Distiller.backward` adds the unclipped loss to the task's.
+    Attributes:
+        logits: the student's logits [B, C].
+        transfer_loss: scalar; `Distiller.backward` clips its gradient.
+        unclipped_loss: scalar, which `Distiller.backward` adds to the task loss; None without
+            `Distiller(unclipped=...)`.
     """
 
     logits: Tensor
@@ -50,44 +54,47 @@ class DistillerOutput(NamedTuple):
 class Distiller(nn.Module):
     """Teacher, student, taps, adapters and loss as one module for a training loop of your own.
 
-    The teacher is frozen: no gradients, and eval mode in every forward pass, whatever `.train()`
-    was called on. If its weights change, as a mean teacher's do, the next forward pass uses the new
-    ones. Parameters and modules that it shares with the student are trained as the student's; the
-    teacher uses them in eval mode.
+    A tap is a module whose output, its feature map, the transfer loss reads. The teacher is frozen:
+    it receives no gradients, and runs in eval mode whatever `.train()` was called on. If its
+    weights change, as a mean teacher's do, the next forward pass uses the new ones. Parameters and
+    modules that teacher and student share are trained; the teacher runs them in eval mode.
 
-    The teacher is no submodule: it follows `.to()`, but is not in `parameters()` nor in
-    `state_dict()`, which holds the student, the adapters, and what the losses hold.
+    The teacher is not a submodule: `.to()` moves it too, but `parameters()` and `state_dict()`
+    leave it out. They hold the student, the adapters, and the parameters of the losses.
 
-    A transfer loss that reaches no parameter raises; one that stays zero for a whole epoch warns.
-    One that is not finite raises: on a CPU before any gradient is made, with the tap and the
-    images; on an accelerator, where no step reads a number, some steps later or in `end_epoch`.
+    A transfer loss that depends on no trainable parameter raises an error; one that stays zero for
+    a whole epoch causes a warning. A transfer loss that is not finite raises an error: on a CPU
+    before the backward pass, naming the tap and the images; on an accelerator, where steps do not
+    wait for the device, some steps later or in `end_epoch`.
 
     Args:
-        teacher: a trained network; TorchScript and `ExportedProgram.module()` if no tap is read.
-            Its parameters stop requiring gradients. None if knowledge comes from elsewhere, such
-            as a `KnowledgeStore`.
+        teacher: a trained network; with `taps=[]` also a TorchScript module or an
+            `ExportedProgram.module()`. `requires_grad` of its parameters is set to False. None if
+            `forward` is given the teacher's knowledge, such as that in a `KnowledgeStore`.
         student: the network to train, with the same classes.
-        loss: the transfer loss. If it trains modules of its own, they are made here, and trained
-            as adapters are.
+        loss: the transfer loss. If it has trainable modules of its own, the Distiller creates
+            them, and they are trained as adapters are.
         taps: module paths that both networks have, `TapPairs(teacher=..., student=...)`, or the
             result of `pair_taps`, which a loss with modules of its own needs.
-        adapters: project the student's features to the teacher's channels. None makes them for the
-            result of `pair_taps` if some channels differ and a loss compares channels. The transfer
-            loss trains them, with the student: give the optimizer `trainable_parameters()`.
-            `"amortised"` and `"global"` scale their gradient, the other clips leave it.
+        adapters: project the student's features to the teacher's channels. None: they are created
+            if `taps` is the result of `pair_taps`, some channels differ and a loss compares
+            channels. The transfer loss trains them, with the student: give the optimizer
+            `trainable_parameters()`. The clips `"amortised"` and `"global"` scale the adapters'
+            gradient too, the other clips leave it unchanged.
         clip: how the transfer gradient is bounded: `"amortised"`, at little more than the cost of
-            one gradient, see `AmortisedBackward`; or in every step, see `multitask_backward`. None
-            takes `"amortised"`, or `"none"` for a loss on logits alone.
-        clip_interval: with `"amortised"` and `"none"`, the steps from one measurement of both
-            gradients to the next; `backward` returns the norms of the last measurement.
+            one gradient, see `AmortisedBackward`; or by a comparison of both gradients in every
+            step, see `multitask_backward`. None: `"amortised"`, or `"none"` for a loss on logits
+            alone.
+        clip_interval: with `"amortised"` and `"none"`, the number of steps from one measurement of
+            both gradients to the next; `backward` returns the norms of the last measurement.
         unclipped: a second loss that counts as part of the task, such as soft targets beside
-            `SVDLoss`: the transfer gradient is clipped against both.
-        weight_decay: the optimizer's, see `multitask_backward`.
+            `SVDLoss`: the transfer gradient is compared with the gradient of task and this loss.
+        weight_decay: the weight decay of the optimizer, see `multitask_backward`.
 
     Raises:
-        ArgumentError: a tap that a network lacks, unpaired taps, module paths for a loss with
-            modules of its own, adapters for another number of taps, one network for both or a
-            student that contains the teacher, a bad clip.
+        ArgumentError: a network lacks a tap; the networks have different numbers of taps; `taps`
+            are module paths and the loss has modules of its own; `adapters` are for another number
+            of taps; the teacher is the student or a part of it; or `clip` is unknown.
 
     Example:
         >>> from svdistill.losses import SVDLoss
@@ -135,7 +142,7 @@ class Distiller(nn.Module):
         trained = [one for one in self._losses() if one.trains_modules]
         for one in trained:
             prepare_loss(one, taps, self.adapters)
-        # In a tuple, so that they are not registered twice.
+        # In a tuple, so that `nn.Module` does not register these modules a second time.
         self._companions = (*([] if self.adapters is None else [self.adapters]), *trained)
         if (weight := next(student.parameters(), None)) is not None:
             nn.ModuleList(self._companions).to(weight.device)
@@ -150,7 +157,7 @@ class Distiller(nn.Module):
 
     @property
     def teacher(self) -> nn.Module | None:
-        """The teacher; another one may be assigned, with the same taps."""
+        """The teacher; may be replaced by another network with the same taps."""
         return None if self._frozen_teacher is None else self._frozen_teacher.model
 
     @teacher.setter
@@ -163,7 +170,7 @@ class Distiller(nn.Module):
             )
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "teacher":  # nn.Module would register it, and never ask the property
+        if name == "teacher":  # nn.Module would register it, and bypass the property's setter
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
@@ -179,16 +186,17 @@ class Distiller(nn.Module):
         """Run teacher and student on a batch.
 
         Args:
-            inputs: what both networks take: images [B, ...], several tensors, a dictionary.
-            knowledge: the teacher's, of the same inputs; the teacher is not run.
-            part: this process's part of a batch that several processes share: the mean of their
-                losses is the whole batch's. None in a loop of your own, also after `accumulate`.
+            inputs: arguments of both networks: images [B, ...], several tensors, a dictionary.
+            knowledge: the teacher's knowledge of these inputs; the teacher is then not run.
+            part: this process's part of a batch that is divided among processes, by which its
+                losses are scaled, see `BatchPart`. None in a training loop of your own, also after
+                `accumulate`.
             labels: [B], int64, for losses that read them; not passed to the networks.
-            kwargs: passed to both networks.
+            kwargs: keyword arguments of both networks.
 
         Raises:
-            ArgumentError: neither a teacher nor knowledge, or less of it than the losses read; no
-                labels for a loss that reads them.
+            ArgumentError: there is neither a teacher nor knowledge; the knowledge lacks a part that
+                a loss reads; or a loss reads labels and there are none.
         """
         require_no_knowledge(inputs)
         if self._student_taps.model is not self.student:  # another one was assigned
@@ -216,7 +224,7 @@ class Distiller(nn.Module):
         return DistillerOutput(logits, *losses)
 
     def teach(self, *inputs: Any, **kwargs: Any) -> Knowledge:
-        """The teacher's knowledge of its inputs, such as images [B, ...].
+        """Run the teacher on inputs, such as images [B, ...], and return its knowledge of them.
 
         Raises:
             ArgumentError: there is no teacher.
@@ -228,21 +236,21 @@ class Distiller(nn.Module):
     def refresh(self) -> None:
         """Trace the teacher again in the next step.
 
-        Only needed if its forward pass reads a value that is neither in the network nor among its
-        code's globals: every other change is noticed.
+        Only needed after a change of a value that the teacher's forward pass reads and that is
+        neither in the network nor a global of its code: other changes are detected.
         """
         if self._frozen_teacher is not None:
             self._frozen_teacher.refresh()
 
-    @uncompiled  # inference mode, and a teacher that chooses its own form
+    @uncompiled  # it runs in inference mode, and `FrozenTeacher` chooses how to run the teacher
     def _extract(self, *inputs: Any, **kwargs: Any) -> list[Knowledge]:
-        """The teacher's knowledge for each loss."""
+        """Run the teacher, and return the knowledge that each loss extracts."""
         teacher = require_teacher(self._frozen_teacher)
         teacher.needs_logits = self._needs_logits()  # another loss may have been assigned
         with torch.inference_mode():
             recording = teacher.run(*inputs, **kwargs)
             parts = [loss.extract(recording.features, recording.output) for loss in self._losses()]
-        # Cloned outside, it is ordinary: autograd saves no tensor of inference mode.
+        # Clones made outside of inference mode are normal tensors, which autograd can save.
         return [part.map(torch.clone) for part in parts]
 
     def backward(
@@ -255,9 +263,9 @@ class Distiller(nn.Module):
         measure: bool | None = None,
         part: BatchPart | None = None,
     ) -> GradientNorms:
-        """Fill the trainable parameters' `.grad` from both losses, the transfer's clipped.
+        """Add the task's and the clipped transfer gradient to the trainable parameters' `.grad`.
 
-        Call it once before each optimizer step; for a batch in parts, see `accumulate`.
+        Call it once before each optimizer step; for gradient accumulation, see `accumulate`.
 
         Args:
             task_loss: scalar, e.g. the cross-entropy of `output.logits`. After `accumulate`, the
@@ -265,13 +273,13 @@ class Distiller(nn.Module):
             output: the result of the forward pass.
             progress: the epoch, from 0, with or without fraction. A scalar tensor in a step that is
                 recorded as a CUDA graph and replayed in other epochs.
-            loss_scale: fp16's factor on both losses, a number or a scalar tensor. The gradients
-                come out multiplied by it; the optimizer's scaler divides them.
-            measure: the answer of `plan` in a recorded step; else None.
-            part: as passed to the forward pass; the task loss is already scaled by it.
+            loss_scale: factor on both losses for training in fp16, a number or a scalar tensor.
+                `.grad` is multiplied by it; the gradient scaler divides by it.
+            measure: the result of `plan`, in a step recorded as a CUDA graph; otherwise None.
+            part: the same as in the forward pass; `task_loss` must already be scaled by it.
 
         Returns:
-            Norms of both gradients, without the scale, as of the last measurement.
+            Norms of both gradients at the last measurement, divided by `loss_scale`.
 
         Raises:
             ArgumentError: gradients of an earlier batch are still in `.grad`.
@@ -302,22 +310,23 @@ class Distiller(nn.Module):
         return norms
 
     def accumulate(self, images: int) -> None:
-        """Announce a batch in parts, whose gradients equal those of the whole batch.
+        """Start gradient accumulation: the next batch comes in several parts.
 
-        Call it before the forward pass of the first part. Parts may differ in size. Both gradients
-        are summed over the parts before the clip compares them, which takes the memory of two more
-        gradients in a step that measures. `.grad` is complete after the last part's `backward`;
-        until then it may be empty, and the norms are NaN.
+        The parts' gradients add up to those of the whole batch. Call it before the forward pass of
+        the first part. Parts may differ in size. Both gradients are summed over the parts before
+        the clip compares them, which takes the memory of two more gradients in a step that measures
+        norms. `.grad` is complete after the last part's `backward`; until then it may be empty, and
+        the norms are NaN.
 
-        Batch norm's statistics in training mode and random numbers such as dropout's see a part
-        instead of the whole batch. A loss that relates images (`relates_images`) is refused.
+        Batch norm in training mode computes its statistics of each part alone, and dropout draws
+        its random numbers for each part. A loss that relates images (`relates_images`) raises.
 
         Args:
-            images: of all parts together, in this process.
+            images: number of images of all parts together, in this process.
 
         Raises:
-            ArgumentError: not a positive number, or the batch before lacks some of its parts, which
-                are forgotten.
+            ArgumentError: `images` is not a positive number, or parts of the previous batch are
+                missing; that batch is then discarded.
 
         Example:
             >>> from svdistill.losses import SVDLoss
@@ -337,7 +346,7 @@ class Distiller(nn.Module):
         self._accumulation.announce(images)
 
     def plan(self, progress: float) -> bool:
-        """Whether the next step takes both gradients; ask once before each recorded step.
+        """Whether the next step computes both gradients; call it once before each recorded step.
 
         Args:
             progress: the epoch, from 0.
@@ -345,14 +354,14 @@ class Distiller(nn.Module):
         return self._backward.plan(progress)
 
     def measure_again(self) -> None:
-        """Take both gradients in the next step: fp16's scaler has skipped the last one."""
+        """Compute both gradients in the next step; call it after the fp16 scaler skipped a step."""
         self._backward.measure_again()
 
     def end_epoch(self) -> None:
-        """Warn of an epoch that taught nothing or left adapters or losses untrained.
+        """Warn if the transfer loss had no effect in this epoch, or adapters were not trained.
 
-        `backward` calls it between epochs; call it after the last one. It synchronises with the
-        device.
+        `backward` calls it when a new epoch begins; call it yourself after the last epoch. It
+        synchronises with the device.
 
         Raises:
             TrainingError: a loss or a gradient on an accelerator was not finite.
@@ -360,22 +369,22 @@ class Distiller(nn.Module):
         self._watch.end_epoch(stacklevel=3)
 
     def carried_state(self) -> dict[str, Any]:
-        """State to save in a checkpoint within an epoch: plain values and tensors.
+        """The state, of plain values and tensors, to save in a checkpoint within an epoch.
 
-        The scale of an amortised clip and the counts of the checks. It is not in `state_dict()`,
-        and is not needed between epochs.
+        It holds the scale of an amortised clip and the counts behind the warnings. It is not in
+        `state_dict()`, and is not needed in a checkpoint between two epochs.
         """
         return {"amortised": self._backward.state_dict(), "watch": self._watch.state_dict()}
 
     def load_carried_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what `carried_state` returned; the clip must be the same."""
+        """Restore the result of `carried_state` of a Distiller with the same `clip`."""
         self._backward.load_state_dict(state["amortised"])
         self._watch.load_state_dict(state["watch"])
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """Parameters of the student, of the adapters, and of the losses where they have any.
+        """The parameters of student, adapters and losses that require gradients.
 
-        Each once, also where a loss holds a part of the student.
+        Each parameter occurs once, even if a loss holds a part of the student.
         """
         modules = (self.student, self.adapters, *self._losses())
         own = [p for module in modules if module is not None for p in module.parameters()]
@@ -390,7 +399,7 @@ class Distiller(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Set the student's mode; the teacher stays in eval mode."""
         super().train(mode)
-        if self._frozen_teacher is not None:  # a loss may hold a part of it
+        if self._frozen_teacher is not None:  # a loss may hold a part of the teacher
             for module in self._frozen_teacher.rest():
                 module.training = mode
         return self

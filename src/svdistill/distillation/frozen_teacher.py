@@ -1,4 +1,4 @@
-"""The frozen teacher: runs the fastest form of a model that agrees with it."""
+"""The frozen teacher: runs a model in the fastest way that reproduces its results."""
 
 from __future__ import annotations
 
@@ -26,42 +26,43 @@ MOST_REBUILDS: Final = 3
 
 
 class Form(NamedTuple):
-    """One way to run the teacher, and its name."""
+    """One way to run the teacher: its name, and the function that does it."""
 
     name: str
     run: Callable[..., Recording]
 
 
 class FrozenTeacher:
-    """A trained model that gives the outputs of its taps, and its logits if needed.
+    """A trained model that returns the features at its taps, and its logits if needed.
 
-    Three forms, the fastest first. ``"traced"``: `torch.fx` cuts the model after its last tap, and
-    on a CPU folds its batch norms and ReLUs, in inference mode. ``"stopped"``: the model itself,
-    stopped after its last tap. ``"whole"``: the model. For every shape, dtype and autocast setting
-    of the inputs the first batch runs through the whole model, and forms that do not reproduce its
-    result are dropped. A teacher whose weights are sharded over processes runs whole, once for each
-    batch: its processes gather the shards together.
+    It runs in one of three forms, the fastest first. ``"traced"``: a copy made by `torch.fx`, which
+    ends after the last tap, has batch norms and ReLUs folded into convolutions on a CPU, and runs
+    in inference mode. ``"stopped"``: the model itself, stopped after its last tap. ``"whole"``: the
+    whole model. For every new shape, dtype and autocast setting of the inputs, the first batch runs
+    through the whole model, and forms that do not reproduce its result are dropped. A teacher whose
+    weights are sharded over processes always runs whole and once per batch, since all processes
+    must gather the shards at the same time.
 
-    A model may change between runs. Before the traced form runs, its copies of weights are compared
-    bit by bit with the model's, and so are the attributes of the modules, of their classes and of
-    the globals that their methods name. A model that changes often, one whose forward pass changes
-    its own attributes, and one that keeps tensors outside of its parameters and buffers are not
-    traced. A value that a forward pass reads from elsewhere, such as the clock, is not noticed:
-    call `refresh` then.
+    The model may change between runs. Before the traced form runs, its copies of weights are
+    compared bit by bit with the model's weights, and the attributes of the modules and their
+    classes and the globals that their methods name are compared with their values at the time of
+    tracing. A model is not traced if it changes often, if its forward pass changes its own
+    attributes, or if it keeps tensors outside of its parameters and buffers. A change of a value
+    that the forward pass reads from elsewhere, such as a file, is not detected: call `refresh`.
 
     The features of the traced form are inference tensors: use them in `inference_mode`, and clone
-    outside it what autograd needs.
+    outside of it those that autograd needs.
 
     Args:
-        model: any `nn.Module`, TorchScript and `ExportedProgram.module()` too. Its parameters stop
-            requiring gradients, and every run is in eval mode.
-        paths: module paths, see `FeatureTaps`.
+        model: any `nn.Module`, also a TorchScript module or an `ExportedProgram.module()`. The
+            `requires_grad` of its parameters is set to False, and it always runs in eval mode.
+        paths: module paths of the taps, see `FeatureTaps`.
         needs_logits: whether the model's logits are computed.
-        student: a network whose parameters keep `requires_grad`, and whose modules keep their mode,
-            if the model shares them.
+        student: the network that learns from the model. Parameters that both share keep their
+            `requires_grad`, and shared modules keep their training mode.
 
     Raises:
-        ArgumentError: no module; an exported program in training mode; or see `FeatureTaps`.
+        ArgumentError: `model` is no module, or was exported in training mode; or see `FeatureTaps`.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten())
@@ -94,7 +95,7 @@ class FrozenTeacher:
 
     @property
     def needs_logits(self) -> bool:
-        """Whether the model's logits are wanted."""
+        """Whether the model's logits are computed; a change makes the model be traced again."""
         return self._needs_logits
 
     @needs_logits.setter
@@ -105,17 +106,17 @@ class FrozenTeacher:
 
     @property
     def form(self) -> str:
-        """Name of the form that runs at present: traced, stopped or whole."""
+        """Name of the form in which the model runs at present: traced, stopped or whole."""
         return self._forms[0].name if self._forms and not self._sharded else "whole"
 
     def run(self, *inputs: Any, **kwargs: Any) -> Recording:
-        """Run the teacher on its inputs, such as images [B, ...], as far as needed.
+        """Run the teacher on its inputs, such as images [B, ...].
 
         Returns:
-            `Recording(output, features)`; the output is the logits, or None if not needed.
+            `Recording(output, features)`; the output is the logits, or None without `needs_logits`.
 
         Raises:
-            ArgumentError: see `FeatureTaps.run`; or an output without logits, see `as_logits`.
+            ArgumentError: see `FeatureTaps.run`; or the output has no logits, see `as_logits`.
         """
         students = self.rest()
         try:
@@ -123,7 +124,7 @@ class FrozenTeacher:
                 return self._run_whole(*inputs, **kwargs)
             if self._is_stale():
                 self._forget()
-                students += self.rest()  # with what was put into it since
+                students += self.rest()  # also modules that were added to the model since
                 self._build()
             situation = _situation((inputs, kwargs))
             if situation is None:
@@ -139,7 +140,8 @@ class FrozenTeacher:
         """Put the model in eval mode.
 
         Returns:
-            The modules of the student among those that were in training mode, to restore.
+            The modules shared with the student that were in training mode: the caller must put
+            them back into it.
         """
         training = [module for module in self._modules if getattr(module, "training", False)]
         if not training:
@@ -148,12 +150,13 @@ class FrozenTeacher:
         shared = [module for module in training if id(module) in students]
         if not shared:
             set_eval(self.model)
-        for module in shared and training:  # `eval` may do more than this, such as merging weights
+        # If modules are shared, only flags are set: `eval` may do more, such as merging weights.
+        for module in shared and training:
             module.training = False
         return shared
 
     def refresh(self) -> None:
-        """Forget all forms: the next batch runs through the whole model, which is traced again."""
+        """Drop all forms; the next batch runs through the whole model, which is traced again."""
         self._rebuilds = 0
         self._forget()
 
@@ -167,9 +170,9 @@ class FrozenTeacher:
         self._weights = Weights(())
 
     def _is_stale(self) -> bool:
-        """Whether the model has changed since the forms were made.
+        """Whether the model has changed since its forms were built, or none were built yet.
 
-        Only the traced form holds values of its own; the others run the model itself.
+        Values are compared for the traced form only: the other forms run the model itself.
         """
         if self._structure is None:
             return True
@@ -181,12 +184,12 @@ class FrozenTeacher:
         return True
 
     def _build(self) -> None:
-        """List the forms, fastest first."""
+        """Build the forms of the present model, and list them with the fastest first."""
         self._structure = structure(self._modules)
         self._forms.append(Form("whole", self._run_whole))
         if not self.needs_logits:
             self._forms.insert(0, Form("stopped", self._run_stopped))
-        # A traced model does not call the hooks of modules that have no node.
+        # A trace holds some modules' operations instead of calling them: their hooks would not run.
         hooked = any(m._forward_hooks or m._forward_pre_hooks for m in self._modules)
         if not hooked and self._rebuilds <= MOST_REBUILDS:
             with suppress(Exception), torch.inference_mode(False), torch.no_grad():
@@ -200,7 +203,7 @@ class FrozenTeacher:
         finally:
             constant = attributes.unchanged()
             if not constant:
-                attributes.restore()  # else placeholders stay in the model
+                attributes.restore()  # otherwise proxies of the trace stay in the model
         if constant:
             self._weights = Weights(copied)
             self._attributes = attributes
@@ -209,14 +212,14 @@ class FrozenTeacher:
     def _verify(
         self, situation: Hashable, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Recording:
-        """Run the whole model, and drop each form that differs from it in this situation."""
+        """Run the whole model, and drop forms that differ from it for inputs of this kind."""
         expected = self._run_whole(*inputs, **kwargs)
         if self._attributes is not None and not self._attributes.unchanged():
-            self._drop_fastest()  # the forward pass changes what the next one may read
+            self._drop_fastest()  # the forward pass changes attributes that the next may read
         while len(self._forms) > 1 and not _reproduces(self._forms[0], inputs, kwargs, expected):
             self._drop_fastest()
         self._verified.add(situation)
-        # Not `expected`: the first batch must give the same bits as later ones, for resuming.
+        # Not `expected`: a resumed run must get the same bits, whichever batch comes first in it.
         return self._forms[0].run(*inputs, **kwargs)
 
     def _drop_fastest(self) -> None:
@@ -225,7 +228,7 @@ class FrozenTeacher:
         self._verified.clear()
 
     def _run_whole(self, *inputs: Any, **kwargs: Any) -> Recording:
-        # Not in inference mode: its tensors do not count writes.
+        # Not in inference mode, whose tensors do not count in-place writes: taps check the count.
         with torch.inference_mode(False), torch.no_grad(), naming_exports(self.model):
             recording = self._taps.run(*inputs, **kwargs)
         return Recording(self._logits(recording.output), recording.features)
@@ -236,7 +239,7 @@ class FrozenTeacher:
 
     def _run_traced(self, traced: fx.GraphModule, *inputs: Any, **kwargs: Any) -> Recording:
         with torch.inference_mode():
-            # `traced(images)` would print to stderr if it fails.
+            # Unlike `traced.forward`, `traced(images)` would print to stderr when it fails.
             output, features = traced.forward(*inputs, **kwargs)
             features = tuple(map(partial(channels_first, self.model), self._taps.paths, features))
             return Recording(self._logits(output), features)
@@ -245,7 +248,7 @@ class FrozenTeacher:
         return as_logits(output) if self.needs_logits else None
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy makes its own forms: these hold this model's tensors.
+        # A copy must build its own forms, since those of the original hold its model's tensors.
         built = ("_modules", "_forms", "_verified", "_structure", "_attributes", "_weights")
         return {name: value for name, value in self.__dict__.items() if name not in built}
 
@@ -255,7 +258,10 @@ class FrozenTeacher:
 
 
 def _situation(inputs: object) -> Hashable:
-    """Everything on which the path through a model's code may depend; None for unknown objects."""
+    """A key of the inputs' shapes, dtypes, devices and constants, and of autocast.
+
+    A model may run other code for inputs with another key. None if an input has an unknown type.
+    """
     devices: set[str] = set()
     try:
         described = _described(inputs, devices)
@@ -277,7 +283,7 @@ def _described(value: object, devices: set[str]) -> Hashable:
         return type(value), tuple(items)
     if isinstance(value, (tuple, list)):
         return type(value), tuple(_described(item, devices) for item in value)
-    if isinstance(value, float):  # a graph reads it in each run
+    if isinstance(value, float):  # the traced graph takes floats as inputs, not as constants
         return float
     if isinstance(value, SIMPLE):
         return type(value), value
@@ -287,13 +293,13 @@ def _described(value: object, devices: set[str]) -> Hashable:
 def _reproduces(
     form: Form, inputs: tuple[Any, ...], kwargs: Mapping[str, Any], expected: Recording
 ) -> bool:
-    """Whether a form runs, and gives the whole model's result up to rounding."""
+    """Whether a form runs without an error, and gives `expected` up to rounding."""
     try:
         found = form.run(*inputs, **kwargs)
         return _equal(found.output, expected.output) and all(
             map(_equal, found.features, expected.features)
         )
-    except Exception:  # whatever a rewritten model raises, the whole one did not
+    except Exception:  # of any kind: the whole model ran without one
         return False
 
 
@@ -302,8 +308,8 @@ def _equal(found: Any, expected: Any) -> bool:
         return found is expected is None
     if found.shape != expected.shape or found.dtype != expected.dtype:
         return False
-    # Half of the digits of the arithmetic. In TensorFloat-32, which GPUs may use for float32, these
-    # are float16's.
+    # The results must agree in half of the arithmetic's digits. TensorFloat-32, which GPUs may use
+    # for float32, has as many digits as float16.
     coarse = expected.is_cuda and expected.dtype == torch.float32
     tolerance = torch.finfo(torch.float16 if coarse else expected.dtype).eps ** 0.5
     wide = torch.promote_types(expected.dtype, torch.float32)

@@ -1,4 +1,4 @@
-"""Two gradients in, one out: the transfer gradient is clipped against the task's."""
+"""Adds the task's gradient and the transfer gradient, clipped relative to the task's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from svdistill.parallel import is_grouped, size, sum_over
 def average_gradients(*several: list[Tensor | None]) -> None:
     """Replace gradients by their mean over the processes of a group, in one flat reduction.
 
-    Does nothing outside of torch.distributed. The losses must reach the same parameters in all.
+    Does nothing outside of torch.distributed. In all processes the same gradients must be None.
     """
     if not is_grouped():
         return
@@ -34,15 +34,16 @@ CLIPS = ("norm", "poster", "global", "none")
 
 
 class GradientNorms(NamedTuple):
-    """Norms over all parameters, as scalars on their device, of the last measurement.
+    """Norms over all parameters at the last measurement, as scalar tensors on their device.
 
-    With `clip="amortised"` and `"none"` only every n-th step measures; the steps between return its
-    norms. Of a batch in parts, only the last part returns norms, the others NaN.
+    With `clip="amortised"` and `"none"` only every n-th step measures norms, and the steps between
+    return the last measured ones. With gradient accumulation, the last part of a batch returns
+    norms, and the other parts return NaN.
 
     Attributes:
-        task: of the task's gradient.
-        transfer: of the transfer's, before clipping.
-        clipped: of the transfer's, after clipping.
+        task: norm of the task's gradient.
+        transfer: norm of the transfer gradient before clipping.
+        clipped: norm of the transfer gradient after clipping.
     """
 
     task: Tensor
@@ -62,14 +63,14 @@ def multitask_backward(
 ) -> GradientNorms:
     """Add the task's gradient and the clipped transfer gradient to every parameter's `.grad`.
 
-    Per parameter tensor, with the gradients g (the task's) and h (the transfer's)::
+    Per parameter tensor, `.grad` receives, with g the task's and h the transfer gradient::
 
         clip="norm":    g + h min(1, sigmoid(progress) |g| / |h|)
         clip="poster":  g + h sigmoid(|g| / |h| - progress)   where |h| < |g|,  g + h elsewhere
         clip="none":    g + h
 
-    A parameter that only the transfer loss reaches (an adapter's) receives h. With one scale for
-    all, from the norms over the parameters that the transfer reaches::
+    A parameter that only the transfer loss reaches, such as an adapter's, receives h. The clip
+    `"global"` scales h of all parameters alike, from the norms over those that both losses reach::
 
         clip="global":  g + h min(1, sigmoid(progress) |g|_all / |h|_all)
 
@@ -79,21 +80,22 @@ def multitask_backward(
     Args:
         task_loss: scalar with a graph.
         transfer_loss: scalar with a graph.
-        parameters: those to train; those that require no gradient are ignored.
+        parameters: the parameters to train; those that require no gradient are ignored.
         clip: `"norm"` (the paper's authors' code), `"poster"` (the paper's text), `"global"` or
             `"none"`.
-        progress: the epoch, from 0; at 0 `"norm"` lets through half the task's norm. In a recorded
-            step, a scalar tensor on the losses' device.
-        weight_decay: the optimizer's, if it adds ``weight_decay * parameter`` to the gradient: |g|
-            counts it then, as in the authors' code.
-        held: gradients of a batch in parts, which are added to `.grad` with the last part. Without
-            it each call clips on its own.
+        progress: the epoch, from 0; at 0 `"norm"` bounds |h| by half of |g|. In a step recorded as
+            a CUDA graph, a scalar tensor on the losses' device.
+        weight_decay: weight decay of an optimizer that adds ``weight_decay * parameter`` to the
+            gradient: |g| then includes this term, as in the authors' code.
+        held: with gradient accumulation, the gradient sums of the batch, which are clipped and
+            added to `.grad` with the last part. None: the losses are those of a whole batch.
 
     Returns:
         `GradientNorms(task, transfer, clipped)` over all parameters.
 
     Raises:
-        ArgumentError: a loss that is not a scalar, no parameters, or an unknown clip.
+        ArgumentError: a loss is not a scalar, no parameter requires a gradient, or `clip` is
+            unknown.
         TrainingError: the transfer loss reaches no parameter.
 
     Example:
@@ -139,7 +141,7 @@ def multitask_backward(
 def _decayed(
     task: list[Tensor | None], trained: list[nn.Parameter], weight_decay: float | Tensor
 ) -> list[Tensor | None]:
-    """The task's gradients with weight decay."""
+    """The task's gradients plus the term of the weight decay."""
     if not isinstance(weight_decay, Tensor) and weight_decay == 0:
         return task
     return [
@@ -151,7 +153,7 @@ def _decayed(
 def _scales(
     task: list[Tensor | None], transfer: list[Tensor | None], clip: str, progress: float | Tensor
 ) -> list[Tensor | None]:
-    """The factor on each transfer gradient; None if the task does not reach the parameter."""
+    """The factor on each transfer gradient; None where it is added unclipped."""
     both = [
         place
         for place, (g, h) in enumerate(zip(task, transfer, strict=True))
@@ -160,7 +162,7 @@ def _scales(
     scales: list[Tensor | None] = [None] * len(task)
     if not both:
         return scales
-    # All norms in a vector: on a GPU one kernel instead of one for each parameter.
+    # All norms are computed as one vector: on a GPU one kernel instead of one per parameter.
     g_norms = _norms([task[place] for place in both])
     h_norms = _norms([transfer[place] for place in both])
     if clip == "global":
@@ -172,7 +174,7 @@ def _scales(
 
 
 def require_scalars(task_loss: Tensor, transfer_loss: Tensor) -> None:
-    """Raise unless both losses are scalars."""
+    """Raise `ArgumentError` unless both losses are scalars."""
     for name, loss in (("task_loss", task_loss), ("transfer_loss", transfer_loss)):
         if loss.numel() != 1:
             raise ArgumentError(
@@ -184,9 +186,10 @@ def require_scalars(task_loss: Tensor, transfer_loss: Tensor) -> None:
 
 
 def keep_saved_tensors() -> None:
-    """Let compiled graphs keep their saved tensors, since two losses go backward through one.
+    """Let graphs of torch.compile keep their saved tensors after a backward pass.
 
-    By default a compiled graph donates their memory in the first pass, and refuses a second.
+    Two losses go backward through the same graph. By default a compiled graph reuses the memory of
+    its saved tensors in the first backward pass, and raises an error in the second.
     """
     if hasattr(torch._functorch.config, "donated_buffer"):
         torch._functorch.config.donated_buffer = False
@@ -208,9 +211,9 @@ def require_trainable(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
 def clip_scale(
     task_norm: Tensor, transfer_norm: Tensor, clip: str, progress: float | Tensor
 ) -> Tensor:
-    """The factor on a transfer gradient, from both norms; finite also if they are 0.
+    """The factor on a transfer gradient, from both norms; finite even if they are 0.
 
-    Norms of several gradients as vectors give a vector of factors.
+    The norms may also be vectors, with one entry per gradient; the result then is a vector.
 
     Example:
         >>> clip_scale(torch.tensor(1.0), torch.tensor(4.0), "norm", progress=0.0)
@@ -219,9 +222,9 @@ def clip_scale(
     # An infinite norm is treated as zero: its gradient is clipped away.
     positive = (transfer_norm > 0) & transfer_norm.isfinite()
     tau = task_norm / torch.where(positive, transfer_norm, 1.0)
-    tau = tau.clamp(max=torch.finfo(tau.dtype).max)  # infinite, it would make a zero sigmoid NaN
+    tau = tau.clamp(max=torch.finfo(tau.dtype).max)  # since infinity times a zero sigmoid is NaN
     if clip == "norm":
-        # Filled on the device: copying a number from the host would synchronise.
+        # `new_full` creates the number on the device: a copy from the host would synchronise.
         epoch = progress if isinstance(progress, Tensor) else tau.new_full((), progress)
         focus = torch.sigmoid(epoch.to(tau.dtype))
         return torch.where(positive, (focus * tau).clamp(max=1.0), 0.0)
@@ -229,7 +232,7 @@ def clip_scale(
 
 
 def _gradients(loss: Tensor, parameters: list[nn.Parameter]) -> list[Tensor | None]:
-    """Gradients of a loss, None if it does not reach; the graph is kept for the other loss."""
+    """The gradients of a loss, None where it does not depend on a parameter; keeps the graph."""
     if not loss.requires_grad:
         return [None] * len(parameters)
     try:
@@ -266,16 +269,16 @@ def _total(gradients: list[Tensor | None], device: torch.device) -> Tensor:
 def _accumulate(
     parameters: list[nn.Parameter], task: list[Tensor | None], clipped: list[Tensor | None]
 ) -> None:
-    """Add both gradients to `.grad`."""
+    """Add the task's and the clipped transfer gradients to `.grad`."""
     pairs = list(zip(task, clipped, strict=True))
     both = [(g, h) for g, h in pairs if g is not None and h is not None]
-    # On a GPU one kernel for all parameters.
+    # `_foreach_add` takes one kernel for all parameters on a GPU.
     sums = iter(torch._foreach_add(*map(list, zip(*both, strict=True))) if both else ())
     for parameter, (g, h) in zip(parameters, pairs, strict=True):
         if g is not None and h is not None:
             total = next(sums)
         elif (alone := h if g is None else g) is not None:
-            # Not autograd's own tensor: it may be expanded, or be several parameters' at once.
+            # A copy, since autograd's tensor may be expanded or shared by several parameters.
             total = alone.clone()
         else:
             continue

@@ -1,4 +1,4 @@
-"""Notice that a model has changed since a rewritten form was made from it."""
+"""Detects whether a model has changed since a rewritten copy was made from it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ SIMPLE: Final = (
 
 FIXED: Final = (nn.Module, FunctionType, type, ModuleType)  # compared by identity
 
-STANDARD: Final = frozenset(vars(nn.Module()))
+STANDARD: Final = frozenset(vars(nn.Module()))  # the attributes that every module has
 
-MOST_VALUES: Final = 1000  # in one attribute
+MOST_VALUES: Final = 1000  # limit on the number of values in one attribute
 
 
 class NotWatchableError(Exception):
-    """An attribute whose changes cannot be noticed."""
+    """Raised for an attribute whose changes cannot be detected."""
 
 
 def structure(modules: Sequence[nn.Module]) -> tuple[int, ...]:
-    """The identities of the modules, their hooks, parameters and buffers."""
+    """The identities of submodules, parameters and buffers, and the numbers of hooks."""
     marks: list[int] = []
     for module in modules:
-        if isinstance(module, torch.jit.ScriptModule):  # returns new Python objects each time
+        if isinstance(module, torch.jit.ScriptModule):  # its parts are new objects at every access
             marks.append(id(module))
             continue
         marks += (len(module._forward_hooks), len(module._forward_pre_hooks))
@@ -41,7 +41,7 @@ def structure(modules: Sequence[nn.Module]) -> tuple[int, ...]:
 
 
 def can_watch(*modules: nn.Module) -> bool:
-    """Whether `Weights` notices every change of the weights of these modules."""
+    """Whether `Weights` can detect every change of the weights of these modules."""
     return all(
         type(tensor) in (Tensor, nn.Parameter)
         and tensor.device.type == "cpu"
@@ -52,15 +52,16 @@ def can_watch(*modules: nn.Module) -> bool:
 
 
 class Weights:
-    """Copies of tensors on the CPU, to notice any change of their values.
+    """Keeps copies of tensors on the CPU, to detect any change of their values.
 
-    Versions of tensors count neither writes through `.data` nor writes in inference mode, so the
-    bits are compared. On another device that would synchronise in every step.
+    All bits are compared, since the version counters of tensors count neither writes through
+    `.data` nor writes in inference mode. On another device the comparison would synchronise in
+    every step.
     """
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
         self._tensors = tuple({id(tensor): tensor for tensor in tensors}.values())
-        # `bytearray` is compared by memcmp.
+        # Comparing a `bytearray` is fast: it uses memcmp.
         self._kept = [(t.dtype, t.shape, bytearray(_bits(t))) for t in self._tensors]
 
     def unchanged(self) -> bool:
@@ -75,7 +76,7 @@ class Weights:
 
 
 def _bits(tensor: Tensor) -> memoryview:
-    """A tensor's bytes in the order of memory."""
+    """A tensor's bytes in the order in which they lie in memory."""
     strides = tensor.stride()
     order = sorted(range(tensor.ndim), key=lambda dim: -strides[dim])
     flat = tensor.detach().permute(order).reshape(-1)
@@ -84,10 +85,11 @@ def _bits(tensor: Tensor) -> memoryview:
 
 
 class Attributes:
-    """The Python values that a forward pass may read: of modules, classes and code.
+    """Keeps the Python values that a forward pass may read, to detect changes.
 
-    Raises `NotWatchableError` for a tensor or an array that is neither parameter nor buffer, and
-    for an object with more than `MOST_VALUES` values.
+    These are the attributes of the modules and of their classes, and the globals that the classes'
+    methods name. Raises `NotWatchableError` if a module's attribute holds a tensor or an array that
+    is neither parameter nor buffer, or more than `MOST_VALUES` values.
     """
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
@@ -104,17 +106,17 @@ class Attributes:
         ]
 
     def unchanged(self) -> bool:
-        """Whether all values are the same or equal."""
+        """Whether all values are the same objects as before, or equal to them."""
         return all(namespace.unchanged() for namespace in self._all)
 
     def restore(self) -> None:
-        """Restore the attributes of the modules."""
+        """Set the attributes of the modules to the values that were kept."""
         for namespace in self._of_modules:
             namespace.restore()
 
 
 class _Namespace:
-    """Names and values. Comparing identities first is faster."""
+    """Keeps the values of the names in a mapping; compares identities first, which is faster."""
 
     def __init__(
         self, mapping: Mapping[str, Any], names: Sequence[str] | None = None, *, strict: bool = True
@@ -137,7 +139,7 @@ class _Namespace:
         keys = tuple(self._mapping) if self._names is None else self._keys
         if self._attempt(keys) != self._frozen:
             return False
-        self._values = values  # equal values in other objects
+        self._values = values  # other objects with equal values: next time identities match
         return keys == self._keys
 
     def restore(self) -> None:
@@ -161,7 +163,7 @@ class _Namespace:
         return {key: self._freeze_one(key, self._mapping.get(key)) for key in keys}
 
     def _freeze_one(self, key: str, value: object) -> object:
-        # `structure` compares what a module's own dictionaries hold.
+        # What modules, parameters, buffers and hooks a module holds is compared by `structure`.
         if (key in STANDARD and key != "training") or key.startswith("__"):
             return _Same(value)
         try:
@@ -173,7 +175,7 @@ class _Namespace:
 
 
 class _Same:
-    """Equal to nothing but itself."""
+    """Wraps an object that is compared by identity."""
 
     def __init__(self, value: object) -> None:
         self.value = value  # kept alive, so that its id is not reused
@@ -186,13 +188,13 @@ class _Same:
 
 
 class _Value(tuple[Any, ...]):
-    """An immutable value with its type, since 1 equals True."""
+    """An immutable value together with its type, since 1 == True."""
 
     __slots__ = ()
 
 
 class _Budget:
-    """Limits the number of values that are read from an object."""
+    """Limits the number of values that are read from an object, and detects cycles."""
 
     def __init__(self) -> None:
         self.left = MOST_VALUES
@@ -208,7 +210,7 @@ class _Budget:
 
 
 def _frozen(value: object, budget: _Budget) -> object:
-    """An immutable picture of a value, equal as long as the value does not change."""
+    """An immutable description of a value; two are equal if the value has not changed."""
     if isinstance(value, SIMPLE):
         return _Value((type(value), value))
     if isinstance(value, FIXED):
@@ -228,7 +230,7 @@ def _frozen(value: object, budget: _Budget) -> object:
 
 
 def _parts(value: object) -> Iterable[object] | None:
-    """The values that a container or an object holds; None if it does not show them."""
+    """The values in a container or an object's `__dict__`; None for objects without one."""
     if isinstance(value, Mapping):
         return [part for item in value.items() for part in item]
     if isinstance(value, (list, tuple, set, frozenset)):

@@ -1,4 +1,4 @@
-"""Forms of a teacher: traced and folded, scripted, exported; and eval mode in each."""
+"""Rewrites a teacher with `torch.fx` to run faster, and handles exported and scripted teachers."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from svdistill.common import ArgumentError
 from svdistill.distillation.teacher_changes import can_watch
 
-# Operators with a flag of this name, which an export fixes.
+# Names of the argument by which operators know the training mode; an export fixes its value.
 TRAINING_FLAGS: Final = ("training", "train", "is_training")
 
 
 def require_eval_export(network: nn.Module) -> None:
     """Raise `ArgumentError` if a part of a network was exported in training mode.
 
-    An exported program's mode is fixed.
+    The mode of an exported program cannot be changed.
     """
     for path, module in network.named_modules():
         if not _is_exported(module):
@@ -43,10 +43,10 @@ def require_eval_export(network: nn.Module) -> None:
 
 
 def set_eval(network: nn.Module) -> None:
-    """Put a network in eval mode; an exported program has one mode, and only its flag changes."""
+    """Put a network in eval mode; of exported programs, only `training` is set to False."""
     try:
         network.eval()
-    except (NotImplementedError, AttributeError):  # exported; frozen TorchScript
+    except (NotImplementedError, AttributeError):  # exported programs; frozen TorchScript
         for module in network.modules():
             if getattr(module, "training", False):
                 module.training = False
@@ -54,7 +54,7 @@ def set_eval(network: nn.Module) -> None:
 
 @contextmanager
 def naming_exports(network: nn.Module) -> Iterator[None]:
-    """Raise `ArgumentError` if an exported program refuses the shapes of its inputs."""
+    """Within the block, raise `ArgumentError` if an exported program rejects its inputs."""
     try:
         yield
     except (AssertionError, RuntimeError) as error:
@@ -81,7 +81,7 @@ BATCH_NORM_OF = {
 
 
 class Traced(NamedTuple):
-    """The rewritten model, and those of the original's tensors that it holds copies of."""
+    """The rewritten model, and the tensors of the original of which it holds changed copies."""
 
     model: fx.GraphModule
     copied: tuple[Tensor, ...]
@@ -91,13 +91,13 @@ def trace(model: nn.Module, paths: Sequence[str], *, keep_output: bool) -> Trace
     """Trace a model in eval mode into one that does the same work in fewer operations.
 
     On a CPU the new model holds folded and re-ordered copies of some weights and shares all others.
-    On other devices it shares all: to notice a change of what it copied it would have to compare
-    the weights in every step, which synchronises, and folding anew in every step takes six kernels
-    for each that it saves.
+    On other devices it shares all weights: detecting that copied weights are out of date would take
+    a comparison in every step, which synchronises, and folding them anew in every step would take
+    six kernels for each kernel that it saves.
 
     Returns:
-        A model that returns `(output, features)`, and the copied tensors. Without `keep_output` the
-        output is None, and nothing after the last tap is kept.
+        A model that returns `(output, features)`, and the original's tensors that were copied.
+        Without `keep_output`, output is None and the operations after the last tap are removed.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten())
@@ -123,9 +123,9 @@ def trace(model: nn.Module, paths: Sequence[str], *, keep_output: bool) -> Trace
 
 
 class _TapTracer(fx.Tracer):
-    """Records the output node of each module, leaf or not."""
+    """Records the output node of each module, also of modules that are traced into."""
 
-    # Compute from buffers in every run, not once in the trace.
+    # Buffers become nodes of the graph, so that every run reads their present values.
     proxy_buffer_attributes = True
 
     def __init__(self) -> None:
@@ -146,9 +146,9 @@ class _TapTracer(fx.Tracer):
 
 
 def _cut(graph: fx.Graph, taps: list[fx.Node], keep_output: bool) -> None:
-    """Return the taps, and erase all nodes after the last one unless the output is wanted.
+    """Let the graph return the taps, and erase all nodes after the last tap if not `keep_output`.
 
-    Unused nodes before the last tap are kept: they may write in place.
+    Unused nodes before the last tap are kept, since they may write in place.
     """
     *body, end = graph.nodes
     end.args = ((end.args[0] if keep_output else None, tuple(taps)),)
@@ -162,9 +162,10 @@ def _cut(graph: fx.Graph, taps: list[fx.Node], keep_output: bool) -> None:
 
 
 def _fold_batch_norms(traced: fx.GraphModule) -> list[nn.Module]:
-    """Fold batch norms into convolutions whose output has no other user, such as a tap.
+    """Fold batch norms into convolutions whose output nothing else reads, such as a tap.
 
-    Like the other rewrites, on a CPU only; returns the modules whose weights are copied.
+    Like the other rewrites, it applies to weights on a CPU only, and returns the modules whose
+    weights the new model copies.
     """
     copied: list[nn.Module] = []
     for node in list(traced.graph.nodes):
@@ -182,7 +183,7 @@ def _fold_batch_norms(traced: fx.GraphModule) -> list[nn.Module]:
 
 
 def _lay_channels_last(traced: fx.GraphModule) -> list[nn.Module]:
-    """Lay out the weights of 2-D convolutions channels last; the feature maps follow."""
+    """Put weights of 2-D convolutions in channels-last format, which feature maps then take."""
     copied: list[nn.Module] = []
     for node in traced.graph.nodes:
         conv = _module(traced, node)
@@ -198,7 +199,7 @@ def _lay_channels_last(traced: fx.GraphModule) -> list[nn.Module]:
 
 
 def _fuse_relus(traced: fx.GraphModule) -> list[nn.Module]:
-    """Fuse ReLUs with convolutions whose output has no other user, such as a tap."""
+    """Fuse ReLUs with convolutions whose output nothing else reads, such as a tap."""
     copied: list[nn.Module] = []
     for node in list(traced.graph.nodes):
         is_relu = node.target is F.relu or type(_module(traced, node)) is nn.ReLU
@@ -211,12 +212,12 @@ def _fuse_relus(traced: fx.GraphModule) -> list[nn.Module]:
             and can_watch(conv)
         ):
             _merge(traced, node, _ConvReLU(conv))
-            copied.append(conv)  # it packs the weights
+            copied.append(conv)  # `_ConvReLU` packs a copy of the weights
     return copied
 
 
 class _ConvReLU(nn.Module):
-    """Convolution and ReLU, if possible as one operation of oneDNN, like Inductor."""
+    """Convolution and ReLU, if possible as one oneDNN operation, which Inductor uses too."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -250,13 +251,13 @@ def _module(traced: fx.GraphModule, node: fx.Node | None) -> Any:
 
 
 def _sole_input(node: fx.Node) -> fx.Node | None:
-    """The only node that this one reads, if no other reads it."""
+    """The node's input, if it has a single one that no other node reads; otherwise None."""
     inputs = node.all_input_nodes
     return inputs[0] if len(inputs) == 1 and len(inputs[0].users) == 1 else None
 
 
 def _merge(traced: fx.GraphModule, node: fx.Node, module: nn.Module) -> None:
-    """Replace a node and its sole input by one call of `module`."""
+    """Replace a node and its only input by one call of `module`."""
     (before,) = node.all_input_nodes
     node.replace_all_uses_with(before)
     traced.graph.erase_node(node)
@@ -264,6 +265,6 @@ def _merge(traced: fx.GraphModule, node: fx.Node, module: nn.Module) -> None:
 
 
 def _retarget(traced: fx.GraphModule, node: fx.Node, module: nn.Module) -> None:
-    """Let a node call another module, under a new name: other nodes may call the old one."""
+    """Let a node call another module, under a new name, since others may call the old one."""
     node.target = f"own_{node.name}"
     traced.add_module(node.target, module)

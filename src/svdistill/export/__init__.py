@@ -1,9 +1,9 @@
 """Write a trained student to one file for other programs: ONNX, or PyTorch's .pt2 format.
 
-`export_student` in `student.py` is the way in: it traces the network, writes it in a format and
-quantises it if asked to (`formats.py`), with its metadata (`exported.py`), and compares the file
-with the network (`checks.py`) before it is kept. `predict` in `exported.py` runs such a file on
-image files.
+`export_student` in `student.py` is the entry point: it traces the network, converts it to the
+chosen format and, if requested, quantises it (`formats.py`), adds the metadata (`exported.py`), and
+writes the file only if it agrees with the network (`checks.py`). `predict` in `exported.py`
+classifies image files with such a file.
 """
 
 from svdistill.export.checks import (

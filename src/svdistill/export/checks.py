@@ -27,8 +27,8 @@ from svdistill.common import (
 from svdistill.export.exported import ExportMetadata
 from svdistill.export.formats import BATCH_SIZE
 
-# By precision: the largest difference of the logits, relative to the largest logit, and the
-# largest share of images in another class.
+# For each precision, the largest accepted difference of the logits, relative to the largest
+# magnitude of a logit, and the largest accepted share of images with another predicted class.
 TOLERANCES: Final = {"float32": (1e-4, 0.0), "fp16": (1e-2, 0.01)}
 
 LATENCY_BATCH_SIZES: Final = (1, 32)
@@ -37,14 +37,14 @@ ROUNDS: Final = 30
 
 MIN_ROUNDS: Final = 3
 
-SECONDS: Final = 5.0  # at most, for the latency of a batch size
+SECONDS: Final = 5.0  # the longest time to spend on measuring the latency of one batch size
 
 Latencies = dict[int, dict[str, Measurement]]
 
 
 @torch.inference_mode()
 def logits_of(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Classify images in batches of 1, of 7, and of 32: exported networks take any batch size."""
+    """Classify images in batches of 1, 7 and then 32, to test several batch sizes."""
     first, few, rest = images.tensor_split((1, 8))
     batches = (batch for batch in (first, few, *rest.split(BATCH_SIZE)) if len(batch))
     return torch.cat([network(batch) for batch in batches])
@@ -52,14 +52,15 @@ def logits_of(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Parity:
-    """How far the logits of an exported network are from those of the original.
+    """How far the logits of an exported network are from those of the original network.
 
-    ``difference = max |exported - original| / max |original|``, both over all logits of all images.
+    ``difference = max |exported - original| / max |original|``, where both maxima are over all
+    logits of all images.
 
     Attributes:
         images: number of compared images.
-        difference: the largest difference of two logits, relative to the largest logit.
-        changed: number of images that are put in another class.
+        difference: the largest difference of two logits, relative to the largest magnitude.
+        changed: number of images for which the two networks predict different classes.
     """
 
     images: int
@@ -98,7 +99,7 @@ def compare(original: Tensor, exported: Tensor) -> Parity:
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
-    """The percentage of images whose largest logit is that of their label.
+    """The percentage of images whose largest logit is the one of their label.
 
     Example:
         >>> accuracy(torch.eye(4), torch.tensor([0, 1, 2, 0]))
@@ -124,9 +125,10 @@ def require_accuracy(name: str, before: float, after: float, tolerance: float) -
 def measure_latency(
     networks: Mapping[str, Callable[[Tensor], Tensor]], images: Tensor
 ) -> Latencies:
-    """Time networks in turn, on batches of 1 and of 32 images, repeated if they are fewer.
+    """Time networks in turn, on batches of 1 and of 32 images.
 
-    A batch size that would take too long to measure is left out.
+    If there are fewer images, they are repeated to fill the batch. A batch size that would take too
+    long to measure is left out.
     """
     latencies = {}
     for batch_size in LATENCY_BATCH_SIZES:
@@ -142,12 +144,12 @@ def measure_latency(
 
 @dataclass(frozen=True)
 class ReportColumn:
-    """One of the compared networks.
+    """A column of the export table: one of the compared networks.
 
     Attributes:
-        title: what runs it.
-        file_bytes: size of its file.
-        accuracy: percentage of the compared test images.
+        title: the column's heading, such as ``"PyTorch"`` or ``"ONNX Runtime"``.
+        file_bytes: size of the network's file.
+        accuracy: in percent, on the compared test images.
     """
 
     title: str
@@ -157,16 +159,16 @@ class ReportColumn:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """An exported file, and how it compares with the network in PyTorch.
+    """An exported file, and its comparison with the network in PyTorch.
 
     Attributes:
-        path: the file.
-        metadata: that the file carries.
-        parameters: number of weights.
-        stored_dtypes: of the weights in the run's own file.
-        columns: the compared networks; the run's in PyTorch first, the exported file last.
-        parity: agreement of the logits of the file with PyTorch's.
-        latencies: of one forward pass on the CPU, by batch size and title of the column.
+        path: the exported file.
+        metadata: the metadata in the file.
+        parameters: number of the network's parameters.
+        stored_dtypes: dtypes of the weights in the run's .safetensors file.
+        columns: the compared networks: the PyTorch network first, the exported file last.
+        parity: agreement of the file's logits with those of the PyTorch network.
+        latencies: seconds of one forward pass on the CPU, by batch size and column title.
     """
 
     path: Path
@@ -179,7 +181,7 @@ class ExportReport:
 
 
 def export_table(report: ExportReport) -> Table:
-    """Size, accuracy and latency of an exported file beside its network."""
+    """A table of size, accuracy and latency of the PyTorch network and of its exported file."""
     compared = report.columns
     parameters = [number_cell(report.parameters, "{:,}")] * len(compared)
     sizes = [number_cell(column.file_bytes / 1e6, "{:.2f} MB") for column in compared]
@@ -205,16 +207,17 @@ def export_table(report: ExportReport) -> Table:
 
 @dataclass(frozen=True)
 class ShippedFile:
-    """What is kept of an export, as JSON beside the file.
+    """Measurements of an exported file, stored as JSON beside it and read by reports.
 
     Attributes:
-        name: of the file.
-        runtime: what ran it.
+        name: name of the exported file.
+        runtime: program that ran the file, such as ``"ONNX Runtime"``.
         precision: ``"float32"``, ``"fp16"`` or ``"int8"``.
-        bytes: its size.
-        accuracy: percentage of the compared test images, whose number is `images`.
+        bytes: size of the file.
+        accuracy: in percent, on the compared test images.
+        images: number of the compared test images.
         milliseconds: median latency of one image on the CPU; None if it took too long to measure.
-        threads: of torch.
+        threads: number of torch's CPU threads during the measurement.
     """
 
     name: str
@@ -228,7 +231,7 @@ class ShippedFile:
 
 
 def write_shipped_file(report: ExportReport) -> None:
-    """Write what an export measured as JSON beside the file."""
+    """Write the measurements of an export as JSON beside the exported file."""
     column, path = report.columns[-1], report.path
     single = report.latencies.get(1)
     shipped = ShippedFile(
@@ -245,10 +248,10 @@ def write_shipped_file(report: ExportReport) -> None:
 
 
 def read_shipped_files(folder: str | Path) -> tuple[ShippedFile, ...]:
-    """The measurements of the exported files in a folder, the fastest first.
+    """Read the measurements of the exported files in a folder, the fastest file first.
 
     Raises:
-        RunError: a damaged file.
+        RunError: a file of measurements is damaged.
     """
     paths = sorted([*Path(folder).glob("*.onnx.json"), *Path(folder).glob("*.pt2.json")])
     expected, remedy = "what an export measured", "remove it, or export again"
@@ -257,7 +260,7 @@ def read_shipped_files(folder: str | Path) -> tuple[ShippedFile, ...]:
 
 
 def export_notes(report: ExportReport) -> list[str]:
-    """Sentences that complete the table."""
+    """Sentences to print below the export table: input, agreement of the logits, timing, dtypes."""
     known, parity = report.metadata, report.parity
     tolerance = ""
     if known.precision == "fp16":

@@ -1,4 +1,4 @@
-"""An exported file: its metadata, which are classes and preprocessing, and its predictions."""
+"""Use an exported file: read its metadata (classes and preprocessing), and classify images."""
 
 from __future__ import annotations
 
@@ -29,24 +29,25 @@ from svdistill.runs import RunDirectory, WeightsCard, read_summary
 class ExportMetadata:
     """What a program needs to know to use an exported network.
 
-    The network takes ``images`` ``[batch, 3, image_size, image_size]`` and gives ``logits``,
-    float32 ``[batch, classes]``. If `input_dtype` is ``"uint8"``, pixels of 0 to 255 go in
-    unchanged. If it is ``"float32"``, a pixel ``p`` goes in as ``(p / 255 - mean) / std``, with a
-    mean and a standard deviation for each channel.
+    The network maps ``images`` ``[batch, 3, image_size, image_size]`` to ``logits``, float32
+    ``[batch, classes]``. If `input_dtype` is ``"uint8"``, pixels from 0 to 255 are passed
+    unchanged. If it is ``"float32"``, a pixel ``p`` is passed as ``(p / 255 - mean) / std``, with
+    a mean and a standard deviation for each channel.
 
     Attributes:
         network: name of the network.
-        width: factor on its channels.
-        class_names: in the order of the logits.
+        width: factor on the network's channel counts.
+        class_names: names of the classes, in the order of the logits.
         image_size: side of the images in pixels.
-        mean, std: of each channel, in `value_range`.
+        mean, std: mean and standard deviation of each channel, for pixels in `value_range`.
         value_range: range of the pixels before mean and std are applied.
-        colour_order: of the channels.
-        layout: of the axes: batch (N), channels (C), height (H), width (W).
+        colour_order: order of the channels.
+        layout: order of the axes: batch (N), channels (C), height (H), width (W).
         resize: how an image of another size is resized.
-        input_dtype: of ``images``, ``"float32"`` or ``"uint8"``.
-        precision: in which the network computes, ``"float32"``, ``"fp16"`` or ``"int8"``.
-        test_accuracy: of the run's weights in percent; None if it is not known.
+        input_dtype: dtype of ``images``, ``"float32"`` or ``"uint8"``.
+        precision: number format in which the network computes: ``"float32"``, ``"fp16"`` or
+            ``"int8"``.
+        test_accuracy: test accuracy of the run's weights in percent; None if it is not known.
         svdistill_version: version of svdistill that wrote the file.
     """
 
@@ -66,7 +67,7 @@ class ExportMetadata:
     precision: str = "float32"
 
     def to_strings(self) -> dict[str, str]:
-        """Every field as JSON, by name.
+        """A dictionary from the name of each field to its value as JSON.
 
         Example:
             >>> metadata = ExportMetadata("a", 1.0, ("x", "y"), 32, (0.5,), (0.2,), None, "1.0")
@@ -77,7 +78,7 @@ class ExportMetadata:
 
     @classmethod
     def from_strings(cls, texts: Mapping[str, str]) -> ExportMetadata:
-        """Read the strings of `to_strings`.
+        """Build the metadata from a dictionary that `to_strings` returned.
 
         Raises:
             KeyError, ValueError: a field is missing, is not JSON, or has another type.
@@ -86,7 +87,7 @@ class ExportMetadata:
 
 
 def metadata_of(card: WeightsCard, weights: Path) -> ExportMetadata:
-    """The metadata of a weights file and the run beside it, for a float32 network."""
+    """The metadata for a float32 export of a weights file, with its run's test accuracy."""
     return ExportMetadata(
         network=card.network,
         width=card.width,
@@ -100,7 +101,7 @@ def metadata_of(card: WeightsCard, weights: Path) -> ExportMetadata:
 
 
 def _test_accuracy(run: RunDirectory, weights: Path) -> float | None:
-    """The accuracy of these weights in the run's summary, if there is one."""
+    """The test accuracy of these weights in the run's summary; None if it does not list them."""
     if not run.summary.exists() or weights not in (run.student, run.best_student):
         return None
     summary = read_summary(run.path)
@@ -110,8 +111,8 @@ def _test_accuracy(run: RunDirectory, weights: Path) -> float | None:
 def read_export_metadata(path: str | Path) -> ExportMetadata:
     """Read the metadata of a file that `export_student` wrote, without loading its network.
 
-    Without svdistill, the same texts are the ``metadata_props`` of an ONNX file, and the
-    ``extra_files`` of a .pt2 file.
+    Programs without svdistill find the same strings in the ``metadata_props`` of an ONNX file and
+    in the ``extra_files`` of a .pt2 file.
 
     Args:
         path: the .onnx or .pt2 file.
@@ -138,8 +139,8 @@ class Prediction:
     """The most probable classes of an image.
 
     Attributes:
-        path: of the image.
-        classes: class names and probabilities, the most probable first.
+        path: path of the image file.
+        classes: pairs of a class name and its probability, the most probable first.
     """
 
     path: Path
@@ -151,20 +152,21 @@ def predict(
 ) -> tuple[Prediction, ...]:
     """Classify image files with an exported network, on the CPU.
 
-    Images are prepared as the metadata of the file says: the middle square is cut out, resized
-    and, unless the network does so itself, normalised. The probabilities are the softmax of the
-    logits.
+    Images are prepared as the metadata of the file says: the middle square is cut out and resized,
+    and its pixels are normalised, unless the exported network does so itself. The probabilities
+    are the softmax of the logits.
 
     Args:
         file: an .onnx or .pt2 file that `export_student` wrote.
         images: paths of image files of any size, in a format that Pillow reads.
-        top: number of classes per image; at most all of them are returned.
+        top: number of most probable classes to return for each image.
 
     Returns:
         One prediction per image, in the order of `images`.
 
     Raises:
-        ArgumentError: no images, a bad value, or the package that runs the file is missing.
+        ArgumentError: there are no images, a value is invalid, or the package that runs the file
+            is missing.
         RunError: the file is missing, damaged, or was written by another program.
         DataError: an image is missing or damaged.
 
@@ -212,7 +214,7 @@ def _load(file: Path) -> Callable[[Tensor], Tensor]:
         require_package(package, "export")
     try:
         return file_format.load(file.read_bytes())
-    except Exception as error:  # each format's library has its own
+    except Exception as error:  # each format's library has errors of its own
         raise _unusable(file, error) from error
 
 

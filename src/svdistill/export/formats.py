@@ -25,7 +25,7 @@ from svdistill.common import (
     require_package,
 )
 
-EXAMPLE_IMAGES: Final = 2  # torch.export would take the batch size of a single one as a constant
+EXAMPLE_IMAGES: Final = 2  # torch.export treats a batch size of 1 as a constant
 
 CALIBRATION_IMAGES: Final = 256
 
@@ -33,12 +33,12 @@ BATCH_SIZE: Final = 32
 
 
 class ExportedNetwork(nn.Module):
-    """A network from images to float32 logits; other outputs are dropped.
+    """Wrap a network so that it maps images to float32 logits and drops any other outputs.
 
     Args:
         network: any classifier of images.
-        normalise: mean and standard deviation of each channel: the images are uint8, and scaled to
-            0 to 1 and normalised here. None takes normalised float32 images.
+        normalise: mean and standard deviation of each channel; `forward` then takes uint8 images,
+            scales them to 0 to 1 and normalises them. None: it takes normalised float32 images.
         precision: the dtype in which the network computes; its weights are converted in place.
     """
 
@@ -72,8 +72,8 @@ class ExportedNetwork(nn.Module):
 def trace_network(network: ExportedNetwork, image_size: int) -> ExportedProgram:
     """Trace a network in eval mode, for images [batch, 3, image_size, image_size].
 
-    The graph does not hold the source lines of its nodes, which contain paths. Raises `RunError` if
-    the network cannot be traced, or only for one batch size.
+    Stack traces are removed from the graph, since they contain paths of this machine. Raises
+    `RunError` if the network cannot be traced, or can be traced only for one fixed batch size.
     """
     shape = (EXAMPLE_IMAGES, 3, image_size, image_size)
     example = torch.zeros(shape, dtype=network.input_dtype)
@@ -99,7 +99,7 @@ def trace_network(network: ExportedNetwork, image_size: int) -> ExportedProgram:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the logs and warnings of exporters, which address their developers."""
+    """Silence the logs and warnings of the exporters, which are meant for their developers."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -113,7 +113,10 @@ def _quiet() -> Iterator[None]:
 def to_onnx(
     program: ExportedProgram, metadata: Mapping[str, str], opset: int | None = None
 ) -> bytes:
-    """The content of an .onnx file: input `images`, output `logits`, both `[batch, ...]`."""
+    """Convert to the content of an .onnx file, with input `images` and output `logits`.
+
+    Both have a batch axis of any size. Raises `RunError` if ONNX cannot express the network.
+    """
     try:
         with _quiet():
             converted = torch.onnx.export(
@@ -127,7 +130,7 @@ def to_onnx(
             )
         assert converted is not None
         written = converted.model.opset_imports[""]
-        if opset not in (None, written):  # the exporter falls back to another without an error
+        if opset not in (None, written):  # the exporter may use another version without an error
             raise RunError(
                 "opset",
                 expected=f"one in which ONNX can express this network, such as {written}",
@@ -135,7 +138,7 @@ def to_onnx(
                 remedy="choose another, or leave it out",
             )
         for node in converted.model.graph.all_nodes():
-            node.metadata_props.clear()  # source code and its paths
+            node.metadata_props.clear()  # they contain source code and paths of this machine
         converted.model.metadata_props.update(metadata)
         return converted.model_proto.SerializeToString()
     except SVDistillError:
@@ -150,19 +153,19 @@ def to_onnx(
 
 
 def load_onnx(content: bytes) -> Callable[[Tensor], Tensor]:
-    """Open it with ONNX Runtime on the CPU, with as many threads as torch uses."""
+    """Load the content of an .onnx file in ONNX Runtime on the CPU, with torch's thread count."""
     runtime = require_package("onnxruntime", "export")
     options = runtime.SessionOptions()
     options.log_severity_level = 3  # errors only
     options.intra_op_num_threads = torch.get_num_threads()
-    # Its threads would otherwise keep the cores busy after a run, and slow down what runs next.
+    # Otherwise its threads spin for a while after each run, which slows down whatever runs next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
 
 
 def read_onnx_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a file."""
+    """Read the metadata strings of an .onnx file, by name."""
     model = require_package("onnx", "export").load(str(path), load_external_data=False)
     return {entry.key: entry.value for entry in model.metadata_props}
 
@@ -170,7 +173,7 @@ def read_onnx_metadata(path: Path) -> dict[str, str]:
 def to_pt2(
     program: ExportedProgram, metadata: Mapping[str, str], _opset: int | None = None
 ) -> bytes:
-    """The content of a .pt2 file, which `torch.export.load` reads; it has no opset."""
+    """Convert to the content of a .pt2 file, which `torch.export.load` reads; opset is ignored."""
     buffer = io.BytesIO()
     with _quiet():
         torch.export.save(program, buffer, extra_files=dict(metadata))
@@ -178,28 +181,28 @@ def to_pt2(
 
 
 def load_pt2(content: bytes) -> Callable[[Tensor], Tensor]:
-    """Open it with torch, on the CPU."""
+    """Load the content of a .pt2 file with torch, on the CPU."""
     with _quiet():
         return torch.export.load(io.BytesIO(content)).module()
 
 
 def read_pt2_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a file, read as a zip archive without running anything in it."""
+    """Read the metadata strings of a .pt2 file, by name; the zip archive's code is not run."""
     with zipfile.ZipFile(path) as archive:
         extra = [name for name in map(PurePosixPath, archive.namelist()) if "extra" in name.parts]
         return {name.name: archive.read(str(name)).decode() for name in extra}
 
 
 class Format(NamedTuple):
-    """How networks are written to files of a format, and read from them.
+    """A file format: how networks are written to its files and read from them.
 
     Attributes:
-        suffix: of its files.
-        runtime: the program that runs them.
-        packages: that writing needs; svdistill's extra `export` installs them.
-        serialise: from a traced network, metadata and an opset to the content of a file.
-        load: from the content to a function from images to float32 logits on the CPU.
-        read_metadata: the metadata of a file.
+        suffix: suffix of the files.
+        runtime: the program that runs the files.
+        packages: packages that the format needs; svdistill's extra `export` installs them.
+        serialise: function from a traced network, metadata and an opset to a file's content.
+        load: function from a file's content to a function from images to float32 logits on the CPU.
+        read_metadata: function from a file's path to its metadata.
     """
 
     suffix: str
@@ -219,7 +222,7 @@ FORMATS: Final = {
 
 
 def format_of(path: Path) -> Format:
-    """The format of a file, by its suffix.
+    """Find the format of a file by its suffix; raise `ArgumentError` for any other suffix.
 
     Example:
         >>> format_of(Path("student.pt2")).runtime
@@ -239,10 +242,10 @@ def format_of(path: Path) -> Format:
 def quantize_onnx(content: bytes, metadata: Mapping[str, str], images: Tensor) -> bytes:
     """Quantise the weights of a float32 .onnx file to int8 and its activations to uint8.
 
-    The range of each activation is its minimum and maximum over the calibration images. Weights
-    have one scale for each output channel and use 7 bits, since the sums of 8-bit products
-    saturate on x86 processors without VNNI instructions. Raises `RunError` if ONNX Runtime cannot
-    quantise the network.
+    The range of each activation is from its minimum to its maximum over `images`, which serve for
+    calibration. Weights have one scale for each output channel and use 7 bits, since the sums of
+    8-bit products saturate on x86 processors without VNNI instructions. Raises `RunError` if ONNX
+    Runtime cannot quantise the network.
     """
     onnx = require_package("onnx", "export")
     quantization = require_package("onnxruntime.quantization", "export")
@@ -271,7 +274,7 @@ def quantize_onnx(content: bytes, metadata: Mapping[str, str], images: Tensor) -
 
 
 class _Calibration:
-    """Batches of images as ONNX Runtime's `CalibrationDataReader` gives them."""
+    """Gives batches of images by the interface of ONNX Runtime's `CalibrationDataReader`."""
 
     def __init__(self, images: Tensor) -> None:
         self._batches = iter(images.split(BATCH_SIZE))

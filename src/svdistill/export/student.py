@@ -56,19 +56,20 @@ PRECISIONS: Final = {"float32": torch.float32, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How a network is written.
+    """Options for exporting a network to a file.
 
     Attributes:
         include: ``"preprocessing"`` puts scaling and normalisation into the graph, so that the file
-            takes uint8 images; None leaves them to the user.
+            takes uint8 images. None: the user of the file normalises the images.
         precision: ``"float32"``, or ``"fp16"`` for weights and operations in half precision, with
-            float32 logits. Its logits may differ by 1e-2 of the largest, and the class of 1 % of
-            the images.
+            float32 logits. An fp16 file is accepted if its logits differ from the network's by at
+            most 1 % of the largest magnitude and the predicted class on at most 1 % of the images.
         opset: version of ONNX's operators; None for the default of torch's exporter.
         quantize: ``"int8"`` quantises weights and activations of an ONNX file, calibrated on 256
-            training images; None does not. The float32 file is compared with the network, the int8
-            file by its accuracy on test images.
-        tolerance: percentage points of accuracy that int8 may lose, at least 0.
+            training images. None: no quantisation. The logits of the float32 file, from which the
+            int8 file is made, are compared with the network's; the int8 file by its test accuracy.
+        tolerance: percentage points of test accuracy that the int8 file may lose against the
+            float32 file, at least 0.
     """
 
     include: str | None = None
@@ -78,7 +79,7 @@ class ExportOptions:
     tolerance: float = 1.0
 
     def require(self, file_format: Format) -> None:
-        """Raise `ArgumentError` for a bad value, or one that the format does not have."""
+        """Raise `ArgumentError` for a value that is invalid or not supported by the file format."""
         if self.include is not None:
             require_choice("include", self.include, ("preprocessing",))
         require_choice("precision", self.precision, PRECISIONS)
@@ -117,32 +118,35 @@ def export_student(
 ) -> ExportReport:
     """Write a trained network, without its teacher, to a file that other programs run.
 
-    What was measured is kept beside it, in a file of its name and ``.json``.
+    The exported network maps `images`, float32 ``[batch, 3, S, S]`` with any batch size, to
+    `logits`, float32 ``[batch, classes]``. The file's metadata, see `ExportMetadata`, holds the
+    classes and the preprocessing.
 
-    The file takes `images`, float32 ``[batch, 3, S, S]``, in batches of any size, and gives
-    `logits`, float32 ``[batch, classes]``. Its metadata, see `ExportMetadata`, holds the classes
-    and the preprocessing. The file is written only if it puts test images into the network's own
-    classes, with logits within 1e-4 of the largest one.
+    A float32 file is kept only if it predicts the network's own class for every compared test
+    image, with logits that differ by at most 1e-4 of the largest magnitude; `ExportOptions` gives
+    the tolerances of fp16 and int8. The measurements are written to ``FILE.json`` beside it.
 
     Args:
         run: a finished run's directory, or a `.safetensors` file that a run wrote.
         format: `"onnx"`, or `"torch"` for a .pt2 file, as `torch.export.load` reads it.
         output: the file to write, ending in .onnx or .pt2; an existing file is replaced. None
             for `student.onnx` or `student.pt2` in the run directory.
-        data: where test images are, as in `load_images`, or images; None for those of the run.
+        data: where the test images are, as in `load_images`, or the images themselves; None for
+            those of the run.
         images: largest number of test images to compare on; None for 200, or for 2000 with int8.
-        network: for a run of the user's own code, that code's network as it was built for the run,
-            or its `module:attr`; the run's weights are loaded into it.
-        options: preprocessing in the graph, precision, opset, int8; None for none of these.
+        network: if the run trained a network of the user's own code: that network, built as for
+            the run, or its `module:attr`. The run's weights are loaded into it.
+        options: preprocessing in the graph, precision, opset, int8; None for the defaults.
 
     Returns:
-        The path of the file, and how it compares: logits, accuracy, size, latency.
+        The path of the file, and its comparison with the network in PyTorch: logits, accuracy,
+        size and latency.
 
     Raises:
-        ArgumentError: a bad value, or a package of the extra `export` is missing.
+        ArgumentError: a value is invalid, or a package of the extra `export` is missing.
         RunError: the run is unfinished, was written by another program, or cannot be exported; or
-            the logits of the file differ, or int8 loses more accuracy than `tolerance`. An existing
-            file at `output` is then unchanged.
+            the file's logits differ too much, or int8 loses more accuracy than `tolerance`. An
+            existing file at `output` is then left unchanged.
         DataError: there are no test images.
 
     Example:
@@ -219,7 +223,7 @@ def export_student(
 def _load_student(
     run: str | Path, card: WeightsCard, network: nn.Module | str | None
 ) -> ExportedNetwork:
-    """The trained network on the CPU, from normalised float32 images to logits."""
+    """Load the trained network on the CPU; it maps normalised float32 images to logits."""
     if isinstance(network, str):
         network = import_network(network, len(card.class_names), "network")
     student = ExportedNetwork(load_student(run, network)).eval()
@@ -228,7 +232,7 @@ def _load_student(
 
 
 def _graph(student: ExportedNetwork, card: WeightsCard, options: ExportOptions) -> ExportedNetwork:
-    """The network as the file computes it."""
+    """The network as exported: in the requested precision, with normalisation if it is included."""
     normalise = (card.mean, card.std) if options.include else None
     network = student.network if options.precision == "float32" else copy.deepcopy(student.network)
     return ExportedNetwork(network, normalise, PRECISIONS[options.precision]).eval()
@@ -247,7 +251,7 @@ def _output_path(output: str | Path | None, weights: Path, file_format: Format) 
 
 
 def _require_finished(run: Path) -> None:
-    """A run's last epoch is its student only when there is no other to come."""
+    """Raise `RunError` for an unfinished run, whose weights are not yet those of the last epoch."""
     if run.is_dir() and not RunDirectory(run).summary.exists():
         raise RunError(
             str(run),
@@ -258,7 +262,13 @@ def _require_finished(run: Path) -> None:
 
 
 class _Inputs(NamedTuple):
-    """Images as the file takes them, labels, and the preprocessing that PyTorch's network needs."""
+    """Test or calibration images in the form that the exported file takes as input.
+
+    Attributes:
+        images: uint8 if the file normalises them itself, else normalised float32.
+        labels: the class of each image.
+        normalise: what has to be applied to `images` before the PyTorch network takes them.
+    """
 
     images: Tensor
     labels: Tensor
@@ -268,12 +278,12 @@ class _Inputs(NamedTuple):
 def _inputs(
     tests: EvaluationImages, count: int, card: WeightsCard, options: ExportOptions
 ) -> _Inputs:
-    """The first `count` images: uint8 if the graph normalises them, else normalised."""
+    """Take the first `count` images: as uint8 if the graph normalises them, else normalised."""
     images, labels = [], []
     for batch in tests.split.batches(count, device="cpu", order_seed=0):
         images.append(batch.images)
         labels.append(batch.labels)
-        if sum(map(len, images)) >= count:  # a loader has its own batch size
+        if sum(map(len, images)) >= count:  # a data loader ignores `count` and uses its batch size
             break
     taken, normalise = torch.cat(images)[:count], tests.augmentation.normalise
     side = card.image_size
@@ -297,6 +307,6 @@ def _inputs(
 
 
 def _stored_dtypes(weights: Path) -> tuple[str, ...]:
-    """The types of a file's numbers, without those that only count."""
+    """The sorted names of the floating-point dtypes of the tensors in a weights file."""
     floating = [t.dtype for t in load_file(weights).values() if t.is_floating_point()]
     return tuple(sorted({str(dtype).removeprefix("torch.") for dtype in floating}))

@@ -1,8 +1,11 @@
 """Gradients of the leading singular vectors and values: exact, and as the paper prints them.
 
-Shapes: matrices M [B, N, D] with smaller Gram matrix G [B, m, m], values s [B, k] with squares lam,
-vectors V [B, D, k]; a bar marks a gradient. In the linear systems: kept unit vectors Q, right-hand
-sides R and solutions X as rows [B, k, m]. ``G_perp`` is G without the kept vectors.
+The k leading singular vectors and values, which `truncated_svd` returns, are called "kept".
+
+Shapes: matrices M [B, N, D] with smaller Gram matrix G [B, m, m]; kept values s [B, k] with squares
+lam; kept vectors V [B, D, k]. ``x_bar`` is the gradient of the loss with respect to x. In linear
+systems, kept vectors Q, right-hand sides R and solutions X are rows [B, k, m]. ``G_perp`` is G
+projected onto the complement of the kept vectors.
 """
 
 from __future__ import annotations
@@ -14,8 +17,8 @@ from torch import Tensor
 
 from svdistill.linalg.precision import constant, is_accelerator, may_branch
 
-# In units of the dtype's rounding error, relative to lam_1. Below RESOLVED a vector is rounding
-# noise: it gets no gradient. SHIFT bounds the inverse of a gap.
+# Both in units of eps lam_1, with eps the dtype's rounding error. A vector with lam below RESOLVED
+# is rounding noise and gets no gradient. Below SHIFT, a gap's inverse is bounded by that of SHIFT.
 RESOLVED = 16.0
 
 SHIFT = 64.0
@@ -26,11 +29,11 @@ CONJUGATE_FROM = 48  # size from which conjugate gradients beat factorising, mea
 
 CONJUGATE_STEPS = 24
 
-CONJUGATE_RESIDUAL = 32.0  # eps |r|
+CONJUGATE_RESIDUAL = 32.0  # in eps |r|: a residual below it counts as converged
 
 
 def are_resolved(lam: Tensor) -> Tensor:
-    """Mask [B, k] of the kept values above the rounding error of the Gram matrix."""
+    """A mask [B, k] of the kept values that exceed the rounding error of the Gram matrix."""
     return lam > RESOLVED * torch.finfo(lam.dtype).eps * lam[..., :1]
 
 
@@ -40,22 +43,23 @@ def gap_floor(lam: Tensor) -> Tensor:
 
 
 def are_close(lam: Tensor) -> Tensor:
-    """Mask [B] of the members with a kept value within `gap_floor` of the next one, or of zero."""
+    """A mask [B] of matrices with a kept value within `gap_floor` of the next one, or of zero."""
     following = torch.cat([lam[..., 1:], torch.zeros_like(lam[..., :1])], dim=-1)
     return (lam - following <= gap_floor(lam)).any(-1)
 
 
 def solve_complement(gram: Tensor, Q: Tensor, lam: Tensor, R: Tensor) -> Tensor:
-    """Solve ``(lam_i I - G_perp) x_i = r_i`` for every kept i; bounded where a gap closes.
+    """Solve ``(lam_i I - G_perp) x_i = r_i`` for every kept i; x_i stays bounded as gaps close.
 
-    On a CPU large systems take conjugate gradients; members that converge slowly, since a discarded
-    value is near a kept one, are factorised. An accelerator inverts one factor of each system.
+    On a CPU large systems are solved by conjugate gradients, except matrices for which these
+    converge slowly because a value that is not kept is near a kept one: those are factorised.
+    On an accelerator a triangular factor of each system is inverted.
     """
     resolved = are_resolved(lam)
     pivot = torch.where(resolved, lam, torch.where(lam[:, :1] > 0, lam[:, :1], 1.0))
     R = _project(torch.where(resolved[..., None], R, 0.0), Q)
     small = gram.shape[-1] < CONJUGATE_FROM or gram.dtype == torch.float64
-    # Second derivatives need the factorisation: a stopped iteration has no derivative.
+    # Second derivatives need the factorisation: an iteration that stops early has no derivative.
     if is_accelerator(gram.device):
         return _inverted(gram, Q, lam, pivot, R)
     if small or torch.is_grad_enabled() or not may_branch(gram.device):
@@ -68,7 +72,7 @@ def solve_complement(gram: Tensor, Q: Tensor, lam: Tensor, R: Tensor) -> Tensor:
 
 
 def _conjugate(gram: Tensor, Q: Tensor, pivot: Tensor, R: Tensor) -> tuple[Tensor, Tensor]:
-    """Conjugate gradients on all systems at once; which members [B] have converged."""
+    """Solutions by conjugate gradients, and a mask [B] of the matrices that have converged."""
     X, rest, direction = torch.zeros_like(R), R, R
     squared = rest.square().sum(-1, keepdim=True)
     enough = (CONJUGATE_RESIDUAL * torch.finfo(R.dtype).eps) ** 2 * squared
@@ -79,7 +83,7 @@ def _conjugate(gram: Tensor, Q: Tensor, pivot: Tensor, R: Tensor) -> tuple[Tenso
             break
         image = pivot[..., None] * direction - _project(direction @ gram, Q)
         curvature = (direction * image).sum(-1, keepdim=True)
-        # Converged members stay: they must not depend on the rest of the batch.
+        # Converged systems are not updated: a result must not depend on the rest of the batch.
         going = going & (curvature > 0)
         step = torch.where(going, squared / torch.where(going, curvature, 1.0), 0.0)
         X = X + step * direction
@@ -90,9 +94,10 @@ def _conjugate(gram: Tensor, Q: Tensor, pivot: Tensor, R: Tensor) -> tuple[Tenso
 
 
 def _factorised(gram: Tensor, Q: Tensor, lam: Tensor, pivot: Tensor, R: Tensor) -> Tensor:
-    """Solve by Cholesky, with a small shift that keeps the system definite for equal values.
+    """Solve by Cholesky factorisation of a system that a small shift keeps positive definite.
 
-    Refinement against the unshifted system removes the shift's error if there is a gap.
+    Without the shift the system is singular where a kept value equals one that is not kept.
+    Iterative refinement with the unshifted system removes the shift's error where they differ.
     """
     m = gram.shape[-1]
     identity = torch.eye(m, dtype=gram.dtype, device=gram.device)
@@ -110,7 +115,7 @@ def _factorised(gram: Tensor, Q: Tensor, lam: Tensor, pivot: Tensor, R: Tensor) 
 
 
 def _inverted(gram: Tensor, Q: Tensor, lam: Tensor, pivot: Tensor, R: Tensor) -> Tensor:
-    """`_factorised` in a third of the kernels: one triangular inverse, and products with it."""
+    """Like `_factorised` in a third of the GPU kernels, by products with an inverted factor."""
     m = gram.shape[-1]
     identity = constant("identity", (m, m), gram)
     rest = gram - Q.mT @ (lam[..., None] * Q)
@@ -143,7 +148,7 @@ Gradient = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 def exact_gradient(
     M: Tensor, G: Tensor, s: Tensor, V: Tensor, s_bar: Tensor, V_bar: Tensor
 ) -> Tensor:
-    """The exact gradient, from the kept vectors alone: the product of `exact_factors`."""
+    """The exact gradient from the kept vectors alone, as the product of `exact_factors`."""
     left, right = exact_factors(M, G, s, V, s_bar, V_bar)
     return left @ right.mT
 
@@ -159,7 +164,7 @@ def exact_factors(
         M_bar = M P V^T + M V W^T,   P = V (F + F^T + diag(s_bar / s)) + W
 
     where ``w_i`` solves ``(lam_i I - M_perp^T M_perp) w_i = r_i`` in the complement of the kept
-    vectors. M is read twice and M_bar written once, which is what large maps cost.
+    vectors. M is read twice and M_bar written once, which takes most of the time for large M.
     """
     lam = s.square()
     V_bar = torch.where(are_resolved(lam)[:, None, :], V_bar, 0.0)
@@ -184,10 +189,10 @@ def exact_factors(
 def exact_tangent(
     M: Tensor, G: Tensor, s: Tensor, V: Tensor, M_dot: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Forward mode: tangents of values and vectors for a tangent of the matrix.
+    """The tangents of values and vectors for a tangent of the matrix (forward mode).
 
-    With ``g_i = (M_dot^T M + M^T M_dot) v_i``, and ``w_i`` as in `exact_gradient` with the part of
-    ``g_i`` outside of the kept vectors as ``r_i``::
+    With ``g_i = (M_dot^T M + M^T M_dot) v_i``, and ``w_i`` as in `exact_factors` for the right-hand
+    side ``r_i = (I - V V^T) g_i``::
 
         s_dot_i = v_i^T g_i / (2 s_i),   v_dot_i = sum_j v_j (v_j^T g_i) / (lam_i - lam_j) + w_i
     """
@@ -208,7 +213,7 @@ def exact_tangent(
 def _wide_complement(
     M: Tensor, G: Tensor, s: Tensor, V: Tensor, R: Tensor, MV: Tensor, MR: Tensor
 ) -> Tensor:
-    """The ``w_i`` of `exact_gradient` where D > N, from systems of size N.
+    """The ``w_i`` of `exact_factors` for D > N, from systems of size N instead of D.
 
     ``w_i = [r_i + M_perp^T (lam_i I - M_perp M_perp^T)^-1 M_perp r_i] / lam_i``
     """
@@ -228,14 +233,14 @@ def poster_gradient(
     s_bar: Tensor,  # noqa: ARG001
     V_bar: Tensor,
 ) -> Tensor:
-    """The gradient as the poster prints it: it drops the complement of the kept vectors.
+    """The gradient that the paper's poster prints, which neglects all vectors that are not kept.
 
     With ``E = V_bar S^-1`` and ``K_ij = 1 / (s_i^2 - s_j^2)``, 0 on the diagonal::
 
         M_bar = U E^T - U (E^T V)_diag V^T - 2 U (K o (S V^T E))_sym S V^T   where N <= D
         M_bar = 2 U S (K^T o (V^T V_bar))_sym V^T                            where N > D
 
-    The singular values receive no gradient there. Source: Lee, Kim, Song, ECCV 2018, section 3.1.
+    The singular values receive no gradient. Source: Lee, Kim, Song, ECCV 2018, section 3.1.
     """
     lam = s.square()
     V_bar = torch.where(are_resolved(lam)[:, None, :], V_bar, 0.0)
@@ -257,9 +262,9 @@ def authors_gradient(
     s_bar: Tensor,  # noqa: ARG001
     V_bar: Tensor,
 ) -> Tensor:
-    """The gradient of the authors' code, for comparison: the poster's formula with K = 0.
+    """The gradient of the paper's published code, for comparison: the poster's formula with K = 0.
 
-    Its guard against the infinite diagonal of K sets all of K to zero::
+    That code guards against the infinite diagonal of K, and thereby sets all of K to zero::
 
         M_bar = U E^T - U (E^T V)_diag V^T   where N < D
         M_bar = 0                            where N >= D
@@ -278,18 +283,19 @@ def _uncoupled(U: Tensor, E: Tensor, V: Tensor) -> Tensor:
 
 
 def _inverse_gap(lam: Tensor) -> Tensor:
-    """1 / (lam_i - lam_j) at row j, column i; smoothly 0 for two equal values."""
+    """1 / (lam_i - lam_j) at row j, column i; as the two values meet, it goes smoothly to 0."""
     gap = lam[:, None, :] - lam[:, :, None]
     floor = gap_floor(lam)[:, :, None]
     scale = gap.square() + floor.square()
-    # A value's gap to itself has no derivative, though the quotient's would be 1 / floor^2.
+    # On the diagonal the derivative must be 0 too; that of gap / scale would be 1 / floor^2.
     return gap / torch.where((scale > 0) & (gap != 0), scale, 1.0)
 
 
 def _quotient(numerator: Tensor, s: Tensor) -> Tensor:
-    """The numerator over singular values that descend along the last axis: mask, then divide.
+    """The numerator divided by singular values, which descend along the last axis.
 
-    0 where a value is below the rounding error of the first.
+    The quotient is 0 where a value is below the rounding error of the first. Values are masked
+    before the division, so that no gradient is NaN.
     """
     above = s > torch.finfo(s.dtype).eps * s[..., :1]
     return torch.where(above, numerator / torch.where(above, s, 1.0), 0.0)

@@ -1,4 +1,4 @@
-"""Precision of decompositions, constants, and which code may read numbers."""
+"""Numerical precision, constant tensors, and when Python code may read a tensor's values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.autograd import forward_ad
 
 
 def is_accelerator(device: torch.device) -> bool:
-    """Whether reading a number would make the host wait for the device: it is not the CPU."""
+    """Whether a device is not the CPU, so that reading a value makes the host wait for it."""
     return device.type != "cpu"
 
 
@@ -36,10 +36,11 @@ def is_traced() -> bool:
 
 
 def may_branch(device: torch.device) -> bool:
-    """Whether Python may read a number and branch on it: on a CPU, untraced and untransformed.
+    """Whether Python may read a tensor's value and branch on it: on a CPU, untraced, untransformed.
 
-    There a solver may stop when it has converged, and compute again what has not. Elsewhere the
-    operations are fixed: nothing on an accelerator waits for it, recorded in a CUDA graph or not.
+    If so, a solver may stop once it has converged, and repeat what has not converged. Otherwise the
+    sequence of operations is fixed: the host never waits for an accelerator, and operations can be
+    recorded in a CUDA graph.
     """
     return not (is_accelerator(device) or is_traced() or _in_functorch())
 
@@ -65,8 +66,8 @@ def to_working(features: Tensor) -> Tensor:
     """Features [B, ...] in the dtype to compute in; gradients return in the features' dtype.
 
     The gradient of a sample may exceed float16's maximum of 65504 if its map is tiny or two of its
-    values are close. That sample's gradient is scaled down to a quarter of the maximum, so that a
-    few can be added.
+    singular values are close. Such a gradient is scaled down to a quarter of the maximum, so that a
+    few of them can be added.
 
     Example:
         >>> features = torch.full((2, 1), 3.0, dtype=torch.float16, requires_grad=True)
@@ -83,7 +84,7 @@ def to_working(features: Tensor) -> Tensor:
 
 
 def is_widened_plainly() -> bool:
-    """Whether float16 is converted by torch alone, which `torch.func` requires."""
+    """Whether float16 is converted by `Tensor.to` alone, as `torch.func` requires."""
     return not torch.compiler.is_compiling() and is_transformed()
 
 
@@ -99,7 +100,7 @@ class _Widened(torch.autograd.Function):
 
 
 def fitted(gradient: Tensor, limit: float, factor: Tensor | None = None) -> Tensor:
-    """A gradient [B, ...] times a factor [B], each factor reduced to keep its member in a limit."""
+    """Multiply a gradient [B, ...] by factors [B], reduced so that no entry exceeds a limit."""
     if gradient.numel() == 0:
         return gradient
     others = (1,) * (gradient.ndim - 1)
@@ -110,20 +111,20 @@ def fitted(gradient: Tensor, limit: float, factor: Tensor | None = None) -> Tens
 
 
 def largest_magnitude(tensor: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """The largest magnitude along some dimensions, which stay as 1."""
+    """The largest magnitude along some dimensions, which are kept with size 1."""
     if is_accelerator(tensor.device):
         return torch.linalg.vector_norm(tensor, torch.inf, dim=dims, keepdim=True)
-    return tensor.abs().amax(dim=dims, keepdim=True)  # ten times as fast there
+    return tensor.abs().amax(dim=dims, keepdim=True)  # on a CPU ten times as fast
 
 
 def powers_of_two(largest: Tensor) -> Tensor:
-    """The power of two at or below each positive number; dividing by it is exact.
+    """The largest power of two that is not above each positive number; dividing by it is exact.
 
     Example:
         >>> powers_of_two(torch.tensor([0.3, 1.0, 5.0]))
         tensor([0.2500, 1.0000, 4.0000])
     """
-    # Rounded, the logarithm of the largest numbers is that of infinity.
+    # The logarithm of the largest numbers is rounded up to that of infinity, hence the clamp.
     top = math.frexp(torch.finfo(largest.dtype).max)[1] - 1
     return torch.exp2(torch.log2(largest).floor().clamp(max=top))
 
@@ -132,9 +133,9 @@ def powers_of_two(largest: Tensor) -> Tensor:
 def full_precision(device: torch.device) -> Iterator[None]:
     """Switch autocast off for the block, and TF32 or bf16 inside float32 products.
 
-    A Gram matrix squares the condition number, so ten bits of mantissa resolve no second vector.
-    Both of torch's interfaces are restored afterwards. A traced block records no such switch: see
-    `uncompiled_if_lowered`.
+    A Gram matrix squares the condition number, so TF32's ten bits of mantissa could not resolve a
+    second singular vector. The settings of torch's older and newer interface are restored after the
+    block. Traced code cannot record this switch, see `uncompiled_if_lowered`.
     """
     with torch.autocast(device.type, enabled=False):
         if is_traced():
@@ -150,7 +151,7 @@ def full_precision(device: torch.device) -> Iterator[None]:
 def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
     """Leave a function out of compiled graphs.
 
-    Unlike `torch.compiler.disable` this imports the compiler only in a program that compiles.
+    Unlike `torch.compiler.disable`, this imports the compiler only in programs that compile.
     """
     eager = torch._disable_dynamo(function)
 
@@ -164,9 +165,9 @@ def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def uncompiled_if_lowered(function: Callable[P, R]) -> Callable[P, R]:
-    """Keep a function out of a compiled graph while float32 products on CUDA are lowered.
+    """Leave a function out of compiled graphs while CUDA computes float32 products in TF32 or bf16.
 
-    A graph cannot hold the switch of `full_precision`. The function's first argument is a tensor.
+    A graph cannot contain the switch of `full_precision`. The first argument must be a tensor.
     """
     eager = torch._disable_dynamo(function)
 
@@ -186,8 +187,8 @@ def _is_lowered() -> bool:
     return matmul.fp32_precision not in FULL
 
 
-# `torch.compiler.assume_constant_result`, which would import the compiler. A compiled graph is
-# guarded by torch's own flag.
+# The effect of `torch.compiler.assume_constant_result`, which would import the compiler. A compiled
+# graph is guarded by torch's own precision flag, so that it is compiled again if the flag changes.
 _is_lowered.__dict__["_dynamo_marked_constant"] = True
 
 
@@ -202,7 +203,7 @@ def _raise_precision(device_type: str) -> Callable[[], None]:
         return _nothing
     before = matmul.fp32_precision
     if device_type == "cuda" and (legacy := _legacy_precision()) is not None:
-        # Both interfaces must agree inside too: reading one that disagrees raises.
+        # Both interfaces must agree within the block too: reading one that disagrees raises.
         beside = mkldnn.matmul.fp32_precision
         cuda.allow_tf32 = False
 
@@ -231,14 +232,14 @@ def _legacy_precision() -> str | None:
 
 
 def _restore(matmul: Any, before: str) -> None:
-    """Restore a setting; if a wider setting gives the same, inherit it."""
+    """Restore a setting; inherit it from a more general setting if that has the same value."""
     matmul.fp32_precision = "none"
     if matmul.fp32_precision != before:
         matmul.fp32_precision = before
 
 
 def _nothing() -> None:
-    """Restore nothing."""
+    """Do nothing, where no setting has to be restored."""
 
 
 # Constant tensors, made once for each dtype and device. In traced code a constant is the result of
@@ -250,19 +251,19 @@ _makers: dict[str, Maker] = {}
 
 
 def register_constant(name: str, maker: Maker) -> None:
-    """Register a kind of constant: its maker takes a shape, and returns float64 on the CPU."""
+    """Register a constant by name; its maker takes a shape, returns float64 on the CPU."""
     _makers[name] = maker
 
 
 def constant(name: str, shape: Sequence[int], like: Tensor) -> Tensor:
-    """The constant of a kind and shape, in the dtype and on the device of `like`.
+    """The constant of a name and shape, in the dtype and on the device of `like`.
 
-    It is made once, since a copy to a GPU synchronises. Do not write to it.
+    It is made only once, since a copy to a GPU synchronises. Do not modify it in place.
     """
     if is_traced() or type(like) is not Tensor:
         made: Tensor = torch.ops.svdistill.constant(like, name, shape)
         return made
-    if is_transformed():  # tensors made there belong to the transform
+    if is_transformed():  # tensors made within a transform belong to it
         return _makers[name](shape).to(like.device, like.dtype)
     return _made(name, tuple(shape), like.dtype, like.device)
 

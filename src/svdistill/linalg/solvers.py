@@ -48,7 +48,7 @@ def smaller_gram(matrices: Tensor) -> Tensor:
 
 
 def subspace_solver(matrices: Tensor, gram: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Block subspace iteration on the Gram matrix; on a CPU `eigh` for members not converged."""
+    """Block subspace iteration; matrices that have not converged on a CPU are solved by `eigh`."""
     if block_rows(k) > gram.shape[-1]:
         return gram_solver(matrices, gram, k)
     lam, rows, converged = leading_eigenpairs(gram, k)
@@ -125,10 +125,10 @@ class Convergence:
 
     Attributes:
         decomposed: matrices that subspace iteration decomposed.
-        missed: those above the residual bound. On a CPU `eigh` decomposed them again.
+        missed: those of them that did not converge. On a CPU `eigh` decomposed them again.
         differentiated: matrices that received a gradient, whatever the solver.
-        close: those with a kept value so close to the next kept one, or to zero, that the gradient
-            was damped (`are_close`).
+        close: those of them with a kept value so close to the next one, or to zero, that
+            the gradient was damped (`are_close`).
     """
 
     decomposed: int
@@ -183,7 +183,8 @@ _watches: list[Convergence] = []
 def watch_convergence(device: torch.device | str) -> Iterator[Convergence]:
     """Count decompositions on a device within the block.
 
-    A recorded step counts `missed` and `close` in every replay, the other two only once.
+    A step recorded in a CUDA graph adds to `missed` and `close` in every replay, but to
+    `decomposed` and `differentiated` only once.
 
     Example:
         >>> from svdistill.linalg import truncated_svd

@@ -1,6 +1,6 @@
-"""Leading eigenpairs of Gram matrices: by block subspace iteration, of small ones directly.
+"""Leading eigenpairs of Gram matrices, by block subspace iteration or, if small, by squaring.
 
-`torch.linalg.eigh` reads its status on the host: code for accelerators uses `leading_of_small`.
+`torch.linalg.eigh` makes the host wait for its status, so accelerators use `leading_of_small`.
 
 Shapes: gram G [B, m, m], symmetric and positive semi-definite; blocks X [B, q, m] hold their
 vectors as rows, which multiply G two to three times as fast as columns do.
@@ -18,19 +18,21 @@ from torch import Tensor
 from svdistill.common import ArgumentError
 from svdistill.linalg.precision import constant, may_branch, register_constant
 
-# To the power 2^20 or 2^40: they resolve relative gaps of some 1e-5 and 1e-11.
+# Numbers of squarings, for powers of 2^20 and 2^40. They resolve relative gaps between eigenvalues
+# of about 1e-5 and 1e-11.
 SQUARINGS = {torch.float32: 20, torch.float64: 40}
 
 
 def leading_of_small(matrices: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k leading eigenpairs by repeated squaring and deflation.
 
-    ``H^(2^20)`` is ``v v^T`` of the leading vector, up to a factor; ``(I - v v^T) H (I - v v^T)``
-    leads to the next. The number of kernels, some 45 for a pair, grows with k alone.
+    ``H^(2^20)`` is ``v v^T`` with the leading eigenvector v, up to a factor. The next eigenvector
+    is that of ``(I - v v^T) H (I - v v^T)``. The number of GPU kernels depends on k only, with
+    about 45 for each eigenpair.
 
     Args:
         matrices: [B, q, q], symmetric, positive semi-definite.
-        k: how many, at most q.
+        k: number of eigenpairs, at most q.
 
     Returns:
         values [B, k], not negative, descending where separated; orthonormal rows [B, k, q].
@@ -54,22 +56,23 @@ def leading_of_small(matrices: Tensor, k: int) -> tuple[Tensor, Tensor]:
         row = row / torch.linalg.vector_norm(row, dim=-1, keepdim=True)
         found = torch.cat([found, row], dim=-2)
         if found.shape[1] < k:
-            # Projecting from both sides, unlike subtracting, leaves nothing of the found vectors.
+            # Unlike subtraction, projection from both sides removes the found vectors completely.
             outside = outside - row.mT @ row
             rest = outside @ filled @ outside
     return ((found @ matrices) * found).sum(-1).clamp_min(0.0), found
 
 
 def _filled(matrices: Tensor) -> Tensor:
-    """Matrices [B, q, q] and, far below rounding, an identity: found where nothing else is left."""
+    """Add a tiny multiple of the identity, so that vectors are found beyond a matrix's rank too."""
     identity = constant("identity", matrices.shape[-2:], matrices)
     return matrices + torch.finfo(matrices.dtype).eps ** 2 * identity
 
 
 def _repeatedly_squared(matrices: Tensor) -> Tensor:
-    """Matrices [B, q, q] to the power of `SQUARINGS`, up to a factor."""
+    """Square matrices [B, q, q] as often as `SQUARINGS` says, up to a factor."""
     limits = torch.finfo(matrices.dtype)
-    # With a largest entry of 1, lam_1 lies between 1 and q: so often its square is in the range.
+    # With a largest entry of 1, lam_1 is between 1 and q. It can be squared `often` times in a row
+    # within the dtype's range.
     often = int(math.log2(126 / math.log2(max(matrices.shape[-1], 2))))
     for number in range(SQUARINGS[matrices.dtype]):
         if number % often == 0:
@@ -93,10 +96,10 @@ def svd(matrices: Tensor) -> Parts:
 
 
 def _robustly(decompose: Callable[[Tensor], Parts], matrices: Tensor) -> Parts:
-    """Decompose the batch; if one matrix fails, each alone, and that one in double precision.
+    """Decompose a batch; if that fails, each matrix alone, and failing ones in double precision.
 
     LAPACK fails for some finite matrices whose entries span the whole range of the dtype: it
-    raises, or returns NaN.
+    reports an error, or returns NaN.
     """
     try:
         parts = decompose(matrices)
@@ -114,7 +117,7 @@ def _are_finite(parts: Parts) -> bool:
 
 def _alone(decompose: Callable[[Tensor], Parts], matrix: Tensor) -> Parts:
     wide = matrix.double()
-    # Far below the rounding error of the largest entry; without them the iteration is shorter.
+    # Entries far below the rounding error of the largest one; LAPACK converges faster without them.
     negligible = wide.abs() < 1e-3 * torch.finfo(wide.dtype).eps * wide.abs().amax()
     for attempt in (matrix, wide, wide.masked_fill(negligible, 0.0)):
         with suppress(torch.linalg.LinAlgError):
@@ -131,58 +134,58 @@ def _alone(decompose: Callable[[Tensor], Parts], matrix: Tensor) -> Parts:
 
 GUARD = 6  # vectors carried beyond those wanted; measured fastest at 5 and 6
 
-ROUNDS = 6  # at most
+ROUNDS = 6  # maximum number
 
-# Where nothing may be read: fewer rounds of more rows, which is as good and takes fewer kernels.
+# Where Python may not read values: fewer rounds with more rows, as accurate with fewer kernels.
 FIXED_ROUNDS = 3
 
 FIXED_ROWS = 32
 
-FIXED_CUT = 1e-2  # in place of `LOWEST_CUT`: more rows lose more to rounding
+FIXED_CUT = 1e-2  # in place of `LOWEST_CUT`, since larger blocks have larger rounding errors
 
-# In eps lam_i. With a gap of 1 % in s, it bounds an angle's sine to 0.0024 in float32, and a
-# cosine's distance from 1 to 3e-6; a bound four times as large is 2 % faster.
+# Bound of a residual, in units of eps lam_i. In float32, with a gap of 1 % in s, it bounds the sine
+# of a vector's error angle by 0.0024 and 1 - cosine by 3e-6. Four times the bound is 2 % faster.
 BOUND = 400.0
 
 RESIDUAL_FLOOR = 32.0  # in eps lam_1: the residual that rounding in G causes
 
-# Largest distance of an entry of V^T V from the identity's.
+# Largest allowed difference between an entry of V^T V and of the identity.
 ORTHONORMAL = {torch.float32: 1e-5, torch.float64: 1e-12}
 
 LOWEST_CUT = 1e-4  # of lam_1: bounds how far the filter amplifies the leading vector
 
 
 def block_rows(k: int) -> int:
-    """Rows of a block for k vectors: k + 6 or more, a multiple of four.
+    """Number of rows of a block for k vectors: k + 6, rounded up to a multiple of four.
 
-    This aligns all members of a batch alike in memory, so that a CPU's products give the same bits
-    at any place in a batch: a teacher's knowledge does not depend on its batch.
+    The rounding aligns all matrices of a batch equally in memory, so that a CPU computes the same
+    bits at any place in a batch: a teacher's knowledge does not depend on the batch.
     """
     return -4 * (-(k + GUARD) // 4)
 
 
 def leading_eigenpairs(gram: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The k leading eigenpairs, and which members have converged.
+    """The k leading eigenpairs, and which matrices of the batch have converged.
 
-    From a fixed random block of q rows, k + 6 or a few more, after two multiplications by G, each
-    round applies the Chebyshev polynomial that damps everything below the block::
+    The iteration starts with a fixed random block of q = `block_rows(k)` rows, multiplied by G
+    twice. Each round applies the Chebyshev polynomial that damps eigenvalues below lam_q::
 
         X <- orthonormal(T_2(2 G / lam_q - 1) X),   T_2(y) = 2 y^2 - 1
 
-    and takes Ritz vectors. Rounds end when all residuals ``|G x_i - lam_i x_i|`` are below their
-    bound, or after six. On an accelerator 32 rows make three rounds, with Ritz vectors at the end
-    only.
+    and then computes Ritz vectors. The iteration ends when all residuals ``|G x_i - lam_i x_i|``
+    are below their bound, or after six rounds. On an accelerator it takes three rounds with at
+    least 32 rows (at most m), and computes Ritz vectors only at the end.
 
     Args:
         gram: [B, m, m], m at least `block_rows(k)`.
-        k: how many.
+        k: number of eigenpairs.
 
     Returns:
         values [B, k], vectors as rows [B, k, m], and converged [B].
 
     Source: Zhou, Saad, Tiago, Chelikowsky, "Self-consistent-field calculations using
-    Chebyshev-filtered subspace iteration", J. Comput. Phys. 219, 2006. Ours takes degree 2, since
-    higher degrees lose the trailing vectors to rounding in float32.
+    Chebyshev-filtered subspace iteration", J. Comput. Phys. 219, 2006. The degree here is 2, since
+    with higher degrees rounding in float32 destroys the trailing vectors.
     """
     m = gram.shape[-1]
     if not may_branch(gram.device):
@@ -194,9 +197,9 @@ def leading_eigenpairs(gram: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _adaptive_rounds(gram: Tensor, X: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Rounds until all members have converged; once few are left, they go on alone.
+    """Iterate until all matrices have converged; once few are left, continue with these alone.
 
-    A member's result is that of the round in which it converges, whatever its batch.
+    A matrix's result is that of the round in which it converges, whatever the rest of its batch.
     """
     B, _, m = X.shape
     found_values, found_X = gram.new_empty(B, k), gram.new_empty(B, k, m)
@@ -222,16 +225,16 @@ def _adaptive_rounds(gram: Tensor, X: Tensor, k: int) -> tuple[Tensor, Tensor, T
 
 
 def _fixed_rounds(gram: Tensor, k: int, rows: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The same few kernels for every batch; Ritz vectors at the end only."""
+    """Iterate with a fixed sequence of operations, and compute Ritz vectors only at the end."""
     filled = _filled(gram)
     X = _quickly_orthonormal(constant("start", (rows, gram.shape[-1]), gram) @ filled)
     X = _quickly_orthonormal(X @ filled)
     for _ in range(FIXED_ROUNDS):
         image = X @ filled
-        lengths = torch.linalg.vector_norm(image, dim=-1)  # in Gram-Schmidt order: near the values
+        lengths = torch.linalg.vector_norm(image, dim=-1)  # approximately the eigenvalues
         top, cut = lengths.amax(-1, True), lengths.amin(-1, True)
         scale = (2.0 / torch.maximum(cut, FIXED_CUT * top))[..., None]
-        # As `_filtered`, but for the sign.
+        # The same as in `_filtered`, but with the opposite sign of `first`.
         first = torch.addcmul(X, scale, image, value=-1)
         filtered = torch.addcmul(torch.sub(X, first, alpha=2), scale, first @ filled, value=2)
         X = _quickly_orthonormal(filtered)
@@ -254,18 +257,18 @@ def _quickly_orthonormal(X: Tensor) -> Tensor:
 
 
 def polish(X: Tensor) -> Tensor:
-    """Rows [..., k, m] that are nearly orthonormal, made orthonormal to rounding."""
+    """Make nearly orthonormal rows [..., k, m] orthonormal up to rounding."""
     return 1.5 * X - 0.5 * (X @ X.mT) @ X
 
 
 def are_orthonormal(X: Tensor) -> Tensor:
-    """Mask [B] of members with rows [B, k, m] orthonormal within `ORTHONORMAL`; False for NaN."""
+    """Whether the rows of each of [B, k, m] are orthonormal within `ORTHONORMAL`; False for NaN."""
     error = (X @ X.mT - torch.eye(X.shape[-2], dtype=X.dtype, device=X.device)).abs()
     return error.amax(dim=(-2, -1)) <= ORTHONORMAL[X.dtype]
 
 
 def _filtered(gram: Tensor, X: Tensor, image: Tensor, top: Tensor, cut: Tensor) -> Tensor:
-    """``orthonormal(T_2(2 G / cut - 1) X)`` with ``image = X G``: what is below the cut decays."""
+    """``orthonormal(T_2(2 G / cut - 1) X)`` with ``image = X G``: values below the cut decay."""
     cut = torch.maximum(cut, LOWEST_CUT * top)
     scale = (2.0 / torch.where(cut > 0, cut, 1.0))[..., None]
     first = scale * image - X
@@ -273,7 +276,7 @@ def _filtered(gram: Tensor, X: Tensor, image: Tensor, top: Tensor, cut: Tensor) 
 
 
 def _ritz(gram: Tensor, X: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Ritz values [B, q], descending, their vectors as rows, and these times G."""
+    """Ritz values [B, q], descending, Ritz vectors as rows, and these rows times G."""
     image = X @ gram
     values, weights = eigh(_symmetric(image @ X.mT))
     weights = weights.flip(-1).mT
@@ -289,7 +292,7 @@ def _converged(values: Tensor, X: Tensor, image: Tensor, k: int) -> Tensor:
 
 
 def _orthonormal(X: Tensor) -> Tensor:
-    """CholeskyQR on rows of unit length, with a shift for parallel rows."""
+    """Orthonormalise rows by CholeskyQR, after normalisation, with a shift for parallel rows."""
     X = X / torch.linalg.vector_norm(X, dim=-1, keepdim=True).clamp_min(torch.finfo(X.dtype).tiny)
     q = X.shape[-2]
     identity = torch.eye(q, dtype=X.dtype, device=X.device)

@@ -1,4 +1,4 @@
-"""The public function, and the autograd nodes that join a solver with a gradient."""
+"""The function `truncated_svd`, and the autograd nodes that join a solver with a gradient."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from svdistill.linalg.precision import (
 )
 from svdistill.linalg.solvers import SOLVERS, count_differentiated, smaller_gram
 
-HEADROOM = 2.0**-20  # of the dtype's range: a million gradients of that size can be added
+# A gradient may reach this fraction of the dtype's maximum, so that a million of them can be added.
+HEADROOM = 2.0**-20
 
-VANISHING = 2.0**100  # divided by it, subnormal numbers become zero
+VANISHING = 2.0**100  # a divisor that turns subnormal numbers into zero
 
 
 class TruncatedSVD(NamedTuple):
@@ -39,46 +40,49 @@ def truncated_svd(
 ) -> TruncatedSVD:
     """The k leading singular values and right singular vectors, differentiable.
 
-    ``M = U S V^T``; returned are the first k of ``diag(S)`` and of the columns of ``V``. A vector's
-    sign is free; here its entry of largest magnitude is positive, so that all solvers agree.
+    With ``M = U S V^T``, the function returns the first k entries of ``diag(S)`` and the first k
+    columns of ``V``. The SVD leaves a vector's sign open; here the entry of largest magnitude is
+    positive, so that all solvers agree.
 
-    The values are differentiable if they are distinct and positive, a vector if its value is
-    separated from all others. Elsewhere the returned gradient is finite: the inverse of a gap in
-    ``s^2`` is bounded by a few ``1 / (64 eps s_1^2)``, and a vector with ``s^2`` below
-    ``16 eps s_1^2`` (float32: ``s < 1.4e-3 s_1``) receives none. A matrix with an entry that is not
-    finite gives NaN for itself and does not affect the others.
+    Singular values are differentiable if they are distinct and positive, a vector if its value is
+    separated from all others. Elsewhere the returned gradient is still finite: the inverse of a gap
+    in ``s^2`` is bounded by a few ``1 / (64 eps s_1^2)``, and a vector with ``s^2`` below
+    ``16 eps s_1^2`` (float32: ``s < 1.4e-3 s_1``) receives no gradient. A matrix with an entry that
+    is not finite gives NaN for itself and does not affect the other matrices.
 
-    Each matrix is computed independently, over a power of two if its scale needs one. A matrix
-    without a normal number counts as zero; a gradient too large for the dtype, as of a matrix of
-    1e-35, is scaled down. Vectors are orthonormal to 1e-5, in float64 to 1e-12.
+    Each matrix is decomposed independently, after division by a power of two if its products would
+    leave the dtype's range. A matrix whose entries are all zero or subnormal counts as zero. A
+    gradient too large for the dtype, as of a matrix with entries near 1e-35, is scaled down. The
+    returned vectors are orthonormal to 1e-5, in float64 to 1e-12.
 
-    On a CPU the solvers stop early, and compute again what has not converged. On an accelerator the
-    operations are fixed and do not synchronise (except those of `"svd"`); `watch_convergence`
-    counts what has not converged.
+    On a CPU the solvers stop once they have converged, and decompose the matrices that have not
+    converged with a slower method. On an accelerator the number of operations is fixed and the host
+    never waits (except for `"svd"`); `watch_convergence` counts matrices that have not converged.
 
     Args:
         matrices: [..., N, D], floating point. Half precision is computed in float32 and returned
-            in its own dtype; float64 stays. Autocast and TF32 are off inside.
-        k: how many to keep, 1 to min(N, D).
+            in its own dtype; float64 stays. Autocast and TF32 are off within the function.
+        k: how many values and vectors to return, 1 to min(N, D).
         gradient: `"exact"`, from the kept vectors alone; `"poster"`, the paper's formula,
             which is exact only with k = min(N, D) and gives singular values no gradient; or
-            `"authors"`, that of its authors' code: the formula without K, and zero if N >= D.
+            `"authors"`, as the paper's published code computes it: the formula without its matrix
+            K, and zero if N >= D.
         solver: `"subspace"` (block subspace iteration on the smaller Gram matrix, for the leading
-            vectors alone), `"gram"` (eigenvectors of that matrix; on a CPU also for members that
-            `"subspace"` leaves above its residual bound), `"svd"` (`torch.linalg.svd`), or
-            `"auto"`, the faster of the first two. Those two resolve values down to some 1e-3 of the
-            largest in float32.
+            vectors alone), `"gram"` (eigenvectors of that Gram matrix; `"subspace"` falls back to
+            it on a CPU for matrices that have not converged), `"svd"` (`torch.linalg.svd`), or
+            `"auto"`, the faster of the first two. In float32, `"subspace"` and `"gram"` resolve
+            values down to about 1e-3 of the largest.
 
     Returns:
         `TruncatedSVD(singular_values [..., k], right_vectors [..., D, k])`.
 
     Raises:
-        ArgumentError: k out of range, fewer than two dimensions, not floating point, or an
-            unknown gradient or solver.
+        ArgumentError: k is out of range, matrices has fewer than two dimensions or is not floating
+            point, or the gradient or solver is unknown.
 
-    The exact gradient has derivatives of any order, and `torch.func` (grad, vmap, jvp, jacrev,
-    hessian). The other two are no function's derivative: differentiating them again, or forward,
-    raises `ArgumentError`.
+    The exact gradient has derivatives of any order and supports `torch.func` (grad, vmap, jvp,
+    jacrev, hessian). The gradients `"poster"` and `"authors"` are not the derivative of any
+    function: differentiating them again, or in forward mode, raises `ArgumentError`.
 
     Example:
         >>> svd = truncated_svd(torch.tensor([[3.0, 0.0], [0.0, 1.0], [0.0, 0.0]]), k=1)
@@ -87,7 +91,8 @@ def truncated_svd(
                 [0.]]))
 
     Source: Lee, Kim, Song, "Self-supervised Knowledge Distillation Using Singular Value
-    Decomposition", ECCV 2018. Its gradient drops the vectors that were not kept; ours does not.
+    Decomposition", ECCV 2018. Its gradient neglects all vectors beyond the first
+    k; the exact gradient does not.
     """
     _check(matrices, k)
     require_choice("gradient", gradient, GRADIENTS)
@@ -104,16 +109,19 @@ def truncated_svd(
 
 @uncompiled_if_lowered
 def _decompose(matrices: Tensor, k: int, gradient: str, solver: str) -> tuple[Tensor, Tensor]:
-    """Decompose matrices [B, N, D] by the node for the active kind of differentiation."""
+    """Decompose matrices [B, N, D] with the autograd node that suits the caller.
+
+    Transforms of `torch.func` and forward mode need another node than plain autograd.
+    """
     node = _TransformedSVD if not is_traced() and is_transformed() else _TruncatedSVD
     decomposed: tuple[Tensor, Tensor] = node.apply(matrices, k, gradient, solver)
     return decomposed
 
 
 class _Solved(NamedTuple):
-    """Matrices over their scale, if they need one; their smaller Gram matrix, values and vectors.
+    """Matrices divided by their scale, with their smaller Gram matrix, singular values and vectors.
 
-    A scale is NaN for a matrix that is not finite.
+    The scale is None if no matrix needs one, and NaN for a matrix that is not finite.
     """
 
     matrices: Tensor
@@ -123,10 +131,10 @@ class _Solved(NamedTuple):
     V: Tensor
 
     def outputs(self) -> tuple[Tensor, Tensor]:
-        """Values and vectors of the matrices themselves."""
+        """The singular values and vectors of the matrices before division by their scale."""
         if self.scale is None:
             return self.s.clone(), self.V.clone()
-        # NaN in, NaN out, though a zero matrix may have been decomposed instead.
+        # A matrix that is not finite gives NaN, even if zeros were decomposed in its place.
         one = self.scale / self.scale
         return self.s * self.scale[:, None], self.V * one[:, None, None]
 
@@ -157,7 +165,7 @@ class _TruncatedSVD(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, s_bar: Tensor, V_bar: Tensor) -> tuple[Tensor, None, None, None]:
         matrices, *saved = ctx.saved_tensors
-        if torch.is_grad_enabled() and not is_traced():  # of what was saved only M has a graph
+        if torch.is_grad_enabled() and not is_traced():  # only the saved M has a graph
             s, V = _TruncatedSVD.apply(matrices, ctx.k, ctx.gradient, ctx.solver)
             return _tracked(matrices, s, V, s_bar, V_bar, ctx.gradient), None, None, None
         solved = _Solved(*saved)
@@ -167,7 +175,7 @@ class _TruncatedSVD(torch.autograd.Function):
 
 
 class _TransformedSVD(torch.autograd.Function):
-    """The node for `torch.func`, where a node may save only its inputs and outputs."""
+    """The autograd node for `torch.func`, under which it may save only its inputs and outputs."""
 
     @staticmethod
     def forward(matrices: Tensor, k: int, gradient: str, solver: str) -> tuple[Tensor, Tensor]:  # noqa: ARG004
@@ -208,7 +216,7 @@ class _TransformedSVD(torch.autograd.Function):
 def _tracked(
     matrices: Tensor, s: Tensor, V: Tensor, s_bar: Tensor, V_bar: Tensor, gradient: str
 ) -> Tensor:
-    """The gradient as a function of the node's inputs and outputs, to differentiate again."""
+    """The gradient computed from the node's inputs and outputs, to be differentiated again."""
     with full_precision(matrices.device):
         scale, scaled, s, V = _rescaled(matrices, s, V)
         solved = _Solved(scaled, smaller_gram(scaled), scale, s, V)
@@ -220,7 +228,7 @@ def _tracked(
 
 
 def _gradient(solved: _Solved, s_bar: Tensor, V_bar: Tensor, gradient: str) -> Tensor:
-    """The gradient of the matrices, scaled down where it would leave the dtype's range."""
+    """The gradient for the original matrices, scaled down where it would overflow."""
     M, G, scale, s, V = solved
     if scale is None:
         return GRADIENTS[gradient](M, G, s, V, s_bar, V_bar)
@@ -229,14 +237,15 @@ def _gradient(solved: _Solved, s_bar: Tensor, V_bar: Tensor, gradient: str) -> T
     if gradient != "exact":
         return fitted(GRADIENTS[gradient](M, G, s, V, s_bar, V_bar), limit, 1.0 / scale)
     left, right = exact_factors(M, G, s, V, s_bar, V_bar)
-    # Their rows' lengths bound the product, which is as large as M and need not be read.
+    # The factors' longest rows bound every entry of their product. The product itself, which is as
+    # large as M, need not be read for this.
     largest = [torch.linalg.vector_norm(one.detach(), dim=-1).amax(-1) for one in (left, right)]
     room = limit / (largest[0] * largest[1]).clamp_min(torch.finfo(M.dtype).tiny)
     return (left * torch.minimum(1.0 / scale, room)[:, None, None]) @ right.mT
 
 
 class _NoFurther(torch.autograd.Function):
-    """Passes a gradient on, and refuses to be differentiated."""
+    """The identity of a gradient, which raises an error when it is differentiated."""
 
     generate_vmap_rule = True
 
@@ -267,9 +276,10 @@ def _no_function(gradient: str) -> ArgumentError:
 
 
 def _is_ordinary(gram: Tensor) -> bool:
-    """Whether all entries are finite, and no fourth power is near the ends of the dtype's range.
+    """Whether all matrices are finite and can be differentiated without being scaled first.
 
-    The gradient squares gaps of squares. The diagonal suffices.
+    The gradient squares differences of squared singular values, so fourth powers of the matrices'
+    entries must neither overflow nor underflow. The diagonal of the Gram matrix bounds its entries.
     """
     largest = gram.diagonal(dim1=-2, dim2=-1).amax(-1)
     limits = torch.finfo(gram.dtype)
@@ -277,9 +287,10 @@ def _is_ordinary(gram: Tensor) -> bool:
 
 
 def _scale(matrices: Tensor) -> Tensor:
-    """Divisors [B] of the matrices, so that no Gram matrix overflows or underflows.
+    """A divisor [B] for each matrix, so that no Gram matrix overflows or underflows.
 
-    NaN for a matrix that is not finite. A matrix without a normal number becomes zero.
+    It is NaN for a matrix that is not finite. Division turns a matrix whose entries are all zero or
+    subnormal into zeros.
     """
     largest = torch.linalg.vector_norm(matrices, torch.inf, dim=(-2, -1))
     normal = largest >= torch.finfo(matrices.dtype).tiny
@@ -288,13 +299,13 @@ def _scale(matrices: Tensor) -> Tensor:
 
 
 def _rescaled(matrices: Tensor, s: Tensor, V: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The scale of matrices, and the matrices and a node's results divided by it."""
+    """The matrices' scale, matrices and values divided by it, and vectors (NaN for a NaN scale)."""
     scale = _scale(matrices.detach())
     return scale, _scaled(matrices, scale), s / scale[:, None], _scaled(V, scale / scale)
 
 
 def _scaled(matrices: Tensor, scale: Tensor) -> Tensor:
-    """The matrices over their scale; of a matrix that is not finite NaN, on a CPU zeros."""
+    """The matrices divided by their scale; one that is not finite gives NaN, or zeros on a CPU."""
     scaled = matrices / scale[:, None, None]
     if is_accelerator(matrices.device):
         return scaled
@@ -302,7 +313,7 @@ def _scaled(matrices: Tensor, scale: Tensor) -> Tensor:
 
 
 def _canonical(values: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Descending values; in every vector the entry of largest magnitude is positive."""
+    """Sort the values in descending order, and make each vector's largest entry positive."""
     if values.shape[-1] > 1:
         values, order = values.sort(dim=-1, descending=True)
         vectors = vectors.gather(-1, order[..., None, :].expand_as(vectors))

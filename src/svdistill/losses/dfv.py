@@ -36,7 +36,7 @@ def dfv(front: Tensor, back: Tensor, beta: float = 8.0) -> Tensor:
 
     Args:
         front: [B, D_F, k], weighted singular vectors of the front feature map.
-        back: [B, D_B, k], those of the back feature map.
+        back: [B, D_B, k], weighted singular vectors of the back feature map.
         beta: width of the radial basis function, positive.
 
     Returns:
@@ -77,7 +77,7 @@ def dfv_distance(
     and TF32 are off inside; half precision is computed in float32.
 
     Args:
-        student_front: [B, D_F, k], entries in [-1, 1]; beyond, the series is too short.
+        student_front: [B, D_F, k], with entries in [-1, 1]; larger ones make the series inexact.
         student_back: [B, D_B, k], entries in the same range.
         teacher_front: [B, D_F, k], the same.
         teacher_back: [B, D_B, k], the same.
@@ -155,7 +155,7 @@ def _products(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The rows A and B of `_DistanceBySeries`, the weighted Gram matrix of A, and that of B."""
     S_F, S_B, T_F, T_B = sides
-    # Student and teacher together, which are as large: half the kernels.
+    # Student and teacher have equal shapes: stacking them halves the number of kernels.
     (S_F, T_F), (S_B, T_B) = (
         _rows(torch.stack(pair), beta, terms) for pair in ((S_F, T_F), (S_B, T_B))
     )
@@ -266,7 +266,7 @@ def _distance_in_chunks(
         difference = dfv(student, student_back, beta) - dfv(teacher, teacher_back, beta)
         return difference.square().sum()
 
-    if not is_traced() and is_transformed():  # nothing can be recomputed there
+    if not is_traced() and is_transformed():  # transforms do not support checkpoints
         return distance(student_front, teacher_front)
     rows = max(1, CHUNK_ELEMENTS // max(1, student_back.numel()))
     total = student_front.new_zeros(())

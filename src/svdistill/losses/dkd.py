@@ -1,4 +1,4 @@
-"""Decoupled knowledge distillation: the labelled class and the other classes apart."""
+"""Decoupled knowledge distillation: separate terms for the labelled and the other classes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from svdistill.parallel import BatchPart
 
 
 class DKDLoss(LogitLoss):
-    """Divergence of soft predictions, in its two parts with a weight for each.
+    """KL divergence of softened predictions, split into two parts with separate weights.
 
     With y the label, and ``p`` the softmax of the logits over T::
 
@@ -30,8 +30,8 @@ class DKDLoss(LogitLoss):
     Args:
         temperature: T, positive.
         target_weight: the paper's alpha, 0 or more.
-        nontarget_weight: the paper's beta, 0 or more; by the authors between 2 and 8, more the
-            surer the teacher is.
+        nontarget_weight: the paper's beta, 0 or more; the authors use 2 to 8, larger for
+            teachers with more confident predictions.
 
     Raises:
         ArgumentError: a negative weight, temperature not positive; in use, another number of

@@ -1,4 +1,4 @@
-"""Relations of positions as whole Gram matrices, or as cosines; nothing is decomposed."""
+"""Losses on the relations of positions, as whole Gram matrices or cosines, without an SVD."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from svdistill.losses.transfer import Knowledge, scaled, unit_vectors
 
 @dataclass(frozen=True)
 class PositionGramKnowledge(Knowledge):
-    """Per tap: the teacher's Gram matrix of positions on its own grid, its largest entry 1.
+    """Per tap: the teacher's Gram matrix of positions on its own grid, with a largest entry of 1.
 
-    [B, H, W, H W] of a map, [B, T, T] of tokens.
+    Its shape is [B, H, W, H W] for a map and [B, T, T] for tokens.
     """
 
     gram_matrices: tuple[Tensor, ...]
@@ -42,13 +42,13 @@ class GramOfPositions(PositionLoss):
         )
 
     def can_read(self, knowledge: Knowledge) -> bool:
-        """Whether a knowledge holds Gram matrices on grids that are not finer than this loss's."""
+        """Whether a knowledge contains Gram matrices on grids that are not finer than `grid`."""
         return isinstance(knowledge, PositionGramKnowledge) and self.on_grid(
             knowledge.gram_matrices
         )
 
     def on_one_grid(self, tap: int, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        """The student's positions, and the Gram matrix of the pooled map, ``P G P^T``."""
+        """The student's positions, and the teacher's Gram matrix ``P G P^T`` after pooling by P."""
         positions, half = on_one_grid(tap, student, teacher)
         if half.shape[1] == half.shape[2]:
             return positions, half
@@ -64,16 +64,17 @@ class PositionGramLoss(GramOfPositions):
 
         loss = sum ||A_T - A_S||_F^2,   A = M M^T / ||M M^T||_F
 
-    The value is that of `PositionSVDLoss` with all singular vectors, computed without an SVD. A
-    term lies between 0 and 2, for any number, order and scale of channels. A zero map's ``A`` is 0.
-    A term equals ``2 - 2 CKA`` with the linear, uncentred CKA of the two maps over the positions
-    (Kornblith et al., ICML 2019).
+    This equals `PositionSVDLoss` with all singular vectors, but is computed without an SVD. Each
+    term of the sum lies between 0 and 2, for any number, order and scale of channels. The ``A`` of
+    a zero map is 0. A term equals ``2 - 2 CKA`` with the linear, uncentred CKA of the two maps over
+    the positions (Kornblith et al., ICML 2019).
 
-    A store keeps N^2 numbers per tap and image: 256 on a 4 x 4 grid, 4,096 on one of 8 x 8.
-    `PositionSVDLoss` keeps N k, which is less on fine grids, and has to decompose every map.
+    Stored knowledge takes N^2 numbers per tap and image: 256 on a 4 x 4 grid, 4,096 on an 8 x 8
+    grid. That of `PositionSVDLoss` takes N k, fewer on fine grids, but needs an SVD of every map.
 
     Args:
-        grid: most positions a side (of tokens: of their square grid); None or 0 for all.
+        grid: maximum number of positions per side, for tokens of their square grid; None or 0: no
+            pooling.
         reduction: over images, `"sum"` as in `PositionSVDLoss` or `"mean"`.
 
     Raises:
@@ -94,26 +95,26 @@ class PositionGramLoss(GramOfPositions):
 
     def distance(self, student: Tensor, *teacher: Tensor) -> Tensor:
         """The distances [B] of one tap, from the teacher's Gram matrix [B, N, N]."""
-        # Both are scaled as `extract` does it, so that the distance of equals is 0.
+        # Scaled like the teacher's in `extract`, so that the distance of equal maps is exactly 0.
         gram_S = _gram(scaled(student, (1, 2)))
         A_S, A_T = (unit_vectors(gram, (1, 2)) for gram in (gram_S, *teacher))
         return (A_S - A_T).square().sum(dim=(1, 2))
 
 
 class CosineAffinityLoss(GramOfPositions):
-    """Squared differences of the cosines between all positions of a map.
+    """Squared differences between a student's cosines between positions and its teacher's.
 
-    With ``a_ij`` the cosine of the features of positions i and j, of N on the grid::
+    With ``a_ij`` the cosine of the angle between the features at positions i and j of N::
 
         loss = weight sum_taps mean_images 1/N^2 sum_ij (a_S,ij - a_T,ij)^2
 
-    A position of zeros has cosine 0 with every other. The knowledge is that of `PositionGramLoss`,
-    so one store serves both losses.
+    A position whose features are all zero has cosine 0 with every other. The knowledge is that of
+    `PositionGramLoss`, so both losses can read the same store.
 
     Args:
         weight: factor on the loss, the paper's 10.
-        grid: most positions a side (of tokens: of their square grid); None or 0 for all. Maps are
-            averaged to it; the paper takes the maximum over windows.
+        grid: maximum number of positions per side, for tokens of their square grid; None or 0: no
+            pooling. Maps are average-pooled; the paper uses max-pooling.
 
     Raises:
         ArgumentError: weight not positive; in use, see `PositionSVDLoss`.

@@ -1,4 +1,4 @@
-"""Base of the losses that compare positions: grids, and the sum over taps."""
+"""Base class of losses that compare relations between positions, and pooling to a common grid."""
 
 from __future__ import annotations
 
@@ -22,24 +22,25 @@ from svdistill.losses.transfer import (
     require_taps,
 )
 
-# Class token, distillation token, registers. With more of them a sequence is no square grid.
+# Prefix tokens are a class token, a distillation token and registers. A sequence that would need
+# more of them to leave a square number of tokens is not taken for a square grid.
 MOST_PREFIX_TOKENS: Final = 16
 
 
 class PositionLoss(TransferLoss, abc.ABC):
     """A loss that compares, tap by tap, positions of a student's map with its teacher's.
 
-    The channels of both may differ in number. A child defines `extract`, whose knowledge has
-    tuples of one tensor per tap as fields, and `distance`.
+    Student and teacher may have different numbers of channels. A subclass defines `distance` and
+    `extract`; the fields of its knowledge are tuples with one tensor per tap.
 
     Args:
-        grid: maps are first average-pooled to at most grid x grid positions; None or 0 for none.
+        grid: maps are first average-pooled to at most grid x grid positions; None or 0: no pooling.
         reduction: over images, `"sum"` or `"mean"`.
 
     Raises:
-        ArgumentError: at construction for a wrong option; in use for taps of one position each, or
-            with one in common, a sequence that is no grid where one is needed, or images that
-            differ from the teacher's.
+        ArgumentError: at construction for a wrong option; in use if no tap has two positions that
+            student and teacher share, if a token sequence that must be compared with another grid
+            is not a square grid, or if the number of images differs from the teacher's.
     """
 
     needs_logits = False
@@ -58,13 +59,13 @@ class PositionLoss(TransferLoss, abc.ABC):
         """The distances [B] of one tap.
 
         Args:
-            student: positions [B, N, C].
-            teacher: the tensors of the teacher's knowledge of this tap, the last of them on the
-                same positions.
+            student: the student's features [B, N, C].
+            teacher: the tensors of the teacher's knowledge for this tap, one per field. The last
+                one is pooled to the student's N positions.
         """
 
     def positions(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Every tap as positions [B, ..., C] on its own grid, pooled to at most `grid` a side."""
+        """The features of every tap, [B, ..., C], pooled to a grid of at most `grid` a side."""
         require_taps(features, at_least=1)
         require_positions(features)
         return [self._pooled(tap, by_position(feature)) for tap, feature in enumerate(features)]
@@ -99,11 +100,11 @@ class PositionLoss(TransferLoss, abc.ABC):
         return total if self.reduction == "sum" else total / features[0].shape[0]
 
     def on_one_grid(self, tap: int, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        """See the function of this name."""
+        """Pool both to the same positions, see the function `on_one_grid`."""
         return on_one_grid(tap, student, teacher)
 
     def on_grid(self, tensors: Sequence[Tensor]) -> bool:
-        """Whether a teacher's [B, ..., C] are on grids of at most `grid` a side."""
+        """Whether a teacher's tensors [B, ..., C] have grids of at most `grid` positions a side."""
         return not self.grid or all(_fits(tensor.shape[1:-1], self.grid) for tensor in tensors)
 
     def _pooled(self, tap: int, positions: Tensor) -> Tensor:
@@ -124,13 +125,13 @@ def _fits(sides: Sequence[int], grid: int) -> bool:
 
 
 def by_position(feature: Tensor) -> Tensor:
-    """A map [B, D, ...] as [B, ..., D], tokens [B, T, D], vectors [B, 1, D]; in working dtype."""
+    """Move channels last, in the working dtype: [B, ..., D]; vectors become [B, 1, D]."""
     positions = feature.movedim(1, -1) if feature.ndim in (4, 5) else as_matrices(feature)
     return to_working(positions)
 
 
 def require_positions(features: Sequence[Tensor]) -> None:
-    """Raise `ArgumentError` if there is only one position in all of the features."""
+    """Raise `ArgumentError` if every feature has only one position."""
     if all(as_matrices(feature).shape[1] == 1 for feature in features):
         raise ArgumentError(
             "positions",
@@ -141,20 +142,20 @@ def require_positions(features: Sequence[Tensor]) -> None:
 
 
 def on_one_grid(tap: int, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Bring two features to the same positions: the finer grid is averaged to the coarser one.
+    """Bring two features to the same positions: average the finer grid to the coarser one.
 
     Args:
-        tap: its number, for messages.
+        tap: number of the tap, for error messages.
         student: [B, H, W, C], [B, T, H, W, C] or tokens [B, T, C].
-        teacher: the same, of any number of channels.
+        teacher: a tensor of one of these shapes, with any number of channels.
 
     Returns:
-        Both as [B, N, C]. Tokens stay in order where the other has as many positions; else the
-        last of them are a square grid, and those before it are left out.
+        Both as [B, N, C]. If both have equally many positions, tokens stay as they are. Otherwise
+        the last tokens are taken as a square grid, and the prefix tokens before them are dropped.
 
     Raises:
-        ArgumentError: tokens that are no square grid where one is needed; a grid of three
-            dimensions beside another of two.
+        ArgumentError: tokens must be compared with another grid and are not a square grid, or one
+            grid has three dimensions and the other two.
 
     Example:
         >>> import torch
@@ -166,7 +167,7 @@ def on_one_grid(tap: int, student: Tensor, teacher: Tensor) -> tuple[Tensor, Ten
     a_sequence = min(map(len, grids)) == 1
     if grids[0] != grids[1] and not (a_sequence and math.prod(grids[0]) == math.prod(grids[1])):
         tokens, grid = min(grids, key=len), max(grids, key=len)
-        # A line of positions, as of a 1-D convolution, is no square grid of tokens.
+        # Positions on a line, such as the output of a 1-D convolution, are not a square grid.
         on_a_line = tokens != (1,) and len(grid) == 2 and min(grid) == 1 < max(grid)
         student, teacher = (_as_grid(tap, positions) for positions in (student, teacher))
         if student.ndim != teacher.ndim or (a_sequence and on_a_line):
@@ -182,7 +183,7 @@ def on_one_grid(tap: int, student: Tensor, teacher: Tensor) -> tuple[Tensor, Ten
 
 
 def _as_grid(tap: int, positions: Tensor) -> Tensor:
-    """Tokens [B, T, C] behind their prefix as a square grid [B, H, W, C]; a grid is returned."""
+    """Tokens [B, T, C] without their prefix, as a square grid [B, H, W, C]; grids are unchanged."""
     if positions.ndim > 3:
         return positions
     length = positions.shape[1]
@@ -200,7 +201,7 @@ def _as_grid(tap: int, positions: Tensor) -> Tensor:
 
 
 def _pool(positions: Tensor, size: tuple[int, ...]) -> Tensor:
-    """[B, ..., C] of two or three dimensions average-pooled to a size."""
+    """Average-pool positions [B, ..., C], on a grid of two or three dimensions, to a size."""
     if len(size) == 3:
         maps = F.adaptive_avg_pool3d(positions.movedim(-1, 1), (size[0], size[1], size[2]))
         return maps.movedim(1, -1)
@@ -211,7 +212,7 @@ def _pool(positions: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 def pool_by_products(positions: Tensor, size: tuple[int, int]) -> Tensor:
-    """The same by matrix products: CUDA's pooling has no deterministic backward pass."""
+    """Like `_pool`, by matrix products: CUDA's pooling has no deterministic backward pass."""
     rows, columns = (
         _averaging(finer, coarser, positions)
         for finer, coarser in zip(positions.shape[1:3], size, strict=True)
@@ -221,7 +222,7 @@ def pool_by_products(positions: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _averaging(finer: int, coarser: int, like: Tensor) -> Tensor:
-    """[coarser, finer]: row i averages the places from floor(i f/c) to ceil((i + 1) f/c)."""
+    """A matrix [c, f] whose row i averages the places from floor(i f/c) to ceil((i + 1) f/c)."""
     row = torch.arange(coarser, device=like.device)[:, None]
     start, end = row * finer // coarser, ((row + 1) * finer + coarser - 1) // coarser
     place = torch.arange(finer, device=like.device)

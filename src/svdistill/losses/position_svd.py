@@ -1,4 +1,4 @@
-"""Relations of positions: left singular vectors, for any number of channels."""
+"""A loss on the relations of positions, by left singular vectors, for any number of channels."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from svdistill.losses.transfer import Knowledge, require_match
 class PositionSVDKnowledge(Knowledge):
     """Per tap: the teacher's singular values [B, k] and left singular vectors on its own grid.
 
-    The vectors are [B, H, W, k'] of a map, [B, T, k'] of tokens. One of N positions and D channels
-    has ``k' = min(k, N, D)``; its values beyond them are 0.
+    The vectors are [B, H, W, k'] for a map and [B, T, k'] for tokens, with ``k' = min(k, N, D)``
+    for N positions and D channels. The remaining k - k' singular values are 0.
     """
 
     singular_values: tuple[Tensor, ...]
@@ -31,36 +31,38 @@ class PositionSVDLoss(PositionLoss):
     """Distance of a student's relations between positions from its teacher's.
 
     Each tapped map is a matrix ``M`` of N positions by channels, with left singular vectors ``u_i``
-    [N] and values ``sigma_i``. With the k leading ones, summed over taps and images::
+    [N] and singular values ``sigma_i``. From the k leading ones, summed over taps and images::
 
         loss = sum ||A_T - A_S||_F^2,   A = U diag(sigma^2) U^T / ||sigma^2||_2
 
-    ``A`` [N, N] is the Gram matrix ``M M^T``, cut to rank k and normalised. So a term is
-    ``2 - 2 sum_ij w_T,i w_S,j (u_T,i . u_S,j)^2`` with ``w = sigma^2 / ||sigma^2||_2``: between 0
-    and 2, for any number, order and scale of channels, and any signs of the vectors. A zero map's
-    ``A`` is 0. A tap with a single position adds nothing.
+    ``A`` [N, N] is the Gram matrix ``M M^T``, truncated to rank k and normalised. Each term is
+    ``2 - 2 sum_ij w_T,i w_S,j (u_T,i . u_S,j)^2`` with ``w = sigma^2 / ||sigma^2||_2``. It lies
+    between 0 and 2, for any number, order and scale of channels, and any signs of the vectors. The
+    ``A`` of a zero map is 0. A tap with a single position adds nothing.
 
-    If the grids differ, the finer one is average-pooled to the coarser one: the student's map
-    before it is decomposed, the teacher's vectors after, since ``(P U) diag(sigma^2) (P U)^T`` is
-    the Gram matrix of the pooled map. Tokens [B, T, D] are then a square grid behind their
-    ``T - floor(sqrt T)^2`` prefix tokens (a class token, registers), which are left out. With
-    `grid`, both networks' maps are first average-pooled to at most grid x grid positions, which
-    costs less and lets a store keep fewer numbers.
+    If the grids differ, the finer one is average-pooled to the coarser one: a student's map is
+    pooled before its SVD, a teacher's vectors after it, since ``(P U) diag(sigma^2) (P U)^T`` is
+    the Gram matrix of the map pooled by P. Tokens [B, T, D] then count as a square grid that
+    follows ``T - floor(sqrt T)^2`` prefix tokens (a class token, registers), which are dropped.
+    With `grid`, the maps of both networks are first average-pooled to at most grid x grid
+    positions, which takes less time and makes stored knowledge smaller.
 
-    Unlike `SVDLoss` it does not relate a tap to the next.
+    Unlike `SVDLoss`, this loss treats every tap separately.
 
     Args:
-        num_vectors: singular vectors k per tap. The first says where a map is active, in one
-            pattern for all channels; the next few distinguish its parts. In trained networks four
-            hold most of ``M M^T``, at about the cost of `SVDLoss` with as many.
+        num_vectors: number k of singular vectors per tap. The first one shows where a map is
+            active, as one pattern for all channels; the next few distinguish its parts. In trained
+            networks four vectors make up most of ``M M^T``, at about the cost of `SVDLoss`.
         reduction: over images, `"sum"` as in `SVDLoss` or `"mean"`.
-        grid: most positions a side (of tokens: of their square grid); None or 0 for all. Knowledge
-            on a coarser grid is compared on that one; on a finer grid it is refused.
+        grid: maximum number of positions per side, for tokens of their square grid; None or 0: no
+            pooling. Knowledge on a coarser grid is compared on that grid; `select` raises an error
+            for knowledge on a finer one.
 
     Raises:
-        ArgumentError: at construction for a wrong option; in use for taps of one position each, or
-            with one in common; a sequence that is no grid where one is needed, images that differ
-            from the teacher's, or knowledge of another k.
+        ArgumentError: at construction for a wrong option; in use if no tap has two positions that
+            student and teacher share, if a token sequence that must be compared with another grid
+            is not a square grid, if the number of images differs from the teacher's, or if the
+            knowledge was extracted with another k.
 
     Example:
         >>> loss = PositionSVDLoss(num_vectors=2)
@@ -71,11 +73,11 @@ class PositionSVDLoss(PositionLoss):
         >>> 0 < float(loss(student, torch.rand(4, 10), knowledge)) < 2 * 4 * 2
         True
 
-    Relatives: of untruncated maps a term is 2 - 2 CKA (linear, not centred: Kornblith et al., ICML
-    2019), and the diagonal of ``M M^T`` is what attention transfer compares (Zagoruyko and
-    Komodakis, ICLR 2017). Similarity-preserving distillation (Tung and Mori, ICCV 2019) compares
-    such matrices too, but over the images of a batch, one position for each, and row by row. Here
-    no image depends on the others, and what is kept of a teacher grows with N k, not N^2 or N D.
+    Related work: without truncation a term is 2 - 2 CKA (linear, not centred; Kornblith et al.,
+    ICML 2019). Attention transfer (Zagoruyko and Komodakis, ICLR 2017) compares the diagonal of
+    ``M M^T``. Similarity-preserving distillation (Tung and Mori, ICCV 2019) compares Gram matrices
+    whose rows are the images of a batch, each row normalised. Here no image depends on the others,
+    and the knowledge of a teacher grows with N k, not N^2 or N D.
     """
 
     knowledge_type = PositionSVDKnowledge
@@ -89,7 +91,7 @@ class PositionSVDLoss(PositionLoss):
 
     @torch.no_grad()
     def extract(self, features: Sequence[Tensor], logits: Tensor | None) -> PositionSVDKnowledge:
-        """Singular values and left vectors of every tap."""
+        """The singular values and left singular vectors of every tap."""
         values, vectors = [], []
         for positions in self.positions(features):
             sigma, U = _left_svd(positions.flatten(1, -2), self.num_vectors)
@@ -98,7 +100,7 @@ class PositionSVDLoss(PositionLoss):
         return PositionSVDKnowledge(tuple(values), tuple(vectors))
 
     def can_read(self, knowledge: Knowledge) -> bool:
-        """Whether a knowledge holds k singular values at each tap, on grids that are not finer."""
+        """Whether a knowledge has k values for each tap, on grids not finer than `grid`."""
         return (
             isinstance(knowledge, PositionSVDKnowledge)
             and all(values.shape[-1] >= self.num_vectors for values in knowledge.singular_values)
@@ -136,11 +138,13 @@ def _relation_distance(U_T: Tensor, sigma_T: Tensor, U_S: Tensor, sigma_S: Tenso
 
 
 def _unit_factor(sigma: Tensor, U: Tensor) -> Tensor:
-    """``X`` [B, N, k] of ``X X^T = U diag(sigma^2) U^T``, over the norm of this product.
+    """A factor ``X`` [B, N, k] with ``X X^T = A / ||A||_F``, where ``A = U diag(sigma^2) U^T``.
 
-    Zero where it is zero. Pooled vectors are not orthonormal, so the norm is not that of sigma^2.
+    X is zero if A is zero. Pooled vectors are not orthonormal, so that ``||A||_F`` is not the norm
+    of sigma^2.
     """
-    # The scale cancels, so it needs no gradient; without it sigma^4 would leave the dtype's range.
+    # Sigma is scaled, since sigma^4 could leave the dtype's range. The scale cancels in X, so it
+    # needs no gradient.
     largest = sigma.detach().amax(dim=1, keepdim=True)
     X = U * (sigma / torch.where(largest > 0, largest, 1.0))[:, None, :]
     norm = torch.linalg.vector_norm(X.mT @ X, dim=(-2, -1), keepdim=True)
@@ -148,10 +152,10 @@ def _unit_factor(sigma: Tensor, U: Tensor) -> Tensor:
 
 
 def _gram_distance(X: Tensor, Y: Tensor) -> Tensor:
-    """``||X X^T - Y Y^T||_F^2`` [B] of factors [B, N, k], from products of size k.
+    """``||X X^T - Y Y^T||_F^2`` [B] of factors X, Y [B, N, k], from products of size k x k.
 
-    It is ``||E H^T + H E^T||^2 / 4`` with ``E = X - Y`` and ``H = X + Y``: unlike a difference of
-    norms it is 0 where X = Y, not a rounding error. Equal maps have vectors of equal signs.
+    It is computed as ``||E H^T + H E^T||^2 / 4`` with ``E = X - Y`` and ``H = X + Y``, which is
+    exactly 0 for X = Y, without a rounding error. The vectors of equal maps have equal signs.
     """
     wider = max(X.shape[2], Y.shape[2])
     X, Y = (F.pad(factor, (0, wider - factor.shape[2])) for factor in (X, Y))

@@ -1,4 +1,4 @@
-"""Transfer losses by name: one entry each, and nothing else knows a name, a default or a title."""
+"""The registry of transfer losses: the name, title, options and defaults of each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from svdistill.losses.spec import LOGIT_WEIGHT, OBJECT_PREFIX, LossSpec, logit_s
 from svdistill.losses.svd import SVDLoss
 from svdistill.losses.transfer import TransferLoss
 
-# The options that a configuration has, with their values for losses that have no default of theirs.
+# The options of a configuration, with their values for losses that define no default of their own.
 OPTIONS: Final[Mapping[str, Any]] = MappingProxyType(
     {
         "num_vectors": 1,
@@ -31,10 +31,10 @@ OPTIONS: Final[Mapping[str, Any]] = MappingProxyType(
     }
 )
 
-# Weights of labels and of soft targets alone: their paper's.
+# Weights of the cross-entropy and of a soft-target loss without another loss, as in its paper.
 HINTON: Final = (0.1, 0.9)
 
-# The same beside a loss on feature maps: they did best beside relations of positions.
+# The same weights if a loss on feature maps is added; chosen by experiments with position losses.
 BESIDE: Final = (1.0, 3.0)
 
 # The fields of a configuration that stay None where the loss does not read them.
@@ -77,22 +77,22 @@ _SPECS: Final[dict[str, LossSpec]] = {
 
 DEFAULT_LOSS: Final = "position_gram+dist"
 
-# In its place where a batch comes in parts, since DIST relates the images of a whole batch.
+# The default where a batch is processed in parts, since DIST needs the images of a whole batch.
 DEFAULT_IN_PARTS: Final = "position_gram+soft_target"
 
 
 class LossOptions(Protocol):
-    """A configuration: the loss, and a field for every option, None if it is not given."""
+    """A configuration: the loss, and a field for every option, which is None if it is not given."""
 
     loss: str
 
 
 def register(spec: LossSpec) -> None:
-    """Let `--loss` and every configuration of this process know a loss by its name.
+    """Register a loss, so that `--loss` and configurations in this process accept its name.
 
     Raises:
-        ArgumentError: a name that is taken or holds `+` or `:`, an option that no configuration
-            has, or a loss that counts as part of the task and reads feature maps.
+        ArgumentError: the name is taken or not an identifier, an option is not one of `OPTIONS`, or
+            the loss counts as part of the task (`clipped` is False) but reads feature maps.
 
     Example:
         >>> from svdistill.losses import FSPLoss
@@ -135,7 +135,7 @@ def loss_names() -> tuple[str, ...]:
 
 
 def losses_without_logits() -> tuple[str, ...]:
-    """Names of the registered losses that read no logits, so that any teacher may have others.
+    """Names of the registered losses that read no logits, so that classes may differ.
 
     Example:
         >>> losses_without_logits()[:3]
@@ -145,14 +145,14 @@ def losses_without_logits() -> tuple[str, ...]:
 
 
 def loss_specs(loss: str) -> tuple[LossSpec, ...]:
-    """The entries of a loss or of a sum of losses; the user's own code is imported.
+    """The specifications of a loss or of a sum of losses; the user's own code is imported.
 
     Args:
         loss: names of registered losses, `module:Class` and `torchdistill:NAME`, joined by `+`.
 
     Raises:
-        ArgumentError: a name that is not known, code that cannot be imported or is no
-            `TransferLoss`, or one loss twice.
+        ArgumentError: a name is not known, code cannot be imported or is not a `TransferLoss`, or a
+            loss is named twice.
 
     Example:
         >>> [spec.name for spec in loss_specs("fsp+soft_target")]
@@ -166,7 +166,7 @@ def loss_specs(loss: str) -> tuple[LossSpec, ...]:
 
 
 def titles(loss: str) -> tuple[str, ...]:
-    """The titles of the losses of a sum, for tables. Imports nothing, and accepts any text.
+    """The titles of the losses of a sum, for tables; imports nothing, and accepts any text.
 
     Example:
         >>> titles("svd+soft_target"), titles("my_package.losses:HintLoss")
@@ -179,12 +179,12 @@ def titles(loss: str) -> tuple[str, ...]:
 
 
 def registered_specs(loss: str) -> tuple[LossSpec, ...]:
-    """The entries of those losses of a sum that are registered; nothing is imported."""
+    """The specifications of the registered losses in a sum; nothing is imported."""
     return tuple(_SPECS[name] for name in _split(loss) if name in _SPECS)
 
 
 def reads(loss: str, option: str) -> bool:
-    """Whether a registered loss reads an option, or any of a sum; nothing is imported.
+    """Whether a registered loss, or any one in a sum, reads an option; nothing is imported.
 
     Example:
         >>> reads("position_svd+soft_target", "num_vectors"), reads("fsp", "num_vectors")
@@ -194,7 +194,7 @@ def reads(loss: str, option: str) -> bool:
 
 
 def reads_logits(loss: str) -> bool:
-    """Whether a registered loss reads logits, or any of a sum; nothing is imported.
+    """Whether a registered loss, or any one in a sum, reads logits; nothing is imported.
 
     Example:
         >>> reads_logits("svd+soft_target"), reads_logits("svd")
@@ -204,9 +204,9 @@ def reads_logits(loss: str) -> bool:
 
 
 def unread_options(loss: str) -> tuple[str, ...]:
-    """The options of a configuration that a loss does not read, nor any of a sum.
+    """The options of a configuration that neither a loss nor any loss of a sum reads.
 
-    Nothing is imported: none are known of a loss that is not registered, as the user's own.
+    Nothing is imported, so the result is empty if a loss is not registered, such as the user's own.
 
     Example:
         >>> unread_options("dkd"), unread_options("my_package.losses:HintLoss")
@@ -218,7 +218,7 @@ def unread_options(loss: str) -> tuple[str, ...]:
 
 
 def _is_own(loss: str) -> bool:
-    """Whether a loss is of code outside of the registry, or was given as an object."""
+    """Whether a name refers to code outside of the registry, or to a loss given as an object."""
     return ":" in loss
 
 
@@ -233,7 +233,7 @@ def option_defaults(loss: str) -> dict[str, Any]:
 
 
 def is_compact(loss: str, options: Mapping[str, Any]) -> bool:
-    """Whether the knowledge of a loss, with these options, is small enough to store.
+    """Whether the knowledge of a loss with these options is small enough to store for all images.
 
     Example:
         >>> is_compact("position_gram", {"grid": 0}), is_compact("position_gram+soft_target", {})
@@ -249,15 +249,16 @@ def is_compact(loss: str, options: Mapping[str, Any]) -> bool:
 
 
 def usual_clip(*, needs_taps: bool) -> str:
-    """The clip where none is chosen: logits alone are matched without a bound."""
+    """The default clip: no clipping for losses that read logits only."""
     return "amortised" if needs_taps else "none"
 
 
 def usual_weights(loss: str) -> dict[str, Any]:
-    """The weights and the clip of a configuration that leaves them empty, with this loss.
+    """The default weights and clip of a configuration with this loss.
 
-    A loss on logits, alone or beside a loss on feature maps, brings its own weights; of several
-    the first does. Alone it is not clipped. A `soft_target_weight` that is not read stays empty.
+    A loss on logits determines the weights, whether used alone or with a loss on feature maps; of
+    several, the first one does. Losses on logits alone are not clipped. The result has a
+    `soft_target_weight` only if that option is read.
 
     Example:
         >>> usual_weights("svd")
@@ -283,7 +284,7 @@ def usual_weights(loss: str) -> dict[str, Any]:
 
 
 def require_read(config: LossOptions) -> None:
-    """Raise `ArgumentError` for an option that is given and that the loss does not read."""
+    """Raise `ArgumentError` if the configuration sets an option that its loss does not read."""
     for option in _unread(loss_specs(config.loss)):
         value = getattr(config, option)
         if value is None:
@@ -300,31 +301,31 @@ def require_read(config: LossOptions) -> None:
 
 
 def _unread(specs: tuple[LossSpec, ...]) -> tuple[str, ...]:
-    """The options that none of the entries of a sum reads."""
+    """The options that none of the losses of a sum reads."""
     read = {option for spec in specs for option in spec.options}
     read |= {spec.weight for spec in added_to_task(specs)}
     return tuple(option for option in OPTION_NAMES if option not in read)
 
 
 def default_loss(config: object) -> str:
-    """The loss of a configuration that names none.
+    """The loss of a configuration that does not name one.
 
-    `DEFAULT_LOSS`, or `DEFAULT_IN_PARTS` where a batch comes in parts.
+    It is `DEFAULT_LOSS`, or `DEFAULT_IN_PARTS` where batches are processed in parts.
     """
     return DEFAULT_IN_PARTS if _in_parts(config) else DEFAULT_LOSS
 
 
 def _in_parts(config: object) -> bool:
-    """Whether batches come in parts: of several processes, or accumulated."""
+    """Whether batches are processed in parts: by several processes, or with `accumulate`."""
     return getattr(config, "accumulate", 1) != 1 or launched_size() != 1
 
 
 def require_whole_batches(config: LossOptions, given: TransferLoss | None = None) -> None:
-    """Raise `ArgumentError` for a loss that relates images beside batches that come in parts.
+    """Raise `ArgumentError` if a loss relates images and batches are processed in parts.
 
     Args:
-        config: names the losses, and has their options.
-        given: the loss itself, in place of its name.
+        config: the configuration, with the names and options of the losses.
+        given: the loss itself, if it was given as an object instead of by name.
     """
     if not _in_parts(config):
         return
@@ -344,20 +345,20 @@ def require_whole_batches(config: LossOptions, given: TransferLoss | None = None
 
 
 def added_to_task(specs: tuple[LossSpec, ...]) -> tuple[LossSpec, ...]:
-    """The entries of a sum that count as part of the task: those not clipped, beside others."""
+    """The losses of a sum that count as part of the task: unclipped ones, if others are clipped."""
     if not any(spec.clipped for spec in specs):
         return ()
     return tuple(spec for spec in specs if not spec.clipped)
 
 
 def build_loss(spec: LossSpec, config: LossOptions) -> TransferLoss:
-    """Build a loss with the options that a configuration has for it, or else their defaults."""
+    """Build a loss with the options that a configuration sets, and defaults for the others."""
     given = {option: getattr(config, option) for option in spec.options}
     return spec.build(**{**spec.options, **{k: v for k, v in given.items() if v is not None}})
 
 
 def losses_text() -> str:
-    """A line for each registered loss: name, title, and the options that it reads."""
+    """A text with one line for each registered loss: name, title, and the options that it reads."""
     lines = []
     for spec in _SPECS.values():
         read = ", ".join(f"{option} {value}" for option, value in spec.options.items())
@@ -366,10 +367,10 @@ def losses_text() -> str:
 
 
 def object_name(loss: TransferLoss) -> str:
-    """The name in a configuration of a loss that was given as an object.
+    """The name that a configuration records for a loss that was given as an object.
 
     Raises:
-        ArgumentError: it is no `TransferLoss`.
+        ArgumentError: the object is not a `TransferLoss`.
     """
     if not isinstance(loss, TransferLoss):
         raise ArgumentError(

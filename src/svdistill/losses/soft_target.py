@@ -26,19 +26,19 @@ class LogitLoss(TransferLoss, abc.ABC):
     """A loss that compares a student's logits with its teacher's; a child defines `distance`.
 
     The classes are dimension 1 of the logits, as in torch's `cross_entropy`: [B, C], or
-    [B, C, H, W] and [B, C, T, H, W] with a prediction per pixel. With `class_dim` they are another
-    one: [B, T, C] with a prediction per token. A single class is the logit z of a binary
-    classifier, whose prediction is ``sigmoid(z / T)``. Classes exclude each other: for a
-    multi-label network, whose C logits are C binary predictions, write a loss of your own.
+    [B, C, H, W] and [B, C, T, H, W] with a prediction per pixel. `class_dim` selects another
+    dimension, such as -1 for [B, T, C] with a prediction per token. Logits of a single class are
+    those of a binary classifier, which predicts ``sigmoid(z / T)``. Classes exclude each other: for
+    a multi-label network, whose C logits are C binary predictions, write a loss of your own.
 
     Args:
         temperature: T, positive.
-        class_dim: the dimension of the classes; None for 1. 3-dimensional logits may be [B, C, L]
-            or [B, T, C], so there give 1 or -1.
+        class_dim: the dimension of the classes; None for 1. It is required for 3-dimensional
+            logits: 1 for [B, C, L], -1 for [B, T, C].
 
     Raises:
-        ArgumentError: temperature not positive, class_dim 0; in use, logits of another shape than
-            the teacher's, without a dimension of classes, or 3-dimensional without `class_dim`.
+        ArgumentError: temperature is not positive, or class_dim is 0; in use, logits have another
+            shape than the teacher's, have no class dimension, or have 3 without `class_dim`.
     """
 
     needs_taps = False
@@ -60,13 +60,13 @@ class LogitLoss(TransferLoss, abc.ABC):
 
     @abc.abstractmethod
     def distance(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
-        """The loss of logits [B * positions, C], C at least 2."""
+        """The loss of logits [B * positions, C], with C at least 2."""
 
     @torch.no_grad()
     def extract(self, features: Sequence[Tensor], logits: Tensor | None) -> SoftTargetKnowledge:
         """The logits."""
         assert logits is not None  # needs_logits
-        # Where the dtype stays, `to` returns the very tensor, graph and all: no_grad is not enough.
+        # no_grad is not enough: if the dtype is unchanged, `to` keeps the tensor's graph.
         return SoftTargetKnowledge(logits.detach().to(working_dtype(logits.dtype)))
 
     def forward(
@@ -76,7 +76,7 @@ class LogitLoss(TransferLoss, abc.ABC):
         knowledge: SoftTargetKnowledge,
         labels: Tensor | None = None,
     ) -> Tensor:
-        """The loss of a student's logits against a teacher's."""
+        """The loss of a student's logits with respect to its teacher's."""
         taught = knowledge.logits
         remedy = "give both the same classes"
         require_match("logits", tuple(logits.shape), tuple(taught.shape), remedy)
@@ -98,7 +98,7 @@ class LogitLoss(TransferLoss, abc.ABC):
             )
         if logits.ndim > 2:
             logits = logits.movedim(1 if dim is None else dim, -1).flatten(0, -2)
-        # The softmax of one class is 1 whatever its logit; beside a zero it is the sigmoid.
+        # The softmax of a single logit is always 1. With a second logit of 0 it is the sigmoid.
         return F.pad(logits, (1, 0)) if logits.shape[1] == 1 else logits
 
     def extra_repr(self) -> str:
@@ -116,17 +116,17 @@ def require_weights(**weights: float) -> None:
 
 
 class SoftTargetLoss(LogitLoss):
-    """Divergence of a student's softened prediction from its teacher's, mean over predictions.
+    """KL divergence between softened predictions of teacher and student, averaged.
 
     ``loss = T^2 mean KL(softmax(z_T / T) || softmax(z_S / T))``
 
     The softmax is over the classes, the mean over the images and their positions; for the shapes of
     logits, and for binary classifiers, see `LogitLoss`.
 
-    Usually ``0.1 cross-entropy + 0.9 loss``, the two added without clipping.
+    The usual training objective is ``0.1 cross-entropy + 0.9 loss``, without clipping.
 
     Args:
-        temperature: T, positive; higher looks further down the list of classes.
+        temperature: T, positive; with a higher T, less probable classes count more.
         class_dim: the dimension of the classes; None for dimension 1.
 
     Raises:
@@ -157,12 +157,12 @@ class SoftTargetLoss(LogitLoss):
 
 
 class LogitStandardizationLoss(SoftTargetLoss):
-    """Soft targets of standardised logits, whose scale and mean the student may choose.
+    """Soft targets of standardised logits, so that their scale and mean are left to the student.
 
     ``loss = weight T^2 mean KL(softmax(Z(z_T) / T) || softmax(Z(z_S) / T))``, where ``Z`` subtracts
     the mean of an image's logits and divides by their standard deviation.
 
-    The paper's weights beside it: 0.1 for the cross-entropy.
+    The paper adds the cross-entropy with a weight of 0.1.
 
     Args:
         temperature: T, positive.
@@ -170,7 +170,7 @@ class LogitStandardizationLoss(SoftTargetLoss):
         class_dim: the dimension of the classes; None for dimension 1.
 
     Raises:
-        ArgumentError: weight not positive; else see `LogitLoss`.
+        ArgumentError: weight is not positive; see also `LogitLoss`.
 
     Example:
         >>> import torch
@@ -180,7 +180,7 @@ class LogitStandardizationLoss(SoftTargetLoss):
         True
 
     Source: Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024, algorithm 1;
-    as in the authors' code, the standard deviation is that of a sample, with C - 1.
+    as in the authors' code, it is the sample standard deviation, with C - 1.
     """
 
     def __init__(
@@ -201,6 +201,6 @@ class LogitStandardizationLoss(SoftTargetLoss):
 
 
 def _standardised(logits: Tensor) -> Tensor:
-    """Rows of mean 0 and standard deviation 1; constant ones are 0."""
+    """Standardise rows to mean 0 and standard deviation 1; constant rows become 0."""
     centred = logits - logits.mean(dim=1, keepdim=True)
     return unit_vectors(centred, 1) * (logits.shape[1] - 1) ** 0.5

@@ -1,4 +1,4 @@
-"""The entry of a loss, and how one is made from a class of the user's or of torchdistill's."""
+"""The specification of a loss, also of one from the user's code or from torchdistill."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from svdistill.common import ArgumentError, SVDistillError, import_attribute
 from svdistill.losses.torchdistill_adapter import PREFIX as TORCHDISTILL, TorchdistillLoss
 from svdistill.losses.transfer import TransferLoss
 
-# What a configuration says of a loss that was given as a Python object, before its class's name.
+# Prefix of the name of a loss that was given as a Python object; its class's name follows.
 OBJECT_PREFIX: Final = "object:"
 
-# The option that multiplies a loss on logits where it counts as part of the task.
+# The option that holds the weight of a loss on logits where it counts as part of the task.
 LOGIT_WEIGHT: Final = "soft_target_weight"
 
 
@@ -24,19 +24,19 @@ class LossSpec:
     """A registered loss, as the command line, configurations, stores and reports see it.
 
     Attributes:
-        name: as `--loss` takes it.
-        build: makes the loss from its options, given by keyword.
-        title: as tables call it.
-        options: options of a configuration that it reads, with their defaults.
-        clipped: whether its gradient is clipped if it is added to another loss. Otherwise it
-            counts as part of the task, as losses on logits do.
-        weight: option of a configuration that multiplies it if it counts as part of the task.
-        usual_weights: of the task and of itself, if it is a loss on logits.
-        weights_beside: the same where it is added to a loss on feature maps.
-        stages: stages of training in its paper; tables mark runs with another number.
+        name: name of the loss, as given to `--loss`.
+        build: a function that makes the loss from its options, given as keyword arguments.
+        title: name of the loss in tables.
+        options: the options of a configuration that the loss reads, with their defaults.
+        clipped: whether its gradient is clipped if it is added to another loss. If not, it counts
+            as part of the task, as losses on logits do.
+        weight: the option that holds its weight if it counts as part of the task.
+        usual_weights: default weights of the task and of the loss, for a loss on logits.
+        weights_beside: these weights where the loss is added to a loss on feature maps.
+        stages: number of training stages in its paper; tables mark runs with another number.
         compact: whether its knowledge is small enough to store for all images.
-        largest_grid: most positions a side of pooled maps with which it is small, too.
-        stored_as: the loss whose stored knowledge it reads; empty for its own.
+        largest_grid: the largest `grid` with which its knowledge is small enough, too; 0 for none.
+        stored_as: name of the loss whose stored knowledge it reads; empty if it stores its own.
     """
 
     name: str
@@ -67,22 +67,22 @@ def logit_spec(
     usual_weights: tuple[float, float] = (1.0, 1.0),
     weights_beside: tuple[float, float] | None = None,
 ) -> LossSpec:
-    """The entry of a loss on logits alone: not clipped, with the weight of soft targets."""
+    """The specification of a loss on logits alone: not clipped, weighted by `LOGIT_WEIGHT`."""
     entry = LossSpec(name, build, title, options, clipped=False, weight=LOGIT_WEIGHT, compact=True)
     beside = weights_beside or usual_weights
     return replace(entry, usual_weights=usual_weights, weights_beside=beside)
 
 
 def spec_of_code(name: str, options: Mapping[str, Any]) -> LossSpec:
-    """The entry of code: `module:Class` or a function that builds a loss, or `torchdistill:NAME`.
+    """The specification of a loss `module:Class`, `module:function` or `torchdistill:NAME`.
 
     Args:
-        name: as `--loss` takes it; the code is imported.
-        options: those of a configuration, with their defaults. A parameter that is named like one
-            gets it.
+        name: name of the loss, as given to `--loss`; the code is imported.
+        options: the options of a configuration, with their defaults. They are passed to the
+            parameters of the code that have the same names.
 
     Raises:
-        ArgumentError: code that cannot be imported, or is no loss.
+        ArgumentError: the code cannot be imported, or is not a loss.
     """
     title = name.rpartition(":")[2]
     if name.startswith(OBJECT_PREFIX):
@@ -130,10 +130,10 @@ def _no_loss(got: str, remedy: str) -> ArgumentError:
 
 
 def _read(build: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters that are named like options, with their own defaults where they have any."""
+    """The options among the parameters, with the parameters' defaults where there are any."""
     try:
         parameters = inspect.signature(build).parameters
-    except ValueError:  # some of C have none
+    except ValueError:  # some functions written in C have no signature
         return {}
     return {
         name: usual

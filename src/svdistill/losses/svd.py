@@ -35,7 +35,8 @@ from svdistill.losses.transfer import (
 class SVDKnowledge(Knowledge):
     """Per tap: the teacher's singular values [B, k] and right singular vectors [B, D, k'].
 
-    A map of N positions has ``k' = min(k, N, D)`` vectors; its values beyond them are 0.
+    A map of N positions and D channels has ``k' = min(k, N, D)`` vectors. The remaining k - k'
+    singular values are 0.
     """
 
     singular_values: tuple[Tensor, ...]
@@ -46,25 +47,27 @@ class SVDLoss(TransferLoss):
     """Distance of a student's distillation feature vectors from its teacher's.
 
     Each tapped map is a matrix of positions by channels, with right singular vectors ``v_i``. The
-    student's are put in the teacher's order and sign, and both are weighted with the teacher's
-    normalised singular values, ``f_i = sigma_i / ||sigma||_2 v_i``. Then, over consecutive taps::
+    student's vectors are put in the teacher's order and sign, and those of both networks are
+    weighted with the teacher's normalised singular values: ``f_i = sigma_i / ||sigma||_2 v_i``.
+    Then, for every two consecutive taps, called front and back::
 
         loss = sum_{taps, images, m, n, l} (DFV_S[m, n, l] - DFV_T[m, n, l])^2
         DFV[m, n, l] = exp(-(f_front[m, l] - f_back[n, l])^2 / beta)
 
-    A tap keeps k vectors, or as many as the smaller of its two maps has: ``min(k, N, D)``. The norm
-    of sigma is over those that the tap keeps, and ``l`` runs over those that both taps keep.
+    A tap keeps k vectors, or ``min(k, N, D)`` of the network's map that has fewer. The norm of
+    sigma is over the values that the tap keeps, and ``l`` runs over those that both taps keep.
 
     Args:
-        num_vectors: singular vectors k that a teacher passes on per tap. The student offers one
-            more to choose from, where its map has one.
+        num_vectors: number k of the teacher's singular vectors per tap. The student's are chosen
+            from its k + 1 leading ones, where its map has as many.
         beta: width of the radial basis function.
         gradient: `"exact"`, `"poster"` or `"authors"`, see `truncated_svd`.
         reduction: over images, `"sum"` as in the paper or `"mean"`.
 
     Raises:
         ArgumentError: at construction for a wrong option; in use for fewer than two taps, for
-            channels or images that differ from the teacher's, or for knowledge of another k.
+            numbers of channels or images that differ from the teacher's, or for knowledge that was
+            extracted with another k.
 
     Example:
         >>> loss = SVDLoss(num_vectors=2)
@@ -75,11 +78,11 @@ class SVDLoss(TransferLoss):
         >>> float(loss(maps, torch.rand(4, 10), knowledge)) < 1e-12
         True
 
-    A DFV depends on the relative sign of its two teacher vectors, which the paper leaves open; here
-    it follows from the sign convention of `truncated_svd`.
+    A DFV depends on the relative sign of the teacher's front and back vectors. The paper leaves it
+    open; here it follows from the sign convention of `truncated_svd`.
 
-    Source: Lee, Kim, Song, ECCV 2018, section 3. Ours differs in the exact gradient, in that sign,
-    and in computing the distance without its D_F x D_B tensor (`dfv_distance`).
+    Source: Lee, Kim, Song, ECCV 2018, section 3. This implementation differs in the exact gradient,
+    in that sign, and in computing the distance without a D_F x D_B tensor (`dfv_distance`).
     """
 
     needs_logits = False
@@ -104,7 +107,7 @@ class SVDLoss(TransferLoss):
 
     @torch.no_grad()
     def extract(self, features: Sequence[Tensor], logits: Tensor | None) -> SVDKnowledge:
-        """Singular values and vectors of every tap."""
+        """The singular values and right singular vectors of every tap."""
         require_taps(features)
         values, vectors = [], []
         for feature_map in features:
@@ -116,7 +119,7 @@ class SVDLoss(TransferLoss):
         return SVDKnowledge(tuple(values), tuple(vectors))
 
     def can_read(self, knowledge: Knowledge) -> bool:
-        """Whether a knowledge holds k singular values or more at each tap."""
+        """Whether a knowledge contains at least k singular values for each tap."""
         return isinstance(knowledge, SVDKnowledge) and all(
             values.shape[-1] >= self.num_vectors for values in knowledge.singular_values
         )
@@ -155,7 +158,7 @@ class SVDLoss(TransferLoss):
     def _weighted(
         self, tap: int, matrices: Tensor, sigma_T: Tensor, V_T: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The vectors of one tap, aligned and weighted: the student's and the teacher's."""
+        """The student's aligned vectors of one tap and the teacher's, both weighted."""
         B, N, D = matrices.shape
         k = self.num_vectors
         require_match("num_vectors", k, sigma_T.shape[1], "`select` cuts richer knowledge")
@@ -180,7 +183,8 @@ def align(student: Tensor, teacher: Tensor) -> Tensor:
     """Put a student's singular vectors in its teacher's order and sign.
 
     Teacher vector i takes student vector ``argmax_j |v_T,i . v_S,j|``, with the sign that makes the
-    cosine positive. Two teacher vectors may take the same one. The choice passes no gradient.
+    cosine positive. Two teacher vectors may take the same student vector. No gradient flows through
+    the choice.
 
     Args:
         student: [B, D, k'], the candidates.
@@ -209,9 +213,9 @@ def _matrices(feature_map: Tensor) -> Tensor:
 
 
 def _normalise(singular_values: Tensor) -> Tensor:
-    """Each image's values over their norm; all-zero values stay zero."""
+    """Divide each image's singular values by their norm; all-zero values stay zero."""
     largest = singular_values.amax(dim=-1, keepdim=True)
-    # Their squares would leave the dtype's range from 1e19 on, and below 1e-19.
+    # Scaled first: squares of values above 1e19 or below 1e-19 would leave float32's range.
     singular_values = singular_values / powers_of_two(torch.where(largest > 0, largest, 1.0))
     norm = torch.linalg.vector_norm(singular_values, dim=-1, keepdim=True)
     return singular_values / torch.where(norm > 0, norm, 1.0)

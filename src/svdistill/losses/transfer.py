@@ -1,4 +1,4 @@
-"""The two halves of every transfer loss, and what losses share: checks and scaling."""
+"""Base classes of transfer losses and of their knowledge, and checks and scaling they share."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ REDUCTIONS: Final = ("sum", "mean")
 
 @dataclasses.dataclass(frozen=True)
 class Knowledge:
-    """The information that a loss keeps of a teacher for one batch: small, detached, batch first.
+    """What a loss keeps of a teacher for one batch: detached tensors, batch dimension first.
 
-    Children are frozen dataclasses whose fields are tensors, other knowledge, or tuples of either.
+    Subclasses are frozen dataclasses whose fields are tensors, `Knowledge`, or tuples of either.
     """
 
     def tensors(self) -> tuple[Tensor, ...]:
@@ -54,7 +54,7 @@ def _map(value: Any, function: Callable[[Tensor], Any]) -> Any:
 
 
 def _knowledge_in(value: Any) -> Iterator[Knowledge]:
-    """A knowledge and all that it is made of, the whole before its parts."""
+    """Yield a knowledge and, recursively, every knowledge inside it, the outer one first."""
     if isinstance(value, Knowledge):
         yield value
         value = tuple(getattr(value, field.name) for field in dataclasses.fields(value))
@@ -64,32 +64,32 @@ def _knowledge_in(value: Any) -> Iterator[Knowledge]:
 
 
 class TransferLoss(nn.Module, abc.ABC):
-    """A way to teach: what to keep of a teacher, and how far a student is from it.
+    """Base class of losses that compare a student with the knowledge extracted from its teacher.
+
+    `extract` computes the teacher's knowledge, and `forward` the student's loss from it. `features`
+    are the tapped maps in the order of the taps, each [B, D, H, W], [B, D, T, H, W], [B, T, D] or
+    [B, D]; `logits` are [B, C], or [B, C, ...] for dense predictions.
 
     On a CPU a loss that is not finite raises `TrainingError` in its backward pass, before any
-    gradient is made, and names the tap and the images. On an accelerator no step reads a number:
-    the `Distiller` raises some steps later. A finite loss has a finite gradient, however small,
-    large or degenerate the maps are.
-
-    `features` are the tapped maps in the order of the taps, each [B, D, H, W], [B, D, T, H, W],
-    [B, T, D] or [B, D]; `logits` are [B, C], or [B, C, ...] of dense predictions. A new method is
-    one child of this class in a file of its own.
+    gradient is computed; the message names the tap and the images. On an accelerator, where reading
+    the loss would make the host wait, the `Distiller` raises the error some steps later. A finite
+    loss has a finite gradient, however small, large or degenerate the maps are.
 
     Attributes:
-        needs_taps: whether the features are read at all.
+        needs_taps: whether the loss reads the features.
         needs_logits: whether `extract` reads the teacher's logits. Otherwise a teacher is run to
-            its last tap only, and `extract` is given None for them.
-        needs_labels: whether `forward` reads the labels. Otherwise it is not given them.
+            its last tap only, and `extract` is given None as logits.
+        needs_labels: whether `forward` reads the labels. Otherwise it is called without them.
         compares_channels: whether a student's tap must have its teacher's number of channels.
-        relates_images: whether the loss of an image depends on the others of its batch. Such a loss
-            refuses a part of a batch.
-        trains_modules: whether it trains modules of its own, which `prepare` makes.
-        knowledge_type: what `extract` returns, by which `select` finds it in a sum.
+        relates_images: whether the loss of an image depends on the other images of its batch. Such
+            a loss raises an error if it is given only a part of a batch.
+        trains_modules: whether the loss trains modules of its own, which `prepare` creates.
+        knowledge_type: the class that `extract` returns; `select` looks for it in a sum.
         reduction: over images, `"mean"` or `"sum"`; determines how the losses of a batch's parts
             are combined.
 
     Raises:
-        ArgumentError: `needs_labels`, and a `forward` that takes none.
+        ArgumentError: `needs_labels` is set, and `forward` has no parameter `labels`.
     """
 
     needs_taps: bool = True
@@ -113,16 +113,17 @@ class TransferLoss(nn.Module, abc.ABC):
         self.register_forward_hook(guard)
 
     def prepare(self, student_channels: Sequence[int], teacher_channels: Sequence[int]) -> None:
-        """Make the modules that the loss trains: a Distiller calls it if `trains_modules` is set.
+        """Create the modules that the loss trains; a Distiller calls it if `trains_modules` is set.
 
         Args:
-            student_channels: of every tap that `forward` is given, so after any adapters.
-            teacher_channels: of every tap that `extract` is given.
+            student_channels: number of channels of every tap that `forward` is given, so after any
+                adapters.
+            teacher_channels: number of channels of every tap that `extract` is given.
         """
 
     @abc.abstractmethod
     def extract(self, features: Sequence[Tensor], logits: Tensor | None) -> Any:
-        """The teacher's half: its knowledge of one batch, detached from its graph."""
+        """The knowledge that the loss needs of a teacher for one batch, detached from the graph."""
 
     @abc.abstractmethod
     def forward(
@@ -132,9 +133,9 @@ class TransferLoss(nn.Module, abc.ABC):
         knowledge: Any,
         labels: Tensor | None = None,
     ) -> Tensor:
-        """The student's half: a scalar, 0 where student and teacher relate their maps alike.
+        """The loss of a student, a scalar; 0 if what it compares is equal in student and teacher.
 
-        A loss that reads no labels may leave out that parameter.
+        A loss that reads no labels may omit the parameter `labels`.
         """
 
     def of_part(
@@ -147,18 +148,18 @@ class TransferLoss(nn.Module, abc.ABC):
     ) -> Tensor:
         """The loss of this process's part of a batch.
 
-        Its mean over the processes is the loss of the whole batch.
+        The mean of these losses over the processes is the loss of the whole batch.
 
         Args:
-            features: as `forward` takes them, of this part.
-            logits: the same.
-            knowledge: the same.
-            part: None where the process has the whole batch.
-            labels: [B], int64, of this part; a negative one is of an image without a label.
+            features: the student's features of this part, as in `forward`.
+            logits: the student's logits of this part.
+            knowledge: the teacher's knowledge of this part.
+            part: how this part relates to its batch; None if it is the whole batch.
+            labels: [B], int64, of this part; an image without a label has a negative number.
 
         Raises:
-            ArgumentError: no labels for a loss that reads them, or only a part of the batch for
-                one that relates images.
+            ArgumentError: no labels are given to a loss that reads them, or only a part of the
+                batch to a loss that relates images.
         """
         if self.relates_images and part is not None and part.images != len(logits):
             raise ArgumentError(
@@ -183,14 +184,14 @@ class TransferLoss(nn.Module, abc.ABC):
         return loss * (part.of_sum() if self.reduction == "sum" else part.of_mean(len(logits)))
 
     def can_read(self, knowledge: Knowledge) -> bool:
-        """Whether a knowledge is of this loss's type and holds all that the loss reads."""
+        """Whether a knowledge has this loss's type and contains everything that the loss reads."""
         return isinstance(knowledge, self.knowledge_type)
 
     def select(self, knowledge: Knowledge) -> Any:
-        """The loss's own part of a larger knowledge, such as another loss's or a sum's.
+        """The part that this loss reads of a larger knowledge, such as that of a sum of losses.
 
         Raises:
-            ArgumentError: the knowledge has no such part.
+            ArgumentError: the knowledge contains no part that this loss can read.
         """
         for part in _knowledge_in(knowledge):
             if self.can_read(part):
@@ -204,15 +205,15 @@ class TransferLoss(nn.Module, abc.ABC):
 
 
 def guard(loss: TransferLoss, arguments: Sequence[Any], value: Tensor) -> None:
-    """Let the backward pass of a loss that is not finite raise, before any gradient is made.
+    """Make the backward pass raise `TrainingError` if the loss is not finite.
 
-    A forward hook of every `TransferLoss`. It does nothing in traced code, nor on an accelerator,
-    where the `Distiller` finds such a loss some steps later.
+    Every `TransferLoss` has this forward hook. It does nothing in traced code or on an accelerator,
+    where the `Distiller` detects a loss that is not finite some steps later.
     """
     if not value.requires_grad or len(arguments) < 3 or not may_branch(value.device):
         return
     features, logits, knowledge = arguments[:3]
-    # Not the graph's own tensors: their hook would keep them, and the graph, alive for good.
+    # Detached: a hook that refers to tensors of the graph would keep the graph alive for good.
     logits = logits.detach() if loss.needs_logits else None
     seen: list[Any] = [[feature.detach() for feature in features], logits, knowledge]
     finite = value.detach()
@@ -232,7 +233,7 @@ def _takes_labels(forward: Callable[..., Tensor]) -> bool:
 
 
 def as_matrices(feature_map: Tensor) -> Tensor:
-    """A feature map as matrices [B, N, D], positions by channels.
+    """Convert a feature map to matrices [B, N, D] of N positions by D channels.
 
     Args:
         feature_map: [B, D, H, W] or [B, D, T, H, W] maps, [B, T, D] tokens (returned as they are),
@@ -258,10 +259,10 @@ def as_matrices(feature_map: Tensor) -> Tensor:
 
 
 def scaled(tensor: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """A tensor over its largest magnitude along some dimensions, as if that were a constant.
+    """Divide a tensor by its largest magnitude along some dimensions, treated as a constant.
 
-    For what does not depend on the scale: its squares then stay in the dtype's range. Magnitudes
-    that are all below `smallest_magnitude` stay as they are.
+    This keeps squares within the dtype's range, in functions that do not depend on the scale. Where
+    all magnitudes are below `smallest_magnitude`, the tensor is not divided.
 
     Example:
         >>> scaled(torch.tensor([[3e30, -6e30], [0.0, 0.0]]), (1,))
@@ -273,7 +274,7 @@ def scaled(tensor: Tensor, dims: tuple[int, ...]) -> Tensor:
 
 
 def smallest_magnitude(dtype: torch.dtype) -> float:
-    """The magnitude up to which a vector counts as zero, since its gradient could overflow.
+    """The magnitude up to which a vector is not normalised, since its gradient could overflow.
 
     Example:
         >>> smallest_magnitude(torch.float32) < 1e-29
@@ -283,7 +284,7 @@ def smallest_magnitude(dtype: torch.dtype) -> float:
 
 
 def unit_vectors(tensor: Tensor, dims: int | tuple[int, ...]) -> Tensor:
-    """A tensor over its 2-norm along some dimensions; zeros stay zero, and no gradient is NaN.
+    """Divide a tensor by its 2-norm along some dimensions; zeros stay zero, without NaN gradients.
 
     Example:
         >>> unit_vectors(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), 1)
@@ -293,12 +294,12 @@ def unit_vectors(tensor: Tensor, dims: int | tuple[int, ...]) -> Tensor:
     dims = (dims,) if isinstance(dims, int) else dims
     tensor = scaled(tensor, dims)
     norm = torch.linalg.vector_norm(tensor, dim=dims, keepdim=True)
-    # Scaled, every norm is 1 or more.
+    # The norm of a vector that was scaled is at least 1.
     return tensor / torch.where(norm > 0.5, norm, 1.0)
 
 
 def require_taps(features: Sequence[Tensor], at_least: int = 2) -> None:
-    """Raise unless there are as many taps as the loss needs: two, to relate neighbours."""
+    """Raise `ArgumentError` if there are fewer taps than the loss needs; pairs need two."""
     if len(features) < at_least:
         raise ArgumentError(
             "features",
@@ -309,13 +310,13 @@ def require_taps(features: Sequence[Tensor], at_least: int = 2) -> None:
 
 
 def require_match(what: str, student: object, teacher: object, remedy: str) -> None:
-    """Raise unless the student's count, channels or batch size equals the teacher's."""
+    """Raise `ArgumentError` unless the student's count, channels or shape equals the teacher's."""
     if student != teacher:
         raise ArgumentError(what, expected=f"the teacher's {teacher}", got=student, remedy=remedy)
 
 
 def require_channels(taps: str, student: object, teacher: object) -> None:
-    """Raise unless a student's channels equal the teacher's; the message names the remedies."""
+    """Raise `ArgumentError` unless the student's channels equal the teacher's, with remedies."""
     require_match(
         f"channels at {taps}",
         student,

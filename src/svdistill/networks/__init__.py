@@ -1,8 +1,9 @@
-"""Build networks by name and count what they cost.
+"""Build networks by name, and count their parameters and FLOPs.
 
-`build_network` in `registry.py` is the way in: a name leads to `paper.py`, to one of the model
-libraries (`timm_models.py`, `torchvision_models.py`, `transformers_models.py`, whose interface is
-`zoo.py`), or to the user's code. `profile.py` counts parameters and FLOPs.
+The entry point is `build_network` in `registry.py`. It takes a network from `paper.py`, from one of
+the model libraries (through `timm_models.py`, `torchvision_models.py` or `transformers_models.py`,
+whose common interface is in `zoo.py`), or from the user's code. `profile.py` counts parameters and
+FLOPs.
 """
 
 from svdistill.networks.paper import PaperNetwork as PaperNetwork

@@ -1,6 +1,7 @@
 """The paper's networks: VGG, MobileNet and ResNeXt, each as teacher and student.
 
-A network is a stem (not in VGG), stages with a tap behind each, and a head. Where the paper's
+A network consists of a stem (not in VGG), stages, and a head. The outputs of the stages, in ResNeXt
+of the stem too, are its four taps: the feature maps that distillation compares. Where the paper's
 drawing and its table disagree, the table's parameter count decides; see `profile.py`.
 """
 
@@ -19,8 +20,8 @@ FOUR_STAGES: Final = ("stage1", "stage2", "stage3", "stage4")
 class PaperNetwork(nn.Module):
     """A classifier whose named parts run one after the other.
 
-    The parts are direct children, so that a tap such as ``"stage2"`` is the output of a whole
-    stage. No activation works in place, so that recorded features are not overwritten.
+    The parts are direct child modules, so that a path such as ``"stage2"`` names a whole stage. No
+    activation works in place, since it would overwrite recorded feature maps.
 
     Args:
         parts: the parts by name, in the order in which they run; the last one gives the logits.
@@ -51,9 +52,9 @@ def _he_initialise(module: nn.Module) -> None:
 
 
 def scale_channels(channels: int, width: float) -> int:
-    """Multiply a channel count by the width, to the nearest multiple of four and at least four.
+    """Multiply a channel count by `width`, rounded to a multiple of four, at least four.
 
-    Every count in the paper is a multiple of four, so width 1 changes none.
+    Every channel count in the paper is a multiple of four, so width 1 changes none of them.
     """
     return max(4, 4 * round(channels * width / 4))
 
@@ -61,7 +62,7 @@ def scale_channels(channels: int, width: float) -> int:
 def _convolution(
     in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1
 ) -> list[nn.Module]:
-    """Build a convolution without bias, its batch normalisation and its ReLU."""
+    """Build a convolution without bias, a batch normalisation and a ReLU."""
     convolution = nn.Conv2d(
         in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False
     )
@@ -69,7 +70,7 @@ def _convolution(
 
 
 def _pooled_head(channels: int, num_classes: int) -> nn.Module:
-    """Build global average pooling and the classifier of MobileNet and ResNeXt."""
+    """Build the head of MobileNet and ResNeXt: global average pooling and a linear layer."""
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes))
 
 
@@ -81,7 +82,7 @@ HEAD_SIDE: Final = 2  # side of the last feature map where images are 32 x 32
 
 
 def _strided_vgg(num_classes: int, width: float) -> PaperNetwork:
-    """Build one convolution of stride 2 per stage, where `_pooled_vgg` pools."""
+    """Build a VGG with one convolution of stride 2 per stage, instead of max-pooling."""
     parts: dict[str, nn.Module] = {}
     for path, in_channels, out_channels in _vgg_stages(width):
         parts[path] = nn.Sequential(
@@ -94,15 +95,15 @@ def _strided_vgg(num_classes: int, width: float) -> PaperNetwork:
 def _pooled_vgg(
     depths: Sequence[int], hidden_layers: int, num_classes: int, width: float
 ) -> PaperNetwork:
-    """Build stages of `depths` 3x3 convolutions with ReLU, each closed by 2x2 max-pooling."""
+    """Build a VGG whose stages are `depths[i]` 3x3 convolutions with ReLU and a 2x2 max-pooling."""
     parts: dict[str, nn.Module] = {}
     for (path, in_channels, out_channels), depth in zip(_vgg_stages(width), depths, strict=True):
         layers: list[nn.Module] = []
         for index in range(depth):
             source = in_channels if index == 0 else out_channels
             layers += [nn.Conv2d(source, out_channels, kernel_size=3, padding=1), nn.ReLU()]
-        # Rounding odd sides up, as a stride-2 convolution does, gives the pooled and the strided
-        # networks taps of equal size for every image, and lets images be smaller than 16 x 16.
+        # With ceil_mode odd sides are rounded up, as by a stride-2 convolution. So the feature maps
+        # of pooled and strided networks have equal sizes, and images may be below 16 x 16.
         parts[path] = nn.Sequential(*layers, nn.MaxPool2d(kernel_size=2, ceil_mode=True))
     parts["head"] = _hidden_head(hidden_layers, num_classes, width)
     return PaperNetwork(parts, FOUR_STAGES)
@@ -115,10 +116,10 @@ def _vgg_stages(width: float) -> list[tuple[str, int, int]]:
 
 
 def _hidden_head(hidden_layers: int, num_classes: int, width: float) -> nn.Module:
-    """Build the fully connected layers, with ReLU and dropout after every hidden one."""
+    """Build the head of VGG: fully connected layers, with ReLU and dropout after hidden ones."""
     hidden = scale_channels(HIDDEN_FEATURES, width)
-    # The pooling is the identity for 32 x 32 images, and brings the last map of all others to the
-    # one size that a fully connected layer takes, without further parameters.
+    # A fully connected layer takes feature maps of one size only. This pooling brings those of
+    # images of any size to it; for 32 x 32 images it is the identity.
     layers: list[nn.Module] = [nn.AdaptiveAvgPool2d(HEAD_SIDE), nn.Flatten()]
     features = scale_channels(VGG_CHANNELS[-1], width) * HEAD_SIDE**2
     for _ in range(hidden_layers):
@@ -134,7 +135,7 @@ MOBILENET_STAGES: Final = ((128, 1), (256, 2), (512, 2), (1024, 2))  # channels,
 
 
 def _mobilenet(depths: Sequence[int], num_classes: int, width: float) -> PaperNetwork:
-    """Build a stem, stages of `depths` blocks whose first is strided, and the pooled head."""
+    """Build a MobileNet whose stages are `depths[i]` blocks, the first one with the stride."""
     channels = scale_channels(MOBILENET_STEM, width)
     parts: dict[str, nn.Module] = {"stem": nn.Sequential(*_convolution(3, channels, 3))}
     for path, (base, stride), depth in zip(FOUR_STAGES, MOBILENET_STAGES, depths, strict=True):
@@ -148,7 +149,7 @@ def _mobilenet(depths: Sequence[int], num_classes: int, width: float) -> PaperNe
 
 
 def separable_block(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """Build a 3x3 convolution within each channel, then a 1x1 convolution across channels."""
+    """Build a depthwise 3x3 convolution and a pointwise 1x1 convolution."""
     return nn.Sequential(
         *_convolution(in_channels, in_channels, 3, stride, groups=in_channels),
         *_convolution(in_channels, out_channels, 1),
@@ -163,10 +164,10 @@ RESNEXT_STAGES: Final = (("stage1", 64, 1), ("stage2", 128, 2), ("stage3", 256, 
 
 
 def resnext(branches: int, num_classes: int, width: float = 1.0) -> PaperNetwork:
-    """Build a stem, three stages of one block with `branches` branches, and the pooled head.
+    """Build a ResNeXt of a stem, three stages of one block with `branches` branches, and a head.
 
-    One block per stage, with the stride at the 3x3 convolution, is the structure that counts to
-    the paper's parameters: 0.34M for two branches, 0.65M for four, 1.28M for eight.
+    With one block per stage, and the stride at the 3x3 convolution, the number of parameters is
+    that of the paper: 0.34M for two branches, 0.65M for four, 1.28M for eight.
     """
     channels = scale_channels(RESNEXT_STEM, width)
     parts: dict[str, nn.Module] = {"stem": nn.Sequential(*_convolution(3, channels, 3))}
@@ -183,10 +184,10 @@ def resnext(branches: int, num_classes: int, width: float = 1.0) -> PaperNetwork
 class BranchedBlock(nn.Module):
     """Parallel branches, joined by a 1x1 convolution and added to a parameter-free shortcut.
 
-    Each branch is a 1x1 and a 3x3 convolution. All branches read the same input and their outputs
-    are concatenated, so the 1x1 convolutions are one dense convolution and the 3x3 ones a grouped
-    convolution with one group per branch: the same function in fewer, larger operations. The
-    stride is that of the 3x3 convolutions and of the shortcut's average pooling.
+    Each branch is a 1x1 and a 3x3 convolution. Since all branches read the same input and their
+    outputs are concatenated, the 1x1 convolutions are computed as one dense convolution, and the
+    3x3 ones as one grouped convolution with a group per branch: the same function in fewer, larger
+    operations. `stride` is that of the 3x3 convolutions and of the shortcut's average pooling.
     """
 
     def __init__(
@@ -202,14 +203,14 @@ class BranchedBlock(nn.Module):
         self.new_channels = out_channels - in_channels
 
     def forward(self, features: Tensor) -> Tensor:
-        """Map features [B, in_channels, H, W] to [B, out_channels, H / stride, W / stride]."""
-        # Rounding odd sides up, as the strided convolution does.
+        """Map [B, in_channels, H, W] to [B, out_channels, H / stride, W / stride], rounded up."""
+        # With ceil_mode odd sides are rounded up, as by the strided convolution.
         shortcut = F.avg_pool2d(features, self.stride, ceil_mode=True)
         shortcut = F.pad(shortcut, (0, 0, 0, 0, 0, self.new_channels))
         return F.relu(self.join(self.branches(features)) + shortcut)
 
 
-# By name; each takes the number of classes and the width.
+# Functions that build a network from the number of classes and the width, by name.
 PAPER_NETWORKS: Final[dict[str, Callable[[int, float], PaperNetwork]]] = {
     "vgg_teacher": partial(_pooled_vgg, (2, 2, 3, 3), 2),
     "vgg_student": partial(_pooled_vgg, (1, 1, 1, 1), 1),

@@ -1,6 +1,6 @@
-"""What a network costs: parameters, FLOPs and stages, beside the paper's table.
+"""Count the parameters and FLOPs of a network and of its stages; compare with the paper's table.
 
-`describe_network` is what `svdistill info` prints; `profile_network` counts any module.
+`describe_network` returns what `svdistill info` prints; `profile_network` works for any module.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from svdistill.taps import FeatureTaps, dry_run, eval_mode, find_stages, module_
 
 @dataclass(frozen=True)
 class Cost:
-    """Parameters, and floating point operations of one forward pass, two per multiply-add."""
+    """Number of parameters, and FLOPs of one forward pass (two per multiply-add)."""
 
     parameters: int
     flops: int
@@ -42,11 +42,11 @@ class Cost:
 
 
 def stage_costs(network: nn.Module, image: Tensor, paths: Sequence[str]) -> tuple[Cost, ...]:
-    """Divide the cost of a network in eval mode between modules that run one after the other.
+    """Divide the cost of a network in eval mode among modules that run one after the other.
 
     Returns:
-        For each path the cost of everything that runs after the module before it and until its own
-        module ends; last, the cost of the rest.
+        For each path, the cost of everything that runs from the end of the previous path's module
+        to the end of its own module; as the last entry, the cost of whatever runs afterwards.
     """
     ran: set[nn.Parameter] = set()
     done: list[Cost] = []
@@ -54,7 +54,7 @@ def stage_costs(network: nn.Module, image: Tensor, paths: Sequence[str]) -> tupl
     with counting_flops() as counter, torch.no_grad():
 
         def note(module: nn.Module, _inputs: object, _output: object) -> None:
-            # Including its children's: a module may use their weights without calling them.
+            # Children's parameters count too: a module may use them without calling the child.
             ran.update(module.parameters())
             if module in parts:
                 done.append(_cost(ran, counter))
@@ -75,13 +75,13 @@ def _cost(parameters: set[nn.Parameter], counter: FlopCounter) -> Cost:
 
 @dataclass(frozen=True)
 class NetworkProfile:
-    """What a network costs on one image.
+    """The cost of a network on one image.
 
     Attributes:
-        parameters: number of weights, shared ones counted once.
+        parameters: number of parameters; shared ones are counted once.
         flops: floating point operations of one forward pass in evaluation mode, two per
-            multiply-add; as in the paper, only convolutions and matrix products count.
-        taps: path and shape without the batch of every requested feature map.
+            multiply-add; as in the paper, only convolutions and matrix products are counted.
+        taps: module path and shape (without the batch dimension) of each requested feature map.
     """
 
     parameters: int
@@ -94,18 +94,18 @@ def profile_network(
     image_shape: Sequence[int] = (3, 32, 32),
     tap_paths: Sequence[str] = (),
 ) -> NetworkProfile:
-    """Count parameters and FLOPs of a network on one image and record the shapes of its taps.
+    """Count parameters and FLOPs of a network on one image and record shapes of feature maps.
 
-    The modes of its modules, its hooks and its batch statistics do not change. A network on torch's
-    ``meta`` device is profiled without computing anything.
+    The network is left as it was: training mode, hooks and batch statistics do not change. If it is
+    on torch's ``meta`` device, it is profiled without any computation.
 
     Args:
         network: any module that takes images [1, C, H, W].
         image_shape: channels, height and width of the image, each at least 1.
-        tap_paths: module paths, as `FeatureTaps` takes them.
+        tap_paths: paths of the modules whose output shapes to record, as for `FeatureTaps`.
 
     Raises:
-        ArgumentError: the shape is not three positive integers, or as in `FeatureTaps.run`.
+        ArgumentError: if the shape is not three positive integers, or as in `FeatureTaps.run`.
 
     Example:
         >>> profile_network(nn.Conv2d(3, 8, kernel_size=3, bias=False), (3, 4, 4))
@@ -135,9 +135,9 @@ def profile_network(
 
 
 class FlopCounter(TorchDispatchMode):
-    """Counts FLOPs with the formulas of torch.
+    """Counts FLOPs of torch operations, using torch's own formulas.
 
-    It replaces `torch.utils.flop_counter.FlopCounterMode`, which imports torch's compiler; that
+    It replaces `torch.utils.flop_counter.FlopCounterMode`, which imports torch's compiler, and so
     takes seconds.
     """
 
@@ -147,12 +147,12 @@ class FlopCounter(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # True would wrap the method below by the compiler's `disable`
+        return False  # if True, torch imports its compiler to wrap the method below
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Run an operation and count it, or the operations that it is composed of."""
+        """Run an operation and count its FLOPs, or those of the operations it consists of."""
         kwargs = kwargs or {}
         formula = flop_registry.get(func._overloadpacket)
         if formula is None and func is not torch.ops.prim.device.default:
@@ -168,9 +168,10 @@ class FlopCounter(TorchDispatchMode):
 
 @contextmanager
 def counting_flops() -> Iterator[FlopCounter]:
-    """Count FLOPs, including attention.
+    """Count the FLOPs of everything that runs within the block, including attention.
 
-    torch has no formula for some fused attention kernels, such as the CPU's, so none is used.
+    Fused attention kernels are switched off, since torch has no formula for some of them, such as
+    the CPU's.
     """
     with sdpa_kernel(SDPBackend.MATH), FlopCounter() as counter:
         yield counter
@@ -178,12 +179,12 @@ def counting_flops() -> Iterator[FlopCounter]:
 
 @dataclass(frozen=True)
 class PublishedSize:
-    """One row of the paper's table: 100 classes, 32 x 32 images.
+    """A network's row in the paper's table, which is for 100 classes and 32 x 32 images.
 
     Attributes:
-        flops: the printed FLOPs.
-        parameters: the printed number of parameters.
-        deviation: how the counts of the network differ from the printed ones; empty if they agree.
+        flops: FLOPs according to the table.
+        parameters: number of parameters according to the table.
+        deviation: how our counts for the network differ from the table's; empty if they agree.
     """
 
     flops: int
@@ -222,7 +223,7 @@ _TABLE = {
 
 
 def published_size(name: str) -> PublishedSize:
-    """Look up a network, one of `network_names`, in the paper's table."""
+    """Return the row of the paper's table for a network, one of `network_names`."""
     require_choice("name", name, _TABLE)
     return _TABLE[name]
 
@@ -234,7 +235,7 @@ SMALL_SIDE = 64  # up to this side, a forward pass is cheaper than importing tor
 
 @dataclass(frozen=True)
 class StageRow:
-    """One part of a network: its path, the shape of its output without the batch, its cost."""
+    """One part of a network: path, output shape (without the batch), cost, whether it is a tap."""
 
     path: str
     shape: tuple[int, ...]
@@ -245,17 +246,19 @@ class StageRow:
 
 @dataclass(frozen=True)
 class NetworkDescription:
-    """A network as a whole, part by part, and its row in the paper's table.
+    """The cost of a network as a whole and part by part, and its row in the paper's table.
 
     Attributes:
-        name: its name for `build_network`.
+        name: name of the network, as for `build_network`.
         num_classes: number of logits.
-        width: factor on its channels.
+        width: factor on the channels.
         image_size: side of the image in pixels.
-        profile: cost of the whole network, with its taps.
-        stages: its parts in the order in which they run; their costs add up to the profile's. For
-            a network of another library, its stages, which can be tapped, and last the rest.
-        published: the row of the table; None for other networks, classes, widths or image sizes.
+        profile: cost of the whole network, and the shapes of its taps (the feature maps that
+            distillation can compare).
+        stages: the parts in the order in which they run; their costs add up to that in `profile`.
+            For networks other than the paper's, the stages that can be tapped, then the rest.
+        published: the row of the paper's table; None if the network, number of classes, width or
+            image size is not that of the table.
     """
 
     name: str
@@ -273,10 +276,10 @@ def describe_network(
     width: float = 1.0,
     image_size: int | None = None,
 ) -> NetworkDescription:
-    """Describe a network, as `build_network` names it, without drawing its weights.
+    """Describe the network that `build_network` builds for a name, without weights if possible.
 
-    By default the number of classes and the image size are those of its published weights, or 100
-    and 32.
+    By default the number of classes and the image size are those of the network's published
+    weights, or 100 and 32 if it has none.
     """
     if num_classes is None:
         num_classes = pretrained_classes(name) or TABLE_SETTING[0]
@@ -309,21 +312,21 @@ def _build(name: str, num_classes: int, width: float, image_size: int) -> nn.Mod
         return build_network(name, num_classes, width, image_size=image_size).eval()
 
     if name in network_names() and width <= 1 and image_size <= SMALL_SIDE:
-        # On the meta device torch would import its compiler, which takes seconds.
+        # A forward pass on the meta device makes torch import its compiler, which takes seconds.
         with SkipInitialisation():
             return build()
     if not is_code(name):
         try:
             with on_meta_device():
                 return build()
-        except NotImplementedError:  # some compute with tensors while they are built
+        except NotImplementedError:  # some networks compute with tensors while they are built
             pass
     with torch.random.fork_rng(devices=[]):
         return build()
 
 
 def _stages(network: nn.Module, image_size: int) -> tuple[str, ...]:
-    """The modules of another library's network that can be tapped."""
+    """Return the paths of a network's stages, whose outputs can be tapped."""
     sides = (image_size, image_size)
     found = find_stages(dry_run("name", network, torch.zeros(2, 3, *sides)), sides)
     return tuple(stage.stage.path for stage in found.stages)
@@ -332,7 +335,7 @@ def _stages(network: nn.Module, image_size: int) -> tuple[str, ...]:
 def _rows(
     network: nn.Module, profile: NetworkProfile, taps: tuple[str, ...], image_size: int
 ) -> list[StageRow]:
-    """One row for each part of the profile, and one for what runs after the last."""
+    """Return a row for each part in the profile, and one for what runs after the last part."""
     weight = next(network.parameters(), torch.empty(0))
     shape = (1, 3, image_size, image_size)
     image = torch.zeros(shape, device=weight.device, dtype=weight.dtype)

@@ -1,4 +1,4 @@
-"""Build any network by its name: the paper's, of other libraries, or from the user's code."""
+"""Build a network by name: one of the paper, of another library, or of the user's own code."""
 
 from __future__ import annotations
 
@@ -32,22 +32,25 @@ OTHER_NAMES: Final = "timm:NAME, torchvision:NAME, hf:NAME or module:attr"
 
 
 def network_names() -> tuple[str, ...]:
-    """Names of the paper's networks, which need no other library."""
+    """Return the names of the paper's networks, which this package implements itself."""
     return tuple(PAPER_NETWORKS)
 
 
 def is_zoo(name: str) -> bool:
-    """Whether a name is of another library's network, such as `timm:resnet18`."""
+    """Whether a name is that of another library's network, such as `timm:resnet18`."""
     return _split(name)[0] is not None
 
 
 def is_code(name: str) -> bool:
-    """Whether a name is `module:attr`, which runs that module's code when it is built."""
+    """Whether a name is `module:attr`: building such a network runs the code of that module."""
     return isinstance(name, str) and ":" in name and not is_zoo(name)
 
 
 def require_network(argument: str, name: str) -> None:
-    """Raise `ArgumentError` unless `build_network` knows a name of this kind; imports nothing."""
+    """Raise `ArgumentError` unless a name has one of the forms that `build_network` takes.
+
+    Nothing is imported, so whether a library has a network of the name remains unchecked.
+    """
     if name not in network_names() and not is_zoo(name) and not is_code(name):
         names, close = ", ".join(map(repr, PAPER_NETWORKS)), nearest(str(name), PAPER_NETWORKS)
         raise ArgumentError(
@@ -59,7 +62,7 @@ def require_network(argument: str, name: str) -> None:
 
 
 def require_width(name: str, width: float) -> None:
-    """Raise `ArgumentError` for a width that is not positive, or not 1 for other networks."""
+    """Raise `ArgumentError` unless the width is positive, and 1 except for the paper's networks."""
     require_positive("width", width)
     if width != 1 and name not in network_names():
         raise ArgumentError(
@@ -71,7 +74,7 @@ def require_width(name: str, width: float) -> None:
 
 
 def build_paper_network(name: str, num_classes: int, width: float = 1.0) -> PaperNetwork:
-    """Build one of the paper's networks; `build_network` also checks the arguments."""
+    """Build one of the paper's networks without the argument checks of `build_network`."""
     return PAPER_NETWORKS[name](num_classes, width)
 
 
@@ -86,24 +89,26 @@ def build_network(
     """Build a network by name, freshly initialised from torch's random generator.
 
     Args:
-        name: one of `network_names`; `timm:NAME`, `torchvision:NAME`; `hf:NAME` or `hf:FOLDER`, an
-            image classifier of transformers; or `module:attr` of your own code, see
-            `import_network`. Code that a downloaded model contains is never run.
+        name: one of `network_names`; `timm:NAME`; `torchvision:NAME`; `hf:NAME` or `hf:FOLDER`
+            for an image classifier of transformers, on the hub or in a folder; or `module:attr`
+            for your own code, see `import_network`. Code that comes with a downloaded model is
+            never run.
         num_classes: number of logits, at least 1.
-        width: positive factor on the channels of every stage and hidden layer, each rounded to
-            the nearest multiple of four and at least four; for the paper's networks only.
-        pretrained: whether to fill a network of timm, torchvision or transformers with its
-            published weights, as a rule for ImageNet. If these are of another number of classes,
+        width: positive factor on the channels of every stage and hidden layer; the products are
+            rounded to the nearest multiple of four, at least four. The paper's networks only.
+        pretrained: whether to load the published weights, usually those for ImageNet, into a
+            network of timm, torchvision or transformers. If they have another number of classes,
             the head keeps its random initialisation.
-        image_size: side of the images in pixels, for networks that are built for one, such as
-            vision transformers; None for their default.
+        image_size: side of the images in pixels, for networks that are built for one image size,
+            such as vision transformers; None uses their default.
 
     Returns:
         A network in training mode that maps images [B, 3, H, W] to logits [B, num_classes], or to
-        an output in which `as_logits` finds them. The paper's networks have four ``tap_paths``.
+        an output from which `as_logits` extracts them. The paper's networks also have
+        ``tap_paths``, the paths of the four modules whose outputs distillation compares.
 
     Raises:
-        ArgumentError: the name is unknown, a package or the weights are missing, or another
+        ArgumentError: if the name is unknown, a package or the weights are missing, or another
             argument is out of range.
 
     Example:
@@ -135,16 +140,17 @@ def build_network(
 
 
 def input_spec(name: str) -> InputSpec | None:
-    """The size and normalisation of the images that a published network was trained on.
+    """Return the size and normalisation of the images that a network's weights were trained on.
 
     Args:
         name: as for `build_network`.
 
     Returns:
-        None for the paper's networks and `module:attr`, which have no published weights.
+        The specification; None for the paper's networks and `module:attr`, which have no
+        published weights.
 
     Raises:
-        ArgumentError: the library does not know the name, or is not installed.
+        ArgumentError: if the library does not know the name, or is not installed.
 
     Example:
         >>> input_spec("vgg_student") is None
@@ -155,24 +161,25 @@ def input_spec(name: str) -> InputSpec | None:
 
 
 def pretrained_classes(name: str) -> int | None:
-    """The number of classes of a network's published weights; None if there are none."""
+    """Return the number of classes of a network's published weights; None if it has none."""
     zoo, own_name = _split(name)
     return None if zoo is None else zoo.pretrained_classes(own_name)
 
 
 def _split(name: str) -> tuple[Zoo | None, str]:
-    """The library of a name, if any, and the name in it."""
+    """Split a name into its model library, or None, and the name within the library."""
     library, colon, own_name = name.partition(":") if isinstance(name, str) else ("", "", "")
     return _ZOOS.get(library) if colon else None, own_name
 
 
 def import_network(spec: str, num_classes: int, argument: str = "teacher") -> nn.Module:
-    """Import a network, or a function that builds one, from the user's own code.
+    """Import a network from the user's own code, or build it with a function imported from there.
 
-    The current directory is searched first, as `python -m` does.
+    Modules are searched for in the current directory first, as by `python -m`.
 
-    The attribute in ``module:attr`` is an `nn.Module`, or a callable that returns one; it is given
-    `num_classes` if it has such a parameter. `argument` is its name in an error message.
+    The attribute that `spec`, ``module:attr``, names is an `nn.Module`, or a callable that returns
+    one; the callable is given `num_classes` if it has such a parameter. Error messages call the
+    spec by the name in `argument`.
     """
     found = import_attribute(spec, argument)
     if callable(found) and not isinstance(found, nn.Module):
@@ -203,15 +210,16 @@ _INITIALISERS: Final = (
 
 
 class SkipInitialisation(TorchFunctionMode):
-    """Builds networks without drawing random weights; their memory is uninitialised.
+    """A mode in which networks are built without random weights; their memory is uninitialised.
 
-    On the ``meta`` device too: torch would import its compiler there, which takes seconds.
+    It helps on the ``meta`` device too, where drawing random numbers would make torch import its
+    compiler, which takes seconds.
     """
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Return the tensor unchanged where random values would be drawn."""
+        """Call a torch function, but return the tensor unchanged if it would draw random values."""
         kwargs = kwargs or {}
         if func in _INITIALISERS:
             return args[0] if args else kwargs["tensor"]
@@ -220,6 +228,6 @@ class SkipInitialisation(TorchFunctionMode):
 
 @contextmanager
 def on_meta_device() -> Iterator[None]:
-    """Build networks on torch's ``meta`` device, whose weights have a shape and no values."""
+    """Build networks within the block on torch's ``meta`` device: weights without values."""
     with torch.device("meta"), SkipInitialisation():
         yield

@@ -1,4 +1,4 @@
-"""Networks of timm, by its names: `resnet18`, `convnext_tiny.fb_in22k_ft_in1k`."""
+"""Networks of timm, by timm's names: `resnet18`, `convnext_tiny.fb_in22k_ft_in1k`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from svdistill.networks.zoo import InputSpec, fetching_weights, in_hub_cache, re
 
 
 def build(name: str, num_classes: int, *, pretrained: bool, image_size: int | None) -> nn.Module:
-    """See `Zoo.build`. Position embeddings of published weights are resampled to the size."""
+    """See `Zoo.build`. Published position embeddings are resampled to the `image_size`."""
     entry = _entry(name)
     options: dict[str, Any] = {"num_classes": num_classes}
     if entry.fixed_input_size and image_size is not None:
@@ -27,7 +27,7 @@ def build(name: str, num_classes: int, *, pretrained: bool, image_size: int | No
             remedy="leave pretrained out, or give a local file as --weights",
         )
     with fetching_weights(f"timm:{name}"):
-        # With this, timm does not ask the hub for a newer version of a cached file.
+        # The overlay keeps timm from asking the hub for a newer version of a cached file.
         overlay = _cached_weights(entry)
         return _timm().create_model(
             name, pretrained=True, pretrained_cfg_overlay=overlay, **options
@@ -51,7 +51,7 @@ def _timm() -> Any:
 
 
 def _entry(name: str) -> Any:
-    """Timm's configuration of a network: where its weights are, its input, its classes."""
+    """Return timm's configuration of a network: its weights' source, input size and classes."""
     timm = _timm()
     plain, tagged = timm.list_models(), timm.list_models(include_tags=True)
     if name not in plain and name not in tagged:
@@ -65,7 +65,7 @@ def _entry(name: str) -> Any:
 
 
 def _cached_weights(entry: Any) -> dict[str, Any] | None:
-    """The cached weights file as timm's configuration; if there is none, check the hub."""
+    """Return timm options that load the cached weights; None, after a hub check, if not cached."""
     if not entry.hf_hub_id:
         return None
     file = in_hub_cache(entry.hf_hub_id, "model.safetensors")

@@ -1,4 +1,4 @@
-"""Networks of torchvision; `prepare_torchvision` lets it run with a CPU build of torch."""
+"""Networks of torchvision; `prepare_torchvision` makes it work with a CPU build of torch."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from torch import nn
 from svdistill.common import ArgumentError, nearest, require_package
 from svdistill.networks.zoo import InputSpec, fetching_weights
 
-# torchvision registers shape functions of these operators, which fails if they are missing.
+# Importing torchvision registers shape functions of these operators, and fails if the operators
+# do not exist.
 SCHEMAS: Final = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
 
-# An operator exists for as long as its library object.
+# Kept here, since an operator exists only for as long as its library object.
 _libraries: list[torch.library.Library] = []
 
 
@@ -43,17 +44,17 @@ def prepare_torchvision() -> None:
         _libraries.append(library)
 
 
-# These two differ with and without published weights unless these options are set. Their
-# auxiliary heads, which serve an additional loss, are left out.
+# GoogLeNet and Inception v3 have another structure with published weights than without, unless
+# these options are set. Their auxiliary heads, which serve an additional loss, are left out.
 AS_PUBLISHED: Final = {"aux_logits": False, "transform_input": True, "init_weights": True}
 
 WITH_AUXILIARY_HEADS: Final = ("googlenet", "inception_v3")
 
 
 def build(name: str, num_classes: int, *, pretrained: bool, image_size: int | None) -> nn.Module:
-    """See `Zoo.build`. Published weights are torchvision's default ones.
+    """See `Zoo.build`. Published weights are the ones that torchvision names DEFAULT.
 
-    A vision transformer with published weights takes images of their size only.
+    A vision transformer with published weights takes only the image size of those weights.
     """
     models = _models(name)
     if not pretrained:
@@ -82,7 +83,7 @@ def pretrained_classes(name: str) -> int:
 
 
 def _models(name: str) -> Any:
-    """Torchvision's package of classifiers, after a check that it has this one."""
+    """Return the module `torchvision.models`; raises `ArgumentError` if it has no such network."""
     prepare_torchvision()
     models: Any = require_package("torchvision.models", extra="zoo")
     known = models.list_models(module=models)
@@ -106,7 +107,7 @@ def _fresh(models: Any, name: str, num_classes: int, image_size: int | None) -> 
 
 
 def _modules_of_other_shape(network: nn.Module, like: nn.Module) -> list[str]:
-    """Paths of the modules whose direct parameters differ in shape between two networks."""
+    """Return paths of the modules whose own parameters differ in shape between two networks."""
     return [
         path
         for path, module in network.named_modules()

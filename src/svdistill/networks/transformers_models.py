@@ -1,4 +1,4 @@
-"""Image classifiers of transformers, by name or from a folder."""
+"""Image classifiers of transformers, by their name on the hub or from a folder."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ OUTSIDE_CODE: Final = (
     *("_attn_implementation", "experts_implementation", "_experts_implementation"),
 )
 
-# Keys that depend on the machine or the version.
+# Keys of a config.json that depend on the machine or on the version of transformers.
 MACHINE_KEYS: Final = ("_name_or_path", "transformers_version")
 
 
 def transformers() -> Any:
-    """The package."""
+    """Import and return the package transformers."""
     prepare_torchvision()
     return require_package("transformers", extra="zoo")
 
@@ -34,7 +34,7 @@ def as_config(argument: str, described: Any) -> Any:
     """Convert the content of a config.json to a configuration object of transformers.
 
     Raises:
-        ArgumentError: it does not describe an image classifier that transformers has.
+        ArgumentError: if it does not describe an image classifier that transformers has.
     """
     kind = described.get("model_type") if isinstance(described, dict) else None
     try:
@@ -46,7 +46,7 @@ def as_config(argument: str, described: Any) -> Any:
         if config_class not in transformers().MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
             raise ValueError(f"the model_type {kind!r}, which classifies no images")
         return config_class.from_dict(_without(OUTSIDE_CODE, described))
-    except Exception as error:  # a file from anywhere may say anything
+    except Exception as error:  # a file of unknown origin may cause any exception
         raise ArgumentError(
             argument,
             expected="an image classifier that transformers has",
@@ -56,20 +56,20 @@ def as_config(argument: str, described: Any) -> Any:
 
 
 def fresh_network(config: Any, num_classes: int) -> nn.Module:
-    """Build the network of a configuration, freshly initialised, in float32."""
+    """Build the network that a configuration describes, freshly initialised, in float32."""
     config.num_labels = num_classes
     network: nn.Module = transformers().AutoModelForImageClassification.from_config(config)
     return network.float()
 
 
 def transformers_config(network: nn.Module) -> str:
-    """The configuration of a network as JSON, for `build_transformers_network`."""
+    """Return a network's configuration as JSON text, for `build_transformers_network`."""
     described = network.config.to_dict()  # type: ignore[operator, union-attr]
     return json.dumps(_without(OUTSIDE_CODE + MACHINE_KEYS, described), sort_keys=True)
 
 
 def build_transformers_network(text: str, num_classes: int) -> nn.Module:
-    """Build a network, freshly initialised, from the text of `transformers_config`."""
+    """Build a network, freshly initialised, from text that `transformers_config` returned."""
     try:
         described = json.loads(text)
     except ValueError:
@@ -78,7 +78,7 @@ def build_transformers_network(text: str, num_classes: int) -> nn.Module:
 
 
 def _without(keys: tuple[str, ...], value: Any) -> Any:
-    """Remove keys from JSON at any depth."""
+    """Remove keys at any depth from data that was parsed from JSON."""
     if isinstance(value, dict):
         return {name: _without(keys, item) for name, item in value.items() if name not in keys}
     return [_without(keys, item) for item in value] if isinstance(value, list) else value
@@ -88,9 +88,9 @@ WEIGHTS_FILES: Final = ("model.safetensors", "model.safetensors.index.json", "py
 
 
 def build(name: str, num_classes: int, *, pretrained: bool, image_size: int | None) -> nn.Module:
-    """See `Zoo.build`. Code that a model contains is never run.
+    """See `Zoo.build`. Code that comes with a model is never run.
 
-    Many transformers with published weights take images of one size only.
+    `image_size` is ignored with published weights: many networks then take one image size only.
     """
     config = _read_config(name)
     if not pretrained:
@@ -111,7 +111,7 @@ def build(name: str, num_classes: int, *, pretrained: bool, image_size: int | No
 
 
 def input_spec(name: str) -> InputSpec:
-    """See `Zoo.input_spec`: from the image processor's file, else the defaults of its class."""
+    """See `Zoo.input_spec`; read from the image processor's file, else from its class defaults."""
     config = _read_config(name)
     reader = transformers().ImageProcessingMixin
     try:
@@ -131,19 +131,19 @@ def pretrained_classes(name: str) -> int:
 
 
 def is_transformers_network(network: nn.Module) -> bool:
-    """Whether transformers built a network."""
+    """Whether a network's class belongs to transformers."""
     return type(network).__module__.startswith("transformers.")
 
 
 def load_transformers_weights(network: Any, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """Load weights, under the names of any version of transformers, into one of its networks.
+    """Load weights into a network of transformers; any version's weight names are understood.
 
     Returns:
-        Names of the weights that differ in their number of rows (a head of other classes); the
-        network keeps its own.
+        Names of the weights that differ from the network's in their first dimension (the head for
+        another number of classes). These are not loaded: the network keeps its own.
 
     Raises:
-        RuntimeError: weights are missing, unused, or of other shapes.
+        RuntimeError: if weights are missing, are unused, or differ in another dimension.
     """
     with _quiet():
         filled, loaded = type(network).from_pretrained(
@@ -170,13 +170,13 @@ def load_transformers_weights(network: Any, tensors: Mapping[str, Tensor]) -> tu
 
 
 def _place(name: str) -> str:
-    """A folder as a path, or a name on the hub."""
+    """Return the expanded path if the name is that of a folder, else the name, as on the hub."""
     folder = Path(name).expanduser()
     return str(folder) if folder.is_dir() else name
 
 
 def _on_this_machine(name: str, *files: str) -> bool:
-    """Whether one of a model's files is on this machine; if not, check the hub."""
+    """Whether one of a model's files is on this machine; if not, require that the hub has it."""
     if Path(_place(name)).is_dir():
         return True
     if name.startswith((".", "/", "~")):
@@ -203,7 +203,7 @@ def _read_config(name: str) -> Any:
 def _require_all_but_head(
     name: str, network: nn.Module, missing: Collection[str], num_classes: int
 ) -> None:
-    """Raise `ArgumentError` if published weights lack more than the head."""
+    """Raise `ArgumentError` if published weights lack parameters other than the head's."""
     shapes = {path: tuple(tensor.shape) for path, tensor in network.state_dict().items()}
     left = sorted(path for path in missing if shapes.get(path, ())[:1] != (num_classes,))
     if left:
@@ -216,20 +216,20 @@ def _require_all_but_head(
 
 
 def _usual_processor(config: Any) -> dict[str, Any]:
-    """The default image processor of a configuration's class, as a dictionary."""
+    """Return the default image processor settings for a configuration's class."""
     from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 
     try:
-        kinds = IMAGE_PROCESSOR_MAPPING[type(config)]  # by backend, or slow and fast
+        kinds = IMAGE_PROCESSOR_MAPPING[type(config)]  # a dict by backend, or (slow, fast)
         kinds = kinds.values() if isinstance(kinds, dict) else kinds
         usual: dict[str, Any] = next(kind for kind in kinds if kind is not None)().to_dict()
-    except Exception:  # none is known, or it lacks a package
+    except Exception:  # no processor is known, or a package that it needs is missing
         return {}
     return usual
 
 
 def _side(size: Any) -> int | None:
-    """The side of images, from a number, a list, or a dictionary of transformers."""
+    """Return the image side from transformers' size settings: a number, list or dictionary."""
     if isinstance(size, dict):
         size = [size[key] for key in ("height", "width", "shortest_edge") if size.get(key)]
     if isinstance(size, (list, tuple)):
@@ -239,7 +239,7 @@ def _side(size: Any) -> int | None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence transformers' table of loaded weights and its progress bar."""
+    """Silence transformers' report of loaded weights and its progress bar within the block."""
     logging = transformers().utils.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

@@ -1,4 +1,4 @@
-"""The interface to model libraries, and what their modules share: the hub and its errors."""
+"""The interface to model libraries, and what its implementations share: access to the hub."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from svdistill.common import ArgumentError, SVDistillError
 
 @dataclass(frozen=True)
 class InputSpec:
-    """The images that a network of another library takes.
+    """Size and normalisation of the images that a network of another library expects.
 
     Attributes:
         image_size: side of the square images in pixels.
-        mean, std: of each channel, for pixels between 0 and 1.
+        mean, std: mean and standard deviation of each channel, for pixels scaled to 0 to 1.
     """
 
     image_size: int
@@ -31,10 +31,10 @@ HUB_SECONDS: Final = 10
 
 
 class Zoo(Protocol):
-    """A model library: `timm_models`, `torchvision_models` and `transformers_models`.
+    """The interface of `timm_models`, `torchvision_models` and `transformers_models`.
 
-    A name is the library's. Every function raises `ArgumentError` for a name that the library does
-    not have, and for weights that cannot be fetched.
+    Model names are those that the model library itself uses. Every function raises `ArgumentError`
+    if the library has no model of the name, or if its weights cannot be downloaded.
     """
 
     def build(
@@ -42,25 +42,25 @@ class Zoo(Protocol):
     ) -> nn.Module:
         """Build a network in training mode, with published weights if `pretrained`.
 
-        The head keeps its random weights if the published ones are of other classes. `image_size`
-        is for networks that are built for one size of images.
+        If the published weights have another number of classes, the head keeps its random
+        initialisation. `image_size` only affects networks that are built for one image size.
         """
 
     def input_spec(self, name: str) -> InputSpec:
-        """The images that the published weights were trained on."""
+        """Return the size and normalisation of the images that the weights were trained on."""
 
     def pretrained_classes(self, name: str) -> int:
-        """The number of classes of the published weights."""
+        """Return the number of classes of the published weights."""
 
 
 @contextmanager
 def fetching_weights(name: str) -> Iterator[None]:
-    """Turn any exception of a library that fetches weights into an `ArgumentError`."""
+    """Turn any exception within the block, where a library loads weights, into `ArgumentError`."""
     try:
         yield
     except SVDistillError:
         raise
-    except Exception as error:  # each library and its HTTP client has its own
+    except Exception as error:  # each library and its HTTP client has its own exceptions
         text = " ".join(str(error).split())[:200]
         raise ArgumentError(
             name,
@@ -72,7 +72,7 @@ def fetching_weights(name: str) -> Iterator[None]:
 
 
 def in_hub_cache(repository: str, file: str) -> Path | None:
-    """Path of a file of the Hugging Face hub in the local cache; None if it is not there."""
+    """Return the path of a Hugging Face hub file in the local cache; None if not cached."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repository, file)
@@ -80,7 +80,7 @@ def in_hub_cache(repository: str, file: str) -> Path | None:
 
 
 def require_hub(repository: str) -> None:
-    """Raise an exception of the hub's library unless it can be reached and has the repository.
+    """Raise an exception of `huggingface_hub` if the hub or the repository cannot be reached.
 
     This fails within seconds, whereas a download from an unreachable hub is retried for a minute.
     """

@@ -1,4 +1,4 @@
-"""The paper's tables and figures as lists of runs, and what makes them; the demo."""
+"""Reproduce the paper's tables and figures, compare losses over several seeds, and run the demo."""
 
 from svdistill.paper.baselines import compare_seeds
 from svdistill.paper.digits_demo import demo

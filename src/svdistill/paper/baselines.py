@@ -1,4 +1,4 @@
-"""A loss beside the student alone and plain soft targets, over several seeds."""
+"""Compare a loss with the student alone and with plain soft targets, over several seeds."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from svdistill.report import t_interval, write_report
 from svdistill.runs import RunDirectory, read_summary
 from svdistill.training import trained_image_size
 
-SEEDS: Final = 3  # of a comparison, if none are given
+SEEDS: Final = 3  # default number of seeds of a comparison with baselines
 
 ALONE: Final = "student alone"
 
@@ -53,7 +53,7 @@ OF_LOSS: Final = (*OPTIONS, "task_weight", "transfer_weight", "soft_target_weigh
 
 
 class Gain(NamedTuple):
-    """A mean difference in points, and its 95 % interval; None of a single seed."""
+    """A mean difference in percentage points, and its 95 % interval, which is None for one seed."""
 
     mean: float
     interval: tuple[float, float] | None
@@ -74,23 +74,25 @@ def compare_seeds(
 ) -> Table:
     """Distill a student with several seeds, and print what it gains over its baselines.
 
-    Finished runs in the folder are kept, stopped ones go on. Where the views are finite and the
-    loss is compact, all students read one knowledge store.
+    Finished runs in the folder are kept, stopped runs resume. If `views` is set and the teacher's
+    knowledge is small enough to store, it is computed once and read by all students.
 
     Args:
-        config: of the student; `output` is the folder for all runs, `seed` the first seed.
-        seeds: their number; None for 1, or for 3 with baselines.
+        config: the student's configuration; `output` is the folder for all runs, `seed` the first
+            seed.
+        seeds: number of seeds; None for 1, or for 3 with baselines.
         baseline: whether the student is also trained alone and by plain soft targets.
-        jobs: runs at a time; None for one a core, or three on a GPU.
+        jobs: number of runs at a time; None for one per core, or three on a GPU.
         keep_memory: whether the processes keep freed memory, see `svdistill.keep_memory`.
         console: where progress, table and verdict are printed; nothing is printed by default.
 
     Returns:
-        The table of the methods.
+        The table of the methods' accuracies and gains.
 
     Raises:
-        SVDistillError: an invalid value, or a folder that holds something else.
-        TrainingError: a run failed; the others are kept, and the same call goes on.
+        SVDistillError: a value is invalid, `output` is itself a run directory, or a folder in it
+            holds a run with other options.
+        TrainingError: a run failed; the others are kept, and the same call continues.
     """
     config.check()
     for name, count in (("seeds", seeds), ("jobs", jobs)):
@@ -133,12 +135,12 @@ def compare_seeds(
 def _plan(
     config: DistillConfig, seeds: int, baseline: bool
 ) -> tuple[list[Job], dict[str, list[TrainConfig]]]:
-    """All jobs in the order in which they are run, and the runs of each method."""
+    """Plan the comparison: all jobs in the order in which they are run, and each method's runs."""
     folder, stores = Path(config.output), list[Job]()
     if config.image_size is None:
         config = replace(config, image_size=trained_image_size(config))
     if config.views and config.augmentation == "none":
-        config = replace(config, views=1)  # all views are the same
+        config = replace(config, views=1)  # without augmentation all views are the same
     if (
         config.views
         and config.teacher
@@ -168,7 +170,7 @@ def _plan(
 
 
 def _by_soft_targets(config: DistillConfig) -> DistillConfig:
-    """The same run by plain soft targets, with their usual weights."""
+    """The same configuration with plain soft targets as the loss, with their usual weights."""
     if config.loss == SOFT:
         return config
     left_out: dict[str, Any] = dict.fromkeys(OF_LOSS)
@@ -178,9 +180,9 @@ def _by_soft_targets(config: DistillConfig) -> DistillConfig:
 
 
 def _store(config: DistillConfig, output: Path) -> CacheConfig:
-    """The knowledge that all students read, soft targets included."""
+    """The job for the knowledge store that all students read, soft targets included."""
     shared = {f.name: getattr(config, f.name) for f in fields(TeacherConfig)}
-    # All losses on logits read the same knowledge.
+    # If the loss reads logits, the store holds them already; otherwise soft targets add them.
     loss = config.loss if reads_logits(config.loss) else f"{config.loss}+{SOFT}"
     return CacheConfig(
         **{**shared, "output": str(output), "loss": loss},
@@ -191,14 +193,14 @@ def _store(config: DistillConfig, output: Path) -> CacheConfig:
 
 
 def _usual_seconds(jobs: Sequence[Job]) -> float:
-    """The mean time of the runs that are finished."""
+    """The mean duration of the finished runs in seconds; 0 if none is finished."""
     summaries = [Path(job.output) / "summary.json" for job in jobs]
     times = [read_summary(file.parent).seconds for file in summaries if file.exists()]
     return statistics.fmean(times) if times else 0.0
 
 
 def paired_gain(ours: Sequence[float], others: Sequence[float]) -> Gain:
-    """Mean difference of accuracies of the same seeds, in points.
+    """The mean difference of two methods' accuracies, paired by seed, in percentage points.
 
     Example:
         >>> str(paired_gain([72.0, 74.0, 73.0], [70.0, 71.0, 72.0]))
@@ -211,7 +213,10 @@ def paired_gain(ours: Sequence[float], others: Sequence[float]) -> Gain:
 
 
 def gain_table(accuracies: Mapping[str, Sequence[float]]) -> Table:
-    """A row for each method: its accuracies in percent, and its gain over each baseline."""
+    """A table with a row for each method: its accuracy in percent, its gain over each baseline.
+
+    The last method is the one compared; the methods before it are the baselines.
+    """
     baselines, rows = list(accuracies)[:-1], []
     for place, (method, found) in enumerate(accuracies.items()):
         gains = [paired_gain(found, accuracies[name]) for name in baselines[:place]]
@@ -228,7 +233,7 @@ def gain_table(accuracies: Mapping[str, Sequence[float]]) -> Table:
 
 
 def verdict(accuracies: Mapping[str, Sequence[float]]) -> str:
-    """Whether the last method is shown to be better than all others, in a sentence.
+    """A sentence on whether the last method is shown to be better than all methods before it.
 
     Example:
         >>> verdict({"student alone": [60.0, 61.0], "SVD": [63.0, 64.1]})

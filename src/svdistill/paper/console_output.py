@@ -30,7 +30,14 @@ TEACHERS_LEAD: Final = 3.0
 
 
 class JobReporter:
-    """Prints the plan, and a line with the remaining time for each job that ends."""
+    """Prints images and plan, and a line with the remaining time for each job that ends.
+
+    Args:
+        left: the jobs that are left to do.
+        seconds: function that estimates the duration of a job.
+        at_a_time: number of jobs that run at the same time.
+        console: where to print.
+    """
 
     def __init__(
         self, left: Sequence[Job], seconds: Callable[[Job], float], at_a_time: int, console: Console
@@ -43,7 +50,7 @@ class JobReporter:
         self.failures: list[JobResult] = []
 
     def show_images(self, jobs: Sequence[Job], images: Mapping[str, ImageData]) -> None:
-        """Print the number and size of the images, and the classes, once for equal ones."""
+        """Print number, size and classes of the jobs' images, once for images that jobs share."""
         first: dict[int, Job] = {}
         for job in jobs:
             first.setdefault(id(images[job.output]), job)
@@ -55,7 +62,7 @@ class JobReporter:
             self._print(few_classes(data.class_names))
 
     def show_plan(self, jobs: Sequence[Job], root: Path) -> None:
-        """Print all jobs, each with its estimated time if it is left, and the time of all."""
+        """Print all jobs with the estimated times of unfinished ones, and the total time."""
         table = RichTable()
         table.add_column("run", overflow="fold")
         table.add_column("epochs", justify="right")
@@ -90,8 +97,8 @@ class JobReporter:
 def show_tables(runs: Sequence[Run], console: Console) -> None:
     """Print a table for each pair of networks, and the teacher's lead over its student alone.
 
-    Of runs that held out images the table has the accuracy on those: who chooses by it may still
-    measure the chosen one on test images.
+    If the runs held out images, the table shows the accuracy on these images instead of the test
+    accuracy, so that a setting can be chosen by it and then be measured on unused test images.
     """
     teachers = {run.pair: run for run in runs if run.is_teacher}
     groups: dict[tuple[str, int | None], list[Run]] = {}
@@ -102,7 +109,7 @@ def show_tables(runs: Sequence[Run], console: Console) -> None:
     for (pair, labels), members in groups.items():
         teacher = teachers.get(pair) or teachers.get(pair.partition("_")[0])
         if any(run.is_distilled and run.summary.teacher_accuracy is None for run in members):
-            teacher = None  # of other classes
+            teacher = None  # it learned other classes, so accuracies cannot be compared
         rows = method_rows((run.row, run.summary) for run in [teacher, *members] if run is not None)
         title = f"{pair}, {labels or 'all'} labels" if several else pair
         console.print(_held_out_table(members, title) or run_table(rows, title))
@@ -116,10 +123,10 @@ def show_tables(runs: Sequence[Run], console: Console) -> None:
 
 
 def _held_out_table(runs: Sequence[Run], title: str) -> Table | None:
-    """Accuracies on held-out images after the last epoch, the best first; None without such images.
+    """A table of accuracies on held-out images after the last epoch, the best first.
 
-    A row is a run's folder, less its seed: the settings of a search differ in more than its name
-    says elsewhere.
+    None if a run held out no images. Rows are named by the runs' folders without the seed, since
+    the usual row names do not tell all settings of a search apart.
     """
     found: dict[str, list[float]] = {}
     for run in runs:

@@ -1,4 +1,4 @@
-"""A first look: a small network learns from a large one on digits, by several methods."""
+"""The demo: a small network learns from a large one on images of digits, by several methods."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TEACHER = TrainConfig(
     device="cpu",
 )
 
-# The student sees 100 labelled digits, its teacher 1,078, so the student has much to learn.
+# The student sees 100 labelled digits and its teacher 1,078, so the teacher has much to teach.
 STUDENT = replace(TEACHER, network="mobilenet_student", train_size=100, epochs=40)
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -46,18 +46,20 @@ METHODS: dict[str, dict[str, Any]] = {
 def demo(
     output: str | Path = "runs/demo", *, seeds: int = 3, console: Console | None = None
 ) -> list[MethodRow]:
-    """Train a teacher on digits, and its student alone, by soft target, FSP, SVD and the default.
+    """Train a teacher on digits, and a student alone and by several distillation methods.
+
+    The methods are soft targets, FSP, SVD and the default of `svdistill distill`.
 
     Args:
-        output: folder for the runs; if it exists, a number is added.
-        seeds: repetitions of every run; each seed has its own teacher.
+        output: folder for the runs; if it exists, a number is added to its name.
+        seeds: repetitions of every run with another seed; each seed has its own teacher.
         console: where table and progress are printed; nothing is printed by default.
 
     Returns:
-        A row for each method: accuracies over the seeds, parameters, FLOPs.
+        A row for each method: accuracy for each seed, parameters, FLOPs.
 
     Raises:
-        ArgumentError: seeds below 1.
+        ArgumentError: `seeds` is less than 1.
         RunError: the folder cannot be written.
         TrainingError: a run failed.
     """
@@ -85,12 +87,12 @@ def demo(
 
 
 def teacher_run(folder: Path, seed: int) -> TrainConfig:
-    """The teacher of one seed."""
+    """The configuration of the teacher with one seed."""
     return replace(TEACHER, output=str(folder / f"teacher-{seed}"), seed=seed)
 
 
 def student_runs(folder: Path, seed: int) -> list[tuple[str, TrainConfig]]:
-    """The student of one seed: alone, and by every method."""
+    """The configurations of the student with one seed: trained alone, and by every method."""
     alone = replace(STUDENT, output=str(folder / f"student-{seed}"), seed=seed)
     runs: list[tuple[str, TrainConfig]] = [("student alone", alone)]
     teacher = teacher_run(folder, seed).output
@@ -102,7 +104,7 @@ def student_runs(folder: Path, seed: int) -> list[tuple[str, TrainConfig]]:
 
 
 def fresh_folder(wanted: Path) -> Path:
-    """The folder itself, or its name with the first free number if it exists."""
+    """Return the folder or, if it exists, its name with the first number that is not taken."""
     if not wanted.exists():
         return wanted
     numbered = (wanted.with_name(f"{wanted.name}-{number}") for number in count(2))

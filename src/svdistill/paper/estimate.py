@@ -1,4 +1,4 @@
-"""Estimated durations of jobs, from finished runs or from a few timed steps."""
+"""Estimate the durations of jobs from finished runs, or from a few timed steps."""
 
 from __future__ import annotations
 
@@ -23,14 +23,19 @@ from svdistill.training import autocast, build_losses, choose_device, place_netw
 
 TIMED_STEPS: Final = 3
 
-CPU_IMAGES: Final = 32  # in a timed batch on a CPU; a GPU needs a full batch
+CPU_IMAGES: Final = 32  # most images of a timed batch on a CPU; on a GPU the full batch is timed
 
 
 class Estimator:
     """Estimates how long each job takes on this machine.
 
-    A finished run that differs only in its seed gives the time. Without one, a few steps of
-    untrained networks on random images do. The jobs include the teachers and stores that they need.
+    The estimate is the mean duration of finished runs that differ only in their seed. If there are
+    none, a few steps of untrained networks are timed on random images.
+
+    Args:
+        jobs: all jobs, with the teachers and knowledge stores that they read.
+        data: the images of each job, by its output folder.
+        threads: CPU threads of each job.
     """
 
     def __init__(
@@ -44,7 +49,7 @@ class Estimator:
         self._transfer: dict[tuple[object, ...], float] = {}
 
     def seconds(self, job: Job) -> float:
-        """Seconds of a whole run or knowledge store, evaluations included."""
+        """Estimated seconds for a whole run or knowledge store, evaluations included."""
         name = _without_seed(job)
         if name not in self._seconds:
             with threads(self.threads):
@@ -64,7 +69,7 @@ class Estimator:
         before = evaluation
         if job.teacher:
             before += self._evaluation(job, self._run_of(job.teacher))
-        # Weights and temperatures take no time.
+        # Options that affect the time of a step; weights of losses and temperatures do not.
         names = ("network", "loss", "num_vectors", "grid", "gradient", "clip", "knowledge")
         kind = tuple(getattr(job, name) for name in names)
         if kind not in self._transfer:
@@ -75,13 +80,13 @@ class Estimator:
         return before + job.epochs * transfer
 
     def _evaluation(self, job: Job, run: TrainConfig) -> float:
-        """Seconds of one evaluation of a run's network on a job's images."""
+        """Seconds for one evaluation of a run's network on a job's test and held-out images."""
         data = self.data[job.output]
         held_out = 0 if data.dev is None else len(data.dev)
         return (len(data.test) + held_out) * self._times_alone(run)[1]
 
     def _times_alone(self, job: TrainConfig) -> tuple[float, float]:
-        """Seconds per image of a step without a teacher, and of evaluation."""
+        """Seconds per image for a training step without a teacher, and for evaluation."""
         if job.network not in self._alone:
             network, images = self._network(job), self._images(job)
 
@@ -137,7 +142,7 @@ class Estimator:
         return self._network(self._run_of(getattr(job, "knowledge", "") or job.teacher))
 
     def _run_of(self, folder: str) -> TrainConfig:
-        """The teacher's run in a folder, or of the store in it."""
+        """The job of the teacher whose run, or whose knowledge store, is written to a folder."""
         job = self.jobs[folder]
         return self._run_of(job.teacher) if isinstance(job, CacheConfig) else job
 
@@ -175,6 +180,6 @@ def _cross_entropy(logits: Tensor) -> Tensor:
 
 
 def _seconds_per_image(step: Callable[[], object], images: Tensor) -> float:
-    """Seconds of the fastest of a few steps after one warm-up step, per image of the batch."""
+    """Seconds per image of the fastest of a few steps, which follow one warm-up step."""
     (timed,) = interleave([Case("", step)], TIMED_STEPS, device=images.device)
     return min(timed.seconds) / len(images)

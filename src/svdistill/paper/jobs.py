@@ -1,4 +1,4 @@
-"""Jobs: runs and knowledge stores to make in several processes, each once its inputs are there."""
+"""Jobs: runs and knowledge stores, made in several processes as soon as their inputs exist."""
 
 from __future__ import annotations
 
@@ -33,12 +33,13 @@ from svdistill.training import cache_knowledge, choose_device, distill, load_dat
 
 Job = TrainConfig | CacheConfig
 
-# Options that may differ between a finished run and the plan: paths, and the use of the machine.
+# Options in which a finished run may differ from the planned job: paths, and how the machine is
+# used.
 PLACES: Final = (*MAY_DIFFER, "data", "teacher", "knowledge")
 
 
 def run_job(job: Job) -> None:
-    """Train a run, or compute a knowledge store."""
+    """Do a job in this process: train a run, or compute a knowledge store."""
     if isinstance(job, CacheConfig):
         cache_knowledge(job)
     elif isinstance(job, DistillConfig):
@@ -48,16 +49,18 @@ def run_job(job: Job) -> None:
 
 
 def needs(job: Job) -> set[str]:
-    """The folders of the teacher or store that a job reads."""
+    """The folders of other jobs that a job reads: its teacher's, or its knowledge store's."""
     read = (getattr(job, name, "") for name in ("teacher", "knowledge"))
     return {folder for folder in read if folder}
 
 
 def unfinished(jobs: Sequence[Job]) -> list[Job]:
-    """Select the jobs to do. A knowledge store is needed only while a student of it is unfinished.
+    """Select the jobs that are left to do.
+
+    A knowledge store is made only if a student that reads it is unfinished.
 
     Raises:
-        RunError: a folder holds a run with other options.
+        RunError: a job's folder holds a run with other options.
     """
     runs = [job for job in jobs if not isinstance(job, CacheConfig) and not is_finished(job)]
     read = {getattr(run, "knowledge", "") for run in runs}
@@ -67,7 +70,7 @@ def unfinished(jobs: Sequence[Job]) -> list[Job]:
 
 
 def delete_unneeded_stores(jobs: Sequence[Job]) -> None:
-    """Delete the knowledge stores whose students are all finished."""
+    """Delete the knowledge stores that no unfinished job reads."""
     left = {job.output for job in unfinished(jobs)}
     read = {getattr(job, "knowledge", "") for job in jobs if job.output in left}
     for job in jobs:
@@ -76,10 +79,10 @@ def delete_unneeded_stores(jobs: Sequence[Job]) -> None:
 
 
 def is_finished(job: Job) -> bool:
-    """Whether a run is finished.
+    """Whether the run of a job is finished.
 
     Raises:
-        RunError: its folder holds a run with other options.
+        RunError: the job's folder holds a run with other options.
     """
     run = RunDirectory(job.output)
     if not run.config.exists():
@@ -97,7 +100,7 @@ def is_finished(job: Job) -> bool:
 
 
 def job_images(jobs: Sequence[Job]) -> dict[str, ImageData]:
-    """The images of each job, by its output. What several jobs share is loaded once."""
+    """A dictionary from each job's output folder to its images; shared images are loaded once."""
     options = [one.name for one in fields(DataConfig) if one.name not in ("output", "augmentation")]
     loaded: dict[tuple[object, ...], ImageData] = {}
     images = {}
@@ -110,7 +113,7 @@ def job_images(jobs: Sequence[Job]) -> dict[str, ImageData]:
 
 
 def require_images(job: Job, fingerprint: str) -> None:
-    """Raise `RunError` if a run was started on images with another fingerprint."""
+    """Raise `RunError` if the job's run was started earlier on images with another fingerprint."""
     environment = RunDirectory(job.output).environment
     if not environment.exists():
         return
@@ -130,24 +133,24 @@ def _is_complete(store: CacheConfig) -> bool:
 
 LONGEST_WAIT: Final = 3600.0
 
-PATIENCE: Final = 20.0  # seconds until all processes have finished their step and saved
+PATIENCE: Final = 20.0  # seconds that stopped processes have to finish their step and save
 
 GPU_JOBS: Final = 3
 
 
 def default_count(device: str) -> int:
-    """Jobs at a time: one for each core, or three on a GPU."""
+    """The default number of jobs at a time: one for each core, or three on a GPU."""
     return GPU_JOBS if choose_device(device).type == "cuda" else available_cores()
 
 
 @dataclass(frozen=True)
 class JobProcesses:
-    """How jobs are run.
+    """The processes in which jobs are run.
 
     Attributes:
-        count: jobs at a time.
-        threads: CPU threads per job.
-        keep_memory: whether a process keeps freed memory, see `svdistill.keep_memory`.
+        count: number of processes, and so of jobs at a time.
+        threads: CPU threads of each process.
+        keep_memory: whether the processes keep freed memory, see `svdistill.keep_memory`.
     """
 
     count: int
@@ -157,7 +160,7 @@ class JobProcesses:
 
 @dataclass(frozen=True)
 class JobResult:
-    """A job that ended, and why it failed; None if it is finished."""
+    """A job that ended; `failure` says why it failed, and is None if the job is finished."""
 
     job: Job
     failure: str | None
@@ -177,16 +180,16 @@ def run_jobs(
     ended: Callable[[JobResult], None],
     max_seconds: float | None = None,
 ) -> list[Job]:
-    """Run jobs; jobs that were stopped before resume.
+    """Run jobs in several processes; jobs that were stopped earlier resume.
 
     Args:
-        jobs: in order of priority; a job waits for the jobs that it needs.
-        processes: how many at a time, and their threads.
+        jobs: the jobs in order of priority; a job waits for the jobs whose output it reads.
+        processes: the number of processes, and their threads.
         ended: called with the result of each job that ends.
-        max_seconds: after this time the running jobs save their state and stop.
+        max_seconds: after this time the running jobs save their state and stop; None for no limit.
 
     Returns:
-        The jobs that are left: stopped, not begun, or in need of one that failed.
+        The jobs that are left: they were stopped or not begun, or read the output of a failed job.
     """
     deadline = time.monotonic() + (float("inf") if max_seconds is None else max_seconds)
     waiting, idle, busy = list(jobs), list[_Worker](), dict[_Worker, Job]()
@@ -222,7 +225,7 @@ def run_jobs(
 
 
 class _Worker:
-    """A process that runs one job after the other."""
+    """A child process that runs one job after another."""
 
     def __init__(self, processes: JobProcesses) -> None:
         context = get_context("spawn")  # a forked child could not use the GPU
@@ -232,12 +235,12 @@ class _Worker:
         theirs.close()
 
     def begin(self, job: Job) -> None:
-        """Start a job."""
-        with contextlib.suppress(ConnectionError):  # of a dead process: `failure` reports it
+        """Start a job in the process."""
+        with contextlib.suppress(ConnectionError):  # if the process is dead, `failure` reports it
             self.connection.send(job)
 
     def failure(self) -> str | None:
-        """Why the job that ended failed; None if it is finished."""
+        """Receive the result of the job that ended: why it failed, or None if it is finished."""
         try:
             failure: str | None = self.connection.recv()
         except (EOFError, ConnectionError):
@@ -246,19 +249,19 @@ class _Worker:
         return failure
 
     def wait_until_saved(self, patience: float) -> None:
-        """Wait until the terminated process has saved its job, at most until this time."""
+        """Wait until the terminated process has saved its job, or until the time `patience`."""
         self.connection.poll(max(patience - time.monotonic(), 0.0))
 
 
 def _answered(busy: dict[_Worker, Job], deadline: float) -> list[_Worker]:
-    """The workers whose job or process has ended: at least one, or none at the deadline."""
+    """Wait for workers whose job or process ends, and return them; none if time runs out first."""
     timeout = min(max(deadline - time.monotonic(), 0.0), LONGEST_WAIT)
     ready = connection.wait([worker.connection for worker in busy], timeout)
     return [worker for worker in busy if worker.connection in ready]
 
 
 def _work(processes: JobProcesses, parent: connection.Connection) -> None:
-    for name in ("SIGINT", "SIGHUP"):  # the parent receives these too, and stops this process
+    for name in ("SIGINT", "SIGHUP"):  # the parent receives the signal too, and stops this process
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -284,7 +287,7 @@ def _work(processes: JobProcesses, parent: connection.Connection) -> None:
 
 
 def _end_with_parent() -> None:
-    """Exit when the parent dies: a second command would find a run in use otherwise."""
+    """Exit when the parent dies: otherwise a later command would find the run still in use."""
     parent = parent_process()
     assert parent is not None
     parent.join()

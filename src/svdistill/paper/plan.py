@@ -1,4 +1,4 @@
-"""Experiments as lists of jobs, in the order in which they are run."""
+"""Plan experiments: the jobs of each experiment, in the order in which they are run."""
 
 from __future__ import annotations
 
@@ -40,19 +40,22 @@ EXPERIMENTS: Final = (
     DOMAINS,
 )
 
-# The teacher's classes of CIFAR-100, and of digits; the students learn the others.
+# The classes of CIFAR-100 and of digits that the teacher learns in the experiment `domains`; the
+# students learn the remaining classes.
 TEACHER_CLASSES: Final = "50@0"
 TEACHER_DIGITS: Final = "5@0"
 
-# Side of a student's images of another data set than its teacher's, as of CIFAR-100.
+# Side of the students' images in pixels if they are of another data set than the teacher's; that of
+# CIFAR-100.
 OTHER_DATA_SIZE: Final = 32
 
-# One label in so many, seen so many times as often: as many steps.
+# `domains` also trains students with one label in 10, for 10 times as many epochs: the number of
+# steps is the same.
 FEWER: Final = 10
 
 
 def default_pairs(experiment: str, preset: Preset) -> tuple[str, ...]:
-    """Names of the pairs of an experiment, if none are given."""
+    """Names of the pairs of networks of an experiment, if the user gives none."""
     if experiment in ("networks", "rivals"):
         return preset.pairs
     if experiment in ("search", "ablation"):
@@ -66,7 +69,7 @@ def default_pairs(experiment: str, preset: Preset) -> tuple[str, ...]:
 
 
 def default_methods(experiment: str, pair: Pair, preset: Preset) -> tuple[Method, ...]:
-    """Methods of an experiment, if none are given; those of the paper's table first."""
+    """Methods of an experiment for one pair, if the user gives none; the paper's methods first."""
     if experiment == "multitask":
         return (*(find_methods(preset.methods) or CORE), *STAGES)
     if experiment == "dfv":
@@ -105,7 +108,8 @@ def find_methods(names: tuple[str, ...]) -> tuple[Method, ...]:
     known = {method.name: method for method in every_method()}
     for name in names:
         is_loss = name in loss_names() or "+" in name or ":" in name
-        # A method such as svd-soft-target has other weights than its loss by default.
+        # The loss svd+soft_target, for example, is refused, since the method svd-soft-target has
+        # other weights than the loss has by default.
         if not is_loss or name.replace("_", "-").replace("+", "-") in known:
             require_choice("method", name, known)
     methods = [method for name, method in known.items() if name in names]
@@ -115,8 +119,13 @@ def find_methods(names: tuple[str, ...]) -> tuple[Method, ...]:
 def plan(rows: Sequence[tuple[Pair, Sequence[Method]]], preset: Preset, root: Path) -> list[Job]:
     """List the jobs of an experiment in the order in which they are run.
 
-    Each teacher comes before its stores and students, and the first seed of all runs before the
-    second seed of any. Runs and knowledge stores are in the list once.
+    Each teacher comes before its knowledge stores and students, and all runs with the first seed
+    come before any run with the second seed. Each run and each knowledge store is listed once.
+
+    Args:
+        rows: pairs of networks, each with its methods.
+        preset: the settings of the runs.
+        root: the folder for all runs and stores.
     """
     jobs: list[Job] = []
     for seed in range(preset.seeds):
@@ -142,7 +151,7 @@ def _precision(network: str, preset: Preset) -> Literal["float32", "bf16"]:
 
 
 def _is_cached(method: Method, preset: Preset) -> bool:
-    """Whether students read a store: whole maps and many vectors take too much disk."""
+    """Whether students read a knowledge store; whole feature maps or many vectors are too large."""
     options = method.options
     if not preset.views or not method.needs_teacher or "teacher_taps" in options:
         return False
@@ -156,9 +165,9 @@ def _is_cached(method: Method, preset: Preset) -> bool:
 
 
 def _stored_loss(method: Method) -> LossSpec:
-    """The loss whose knowledge a method's store keeps, beside the logits.
+    """The loss on feature maps whose knowledge a method's store keeps, beside the logits.
 
-    A loss that reads logits alone reads them from the default's store, the smallest.
+    A loss that reads only logits uses the store of the default, `position_gram`, the smallest one.
     """
     specs = loss_specs(method.options["loss"])
     name = next((s.stored_as or s.name for s in specs if "taps" in s.needs), "position_gram")
@@ -171,7 +180,7 @@ def _grid(method: Method) -> int:
 
 
 def _store(pair: Pair, method: Method, preset: Preset, root: Path) -> CacheConfig:
-    """A store that all students share: logits, and vectors or Gram matrices of each tap."""
+    """The knowledge store that students share: logits, and vectors or Gram matrices of each tap."""
     teacher, student = _teacher(pair, preset, root), preset.student
     assert teacher.precision != "fp16"
     stored, grid = _stored_loss(method), _grid(method)
@@ -196,7 +205,7 @@ def _store(pair: Pair, method: Method, preset: Preset, root: Path) -> CacheConfi
 
 
 def _suffix(images: DataConfig) -> str:
-    """Runs that hold out images to choose by lie beside those that learn from all."""
+    """The suffix of folder names: "-search" for runs that hold out images to choose settings on."""
     return "-search" if images.dev_fraction else ""
 
 
@@ -216,7 +225,7 @@ def _student(pair: Pair, method: Method, seed: int, preset: Preset, root: Path) 
     if method.stages == 2:
         options["transfer_epochs"] = preset.transfer_epochs
     if _is_cached(method, preset):
-        alone = replace(alone, views=0, views_seed=None)  # those of the store
+        alone = replace(alone, views=0, views_seed=None)  # the store determines the views
         options["knowledge"] = _store(pair, method, preset, root).output
     else:
         options["teacher"] = _teacher(pair, preset, root).output
@@ -224,13 +233,16 @@ def _student(pair: Pair, method: Method, seed: int, preset: Preset, root: Path) 
 
 
 def domains_preset(preset: Preset, classes: str, teacher_data: str) -> Preset:
-    """A preset of `domains`, whose teacher has other classes than its students.
+    """Adapt a preset to `domains`, where the teacher learns other classes than its students.
 
-    The losses read feature maps only, since the teacher's logits are of other classes. Students run
-    the teacher in every step: the stores of two sets of images would take as long to make.
+    The losses should read feature maps only, since the teacher's logits are of other classes.
+    Students run the teacher in every step: making stores for both sets of images takes as long.
 
-    Without `classes` the teacher's are 50, or 5 digits. Without `teacher_data` its images are the
-    students', who then learn the classes that the teacher does not.
+    Args:
+        preset: the preset to adapt.
+        classes: the teacher's classes; empty for 50 classes, or 5 if the data are digits.
+        teacher_data: the teacher's data set; empty for the students' data set, of which they then
+            learn the classes that the teacher does not.
 
     Example:
         >>> from svdistill.paper.presets import PRESETS
@@ -254,10 +266,10 @@ def domains_preset(preset: Preset, classes: str, teacher_data: str) -> Preset:
 def plan_domains(
     rows: Sequence[tuple[Pair, Sequence[Method]]], preset: Preset, root: Path
 ) -> list[Job]:
-    """List the jobs: see `plan`. Each student is trained with all labels, and with a tenth.
+    """List the jobs of `domains`, as `plan` does; students learn from all labels and from a tenth.
 
-    Teachers lie in `root/domains`, students in `PAIR` and `PAIR-tenth` there, or, of other data
-    than the teacher's, in `PAIR-DATA` and `PAIR-DATA-tenth`.
+    Teachers are written to `root/domains`, students to its subfolders `PAIR` and `PAIR-tenth`; if
+    the students have another data set than the teacher, to `PAIR-DATA` and `PAIR-DATA-tenth`.
     """
     labels = len(load_data(preset.student).train) // FEWER
     other = f"-{Path(preset.student.data).name}" * (preset.student.data != preset.teacher.data)

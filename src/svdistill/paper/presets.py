@@ -1,4 +1,4 @@
-"""Presets (epochs, width, data), pairs of networks, and methods."""
+"""What experiments are made of: methods, pairs of networks, and presets (epochs, width, data)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Method:
     """One way to train a student.
 
     Attributes:
-        name: for `--method`, and of the run's folder.
-        options: fields of `DistillConfig` that differ from the defaults; empty for a student
+        name: the name for `--method` and for the run's folder.
+        options: fields of `DistillConfig` that differ from their defaults; empty for a student
             trained alone.
-        stages: 2 to train by the transfer loss alone first, and then by the task loss alone.
+        stages: 1, or 2 to train by the transfer loss alone first, and then by the task loss alone.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Method:
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether a transfer loss is used."""
+        """Whether the method has a transfer loss, and so a teacher."""
         return "loss" in self.options
 
 
@@ -35,7 +35,7 @@ SVD: Final = "svd"
 
 
 def _svd(name: str, stages: int = 1, clip: str = "norm", **options: Any) -> Method:
-    """The paper's method with other options."""
+    """A variant of the paper's method, with other options."""
     return Method(name, {"loss": SVD, "clip": clip, **options}, stages)
 
 
@@ -50,7 +50,7 @@ SOFT_TARGET: Final = {
 # The same weights for soft targets beside a clipped transfer loss.
 BESIDE_SOFT: Final = {"task_weight": 0.1, "soft_target_weight": 0.9}
 
-# Positions instead of channels, with the loss's default number of vectors.
+# The SVD loss with positions in the role of channels, with the loss's default options.
 POSITIONS: Final[dict[str, Any]] = {
     "loss": "position_svd",
     "clip": "amortised",
@@ -61,7 +61,7 @@ FSP: Final = {"loss": "fsp", "clip": "norm"}
 
 
 def _beside_soft(loss: str, name: str = "", **options: Any) -> Method:
-    """A loss on feature maps beside soft targets, with one scale for the clip."""
+    """A method that adds soft targets to a loss on feature maps, with amortised clipping."""
     taught = {"loss": f"{loss}+soft_target", "clip": "amortised", **BESIDE_SOFT, **options}
     return Method(f"{name or loss.replace('_', '-')}-soft-target", taught)
 
@@ -72,7 +72,7 @@ HINTON: Final = Method("soft-target", SOFT_TARGET)
 
 GRAM: Final = _beside_soft("position_gram", "position-gram-grid4", grid=4)
 
-# Losses on logits of other papers, with their papers' weights.
+# Other papers' losses on logits, with the weights of these papers.
 DIST: Final = Method("dist", {"loss": "dist", "clip": "none"})
 DKD: Final = Method("dkd", {"loss": "dkd", "clip": "none", "nontarget_weight": 2.0})
 LSKD: Final = Method("lskd", {"loss": "lskd", "clip": "none", "task_weight": 0.1})
@@ -89,8 +89,8 @@ GRAM_DIST: Final = Method(
     },
 )
 
-# The paper's table, then our variants: amortised clipping, soft targets beside SVD, positions, the
-# default.
+# The methods of the paper's table, then variants of this library: amortised clipping, soft targets
+# beside SVD, losses on positions, and the default of `svdistill distill`.
 CORE: Final = (
     ALONE,
     HINTON,
@@ -125,7 +125,8 @@ VARIANTS: Final = (
 COSINE: Final = _beside_soft("cosine", grid=8)
 SIMILARITY: Final = _beside_soft("sp")
 
-# Losses of other papers, each with its paper's weights; those on feature maps beside soft targets.
+# Losses of other papers, each with its paper's weights. Soft targets are added to losses on feature
+# maps.
 RIVALS: Final = (
     GRAM,
     _beside_soft("position_gram", "position-gram-grid8", grid=8),
@@ -138,7 +139,7 @@ RIVALS: Final = (
     LSKD,
     Method("position-svd-dist", {**POSITIONS, "loss": "position_svd+dist"}),
     GRAM_DIST,
-    # The default where a batch comes in parts.
+    # The default loss of `distill` if a batch is processed in parts.
     _beside_soft("position_gram", grid=4, task_weight=1.0, soft_target_weight=3.0),
     Method(
         "position-gram-soft-target-dist",
@@ -148,10 +149,7 @@ RIVALS: Final = (
 
 
 def _settings(method: Method) -> tuple[Method, ...]:
-    """A method with the labels at a tenth and in full, and its own weight as it is and threefold.
-
-    The weight is that of the loss on logits.
-    """
+    """Four settings of a method: task weight 0.1 or 1, weight of its loss on logits x1 or x3."""
     loss = method.options["loss"]
     name = "soft_target_weight" if "+" in loss else "transfer_weight"
     own = method.options.get(name, usual_weights(loss)[name])
@@ -165,14 +163,14 @@ def _settings(method: Method) -> tuple[Method, ...]:
     )
 
 
-# As many settings of each loss, to choose among on held-out images.
+# The same number of settings of each loss, among which `search` chooses on held-out images.
 SEARCH: Final = tuple(
     setting
     for method in (GRAM, GRAM_DIST, HINTON, DIST, DKD, LSKD, COSINE, SIMILARITY)
     for setting in _settings(method)
 )
 
-# Position SVD with one property changed at a time.
+# Position SVD beside soft targets, and position Gram, with one property changed at a time.
 ABLATION: Final = (
     *(_beside_soft("position_svd", f"position-svd-k{k}", num_vectors=k) for k in (1, 2, 8)),
     *(_beside_soft("position_svd", f"position-svd-grid{n}", grid=n) for n in (8, 4)),
@@ -196,7 +194,7 @@ METHODS: Final = (*CORE, *STAGES, *VARIANTS)
 
 
 def every_method() -> tuple[Method, ...]:
-    """All methods, including those with more vectors, of other papers and of the ablation."""
+    """All methods: also with more vectors, of other papers, of the search and of the ablation."""
     methods = (*METHODS, *vector_methods(), *RIVALS, *SEARCH, *ABLATION)
     return tuple({method.name: method for method in methods}.values())
 
@@ -208,7 +206,7 @@ def vector_methods() -> tuple[Method, ...]:
 
 
 def method_of_loss(loss: str) -> Method:
-    """A loss as `svdistill distill --loss` takes it, with default options.
+    """The method of a loss, given as `svdistill distill --loss` takes it, with default options.
 
     Example:
         >>> method_of_loss("fsp+svdistill.losses:PositionSVDLoss").name
@@ -219,7 +217,7 @@ def method_of_loss(loss: str) -> Method:
 
 
 def with_vectors(method: Method, count: int) -> Method:
-    """The method with `count` singular vectors; with one vector it is the method itself."""
+    """The method with `count` singular vectors; with one vector, the method unchanged."""
     if count == 1:
         return method
     options = {**method.options, "num_vectors": count}
@@ -228,13 +226,13 @@ def with_vectors(method: Method, count: int) -> Method:
 
 @dataclass(frozen=True)
 class Pair:
-    """A teacher and a student of the paper.
+    """A teacher network and a student network of the paper.
 
     Attributes:
-        name: for `--network`.
-        teacher: the teacher's network.
-        student: the student's network.
-        vectors: whether the paper varies the number of vectors for it.
+        name: the pair's name for `--network`.
+        teacher: the name of the teacher's network.
+        student: the name of the student's network.
+        vectors: whether the paper varies the number of singular vectors for this pair.
     """
 
     name: str
@@ -243,7 +241,7 @@ class Pair:
     vectors: bool = False
 
 
-# In the order in which they are run.
+# The pairs, in the order in which they are run.
 PAIRS: Final = (
     Pair("vgg", "vgg_teacher", "vgg_student", vectors=True),
     Pair("vgg_stride", "vgg_teacher", "vgg_stride_student", vectors=True),
@@ -257,20 +255,20 @@ class Preset:
     """Settings that the runs of an experiment share.
 
     Attributes:
-        name: for `--preset`.
-        teacher: a teacher's configuration; network, seed and folders are filled in.
-        student: a student's configuration; the same fields are filled in.
-        transfer_epochs: epochs of the first of two stages.
+        name: the preset's name for `--preset`.
+        teacher: configuration of teachers; `plan` fills in network, seed and folders.
+        student: configuration of students; `plan` fills in the same fields.
+        transfer_epochs: epochs of the first stage of two-stage methods.
         views: random views per image, kept in a knowledge store that a teacher's students share.
-            With 0 every epoch draws new views, and the teacher runs.
-        pairs: names of the pairs, if `--network` gives none.
-        in_full: of these, the pairs with every method.
-        seeds: trainings of each student.
-        methods: names of the methods, if `--method` gives none; empty for the experiment's.
-        bf16: networks that compute in bfloat16, where it was measured to be faster.
-        store_vectors: singular vectors per tap in a shared store of the SVD loss. A method with
-            more runs its teacher.
-        keep_stores: whether a store stays on disk once its students are finished.
+            With 0 every epoch draws new views, and the teacher runs in every step.
+        pairs: names of the default pairs of networks.
+        in_full: names of the pairs that are trained with every method by default.
+        seeds: number of trainings of each student.
+        methods: names of the default methods; empty for those of the experiment.
+        bf16: networks that compute in bfloat16, because it was measured to be faster.
+        store_vectors: singular vectors per tap in a shared store of the SVD loss. Students of a
+            method with more vectors run the teacher instead.
+        keep_stores: whether a store stays on disk after its students are finished.
     """
 
     name: str
@@ -341,9 +339,10 @@ PRESETS: Final = {
     ),
     "mini": Preset(
         "mini",
-        # VGG has no batch norm and learns slowly; a teacher must be better than its students.
+        # VGG has no batch norm and learns slowly, so it needs many epochs to surpass its students.
         teacher=replace(_MINI, epochs=80, views_seed=None),
-        # The soft target's gradient is far larger than the labels': without a bound it diverges.
+        # The soft targets' gradient is far larger than the labels': without a bound on the norm,
+        # training diverges.
         student=replace(_MINI, max_grad_norm=5.0),
         transfer_epochs=8,
         views=24,
@@ -369,8 +368,8 @@ PRESETS: Final = {
             "position-svd-soft-target",
             GRAM_DIST.name,
         ),
-        # On a CPU with AVX-512 BF16 a step of these takes 0.4 to 0.7 times as long as in float32;
-        # MobileNet's depthwise convolutions take 1.1 times as long.
+        # On a CPU with AVX-512 BF16 a step of these networks takes 0.4 to 0.7 times as long as in
+        # float32; a step of MobileNet, with its depthwise convolutions, takes 1.1 times as long.
         bf16=(
             "vgg_teacher",
             "vgg_student",

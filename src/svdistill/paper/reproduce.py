@@ -1,4 +1,4 @@
-"""`svdistill reproduce`: a table or figure of the paper by one command."""
+"""`svdistill reproduce`: make all runs of one of the paper's tables or figures by one command."""
 
 from __future__ import annotations
 
@@ -47,12 +47,13 @@ from svdistill.report import Run, find_runs, write_report
 
 LARGE_SIZE: Final = 64
 
-# Share of the training images on which `search` chooses. The teacher has learned from all.
+# Share of the training images that `search` holds out to choose settings on. The teacher has
+# learned from these images too.
 HELD_OUT: Final = 0.2
 
-SMOKE_SIZE: Final = 32  # so that any images take seconds
+SMOKE_SIZE: Final = 32  # side of images in pixels; so small that any data set takes seconds
 
-# ImageNet-50: the paper does not name its classes; these are drawn with seed 0.
+# The paper does not name the classes of its ImageNet-50; 50 classes are drawn with seed 0 instead.
 IMAGENET_CLASSES: Final = "50@0"
 
 
@@ -108,14 +109,15 @@ def reproduce(
 ) -> list[Run]:
     """Make the runs of one of the paper's tables or figures, and a page of all results.
 
-    Teachers come first and are shared by their students. Finished runs are skipped, stopped runs
-    resume. With `dry_run` nothing is made.
+    Teachers are trained first and are shared by their students. Finished runs are skipped, stopped
+    runs resume. With `dry_run` the runs are only listed.
 
     Args:
         experiment: `"networks"` (every method on every pair), `"multitask"` (one stage against
             two), `"dfv"` (numbers of vectors), `"rivals"` (losses of other papers), `"search"`
-            (four settings of each loss, on held-out images), `"ablation"` (properties of the losses
-            on positions), `"large"` (images of 64x64), or `"domains"` (a teacher of other classes).
+            (four settings of each loss, on held-out images), `"ablation"` (variants of the losses
+            on positions), `"large"` (images of 64x64), or `"domains"` (the teacher has learned
+            other classes than the students).
         config: the preset, and changes to it.
         console: where progress and tables are printed; nothing is printed by default.
 
@@ -123,8 +125,8 @@ def reproduce(
         The finished runs of this experiment.
 
     Raises:
-        SVDistillError: an invalid value; missing data; a folder that holds a run with other
-            options; or, at the end, runs that failed.
+        SVDistillError: a value is invalid, data is missing, or a folder holds a run with other
+            options; or, raised at the end, some runs failed.
     """
     require_choice("experiment", experiment, EXPERIMENTS)
     config.check()
@@ -171,7 +173,7 @@ def reproduce(
 
 
 def customised(experiment: str, config: ReproduceConfig) -> Preset:
-    """Apply the options to the preset."""
+    """Return the chosen preset with the changes that the experiment and the options make to it."""
     preset = PRESETS[config.preset]
     if experiment == "large" and not config.data:
         raise ArgumentError(

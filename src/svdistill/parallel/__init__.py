@@ -1,4 +1,4 @@
-"""Several processes that train one network: each takes its part of every batch."""
+"""Training of one network in several processes, each of which takes a part of every batch."""
 
 from svdistill.parallel.batch_norm import batch_norm_over as batch_norm_over
 from svdistill.parallel.group import (

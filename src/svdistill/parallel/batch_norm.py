@@ -17,11 +17,11 @@ from svdistill.parallel.group import BatchPart, gather, sum_over
 
 @contextmanager
 def batch_norm_over(part: BatchPart | None) -> Iterator[None]:
-    """Let every batch norm in training mode within the block use the whole batch's statistics.
+    """Within the block, let batch norms in training mode use the statistics of all processes.
 
-    It replaces the calls of ``F.batch_norm``; modules and the names of their weights do not change.
-    All processes must run the same batch norms. `part` is this process's part of the batch. A
-    single process that takes a batch in several parts normalises each by its own statistics.
+    It intercepts the calls of ``F.batch_norm``; modules and the names of their weights do not
+    change. All processes must run the same batch norms. `part` is this process's part of the batch.
+    With None or a single process nothing changes: each part has statistics of its own.
     """
     if part is None or part.processes == 1:
         yield
@@ -43,16 +43,17 @@ def global_batch_norm(
 ) -> Tensor:
     """``F.batch_norm(..., training=True)`` with the statistics of all processes' features.
 
-    From each process, per channel: the number n of its values, their mean m and the sum M of their
-    squared deviations. Then::
+    Each process contributes, per channel, the number n of its values, their mean m and the sum M of
+    their squared deviations. The sums below run over the processes::
 
         N = sum n,   mean = sum n m / N,   N var = sum M + sum n (m - mean)^2
 
-    without cancellation. All processes compute it in the same order, with the same bits. With
-    `stand_in` the features [B, C, ...] are left out of the statistics.
+    This avoids cancellation. All processes compute the sums in the same order, so that the results
+    are bit for bit equal. With `stand_in` the features [B, C, ...] of this process are normalised,
+    but left out of the statistics.
 
     Raises:
-        ValueError: there is one value per channel (on a CPU), as in torch.
+        ValueError: on a CPU, there is only one value per channel, as in torch.
     """
     normalised: Tensor
     normalised, mean, var, count = _Normalise.apply(features, weight, bias, eps, stand_in)
@@ -64,7 +65,7 @@ def global_batch_norm(
     return normalised
 
 
-# The parameters of both functions in their order, and those with a default.
+# The names of the parameters of both functions in their order, and the parameters' defaults.
 _STATISTICS: Final = ("running_mean", "running_var")
 _AFFINE: Final = ("weight", "bias")
 _OPTIONS: Final = ("training", "momentum", "eps")
@@ -76,7 +77,7 @@ _DEFAULTS: Final = {"weight": None, "bias": None, "training": False, "momentum":
 
 
 class _GlobalBatchNorm(TorchFunctionMode):
-    """Replaces calls of batch norm in training mode."""
+    """Replaces calls of batch norm in training mode by `global_batch_norm`."""
 
     def __init__(self, part: BatchPart) -> None:
         super().__init__()
@@ -99,14 +100,14 @@ class _GlobalBatchNorm(TorchFunctionMode):
 
 
 class _Normalise(torch.autograd.Function):
-    """Normalises; the gradient passes through the statistics to all processes.
+    """Normalises features; gradients flow through the statistics to the features of all processes.
 
-    With ``x`` the normalised features, ``g`` their gradient, ``r = 1/sqrt(var + eps)`` and means
-    over all processes::
+    With ``x`` the normalised features, ``g`` the gradient of the output, ``r = 1/sqrt(var + eps)``
+    and means over the values of all processes, the gradient of the features is::
 
         features_bar = weight r (g - mean(g) - x mean(g x))
 
-    Each process's gradients of weight and bias are those of its own features.
+    Each process computes the gradients of weight and bias from its own features alone.
     """
 
     @staticmethod
@@ -119,7 +120,7 @@ class _Normalise(torch.autograd.Function):
         stand_in: bool,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         mean, var, count = _statistics(features, stand_in)
-        # torch's own with given statistics: one pass, in the features' dtype.
+        # torch's batch norm with given statistics takes one pass, in the features' dtype.
         normalised = F.batch_norm(features, mean, var, weight, bias, training=False, eps=eps)
         ctx.save_for_backward(features, weight, mean, var, count)
         ctx.eps, ctx.stand_in, ctx.has_bias = eps, stand_in, bias is not None
@@ -150,9 +151,9 @@ class _Normalise(torch.autograd.Function):
 
 
 def _statistics(features: Tensor, stand_in: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and variance [C] over all processes' features, and the number of values [] of a channel.
+    """Mean and variance [C] over all processes' features, and the number of values per channel [].
 
-    Half precision is summed in float32.
+    Features in half precision are summed in float32.
     """
     values = features.to(torch.promote_types(features.dtype, torch.float32))
     var, mean = torch.var_mean(values, _axes(values), correction=0)
@@ -172,5 +173,5 @@ def _axes(features: Tensor) -> list[int]:
 
 
 def _shape(features: Tensor) -> list[int]:
-    """The shape in which [C] is broadcast over features."""
+    """The shape with which a tensor [C] broadcasts over the features."""
     return [-1 if axis == 1 else 1 for axis in range(features.ndim)]

@@ -23,18 +23,18 @@ from svdistill.common import (
 
 
 class BatchPart(NamedTuple):
-    """A process's part of a batch.
+    """A process's part of a batch, and the factors on its losses.
 
     Each process scales its losses so that their mean over the processes is the loss of the whole
-    batch. If a process takes its images in several parts, the sum of the parts' losses is.
+    batch. If a process takes its images in several parts, their scaled losses add up to its loss.
 
     Attributes:
-        images: number in the whole batch.
-        labelled: number of these that have a label; a scalar tensor where reading it would
-            synchronise with the device.
-        processes: number of processes that have parts of it.
-        stand_in: whether this process has another one's image, since there are fewer images than
-            processes: its losses count zero.
+        images: number of images in the whole batch.
+        labelled: number of images in the whole batch that have a label; a scalar tensor where
+            reading the number would synchronise with the device.
+        processes: number of processes that share the batch.
+        stand_in: whether this process only runs a copy of another process's image, because there
+            are fewer images than processes; its losses are multiplied by zero.
         more: whether other parts of this process's images follow before the optimizer's step.
     """
 
@@ -45,15 +45,15 @@ class BatchPart(NamedTuple):
     more: bool = False
 
     def of_sum(self) -> float:
-        """The factor on a sum over this part's images."""
+        """The factor on a loss that is a sum over this part's images."""
         return 0.0 if self.stand_in else float(self.processes)
 
     def of_mean(self, here: int) -> float:
-        """The factor on a mean over this part's `here` images."""
+        """The factor on a loss that is a mean over this part's images, `here` in number."""
         return self.of_sum() * here / self.images
 
     def of_labelled(self) -> float | Tensor:
-        """The factor on a sum over this part's labelled images."""
+        """The factor on a loss that is a sum over this part's labelled images."""
         if isinstance(self.labelled, Tensor):
             return self.of_sum() / self.labelled.clamp(min=1)
         return self.of_sum() / max(self.labelled, 1)
@@ -61,22 +61,26 @@ class BatchPart(NamedTuple):
 
 @dataclass(frozen=True)
 class Share:
-    """A process's rank among `size` processes; it takes every size-th image, from its rank on.
+    """Selects a process's images: from index `rank` on, every `size`-th image of a batch.
 
-    The parts of two processes differ by one image at most, also in labelled images.
+    The parts of two processes differ by at most one image, and by at most one labelled image.
+
+    Attributes:
+        rank: the process's rank, from 0.
+        size: the number of processes.
     """
 
     rank: int = 0
     size: int = 1
 
     def take(self, batch: Tensor) -> Tensor:
-        """The process's entries of a tensor in the order of a batch; at least one."""
+        """The process's entries of a tensor that has one entry per image; at least one entry."""
         if self.size == 1:
             return batch
         return batch[self.rank :: self.size] if self.rank < len(batch) else batch[:1]
 
     def part(self, images: int, labelled: int) -> BatchPart | None:
-        """The process's part of a batch of that many images; None for a single process."""
+        """The process's part of a batch with these numbers of images; None for one process."""
         if self.size == 1:
             return None
         return BatchPart(images, labelled, self.size, stand_in=self.rank >= images)
@@ -108,8 +112,9 @@ def require_alone(command: str) -> None:
         )
 
 
-# A process that dies closes its connection, which the others notice at once. One that hangs is
-# given up after this time. (Accelerate takes ten minutes for its default, and passes none on.)
+# When a process dies, its connections close, and the other processes raise an error at once. If a
+# process hangs, they raise it after this time. (Accelerate does not pass on a timeout of ten
+# minutes, which it takes for its own default.)
 TIMEOUT: Final = timedelta(minutes=15)
 
 
@@ -127,7 +132,7 @@ def size() -> int:
 
 
 def rank() -> int:
-    """The rank of this process, from 0; before the group is joined, as launched."""
+    """The rank of this process, from 0; before it joins the group, the rank set by the launcher."""
     return dist.get_rank() if is_grouped() else launched_rank()
 
 
@@ -137,17 +142,20 @@ def is_main() -> bool:
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Whether a tensor is a `DTensor`, of which each process has a piece; imports nothing."""
+    """Whether a tensor is a `DTensor`, of which each process holds a shard.
+
+    It looks at the tensor's attributes, without importing `torch.distributed.tensor`.
+    """
     return hasattr(tensor, "device_mesh") and hasattr(tensor, "placements")
 
 
 def own_share() -> Share:
-    """The part of every batch that this process takes."""
+    """The share of every batch that this process takes."""
     return Share(rank(), size()) if is_grouped() else ALONE
 
 
 def sum_over(tensor: Tensor) -> Tensor:
-    """Replace a tensor by its sum over the processes, equal to the bit in all of them."""
+    """Sum a tensor over the processes, in place; the result is bit for bit equal in all of them."""
     if is_grouped():
         with _answers():
             dist.all_reduce(tensor)
@@ -155,7 +163,7 @@ def sum_over(tensor: Tensor) -> Tensor:
 
 
 def gather(tensor: Tensor) -> list[Tensor]:
-    """The tensors of all processes, of one shape, in the order of their ranks."""
+    """Gather a tensor of the same shape from every process, in the order of their ranks."""
     if not is_grouped():
         return [tensor]
     gathered = [torch.empty_like(tensor) for _ in range(size())]
@@ -165,7 +173,7 @@ def gather(tensor: Tensor) -> list[Tensor]:
 
 
 def gather_values(value: Any) -> list[Any]:
-    """The values of all processes, of any type that can be pickled, in the order of their ranks."""
+    """Gather a value that can be pickled from every process, in the order of their ranks."""
     if not is_grouped():
         return [value]
     gathered: list[Any] = [None] * size()
@@ -175,9 +183,10 @@ def gather_values(value: Any) -> list[Any]:
 
 
 def together(work: Callable[[], Result]) -> Result:
-    """Do some work in every process; if it fails in one, raise the first error in all.
+    """Call `work` in every process; if it fails in one, raise an error in every process.
 
-    So no process waits for one that has left.
+    So no process waits for one that has ended. All raise the error of the failed process with the
+    lowest rank. Exceptions other than `SVDistillError` are raised in their own process alone.
     """
     if not is_grouped():
         return work()
@@ -200,12 +209,12 @@ def meet() -> None:
 
 
 def in_main(work: Callable[[], object]) -> None:
-    """Do some work in rank 0 while the others wait; if it fails, raise in all."""
+    """Call `work` in rank 0 while the other processes wait; its error is raised in all of them."""
     together(work if is_main() else lambda: None)
 
 
 def require_alike(facts: Mapping[str, object]) -> None:
-    """Raise `RunError` in every process unless the facts, compared as texts, agree."""
+    """Raise `RunError` in every process unless all processes give the same facts, as texts."""
     if not is_grouped():
         return
     texts = {name: str(value) for name, value in facts.items()}
@@ -225,7 +234,7 @@ def require_alike(facts: Mapping[str, object]) -> None:
 
 
 def broadcast(tensors: Iterable[Tensor]) -> None:
-    """Overwrite tensors with those of rank 0, one after the other."""
+    """Overwrite the tensors of every process with those of rank 0."""
     if not is_grouped():
         return
     with torch.no_grad(), _answers():
@@ -237,17 +246,17 @@ def broadcast(tensors: Iterable[Tensor]) -> None:
 
 
 def close_group() -> None:
-    """Leave the group, if there is one."""
+    """Leave the process group, if there is one."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 
 
 @contextmanager
 def _answers() -> Iterator[None]:
-    """Raise `RunError` if another process does not answer."""
+    """Turn an error of communication with another process into a `RunError`."""
     try:
         yield
-    except RuntimeError as error:  # gloo's and NCCL's: a connection closed, or too long no answer
+    except RuntimeError as error:  # gloo's and NCCL's for a closed connection or a timeout
         raise RunError(
             f"process {rank()}",
             expected="an answer of every other process",

@@ -1,4 +1,4 @@
-"""Finished runs as tables, figures, and one page."""
+"""Report finished runs as tables, as figures, and as one HTML page."""
 
 from svdistill.report.comparison import Comparison as Comparison, compare as compare
 from svdistill.report.curves import plot_curves as plot_curves

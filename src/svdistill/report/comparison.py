@@ -1,4 +1,4 @@
-"""The comparison of runs: which students, alone and distilled, belong together, and their gains."""
+"""Compare runs: group students, alone and distilled, with their teachers, and find their gains."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ from svdistill.report.runs import (
     teacher_network,
 )
 
-SAME_ACCURACY: Final = 0.5  # points
+SAME_ACCURACY: Final = 0.5  # percentage points
 
-# A stride student has the same teacher as the one that pools.
+# The VGG student with strides has the same teacher as the one with pooling.
 TEACHER_PAIRS: Final = {"VGG_stride": "VGG"}
 
 
 @dataclass(frozen=True)
 class PairComparison:
-    """A pair of networks on one data set: teachers, students alone and distilled students.
+    """The comparison of runs with one pair of networks on one data set.
 
     Attributes:
-        pair: the name of the pair of networks.
+        pair: the name of the pair of networks, teacher and student.
         data: the name of the data set.
-        methods: in the order in which a table lists them.
+        methods: the rows, in the order of the tables: teachers, students trained alone, distilled
+            students.
     """
 
     pair: str
@@ -42,17 +43,17 @@ class PairComparison:
 
     @property
     def title(self) -> str:
-        """Pair and data, as a heading."""
+        """The heading of the comparison: its pair of networks and its data set."""
         return f"{self.pair} on {self.data}"
 
     @property
     def runs(self) -> tuple[Run, ...]:
-        """All runs."""
+        """The runs of all rows."""
         return tuple(run for method in self.methods for run in method.runs)
 
     @property
     def is_of_paper(self) -> bool:
-        """Whether any of its networks is one of the paper's."""
+        """Whether any of the runs trained one of the paper's networks."""
         return any(run.is_of_paper for run in self.runs)
 
     @property
@@ -62,7 +63,7 @@ class PairComparison:
 
     @property
     def students(self) -> tuple[MethodResult, ...]:
-        """The rows of students, alone or distilled."""
+        """The rows of students, trained alone or distilled."""
         return tuple(method for method in self.methods if not method.is_teacher)
 
     @property
@@ -72,7 +73,7 @@ class PairComparison:
 
     @cached_property
     def deviations(self) -> list[Deviation]:
-        """The settings in which its runs differ from the paper's."""
+        """The settings in which the runs differ from the paper's protocol."""
         teachers, students = (
             {method.name: method.config for method in methods}
             for methods in (self.teachers, self.students)
@@ -81,10 +82,10 @@ class PairComparison:
 
     @property
     def leader(self) -> MethodResult | None:
-        """The distilled row that the headline is about; None if there is none.
+        """The distilled row that the headline is about; None if nothing was distilled.
 
-        That is the most accurate one, if possible of those that were trained for as many epochs as
-        their student alone, and with two seeds or more.
+        Preferred are, in this order, rows trained for as many epochs as their student alone, rows
+        with a student alone, and rows with two seeds or more; of these, the most accurate one.
         """
 
         def order(method: MethodResult) -> tuple[bool, bool, bool, float]:
@@ -97,11 +98,11 @@ class PairComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that a report compares.
+    """Everything that a report compares.
 
     Attributes:
-        runs: each once, in the order in which they were given.
-        pairs: a comparison for each pair of networks and data set.
+        runs: all runs, each once, in the order in which they were given.
+        pairs: a comparison for each combination of a pair of networks and a data set.
     """
 
     runs: tuple[Run, ...]
@@ -109,7 +110,7 @@ class Comparison:
 
 
 class Group(NamedTuple):
-    """The properties that all runs of a comparison share."""
+    """The properties that all runs of one comparison share; used as a dictionary key."""
 
     pair: str
     data: str
@@ -119,14 +120,15 @@ class Group(NamedTuple):
 def compare(runs: Iterable[Run]) -> Comparison:
     """Group runs into comparisons, each on one pair of networks and one data set.
 
-    Teachers are the runs that students name as theirs, and the paper's teacher networks.
+    Teachers are the runs that students name as their teacher, and the runs that trained one of the
+    paper's teacher networks.
 
     Args:
-        runs: in any order.
+        runs: finished runs in any order.
 
     Returns:
-        The comparison. Its pairs are in the order in which their students first appear; each
-        begins with its teachers and students alone. Teachers without students have a pair of
+        The comparison. Its pairs are in the order in which their students first appear. The rows of
+        each pair begin with teachers and students alone. Teachers without students form a pair of
         their own.
     """
     runs = tuple({id(run): run for run in runs}.values())
@@ -150,7 +152,7 @@ def compare(runs: Iterable[Run]) -> Comparison:
 
 
 def _group(run: Run) -> Group:
-    """The group of a run; images given in Python are identified by their fingerprint."""
+    """The group that a run belongs to; images given in Python are identified by fingerprint."""
     chosen = class_choice(run.config)
     data = dataset_name(run.config) + ("" if chosen == "all classes" else f" ({chosen})")
     own = run.config["data"] == OBJECT
@@ -160,10 +162,10 @@ def _group(run: Run) -> Group:
 def _teachers(
     group: Group, groups: Mapping[Group, Sequence[Run]], runs: Sequence[Run]
 ) -> list[Run]:
-    """The teachers that a group's students name, and its family's, each once.
+    """The teachers that a group's students name, and the paper's teachers of its pair, each once.
 
-    A teacher of other data, or whose accuracy on the students' images differs from its own run's,
-    is left out.
+    A named teacher is left out if it learned other data: if its accuracy as measured on the
+    students' images differs from its own run's or, where it was not measured, by the data's name.
     """
     family = group._replace(pair=TEACHER_PAIRS.get(group.pair, group.pair))
     found = [run for run in groups.get(family, []) if run.is_teacher]
@@ -187,8 +189,8 @@ def _methods(
 ) -> tuple[MethodResult, ...]:
     """The rows of a comparison: teachers, students alone, distilled students.
 
-    If there are several teacher networks, names contain them. A network that has no distilled
-    student beside it is called a student only if it is one of the paper's.
+    If there are several teacher networks, the row names contain the teacher's network. A run
+    without a teacher is called a student only if there are distilled runs or it is of the paper.
     """
     taught = {run.summary.network for run in members if run.is_distilled}
     students = [run for run in members if not run.is_teacher or run.summary.network in taught]
@@ -215,6 +217,6 @@ def _methods(
 
 
 def _teacher_name(run: Run, teachers: Sequence[Run]) -> str:
-    """The name of a run's teacher network, if it is known."""
+    """The name of a run's teacher network; empty if it is unknown."""
     teacher = teacher_among(run, teachers)
     return teacher_network(run) if teacher is None else teacher.summary.network

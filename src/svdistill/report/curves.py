@@ -1,4 +1,4 @@
-"""Curves by epoch: accuracies, losses, gradient norms."""
+"""Figures of accuracies, losses and gradient norms by epoch, and of gains by number of vectors."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Quantity = Callable[[EpochRecord], float | None]
 
 Curves = dict[str, tuple[Quantity, LineStyle]]
 
-LOG_SCALE_FROM: Final = 10  # ratio of the highest to the lowest value of a panel
+LOG_SCALE_FROM: Final = 10  # ratio of highest to lowest value above which a panel is logarithmic
 
 PAPER_DASHES: Final = ("--", ":", "-.", "-")
 
@@ -56,7 +56,8 @@ LOSSES: Final[Curves] = {
     "training": (lambda record: record.task_loss, ACCURACIES["training"][1]),
 }
 
-# After a first stage of transfer alone the second stage records another loss, if any.
+# Epochs of a second stage, which trains by the task alone, are left out: they do not record the
+# same transfer loss.
 TRANSFERS: Final[Curves] = {
     "transfer": (
         lambda record: None if record.stage == "task" else record.transfer_loss,
@@ -66,7 +67,8 @@ TRANSFERS: Final[Curves] = {
 
 NORMS: Final[Curves] = {
     "task": (lambda record: record.task_norm, LineStyle(BLACK, "x", ":")),
-    # The dashed line is drawn last, so that both are visible if nothing was clipped.
+    # The dashed line is drawn last, so that both lines are visible where they coincide because
+    # nothing was clipped.
     "transfer, clipped": (lambda record: record.clipped_norm, LineStyle(BLUE, "o", "-")),
     "transfer, before clipping": (
         lambda record: record.transfer_norm,
@@ -74,7 +76,7 @@ NORMS: Final[Curves] = {
     ),
 }
 
-# Columns of the table of gradients that are shares of the singular value decompositions.
+# Columns of the gradient table with shares of singular value decompositions, see `EpochRecord`.
 SHARES: Final[dict[str, Quantity]] = {
     "SVDs damped %": lambda record: record.svd_close,
     "SVDs missed %": lambda record: record.svd_missed,
@@ -82,16 +84,17 @@ SHARES: Final[dict[str, Quantity]] = {
 
 
 def plot_curves(runs: Iterable[tuple[str, str | Path]], output: str | Path, title: str) -> None:
-    """Draw test accuracy by epoch, a line for each method, as PNG or SVG.
+    """Draw test accuracy by epoch, with one line for each method, and write it as PNG or SVG.
 
     Args:
-        runs: pairs of a method's name and a run directory. Runs of one name are its seeds: the
-            line is their mean, the band reaches from the lowest to the highest.
-        output: the file; its suffix chooses the format.
-        title: above the picture.
+        runs: pairs of a method's name and a run directory. Runs with the same name are repetitions
+            with other seeds: the line is their mean, the band reaches from the lowest to the
+            highest.
+        output: the file to write; its suffix chooses the format.
+        title: the title above the picture.
 
     Raises:
-        RunError: a run without metrics, or a file that cannot be written.
+        RunError: a run has no metrics, or the file cannot be written.
     """
     curves: dict[str, list[list[float]]] = {}
     for method, directory in runs:
@@ -102,7 +105,7 @@ def plot_curves(runs: Iterable[tuple[str, str | Path]], output: str | Path, titl
     plain(axes)
     styles = styled(curves)
     for method, seeds in curves.items():
-        points = list(zip(*seeds, strict=False))  # up to the end of the shortest
+        points = list(zip(*seeds, strict=False))  # up to the last epoch of the shortest run
         label = f"{method} ({statistics.fmean(points[-1]):.1f})"
         draw_band(axes, range(1, len(points) + 1), points, styles[method], label)
     axes.set(title=title, ylabel="test accuracy, %")
@@ -114,7 +117,7 @@ def plot_curves(runs: Iterable[tuple[str, str | Path]], output: str | Path, titl
 
 
 def curves_section(pairs: Sequence[PairComparison]) -> list[Section]:
-    """The curves of a pair's only run; else test accuracy by epoch, eight rows in a figure."""
+    """For each pair, figures of test accuracy by epoch, or all curves of a pair's only run."""
     sections = []
     for pair in pairs:
         figures = [accuracy_curves(rows) for rows in _rows_of_figures(pair)]
@@ -125,7 +128,10 @@ def curves_section(pairs: Sequence[PairComparison]) -> list[Section]:
 
 
 def _rows_of_figures(pair: PairComparison) -> list[list[MethodResult]]:
-    """The rows of each figure: teachers, students alone, and up to eight others, best first."""
+    """The rows of each figure: all teachers and students alone, and up to eight distilled rows.
+
+    Distilled rows are distributed over the figures by accuracy, the best first.
+    """
     shared = [method for method in pair.methods if not method.is_distilled]
     distilled = sorted(pair.distilled, key=_accuracy, reverse=True)
     starts = range(0, max(len(distilled), 1), len(LINE_STYLES))
@@ -133,7 +139,7 @@ def _rows_of_figures(pair: PairComparison) -> list[list[MethodResult]]:
 
 
 def accuracy_curves(methods: Sequence[MethodResult]) -> Figure:
-    """Draw test accuracy by epoch, of one row or more of one pair of networks."""
+    """Draw the test accuracy by epoch of some rows of one pair of networks."""
     students = [method for method in methods if not method.is_teacher]
     lines = students or methods
     levels = _teacher_levels(methods) if students else {}
@@ -170,7 +176,10 @@ def accuracy_curves(methods: Sequence[MethodResult]) -> Figure:
 
 
 def _teacher_levels(methods: Sequence[MethodResult]) -> dict[str, float]:
-    """The teachers' accuracies by name, or the one that all distilled students measured."""
+    """The accuracies of the teachers' rows by name, to be drawn as horizontal lines.
+
+    Without such rows, the accuracy that the distilled runs measured of their teacher, if all agree.
+    """
     teachers = {method.name: method.accuracy for method in methods if method.is_teacher}
     measured = {
         run.summary.teacher_accuracy
@@ -231,13 +240,13 @@ def _draw_run(axes: Axes, run: Run, quantity: Quantity, style: LineStyle, name: 
 
 
 def gradients_section(pairs: Sequence[PairComparison]) -> list[Section]:
-    """Norms of the gradients of task and transfer, and shares of SVDs, of each distilled row."""
+    """For each pair, a table of its distilled rows' gradient norms and shares of SVDs."""
     tables = [(pair, gradient_table(pair)) for pair in pairs]
     return [Section(pair.title, (table,)) for pair, table in tables if table is not None]
 
 
 def gradient_table(pair: PairComparison) -> Table | None:
-    """A row for each method that recorded both gradients; None without any."""
+    """A table row for each method that recorded its gradient norms; None if no method did."""
     methods = [row for row in pair.distilled if _mean(row, NORMS["task"][0]) is not None]
     if not methods:
         return None
@@ -268,14 +277,14 @@ def gradient_table(pair: PairComparison) -> Table | None:
 
 
 def _mean(method: MethodResult, quantity: Quantity) -> float | None:
-    """The mean of a quantity over all epochs and seeds that have it; None if none has."""
+    """The mean of a quantity over all epochs of all runs that recorded it; None if none did."""
     values = [quantity(record) for run in method.runs for record in run.records]
     known = [value for value in values if value is not None]
     return statistics.fmean(known) if known else None
 
 
 def vectors_section(pairs: Sequence[PairComparison]) -> list[Section]:
-    """Gain by the number of singular vectors, all pairs on a data set in one figure."""
+    """For each data set, one figure of the gain by the number of singular vectors of all pairs."""
     by_data: dict[str, list[PairComparison]] = {}
     for pair in pairs:
         by_data.setdefault(pair.data, []).append(pair)
@@ -284,9 +293,10 @@ def vectors_section(pairs: Sequence[PairComparison]) -> list[Section]:
 
 
 def number_of_vectors(pairs: Sequence[PairComparison]) -> Figure | None:
-    """Draw the gain by the number of vectors, beside the gain in the paper's figure.
+    """Draw the gain by the number of singular vectors, beside the gain in the paper's figure.
 
-    None if no row was trained with two numbers of vectors and a student alone.
+    Returns None unless a method was trained with two or more numbers of vectors, and the student
+    alone was trained as well.
     """
     curves = {
         f"{pair.pair}, {row}": methods
@@ -326,7 +336,7 @@ def number_of_vectors(pairs: Sequence[PairComparison]) -> Figure | None:
 
 
 def _by_vectors(pair: PairComparison) -> dict[str, list[MethodResult]]:
-    """Rows that differ in their number of vectors alone, two or more of them, by their name."""
+    """Group rows that differ only in their number of singular vectors; single rows are left out."""
     rows: dict[tuple[object, ...], list[MethodResult]] = {}
     for method in pair.distilled:
         if method.gains and method.config.get("num_vectors") is not None:

@@ -1,4 +1,4 @@
-"""The figure helper: styles, axes and legends, and inline SVG in the page's text colour."""
+"""Helpers for figures: line styles, axes, legends, and conversion to inline SVG for the page."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
 
-# Okabe and Ito's colours, which colour-blind readers can distinguish, without their yellow, which
-# is hardly visible on white. Black becomes the page's text colour.
+# The colours of Okabe and Ito, which colour-blind readers can distinguish, except their yellow,
+# which is hardly visible on white. `to_svg` turns black into the page's text colour.
 BLACK: Final = "#000000"
 BLUE: Final = "#0072B2"
 VERMILION: Final = "#D55E00"
@@ -28,7 +28,7 @@ PURPLE: Final = "#CC79A7"
 ORANGE: Final = "#E69F00"
 SKY: Final = "#56B4E9"
 GREY: Final = "#808080"
-OLIVE: Final = "#999933"  # of Paul Tol's muted colours
+OLIVE: Final = "#999933"  # from Paul Tol's muted colours
 
 NUMBERED: Final = re.compile(r"[\w.]+_\d+")  # ids that matplotlib generates and nothing refers to
 
@@ -44,7 +44,7 @@ class Figure:
     Attributes:
         title: what it shows, in a few words.
         caption: how to read it, in sentences.
-        svg: the picture as an element of the page.
+        svg: the picture as an SVG element for the page.
     """
 
     title: str
@@ -54,12 +54,12 @@ class Figure:
 
 @dataclass(frozen=True)
 class Section:
-    """The contents of a section of the page, on one comparison or on several of the same data.
+    """Tables and figures on one comparison, or on all comparisons with the same data set.
 
     Attributes:
-        title: the comparison or the data.
-        tables: shown above the figures, each with its notes below it.
-        figures: those that can be drawn.
+        title: the title of the comparison, or the name of the data set.
+        tables: the tables, shown above the figures, each with its notes below it.
+        figures: the figures.
     """
 
     title: str
@@ -69,7 +69,7 @@ class Section:
 
 @dataclass(frozen=True)
 class LineStyle:
-    """Colour, marker and dashes of a line; no two of eight share a colour or a marker."""
+    """Colour, marker and dashes of a line; all `LINE_STYLES` differ in both colour and marker."""
 
     colour: str
     marker: str
@@ -89,14 +89,14 @@ LINE_STYLES: Final = (
     LineStyle(OLIVE, "*", "--"),
 )
 
-# Of more lines than there are styles, each further set has other dashes.
+# If there are more lines than styles, the styles are repeated with these dashes.
 FURTHER_DASHES: Final = ((0, (1, 1)), (0, (6, 1, 1, 1)))
 
 LEVEL_DASHES: Final = ((8, 3), (8, 3, 2, 3), (3, 3), (12, 2, 2, 2, 2, 2))
 
 
 def styled(names: Iterable[str]) -> dict[str, LineStyle]:
-    """A style for each row, by its place; students alone look the same in every figure.
+    """Assign a line style to each row name, in order; "student alone" always gets the same style.
 
     Example:
         >>> [style.colour for style in styled(["student alone", "SVD"]).values()]
@@ -113,14 +113,14 @@ def styled(names: Iterable[str]) -> dict[str, LineStyle]:
 
 
 def new_drawing(width: float, height: float) -> Drawing:
-    """An empty drawing of a size in inches; a width of 10 fills the page."""
+    """Create an empty drawing with a size in inches; a width of 10 fills the page."""
     from matplotlib.figure import Figure as Drawing
 
     return Drawing(figsize=(width, height), layout="constrained")
 
 
 def plain(axes: Axes) -> None:
-    """Two spines and a faint grid."""
+    """Style axes plainly: only the left and bottom spines, and a faint grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color=BLACK, alpha=0.15, linewidth=0.6)
     axes.set_axisbelow(True)
@@ -133,7 +133,15 @@ def draw_band(
     style: LineStyle,
     label: str,
 ) -> None:
-    """A line through the means of the values at each place, and a band around all values."""
+    """Draw a line through the mean of the values at each place, and a band around all values.
+
+    Args:
+        axes: the axes to draw in.
+        places: horizontal positions.
+        points: the values at each position, such as one for each seed.
+        style: the style of the line; the band has its colour.
+        label: the line's name in the legend.
+    """
     axes.plot(
         places,
         [statistics.fmean(values) for values in points],
@@ -151,13 +159,13 @@ def draw_band(
 
 
 def draw_level(axes: Axes, height: float, label: str, place: int = 0) -> None:
-    """A horizontal black line; levels differ in their dashes."""
+    """Draw a horizontal black line; `place` numbers such lines and chooses their dashes."""
     dashes = LEVEL_DASHES[place % len(LEVEL_DASHES)]
     axes.axhline(height, color=BLACK, linewidth=1.2, dashes=dashes, label=label)
 
 
 def epoch_axis(axes: Axes) -> None:
-    """A horizontal axis of whole epochs."""
+    """Label the horizontal axis "epoch", with ticks at whole epochs only."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel("epoch")
@@ -167,7 +175,7 @@ def epoch_axis(axes: Axes) -> None:
 
 
 def log_axis(axes: Axes) -> None:
-    """A logarithmic vertical axis with plain numbers."""
+    """Make the vertical axis logarithmic, with tick labels in plain decimal notation."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     axes.set_yscale("log")
@@ -177,7 +185,7 @@ def log_axis(axes: Axes) -> None:
 
 
 def legend(drawing: Drawing, of: Iterable[Axes], columns: int) -> None:
-    """A legend below all panels, with each label of some panels once."""
+    """Add a legend below all panels, in which each label of the panels in `of` occurs once."""
     entries: dict[str, Artist] = {}
     for axes in of:
         handles, labels = axes.get_legend_handles_labels()
@@ -194,11 +202,11 @@ def legend(drawing: Drawing, of: Iterable[Axes], columns: int) -> None:
 
 
 def to_svg(drawing: Drawing, alt: str) -> str:
-    """Turn a drawing into SVG for an HTML page.
+    """Convert a drawing to an SVG element for an HTML page.
 
-    Text stays text, black becomes `currentColor`, the background is transparent, the width is the
-    page's. The same drawing with the same alternative text gives the same SVG; the ids of drawings
-    with different ones differ.
+    Text stays text, black becomes `currentColor`, the background is transparent, and the width is
+    that of the page. The same drawing with the same alternative text gives the same SVG; drawings
+    with different alternative texts have different ids, so that one page can hold them.
     """
     import matplotlib
 
@@ -207,7 +215,7 @@ def to_svg(drawing: Drawing, alt: str) -> str:
         drawing.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     root = ElementTree.fromstring(file.getvalue())
     for element in root.iter():
-        # Its style sheet would apply to the whole page.
+        # An SVG element's style sheet would apply to the whole page.
         for child in [child for child in element if _local(child.tag) in ("metadata", "style")]:
             element.remove(child)
         element.tag = _local(element.tag)
@@ -217,7 +225,7 @@ def to_svg(drawing: Drawing, alt: str) -> str:
             for key, value in attributes.items()
             if not (key == "id" and NUMBERED.fullmatch(value))
         }
-        # matplotlib's indentation.
+        # Remove matplotlib's indentation.
         element.text, element.tail = (
             part if part and part.strip() else None for part in (element.text, element.tail)
         )
@@ -235,15 +243,15 @@ def to_svg(drawing: Drawing, alt: str) -> str:
 
 
 def _local(name: str) -> str:
-    """A tag or attribute without its namespace, which inline SVG does not need."""
+    """The name of a tag or attribute without its namespace, which inline SVG does not need."""
     return name.rpartition("}")[2]
 
 
 def _adapted(key: str, value: str) -> str:
-    """An attribute with the page's colour and font, and two decimals."""
+    """Adapt an attribute's value: the page's text colour and font, numbers with two decimals."""
     if key == "href":
         return "".join(value.split())  # a heat map's picture, in lines of base64
     value = FONTS.sub("system-ui", value.replace(BLACK, "currentColor"))
-    if key != "transform":  # of a heat map it is the size of a cell, which needs all its digits
+    if key != "transform":  # in a heat map it is the size of a cell, which needs all its digits
         value = HUNDREDTHS.sub(r"\1", value)
     return " ".join(value.split())

@@ -1,4 +1,4 @@
-"""The rows of a comparison: what a row is, how rows are named, and what they gain."""
+"""The rows of a comparison: the runs of a row, its name, and its gain over the student alone."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from svdistill.config import TrainConfig
 from svdistill.report.protocol import published_accuracy
 from svdistill.report.runs import Config, Run, loss_name, row_options
 
-# Settings that do not change what is learned, or that tell runs of a row apart, or that name data.
+# Settings in which comparable runs may differ: they do not change what is learned, or distinguish
+# the runs of a row, or name the data.
 UNLIKE: Final = (
     *("output", "seed", "resume", "device", "capture", "deterministic", "checkpoint_minutes"),
     *("memory_limit_gb", "workers", "data", "classes_every", "classes", "unlabelled"),
-    # A knowledge store determines the views of its students.
+    # Students that read a knowledge store use the store's views and do not set these.
     *("views", "views_seed"),
 )
 
-# All other settings of training. Rows compare only if all of these are equal.
+# All other settings of training, with their defaults. Two rows can be compared only if they agree
+# in all of these.
 TRAINING: Final = {
     field.name: None if field.default is MISSING else field.default
     for field in fields(TrainConfig)
     if field.name not in UNLIKE
 }
 
-# How a row names a setting; others by their option and value.
+# How a row's name mentions a setting; a setting that is not listed appears as option and value.
 TEXTS: Final = {
     "network": "{}",
     "weights": "from {}",
@@ -44,27 +46,28 @@ TEXTS: Final = {
     "ema": "weights averaged with {}",
 }
 
-# Speeds compare only if all of these are equal.
+# Speeds of two runs can be compared only if their machines agree in all of these.
 MACHINE: Final = ("platform", "processor", "gpu", "threads")
 
 
 @dataclass(frozen=True)
 class MethodResult:
-    """One row of a comparison: runs of one method that differ in their seeds alone.
+    """One row of a comparison: runs of one method that differ only in their seeds.
 
-    Accuracies are percentages, gains are in points.
+    "Student alone" means the student network trained without a teacher. Accuracies are in percent,
+    gains in percentage points.
 
     Attributes:
         name: the row's name in tables and figures.
-        runs: at least one, by seed.
-        is_teacher: whether these are the teachers of the other rows.
-        training: values of `TRAINING`; equal for rows that can be compared.
-        alone: the student alone with the same training and data; None if there is none.
-        gains: over the student alone of the same seed, one for each seed that both have.
+        runs: the runs, at least one, sorted by seed.
+        is_teacher: whether the runs trained teachers of the other rows.
+        training: the values of the settings in `TRAINING`; equal for rows that can be compared.
+        alone: the row of the student alone with the same training and data; None if there is none.
+        gains: accuracy minus that of the student alone of the same seed, for each seed of both.
         published: the paper's accuracy; None if the paper has none for this method and data.
         published_gain: the paper's gain over its own student alone; None if it has none.
-        step_time: time for an image in training over the student alone's; None without a student
-            alone, or if that was trained on another machine.
+        step_time: training time per image divided by that of the student alone; None without a
+            student alone, or if it was trained on another machine.
     """
 
     name: str
@@ -79,12 +82,12 @@ class MethodResult:
 
     @property
     def is_alone(self) -> bool:
-        """Whether these are students that were trained without a teacher."""
+        """Whether the runs trained students without a teacher."""
         return not self.runs[0].is_distilled and not self.is_teacher
 
     @property
     def is_distilled(self) -> bool:
-        """Whether these are students that were trained with a teacher."""
+        """Whether the runs trained students with a teacher."""
         return self.runs[0].is_distilled and not self.is_teacher
 
     @property
@@ -94,7 +97,7 @@ class MethodResult:
 
     @property
     def loss(self) -> str:
-        """The transfer loss; empty without one."""
+        """The transfer loss; empty if the runs had none."""
         return str(self.config.get("loss", ""))
 
     @property
@@ -114,12 +117,12 @@ class MethodResult:
 
     @property
     def accuracy(self) -> float:
-        """Mean over the seeds, after the last epoch."""
+        """The mean test accuracy of the runs after the last epoch."""
         return statistics.fmean(self.last)
 
     @property
     def epochs(self) -> int:
-        """Number of epochs, over all stages."""
+        """The number of epochs of a run, all stages together."""
         return self.runs[0].summary.epochs
 
     @property
@@ -129,12 +132,12 @@ class MethodResult:
 
     @property
     def seconds_per_image(self) -> float:
-        """Training time for one image, mean over the seeds."""
+        """The mean training time per image of the runs."""
         return statistics.fmean(map(_seconds_per_image, self.runs))
 
 
 def t_interval(differences: Sequence[float]) -> tuple[float, float] | None:
-    """The 95 % interval of a mean difference of pairs; None of fewer than two.
+    """The 95 % confidence interval of a mean paired difference; None for fewer than two pairs.
 
     Student's t interval of n differences d: ``mean(d) -+ t(0.975, n - 1) std(d) / sqrt(n)``.
 
@@ -153,7 +156,7 @@ def t_interval(differences: Sequence[float]) -> tuple[float, float] | None:
 
 
 def varied_options(runs: Iterable[Run]) -> dict[str, set[str]]:
-    """The options, by loss, in which distilled runs differ: their rows are named by these."""
+    """For each loss, the options whose values differ between its runs; rows are named by them."""
     by_loss: dict[str, list[dict[str, str]]] = {}
     for run in runs:
         if run.is_distilled:
@@ -167,10 +170,13 @@ def varied_options(runs: Iterable[Run]) -> dict[str, set[str]]:
 
 
 def rows_of(named: Sequence[tuple[str, Run]], *, of_teachers: bool = False) -> list[MethodResult]:
-    """A row for the runs of each name, loss and training; names say what tells them apart."""
+    """Group named runs into rows: runs with the same name, loss and training settings form one.
+
+    Where rows differ in a training setting, its value is added to their names.
+    """
     groups: dict[tuple[str, str, tuple[Any, ...]], list[Run]] = {}
     for name, run in named:
-        # The size of the images as measured, which the configuration may leave open.
+        # The actual network and image size, which the configuration may leave open.
         measured = {"network": run.summary.network, "image_size": run.summary.image_size}
         values = {**TRAINING, **run.config, **measured}
         training = tuple(values[setting] or None for setting in TRAINING)
@@ -186,7 +192,7 @@ def rows_of(named: Sequence[tuple[str, Run]], *, of_teachers: bool = False) -> l
             for setting, value, differs in zip(TRAINING, training, differ, strict=True)
             if differs and value is not None and str(value) not in name
         ]
-        # Losses of the user's own code may share a title with another loss.
+        # A loss of the user's own code may have the same title as another loss.
         label = name if len(losses[name]) == 1 else f"{name} ({loss})"
         group.sort(key=lambda run: run.summary.seed)
         rows.append(
@@ -196,7 +202,10 @@ def rows_of(named: Sequence[tuple[str, Run]], *, of_teachers: bool = False) -> l
 
 
 def with_results(method: MethodResult, rows: Iterable[MethodResult]) -> MethodResult:
-    """The row with its gain over the student alone, and the paper's accuracy and gain."""
+    """Fill in a row's gains and step time over the student alone, and the paper's numbers.
+
+    The student alone is looked up among `rows`.
+    """
     published = _published(method)
     if not method.is_distilled:
         return replace(method, published=published, step_time=1.0 if method.is_alone else None)
@@ -228,7 +237,10 @@ def with_results(method: MethodResult, rows: Iterable[MethodResult]) -> MethodRe
 
 
 def _are_alike(alone: MethodResult, method: MethodResult) -> bool:
-    """Whether training and labelled images are the same, as far as the runs recorded them."""
+    """Whether two rows have the same training settings and, as far as recorded, the same images.
+
+    The images are not compared if a run used unlabelled images too.
+    """
     runs = [*alone.runs, *method.runs]
     images = {run.environment.get("data_fingerprint") for run in runs} - {None}
     more = any(run.config.get("unlabelled") for run in runs)
@@ -241,9 +253,9 @@ def _published(method: MethodResult) -> float | None:
 
 
 def _seconds_per_image(run: Run) -> float:
-    """Training time for one image in the fastest epoch, of those with a transfer if there are any.
+    """Training time per image in the fastest epoch; epochs of a task-only stage are left out.
 
-    Other work on the machine makes an epoch slower and never faster.
+    The fastest epoch is taken since other work on the machine can only slow an epoch down.
     """
     epochs = [record for record in run.records if record.stage != "task"] or run.records
     return min(1 / record.images_per_second for record in epochs)

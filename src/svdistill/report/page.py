@@ -1,4 +1,4 @@
-"""One HTML page of runs: its contents, and the file."""
+"""The report as one HTML page: collect its contents from finished runs, and write the file."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from svdistill.report.summary import accuracy_table, cost_table, headline
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-# The headings of all sections in their order, by what each shows of `page_contents`.
+# The headings of the page's sections in order, by the key of `page_contents` that each one shows.
 SECTIONS: Final = {
     "summary": "Summary",
     "accuracy": "Accuracy and costs",
@@ -50,23 +50,24 @@ SECTIONS: Final = {
     "details": "Details",
 }
 
-MOST_NAMED: Final = 4  # pairs of networks in a title
+MOST_NAMED: Final = 4  # the largest number of pairs of networks that a title names
 
-# Options that differ between the seeds of a row, or do not affect training.
+# Options that a row's configuration leaves out: they differ between its runs, or do not affect
+# training.
 LEFT_OUT: Final = ("output", "seed", "resume")
 
-# Names and values.
+# Pairs of a name and a value.
 Facts = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """The runs of a row, and the options that reproduce them.
+    """The runs of one row of a comparison, and the options that reproduce them.
 
     Attributes:
-        runs: a row for each run.
-        options: YAML for `--config`, of the first run, without its output and seed.
-        given: the arguments that were Python objects, which no option reproduces.
+        runs: a table with a row for each run.
+        options: the first run's options as YAML for `--config`, without output and seed.
+        given: names of arguments that were given as Python objects, which options cannot reproduce.
     """
 
     runs: Table
@@ -75,7 +76,7 @@ class Configuration:
 
 
 def page_contents(comparison: Comparison) -> dict[str, Any]:
-    """All that a page of at least one run shows; a section without contents is left out."""
+    """Collect all that the page shows of one or more runs; empty sections are left out."""
     runs, pairs = comparison.runs, comparison.pairs
     distilled = any(run.is_distilled for run in runs)
     single = len(runs) == 1
@@ -101,7 +102,7 @@ def page_contents(comparison: Comparison) -> dict[str, Any]:
 
 
 def _result_tables(pair: PairComparison) -> tuple[Table, ...]:
-    """Accuracies, of more than one run, and costs."""
+    """The table of costs, preceded by the table of accuracies if there is more than one run."""
     costs = cost_table(pair)
     return (costs,) if len(pair.runs) == 1 else (accuracy_table(pair), costs)
 
@@ -116,7 +117,7 @@ def _lead_of_one(run: Run) -> str:
 
 
 def _lead(comparison: Comparison) -> str:
-    """What was compared, on which data, with how many seeds."""
+    """A sentence on what was compared, on which data, with how many seeds."""
     rows = [row for pair in comparison.pairs for row in pair.methods]
     kinds = {
         "teachers": any(row.is_teacher for row in rows),
@@ -137,7 +138,7 @@ def _pair_names(comparison: Comparison) -> str:
 
 
 def _listed(names: Iterable[str]) -> str:
-    """Names as an enumeration, each once."""
+    """Join names to an enumeration such as "a, b and c", each name once."""
     *most, last = dict.fromkeys(names)
     return f"{', '.join(most)} and {last}" if most else last
 
@@ -174,12 +175,12 @@ def _run_row(run: Run) -> tuple[Cell, ...]:
 
 
 def machines(runs: Iterable[Run]) -> Counter[Facts]:
-    """The machines and versions of the runs, and the number of runs on each."""
+    """Count the runs for each combination of machine and versions."""
     return Counter(tuple(_facts(run.environment)) for run in runs)
 
 
 def _facts(environment: dict[str, object]) -> Iterator[tuple[str, str]]:
-    """The entries of an environment, with one for each package."""
+    """The entries of a run's environment as text, one for each package, without fingerprints."""
     for name, value in environment.items():
         if isinstance(value, dict):
             yield from ((str(package), str(number)) for package, number in value.items())
@@ -188,7 +189,7 @@ def _facts(environment: dict[str, object]) -> Iterator[tuple[str, str]]:
 
 
 def deviation_table(comparison: PairComparison) -> Table:
-    """The deviations of a comparison from the paper as a table."""
+    """A table of the settings in which a comparison's runs differ from the paper's protocol."""
     return text_table(
         comparison.title,
         ("setting", "paper", "here"),
@@ -198,7 +199,10 @@ def deviation_table(comparison: PairComparison) -> Table:
 
 
 def network_deviations(runs: Sequence[Run]) -> dict[str, str]:
-    """How the sizes of the paper's networks differ from those in its table, at full width."""
+    """For the paper's networks that `runs` trained, how their sizes differ from the paper's table.
+
+    Sizes are those at full width; networks without a difference are left out.
+    """
     used = {run.summary.network for run in runs}
     noted = {name: published_size(name).deviation for name in network_names() if name in used}
     return {name: note for name, note in noted.items() if note}
@@ -217,14 +221,14 @@ def write_report(
 
     Args:
         runs: run directories, or folders that contain some at any depth.
-        output: the page; a file of this name is replaced.
-        console: where progress goes; nowhere by default.
+        output: the file to write; an existing file is replaced.
+        console: where progress is printed; nothing is printed by default.
 
     Returns:
         The page's path.
 
     Raises:
-        RunError: a path without finished runs, a damaged run, or a page that cannot be written.
+        RunError: a path contains no finished runs, a run is damaged, or the page cannot be written.
     """
     path = Path(output)
     _require_writable(path)
@@ -236,7 +240,7 @@ def write_report(
 
 
 def templates() -> Environment:
-    """The environment of the page's templates."""
+    """The Jinja environment that loads the page's templates."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return Environment(
@@ -266,7 +270,7 @@ def _render(contents: dict[str, Any]) -> str:
 
 
 def _require_writable(path: Path) -> None:
-    """Raise `RunError` before the work rather than after it."""
+    """Raise `RunError` if the page cannot be written, before any work is done for it."""
     folder = path.parent
     if path.is_dir():
         got, remedy = "a directory", "name a file, such as report.html"

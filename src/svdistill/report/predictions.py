@@ -1,4 +1,4 @@
-"""The section on predictions: per class, confusions, calibration, agreement with the teacher."""
+"""The page's section on predictions: classes, confusions, calibration, agreement with teachers."""
 
 from __future__ import annotations
 
@@ -22,20 +22,23 @@ from svdistill.report.figure import (
 from svdistill.report.methods import MethodResult
 from svdistill.training import CalibrationBin, PredictionSummary
 
-MOST_CLASSES: Final = 20  # that are all listed; of more, the worst and the best
-ENDS: Final = 8  # of these, on each side
-MATRIX: Final = 10  # classes whose confusions are a matrix
-CONFUSIONS: Final = 10  # of more classes, the most frequent ones
-FEWEST: Final = 10  # images in a bin that the reliability diagram draws
+MOST_CLASSES: Final = 20  # the largest number of classes that are all listed
+ENDS: Final = 8  # of more classes, so many of the worst and so many of the best are listed
+MATRIX: Final = 10  # the largest number of classes whose confusions are shown as a matrix
+CONFUSIONS: Final = 10  # of more classes, so many of the most frequent confusions are listed
+FEWEST: Final = 10  # the reliability diagram leaves out bins of fewer images
 
 
 def predictions_section(pairs: Sequence[PairComparison]) -> list[Section]:
-    """Predictions on the test images, of each comparison with runs that recorded them."""
+    """One section for each comparison in which at least one run recorded its predictions."""
     return [_section(pair) for pair in pairs if any(map(_recorded, pair.methods))]
 
 
 def _section(pair: PairComparison) -> Section:
-    """All rows side by side; teacher, student alone and the leading row in detail."""
+    """Tables and figure of one comparison: all rows in brief, and up to three in detail.
+
+    The latter are the first teacher, the student alone and the leading row.
+    """
     leader = pair.leader
     rows = [*pair.teachers[:1], *pair.students[:1]]
     if leader is not None:
@@ -47,12 +50,12 @@ def _section(pair: PairComparison) -> Section:
 
 
 def _recorded(method: MethodResult) -> list[PredictionSummary]:
-    """The predictions of a row's runs, of those that recorded them."""
+    """The prediction summaries of those runs of a row that recorded them."""
     return [run.predictions for run in method.runs if run.predictions is not None]
 
 
 def quality_table(methods: Sequence[MethodResult]) -> Table:
-    """Agreement, calibration, worst and best class of each row."""
+    """Agreement with the teacher, calibration error, worst and best class of each row."""
     rows, several = [], any(len(method.runs) > 1 for method in methods)
     for method in methods:
         found = _recorded(method)
@@ -80,7 +83,7 @@ def quality_table(methods: Sequence[MethodResult]) -> Table:
 
 
 def class_table(methods: Sequence[MethodResult]) -> Table:
-    """Accuracy of each class, by rows' names; the lowest of the last row first."""
+    """Accuracy of each class, with a column for each method, sorted by that of the last method."""
     last = methods[-1]
     found = [_class_accuracies(method) for method in methods]
     names = sorted(found[-1], key=lambda name: found[-1][name])
@@ -104,7 +107,7 @@ def class_table(methods: Sequence[MethodResult]) -> Table:
 
 
 def confusion_table(method: MethodResult) -> Table:
-    """The confusion matrix of few classes; of more, the most frequent confusions."""
+    """The confusion matrix or, if there are many classes, the most frequent confusions."""
     found = _recorded(method)
     names = found[0].class_names
     counts: Counter[tuple[int, int]] = Counter()
@@ -151,7 +154,7 @@ def _count_cell(count: int) -> Cell:
 
 
 def reliability_diagram(methods: Sequence[MethodResult]) -> Figure:
-    """Draw accuracy against confidence, and how often each confidence occurs."""
+    """Draw accuracy against confidence, and the share of images by confidence."""
     drawing = new_drawing(10, 4.6)
     left, right = drawing.subplots(1, 2)
     styles = styled(method.name for method in methods)
@@ -205,6 +208,6 @@ def _class_accuracies(method: MethodResult) -> dict[str, float]:
 
 
 def _bins(method: MethodResult) -> list[CalibrationBin]:
-    """The bins of a row's runs together."""
+    """The calibration bins of a row: the counts of each bin are summed over the row's runs."""
     bins = zip(*(one.bins for one in _recorded(method)), strict=True)
     return [CalibrationBin(*map(sum, zip(*of_runs, strict=True))) for of_runs in bins]

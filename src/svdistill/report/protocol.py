@@ -13,8 +13,9 @@ from typing import Final
 from svdistill.losses import reads
 from svdistill.report.runs import Config, class_choice, dataset_name, row_options
 
-# By networks, and by data set: trained alone, and the student distilled by FSP and by the paper's
-# method. VGG is distilled in 2 stages.
+# The paper's accuracies in percent: on CIFAR-100 by pair of networks, and for VGG by large data
+# set. Teacher and student are trained alone; `fsp` and `svd`, the paper's method, are distilled
+# students. VGG is distilled in 2 stages.
 NETWORKS: Final = {
     "VGG": {"teacher": 64.44, "student": 61.37, "fsp": 64.54, "svd": 65.05},
     "MobileNet": {"teacher": 57.85, "student": 56.15, "fsp": 56.53, "svd": 58.15},
@@ -27,11 +28,11 @@ LARGE_DATA: Final = {
     "ImageNet-50": {"teacher": 70.09, "student": 65.03, "fsp": 69.59, "svd": 71.04},
 }
 
-# From the table of multi-task learning.
+# From the paper's table of multi-task learning.
 VGG_IN_ONE_STAGE: Final = {"fsp": 64.89, "svd": 65.54}
 
-# The figure on the number of vectors, read from the plot to about 0.1: accuracies by number, 0 for
-# the student alone. With one vector they agree with the table of networks, so VGG is 2-stage.
+# Accuracies by the number of singular vectors, read from the paper's figure to about 0.1; 0 is the
+# student alone. With one vector they agree with the table of networks, so VGG is 2-stage here too.
 VECTORS: Final = {
     "VGG": {0: 61.4, 1: 65.1, 2: 66.4, 4: 66.1, 8: 65.4, 16: 65.1},
     "VGG_stride": {0: 54.2, 1: 61.2, 2: 61.5, 4: 61.6, 8: 61.8, 16: 62.0},
@@ -39,11 +40,11 @@ VECTORS: Final = {
 
 
 def published_accuracy(pair: str, config: Config) -> float | None:
-    """The paper's accuracy in percent for a run of one of its networks; None where it has none.
+    """The paper's accuracy in percent for a run of one of its networks; None if it gives none.
 
-    The paper does not name its gradient, so runs of every gradient are compared with the same
-    number. It gives 1-stage and 2-stage results for VGG alone; the one number of the other
-    networks is compared with both. The pair is named as in `Run.pair`.
+    The paper does not say which gradient of the SVD it used, so runs with any gradient are compared
+    with the same number. Only for VGG does it give both 1-stage and 2-stage results; for the other
+    networks, runs of both kinds are compared with its one number. `pair` is named as in `Run.pair`.
 
     Example:
         >>> svd = {"data": "parquet:cifar100", "loss": "svd"}
@@ -67,7 +68,7 @@ def published_accuracy(pair: str, config: Config) -> float | None:
 
 
 def _method(config: Config) -> str | None:
-    """A run's method, as in `NETWORKS`; None if the paper has no such method."""
+    """The key of a run's method in `NETWORKS`; None if the paper does not have the method."""
     if "loss" not in config:
         return "teacher" if str(config["network"]).endswith("_teacher") else "student"
     options = row_options(config).keys() - {"stages", "gradient"}
@@ -79,9 +80,9 @@ class Deviation:
     """A setting in which runs differ from the paper.
 
     Attributes:
-        setting: its name.
+        setting: the setting's name.
         paper: the value in the paper, or in its authors' code.
-        here: what runs have instead, and which runs if not all do.
+        here: the runs' values, with the names of the rows if the runs differ from each other.
         of_training: whether it is a setting of training rather than of distillation.
     """
 
@@ -93,7 +94,14 @@ class Deviation:
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting: its name, the paper's value, and its value in a run, or None if it has none."""
+    """A setting of the paper's protocol.
+
+    Attributes:
+        name: the setting's name.
+        paper: the paper's value, as text.
+        read: function from a run's configuration to the run's value as text, or None if the
+            setting does not apply to the run.
+    """
 
     name: str
     paper: str
@@ -101,7 +109,7 @@ class Setting:
 
 
 def _field(name: str, missing: str = "none") -> Callable[[Config], str]:
-    """Read a field; `missing` if it is empty."""
+    """Return a function that reads a field as text, and gives `missing` if the field is None."""
 
     def read(config: Config) -> str:
         value = config.get(name)
@@ -112,7 +120,10 @@ def _field(name: str, missing: str = "none") -> Callable[[Config], str]:
 
 
 def _choice(name: str, texts: Mapping[str, str], needs: str = "") -> Callable[[Config], str | None]:
-    """Read a field in words; None if it is missing, or the loss does not read the option needed."""
+    """Return a function that reads a field and gives its value's text in `texts`.
+
+    It gives None if the field is missing, or if the run's loss does not read the option `needs`.
+    """
 
     def read(config: Config) -> str | None:
         if name not in config or (needs and not reads(config.get("loss", ""), needs)):
@@ -123,7 +134,7 @@ def _choice(name: str, texts: Mapping[str, str], needs: str = "") -> Callable[[C
 
 
 def _data(config: Config) -> str | None:
-    """None for the paper's other data sets, which are no deviation."""
+    """The name of the data set; None for the paper's large data sets, which are no deviation."""
     name = dataset_name(config)
     return None if name in ("Tiny-ImageNet", "ImageNet") else name
 
@@ -140,7 +151,7 @@ def _teaching(config: Config) -> str | None:
 
 
 def _clipping(config: Config) -> str | None:
-    """None in two-stage training, which clips nothing."""
+    """How the SVD's gradient is clipped; None in two-stage training, which clips nothing."""
     two_stages = config.get("transfer_epochs", 0) > 0
     return None if two_stages else _choice("clip", CLIP_TEXTS, needs="num_vectors")(config)
 
@@ -211,7 +222,12 @@ TEACHING: Final = (
 
 
 def deviations(teachers: Mapping[str, Config], students: Mapping[str, Config]) -> list[Deviation]:
-    """The settings in which runs differ from the paper's, of configurations by rows' names."""
+    """List the settings in which runs differ from the paper's protocol.
+
+    Args:
+        teachers: the configuration of each teacher's row, by the row's name.
+        students: the configuration of each student's row, by the row's name.
+    """
     found = []
     for setting in TRAINING + TEACHING:
         values: dict[str, list[str]] = {}
@@ -233,7 +249,7 @@ def deviations(teachers: Mapping[str, Config], students: Mapping[str, Config]) -
 
 
 def _rows(names: list[str], teachers: list[str], students: list[str]) -> str:
-    """The rows that have a value."""
+    """Describe rows by name, or as "teacher" or "students" if they are all of that kind."""
     groups = {"teacher": teachers, "students": students}
     group = next((group for group, rows in groups.items() if names == rows), None)
     return group or ", ".join(f'"{name}"' for name in names)

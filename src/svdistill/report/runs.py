@@ -1,4 +1,4 @@
-"""Finished runs: how they are read and named, and which run trained their teacher."""
+"""Finished runs: reading and naming them, and finding the run that trained a student's teacher."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Config = Mapping[str, Any]
 
 GRADIENTS: Final = {"poster": "poster's gradient", "authors": "authors' gradient"}
 
-# How a row names an option of a loss that differs from the paper's value.
+# How a row's name mentions an option of a loss whose value differs from the paper's.
 OPTION_TEXTS: Final[Mapping[str, Callable[[Any], str]]] = {
     "num_vectors": "k = {}".format,
     "beta": "beta = {:g}".format,
@@ -49,7 +49,7 @@ CLIPS: Final = {
     "none": "unclipped",
 }
 
-# Names of data sets, by the scheme of a configuration or the last part of its path.
+# Names of data sets: first by the scheme of the option `data`, then by the last part of its path.
 SCHEME_NAMES: Final = {
     "digits": "scikit-learn's digits",
     "tiny_imagenet": "Tiny-ImageNet",
@@ -69,13 +69,14 @@ DIGITS: Final = re.compile(r"([0-9]+)")
 
 
 def row_name(config: Config) -> str:
-    """Name the row of a run: its method, and the options that differ from the paper's.
+    """Name the table row of a run: its method, and the options that differ from the usual ones.
 
-    Two-stage training clips nothing, so its rows name no clip. The usual weights are those of the
-    loss's entry; soft targets are not clipped, all other losses are clipped per tensor. A
-    comparison leaves out what all its rows share.
+    Usual are the paper's options, the loss weights of the loss's registry entry, and clipping of
+    each tensor, or no clipping for losses on logits. Two-stage training clips nothing, so its rows
+    name no clip. A comparison leaves out the options that all its rows share.
 
-    The configuration holds the values of a run's config.yaml; usual ones may be missing.
+    Args:
+        config: the values of a run's config.yaml; options with their usual values may be missing.
 
     Example:
         >>> row_name({"network": "vgg_student", "loss": "svd", "clip": "amortised"})
@@ -89,7 +90,7 @@ def row_name(config: Config) -> str:
 
 
 def row_options(config: Config) -> dict[str, str]:
-    """The part of a distilled run's row name that follows its loss, by option.
+    """The parts of a distilled run's row name after the loss, as a dictionary by option.
 
     Example:
         >>> row_options({"loss": "fsp"}), row_options({"loss": "svd", "num_vectors": 4})
@@ -113,7 +114,7 @@ def row_options(config: Config) -> dict[str, str]:
 
 
 def loss_name(config: Config) -> str:
-    """The titles of a run's losses, without their options.
+    """The titles of a run's losses, joined by plus signs and without their options.
 
     Example:
         >>> loss_name({"loss": "svd+soft_target"})
@@ -123,13 +124,13 @@ def loss_name(config: Config) -> str:
 
 
 def _is_task_loss(loss: str) -> bool:
-    """Whether none of a sum's losses is clipped beside another."""
+    """Whether all losses of a sum are registered losses whose gradients are never clipped."""
     specs = registered_specs(loss)
     return len(specs) == len(titles(loss)) and not any(spec.clipped for spec in specs)
 
 
 def _weights(config: Config) -> str:
-    """The weights of task, transfer and added losses; empty if they are the usual ones."""
+    """The weights of task, transfer and added losses as text; empty if all have usual values."""
     loss = str(config["loss"])
     weights = [config.get("task_weight", 1.0), config.get("transfer_weight", 1.0)]
     usual = [1.0, 1.0]
@@ -155,7 +156,7 @@ def dataset_name(config: Config) -> str:
 
 
 def class_choice(config: Config) -> str:
-    """The classes of its data set that a run kept, in words.
+    """Describe in words which classes of its data set a run used.
 
     Example:
         >>> class_choice({"classes_every": 5}), class_choice({"classes": "50@0"})
@@ -180,10 +181,11 @@ class Run:
         config: the values of its config.yaml.
         environment: machine and versions, from its environment.json.
         summary: its results.
-        records: its epochs.
-        before_after: cost of its networks, if it was distilled.
-        predictions: on the test images; None for runs of earlier versions.
-        shipped: exported files in its directory, the fastest first.
+        records: the metrics of each epoch.
+        before_after: accuracy and cost of its networks; None if no distillation recorded them.
+        predictions: a summary of its predictions on the test images; None for runs of earlier
+            versions.
+        shipped: measurements of the exported files in its directory, the fastest first.
     """
 
     path: Path
@@ -204,10 +206,10 @@ class Run:
 
     @property
     def pair(self) -> str:
-        """The name of its pair of networks.
+        """The name of the pair of networks, teacher and student, that the run belongs to.
 
-        That is the family of one of the paper's networks, teacher or student, or the network's
-        name. A network given as a Python object has no name and is identified by its size.
+        This is the family, such as VGG, of one of the paper's networks, and the network's own name
+        for others. A network given as a Python object has no name and is identified by its size.
         """
         if self.summary.network == OBJECT:
             return f"own network, {millions(self.summary.parameters, digits=2)} parameters"
@@ -231,18 +233,18 @@ class Run:
 
     @property
     def row(self) -> str:
-        """The name of its row in tables and figures, see `row_name`."""
+        """The name of the run's row in tables and figures, see `row_name`."""
         return row_name(self.config)
 
 
 def find_runs(paths: Sequence[str | Path]) -> list[Run]:
-    """Read the finished runs at or below some paths; unfinished ones are skipped.
+    """Read the finished runs at or below some paths; unfinished runs are skipped.
 
     Args:
         paths: run directories, or folders that contain some at any depth.
 
     Returns:
-        Each run once, sorted by path; numbers in names sort by value: `k2` is before `k16`.
+        Each run once, sorted by path. Numbers in names are sorted by value: `k2` before `k16`.
 
     Raises:
         RunError: a path that does not exist or contains no finished run, or a damaged run.
@@ -252,7 +254,7 @@ def find_runs(paths: Sequence[str | Path]) -> list[Run]:
 
 
 def _natural_key(path: Path) -> list[list[str | int]]:
-    """The sort key of a path: text and numbers in turn, for each of its names."""
+    """The sort key of a path: each of its names, split into text and integers alternately."""
     return [
         [int(piece) if place % 2 else piece for place, piece in enumerate(DIGITS.split(name))]
         for name in path.parts
@@ -300,9 +302,9 @@ def named_teacher(run: Run) -> str:
 
 
 def teacher_among(run: Run, runs: Sequence[Run]) -> Run | None:
-    """The run that trained a student's teacher; None if it is not among these runs.
+    """Find the run that trained a student's teacher; None if it is not among `runs`.
 
-    A teacher that was moved is found by its directory's name, unless several have that name.
+    A teacher that was moved is found by its directory's name, unless several runs have that name.
     """
     named = named_teacher(run)
     if not named:

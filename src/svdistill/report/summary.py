@@ -1,4 +1,4 @@
-"""The summary of a comparison: verdict, main numbers, tables of accuracies and costs."""
+"""Summarise a comparison: verdict, main numbers, and tables of accuracies and costs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from svdistill.training import NetworkFigures
 
 
 class Tile(NamedTuple):
-    """A prominent number, its label, and what to compare it with."""
+    """A prominent number of the page, its label, and a remark beside it, such as a comparison."""
 
     label: str
     number: str
@@ -42,7 +42,7 @@ class Headline:
         title: the pair of networks and the data.
         verdict: a sentence on the gain over the student alone; empty if nothing was distilled.
         tiles: the main numbers.
-        sentences: remarks on them.
+        sentences: remarks on the main numbers.
     """
 
     title: str
@@ -52,7 +52,10 @@ class Headline:
 
 
 def headline(pair: PairComparison) -> Headline:
-    """Summarise a comparison by its leading row, or by its first if nothing was distilled."""
+    """Summarise a comparison by its leading row or, if nothing was distilled, by its first student.
+
+    Without students, the first teacher's row is used.
+    """
     leader = pair.leader
     method = leader or next(iter(pair.students), pair.methods[0])
     accuracies = _accuracy_tiles(pair, method)
@@ -66,7 +69,7 @@ def headline(pair: PairComparison) -> Headline:
 
 
 def verdict(method: MethodResult) -> str:
-    """Whether a distilled row's gain over the student alone is shown, in a sentence."""
+    """A sentence on whether the runs show that a distilled row gains over the student alone."""
     if not method.gains:
         return (
             f"The gain of {method.name} is not shown: the runs have no student alone of the same "
@@ -93,7 +96,7 @@ def _gain_tile(method: MethodResult) -> Tile:
 
 
 def _accuracy_tiles(pair: PairComparison, method: MethodResult) -> list[Tile]:
-    """The accuracies of the row and of its teacher."""
+    """The tiles for the accuracies of a row and of its teacher."""
     run, accuracy, count = method.runs[0], method.accuracy, len(method.runs)
     beside = "on the test images"
     if method.alone is not None:
@@ -115,7 +118,10 @@ def _accuracy_tiles(pair: PairComparison, method: MethodResult) -> list[Tile]:
 
 
 def _cost_tiles(pair: PairComparison, method: MethodResult) -> list[Tile]:
-    """Size and latency of the exported file; else of the network in PyTorch; else its counts."""
+    """The tiles for size and latency of the exported file or, without one, the PyTorch network.
+
+    If neither was measured, they show the numbers of parameters and FLOPs.
+    """
     summary = method.runs[0].summary
     shipped = next((run.shipped[0] for run in method.runs if run.shipped), None)
     measured = next((run.before_after for run in method.runs if run.before_after), None)
@@ -151,7 +157,7 @@ def _cost_tiles(pair: PairComparison, method: MethodResult) -> list[Tile]:
 
 
 def _training_tile(method: MethodResult) -> Tile:
-    """What training cost: time of a run, images a second, and the time over the student alone's."""
+    """The tile for the cost of training: duration, images per second, and ratio of step times."""
     seconds = statistics.fmean(run.summary.seconds for run in method.runs)
     rate = statistics.median(
         record.images_per_second for run in method.runs for record in run.records
@@ -163,7 +169,7 @@ def _training_tile(method: MethodResult) -> Tile:
 
 
 def _remarks(pair: PairComparison, method: MethodResult) -> Iterator[str]:
-    """What to know when reading the main numbers, in sentences."""
+    """Sentences on what to consider when reading the main numbers."""
     alone, summary = method.alone, method.runs[0].summary
     if len(pair.distilled) > 1:
         yield (
@@ -193,7 +199,7 @@ def _megabytes(size: int) -> str:
 
 
 def _times(teacher: float, student: float, less: str) -> str:
-    """The factor by which a student's cost differs from its teacher's.
+    """Describe the factor by which a student's cost differs from its teacher's.
 
     Example:
         >>> _times(74.0, 4.3, "less"), _times(1.0, 1.0, "less")
@@ -207,9 +213,9 @@ def _times(teacher: float, student: float, less: str) -> str:
 
 
 def accuracy_table(pair: PairComparison) -> Table:
-    """A row for each method; that of the headline is highlighted.
+    """The table of accuracies, with a row for each method; the headline's row is highlighted.
 
-    The paper's columns are included if it has a number for any row.
+    Columns with the paper's numbers are included if the paper has a number for any row.
     """
     methods = pair.methods
     gain = any(method.gains for method in methods)
@@ -253,7 +259,7 @@ def _seeds_cell(method: MethodResult) -> Cell:
 
 
 def _accuracy_notes(pair: PairComparison, gain: bool, time: bool) -> Iterator[str]:
-    """How to read the columns."""
+    """Sentences on how to read the columns of the table of accuracies."""
     if gain:
         yield (
             "The gain is the mean of the differences from the student alone of the same training "
@@ -288,7 +294,7 @@ def _paper_note(pair: PairComparison) -> str:
 
 
 def cost_table(pair: PairComparison) -> Table:
-    """Size and speed of teacher and student in PyTorch, and of exported files."""
+    """The table of size and speed of teacher and student in PyTorch, and of exported files."""
     method = pair.leader or pair.methods[0]
     run = method.runs[0]
     measured = next((run.before_after for run in method.runs if run.before_after), None)

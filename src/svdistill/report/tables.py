@@ -1,4 +1,4 @@
-"""Tables of networks, of runs without a comparison, and of one distillation's networks."""
+"""Tables of networks, of runs by method, and of the networks of one distillation."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from svdistill.training import BeforeAfter
 
 
 def network_table(network: NetworkDescription) -> Table:
-    """One network: a row for each part, and its taps.
+    """A table of one network, with a row for each part that tells whether the part is a tap.
 
     Args:
-        network: as `describe_network` returns it.
+        network: the description that `describe_network` returns.
     """
     rows = [
         (
@@ -56,10 +56,10 @@ def network_table(network: NetworkDescription) -> Table:
 
 
 def networks_table(networks: Sequence[NetworkDescription]) -> Table:
-    """Several networks: a row for each, with the shapes of its taps.
+    """A table of several networks, with a row for each network and the shapes of its taps.
 
     Args:
-        networks: as `describe_network` returns them.
+        networks: the descriptions that `describe_network` returns.
     """
     rows = []
     for network in networks:
@@ -93,9 +93,13 @@ def networks_table(networks: Sequence[NetworkDescription]) -> Table:
 
 @dataclass(frozen=True)
 class MethodRow:
-    """A row of a table of runs that has no comparison.
+    """The results of one method's runs: a row of `run_table`.
 
-    Accuracies are percentages on the test split after the last and the best epoch, one a seed.
+    Attributes:
+        method: the method's name.
+        last, best: test accuracy of each run in percent, after the last and after the best epoch.
+        parameters: number of the network's parameters.
+        flops: FLOPs of the network for one image.
     """
 
     method: str
@@ -106,7 +110,7 @@ class MethodRow:
 
 
 def method_rows(runs: Iterable[tuple[str, RunSummary]]) -> list[MethodRow]:
-    """Group summaries by method, in the order in which methods first appear.
+    """Group the summaries of runs by method, in the order in which methods first appear.
 
     Args:
         runs: pairs of a method's name and a run's summary.
@@ -130,7 +134,7 @@ def method_rows(runs: Iterable[tuple[str, RunSummary]]) -> list[MethodRow]:
 
 
 def run_table(rows: Sequence[MethodRow], title: str = "") -> Table:
-    """A table of runs for the terminal and Markdown.
+    """A table with one row for each method, for the terminal or as Markdown.
 
     Example:
         >>> rows = [MethodRow("SVD", (90.0, 92.0), (91.0, 93.0), 50154, 1413120)]
@@ -155,10 +159,10 @@ def run_table(rows: Sequence[MethodRow], title: str = "") -> Table:
 
 
 def wilson_interval(percent: float, images: int) -> tuple[float, float]:
-    """The 95 % confidence interval of an accuracy, in percent.
+    """The 95 % confidence interval of an accuracy in percent, measured on a number of images.
 
-    It covers the same network's accuracy on other images of the same kind, not the accuracy of
-    another training.
+    It accounts for the choice of test images, for the same network; it does not account for the
+    variation between trainings.
 
     Example:
         >>> [round(bound, 1) for bound in wilson_interval(90.0, 100)]
@@ -175,12 +179,12 @@ def wilson_interval(percent: float, images: int) -> tuple[float, float]:
 
 
 def before_after_table(measured: BeforeAfter, title: str = "", teacher: str = "") -> Table:
-    """Accuracy and cost of teacher, student before and student after.
+    """A table of accuracy and cost of the teacher, and of the student before and after training.
 
     Args:
-        measured: as a run measured them.
-        title: of the table.
-        teacher: the name of the teacher's network.
+        measured: the figures that a distillation recorded.
+        title: title of the table.
+        teacher: name of the teacher's network.
     """
     rows = []
     for name, figures in measured.rows().items():

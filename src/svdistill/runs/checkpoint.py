@@ -1,7 +1,7 @@
 """Checkpoints of a run: one file each, with a checksum.
 
-A file is what `torch.save` writes, followed by its SHA-256. The last two are kept, so that one of
-them is always whole.
+A checkpoint file is the output of `torch.save`, followed by its SHA-256. The last two checkpoints
+are kept, so that an intact one always exists.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class TrainingPosition:
     """How far a run has come.
 
     Attributes:
-        stage: index of the stage it is in.
-        epoch: finished epochs of that stage.
-        total: finished epochs of all stages.
-        best_epoch: the best of them, counted from 0 over all stages; -1 before the first.
-        best_score: its accuracy on the split that chooses the best epoch.
-        best_accuracy: its accuracy on the test split.
-        last_accuracy: accuracy on the test split after the last finished epoch.
-        seconds: spent so far.
+        stage: index of the current training stage (2-stage training has two).
+        epoch: number of finished epochs of the current stage.
+        total: number of finished epochs of all stages.
+        best_epoch: the best finished epoch, counted from 0 over all stages; -1 before the first.
+        best_score: accuracy of the best epoch on the split by which it is chosen.
+        best_accuracy: accuracy of the best epoch on the test split.
+        last_accuracy: accuracy of the last finished epoch on the test split.
+        seconds: time spent so far.
     """
 
     stage: int = 0
@@ -51,7 +51,7 @@ class TrainingPosition:
     seconds: float = 0.0
 
     def next_epoch(self, test_accuracy: float, seconds: float) -> TrainingPosition:
-        """The position after one more epoch, which took some seconds."""
+        """The position after one more epoch with this accuracy and duration."""
         return replace(
             self,
             epoch=self.epoch + 1,
@@ -66,12 +66,12 @@ class TrainingPosition:
 
 
 class Checkpoint(NamedTuple):
-    """Position and states of a run.
+    """The content of a checkpoint: position and states of a run.
 
     Attributes:
-        position: in finished epochs.
+        position: how many epochs are finished.
         states: state dictionaries of network, optimizer and so on.
-        epoch_state: `EpochState.state_dict()` within an epoch; None between two.
+        epoch_state: `EpochState.state_dict()` if saved within an epoch; None between two epochs.
     """
 
     position: TrainingPosition
@@ -88,13 +88,16 @@ class Checkpoints:
         self._damaged = False
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """In rank 0, write a checkpoint; the newest becomes the previous one if it is whole."""
+        """Write a checkpoint in rank 0, and keep the newest so far as the previous if intact."""
         if is_main():
             save_checkpoint(self.newest, checkpoint, None if self._damaged else self.previous)
             self._damaged = False
 
     def load(self, device: torch.device) -> Checkpoint | None:
-        """Load the newest, or with a warning the previous one if that is damaged; else None."""
+        """Load the newest checkpoint; None if there is none.
+
+        If the newest is damaged or missing, warn and load the previous one.
+        """
         if not self.any():
             return None
         try:
@@ -113,11 +116,11 @@ class Checkpoints:
             return checkpoint
 
     def any(self) -> bool:
-        """Whether there is one, damaged or not."""
+        """Whether there is a checkpoint file, damaged or not."""
         return self.newest.exists() or self.previous.exists()
 
     def remove(self) -> None:
-        """Remove both."""
+        """Remove both checkpoint files."""
         for path in (self.newest, self.previous):
             path.unlink(missing_ok=True)
 
@@ -127,7 +130,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, keep: Path | None = None
     content = {**checkpoint._asdict(), "position": asdict(checkpoint.position)}
 
     def write(temporary: Path) -> None:
-        # Python's file reports a full disk, torch's own writer does not.
+        # Writing to a Python file raises an error if the disk is full; torch's own writer does not.
         with temporary.open("wb+") as file:
             torch.save(content, file)
             file.seek(0)
@@ -140,7 +143,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, keep: Path | None = None
 
 def load_checkpoint(path: Path, device: torch.device) -> Checkpoint:
     """Read a checkpoint, without executing code in it; raise `RunError` if it is damaged."""
-    # Several processes on CPUs have the device "cpu:0", to which torch cannot load.
+    # With several processes on CPUs the device is "cpu:0", which torch.load does not accept.
     location = torch.device("cpu") if device.type == "cpu" else device
     expected = "a checkpoint that svdistill wrote"
     remedy = "start the run again in another directory"
@@ -151,7 +154,7 @@ def load_checkpoint(path: Path, device: torch.device) -> Checkpoint:
 
 
 def _whole(path: Path) -> io.BytesIO:
-    """The content of a file before its checksum, which is verified."""
+    """Read a file, verify the checksum at its end, and return the content before it."""
     require_no_device(path)
     content = path.read_bytes()
     trailer = content[-TRAILER_BYTES:]

@@ -35,13 +35,14 @@ MAY_DIFFER: Final = (
     *("output", "device", "capture", "workers", "memory_limit_gb", "checkpoint_minutes", "resume"),
 )
 
-# The options that locate what a fingerprint identifies. They may change if it has moved.
+# For each fingerprint, the options that say where its images or teacher are found. They may change
+# when a run is resumed, as long as the fingerprint is the same.
 PLACES: Final = {
     "data_fingerprint": ("data", "unlabelled"),
     "teacher_fingerprint": ("teacher", "teacher_weights", "knowledge"),
 }
 
-# These decide which kernels run; bit-for-bit equality needs equal values.
+# Facts that decide which kernels run: results are bit for bit equal only if these are equal.
 NUMERIC_PACKAGES: Final = ("svdistill", "torch", "numpy")
 NUMERIC_FACTS: Final = ("threads", "processes", "processor")
 
@@ -51,9 +52,9 @@ RunConfig = TrainConfig | DistillConfig
 class RunDirectory:
     """Reads and writes the files of one run. Only the main process writes.
 
-    `config.yaml`, `environment.json`, `metrics.jsonl`, two checkpoints, `student.safetensors` (last
-    epoch), `student-best.safetensors` and `tensorboard/`; of a finished run also `summary.json`,
-    `predictions.json` and, after a distillation, `before_after.json`.
+    The files are `config.yaml`, `environment.json`, `metrics.jsonl`, two checkpoints,
+    `student.safetensors` (last epoch), `student-best.safetensors` and `tensorboard/`; a finished
+    run also has `summary.json`, `predictions.json` and, after a distillation, `before_after.json`.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -67,13 +68,13 @@ class RunDirectory:
         self.before_after = self.path / "before_after.json"
         self.predictions = self.path / "predictions.json"
         self.summary = self.path / "summary.json"
-        self.resumed_with = ""  # what differs from the environment of the start
+        self.resumed_with = ""  # differences from the environment in which the run was started
 
     @contextmanager
     def opened(
         self, config: RunConfig, data_fingerprint: str, teacher_fingerprint: str = ""
     ) -> Iterator[None]:
-        """`open` the directory, and lock it while the block lasts."""
+        """`open` the directory, and lock it against other processes within the block."""
         require_unlocked(self.path)
         contents = _fingerprints(data_fingerprint, teacher_fingerprint)
         self._is_resumed(config, contents)  # before anything is written
@@ -84,13 +85,19 @@ class RunDirectory:
             yield
 
     def open(self, config: RunConfig, data_fingerprint: str, teacher_fingerprint: str = "") -> None:
-        """Make the directory of a new run, or check that it holds the run to resume.
+        """Create the directory of a new run, or check that it holds the run to resume.
 
-        Records a resumption in the environment, and moved images or teachers in the configuration.
-        The fingerprints are of the images and of the teacher's weights or knowledge, if any.
+        A resumption is recorded in environment.json, and new places of images or teacher in
+        config.yaml.
+
+        Args:
+            config: the options of the run.
+            data_fingerprint: fingerprint of the images.
+            teacher_fingerprint: fingerprint of the teacher's weights or stored knowledge, if any.
 
         Raises:
-            RunError: it holds a finished run, another run or other files, or cannot be written.
+            RunError: the directory holds a finished run, another run or other files, or cannot be
+                written.
         """
         contents = _fingerprints(data_fingerprint, teacher_fingerprint)
         if self._is_resumed(config, contents):
@@ -101,7 +108,7 @@ class RunDirectory:
         write_json(self.environment, {**environment(), **contents})
 
     def _note_resumption(self, config: RunConfig) -> None:
-        """Record a changed environment, and where images and teacher have moved."""
+        """Record a changed environment, and the new places of images and teacher."""
         recorded, now = read_environment(self.environment), environment()
         stored = stored_values(self.config)
         moved = moved_places(config, stored)
@@ -112,7 +119,7 @@ class RunDirectory:
         earlier = recorded.get("resumed", {})
         last = [numeric_text(recorded, devices[0]), *map(str, earlier.values())][-1]
         if not moved and note == last.partition("; ")[0]:
-            return  # as before
+            return  # nothing has changed since the last note
         when = datetime.now(UTC).isoformat(timespec="milliseconds")
         write_json(self.environment, {**recorded, "resumed": {**earlier, when: note}})
         if moved:
@@ -120,12 +127,12 @@ class RunDirectory:
             write_text(self.config, yaml.safe_dump(stored, sort_keys=False))
 
     def _is_resumed(self, config: RunConfig, contents: dict[str, str]) -> bool:
-        """Whether it holds the run to resume; raises if it holds something else."""
+        """Whether the directory holds the run to resume; raises if it holds something else."""
         self._require_usable(config.resume)
         if config.resume and self.config.exists():
             if not self.environment.exists() and not self.checkpoints.any():
                 require_same(config, self.config)
-                return False  # killed after its first file
+                return False  # the run was killed after writing its first file: start it anew
             recorded = read_environment(self.environment)
             require_same(config, self.config, [at for name in contents for at in PLACES[name]])
             require_contents(config, self.path, recorded, contents)
@@ -133,9 +140,10 @@ class RunDirectory:
         return False
 
     def require_free(self, *, resume: bool) -> None:
-        """Raise `RunError` if it is in use, or holds a finished run, one not to resume, or files.
+        """Raise `RunError` unless the directory is free for a new run, or for one to resume.
 
-        `opened` does the same, and more; this needs no images.
+        It must not be in use, nor hold other files, a finished run, or, unless `resume` is given,
+        an unfinished run. `opened` checks this and more, but needs the images' fingerprint.
         """
         require_unlocked(self.path)
         self._require_usable(resume)
@@ -160,26 +168,26 @@ class RunDirectory:
         require_empty(self.path)
 
     def append(self, record: EpochRecord) -> None:
-        """Append an epoch to the metrics."""
+        """Append the record of an epoch to metrics.jsonl."""
         if is_main():
             lines = self.metrics.read_text() if self.metrics.exists() else ""
             line = json.dumps(dataclasses.asdict(record))
             write_text(self.metrics, f"{lines}{line}\n")
 
     def keep_epochs(self, count: int) -> None:
-        """Drop the metrics of epochs after the last checkpoint, which are trained again."""
+        """Keep the metrics of the first `count` epochs; later epochs are trained again."""
         if is_main() and self.metrics.exists():
             kept = self.metrics.read_text().splitlines(keepends=True)[:count]
             write_text(self.metrics, "".join(kept))
 
     def finish(self, summary: RunSummary) -> None:
-        """Mark the run as finished, and remove its checkpoints."""
+        """Write summary.json, which marks the run as finished, and remove its checkpoints."""
         write_json(self.summary, dataclasses.asdict(summary))
         self.checkpoints.remove()
 
 
 def _fingerprints(data: str, teacher: str) -> dict[str, str]:
-    """Fingerprints, as named in environment.json."""
+    """The fingerprints of images and teacher under their names in environment.json."""
     return {"data_fingerprint": data, **({"teacher_fingerprint": teacher} if teacher else {})}
 
 
@@ -189,7 +197,7 @@ def to_yaml(config: RunConfig) -> str:
 
 
 def stored_values(path: Path) -> dict[str, Any]:
-    """Read a run's config.yaml as a dictionary; raise `RunError` for other files."""
+    """Read a run's config.yaml as a dictionary; raise `RunError` if it is not one."""
     remedy = "give a run directory, or start the run again in another one"
     with reading(path, expected="the configuration of a run", remedy=remedy):
         stored = read_yaml(path)
@@ -200,7 +208,7 @@ def stored_values(path: Path) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> RunConfig:
-    """Read a run's config.yaml; missing options have their defaults. It imports no code."""
+    """Read a run's config.yaml; missing options get their defaults. No user code is imported."""
     stored = stored_values(path)
     kind = DistillConfig if "loss" in stored else TrainConfig
     names = {field.name for field in dataclasses.fields(kind)}
@@ -208,10 +216,10 @@ def read_config(path: Path) -> RunConfig:
 
 
 def require_same(config: RunConfig, path: Path, moved: Collection[str] = ()) -> None:
-    """Raise `RunError` unless a configuration equals a stored one, but for `MAY_DIFFER`.
+    """Raise `RunError` unless a configuration equals a stored one, except for `MAY_DIFFER`.
 
-    Missing options have their defaults. Those in `moved` may differ too, since a fingerprint
-    identifies what they locate.
+    Options that are missing in the file have their defaults. Options in `moved` may differ too:
+    the images or the teacher that they locate are compared by fingerprint instead.
     """
     stored = {**dataclasses.asdict(type(config)(output="")), **stored_values(path)}
     asked = dataclasses.asdict(config)
@@ -227,7 +235,7 @@ def require_same(config: RunConfig, path: Path, moved: Collection[str] = ()) -> 
 def differing(
     asked: Mapping[str, Any], stored: Mapping[str, Any], moved: Collection[str]
 ) -> Iterator[str]:
-    """The options whose values differ, but for `moved`.
+    """The names of the options whose values differ, without those in `moved`.
 
     Example:
         >>> list(differing({"data": "a", "epochs": 3}, {"data": "b", "epochs": 2}, ["data"]))
@@ -243,7 +251,8 @@ def require_contents(
 ) -> None:
     """Raise `RunError` if a run was started with other images or another teacher.
 
-    `recorded` is the run's environment; `contents` holds the present fingerprints.
+    `recorded` is the environment.json of the run, with the fingerprints at its start; `contents`
+    holds the present fingerprints.
     """
     for name, now in contents.items():
         if recorded.get(name) != now:
@@ -259,7 +268,7 @@ def require_contents(
 
 
 def moved_places(config: RunConfig, stored: Mapping[str, Any]) -> dict[str, str]:
-    """Options that locate images or teacher and differ from the stored ones, with both values."""
+    """The options that locate images or teacher and have changed, with text of both values."""
     return {
         name: f"{getattr(config, name)!r} instead of {stored[name]!r}"
         for name in (name for names in PLACES.values() for name in names)
@@ -270,9 +279,9 @@ def moved_places(config: RunConfig, stored: Mapping[str, Any]) -> dict[str, str]
 def numeric_differences(
     before: Mapping[str, Any], now: Mapping[str, Any], devices: tuple[str, str]
 ) -> str:
-    """The differences between two environments that end bit-for-bit equality; empty for none.
+    """Text of the differences between two environments that may change results; empty if none.
 
-    `devices` is the configured `device` at both times.
+    `devices` holds the option `device` of both times.
     """
     earlier, later = _numeric_facts(before, devices[0]), _numeric_facts(now, devices[1])
     return ", ".join(
@@ -283,7 +292,7 @@ def numeric_differences(
 
 
 def numeric_text(now: Mapping[str, Any], device: str) -> str:
-    """The environment that a run's numbers depend on, as one line."""
+    """A line of text with the facts of the environment on which a run's results depend."""
     return ", ".join(f"{name} {value}" for name, value in _numeric_facts(now, device).items())
 
 

@@ -1,4 +1,4 @@
-"""What a run records: its epochs, its summary and its environment."""
+"""The records of a run: its epochs, its summary and its environment."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ PACKAGES: Final = ("svdistill", "torch", "numpy", "accelerate", "datasets", "saf
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One line of metrics.jsonl; None for what a stage does not compute or a split that is absent.
+    """The record of an epoch, one line of metrics.jsonl.
 
-    Losses are means over images, norms means over steps; a step that does not measure norms counts
-    with the last ones measured. Accuracies are percentages. Images without a label count in the
+    A value is None if the training stage does not compute it, or if there is no such split. Losses
+    are means over images, norms are means over steps; a step that does not measure norms counts
+    with the last measured norms. Accuracies are percentages. Images without a label count in the
     transfer loss alone.
 
     Attributes:
-        svd_missed: share of SVDs by subspace iteration that did not reach its bound.
-        svd_close: share of differentiated SVDs with singular values so close to each other, or to
-            zero, that the gradient was damped.
+        svd_missed: share of the SVDs by subspace iteration that did not reach the error bound.
+        svd_close: share of the differentiated SVDs with singular values so close to each other, or
+            to zero, that the gradient was damped.
         loading_seconds: time that the training device waited for images.
         skipped_steps: steps whose gradients overflowed in fp16 and changed no weights; their norms
             count in no mean.
@@ -59,7 +60,7 @@ class EpochRecord:
     skipped_steps: int = 0
 
     def numbers(self) -> dict[str, float]:
-        """The numbers to log."""
+        """The values to log: all numbers but `epoch`."""
         return {
             name: value
             for name, value in asdict(self).items()
@@ -74,19 +75,20 @@ class RunSummary:
     Attributes:
         directory: the run directory.
         kind: `train` or `distill`.
-        network, width: of the trained network.
+        network, width: name of the trained network, and the factor on its channels.
         loss: name of the transfer loss; None for `train`.
-        seed: of the run.
-        last_accuracy: after the last epoch.
-        best_accuracy: after the best epoch, as chosen on the split named by `best_by`.
-        best_epoch: counted from 1, over all stages.
-        best_by: `dev` or `test`; the best by `test` is optimistic.
-        teacher_accuracy: the teacher's on the same images.
-        parameters, flops: of the network, the FLOPs (2 x multiply-adds) for one image.
-        epochs: over all stages.
-        seconds: spent in training and evaluation, over all resumptions.
-        num_classes, image_size: of the data, the latter in pixels.
-        skipped_steps: those whose gradients overflowed in fp16.
+        seed: seed of the run.
+        last_accuracy: accuracy after the last epoch.
+        best_accuracy: accuracy after the best epoch, chosen on the split named by `best_by`.
+        best_epoch: the best epoch, counted from 1 over all stages.
+        best_by: `dev` or `test`; an accuracy whose epoch was chosen by `test` is optimistic.
+        teacher_accuracy: the teacher's accuracy on the same images.
+        parameters, flops: the network's number of parameters, and its FLOPs (2 x multiply-adds) for
+            one image.
+        epochs: number of epochs over all stages.
+        seconds: time spent in training and evaluation, over all resumptions.
+        num_classes, image_size: number of classes, and side of the images in pixels.
+        skipped_steps: number of steps skipped because their gradients overflowed in fp16.
     """
 
     directory: str
@@ -110,7 +112,7 @@ class RunSummary:
 
 
 def read_environment(file: Path) -> dict[str, Any]:
-    """Read machine, versions and threads of a run; raise `RunError` if they cannot be read."""
+    """Read a run's environment.json; raise `RunError` if it cannot be read."""
     return read_plain(
         file,
         Facts,
@@ -120,14 +122,17 @@ def read_environment(file: Path) -> dict[str, Any]:
 
 
 def read_summary(path: str | Path) -> RunSummary:
-    """Read the summary of a finished run, which may have been moved; else raise `RunError`."""
+    """Read the summary of a finished run; raise `RunError` if it cannot be read.
+
+    Its `directory` is set to `path`, since the run may have been moved.
+    """
     file = Path(path) / "summary.json"
     summary = read_plain(file, RunSummary, expected="the summary of a run", remedy="run it again")
     return replace(summary, directory=str(path))
 
 
 def read_records(path: str | Path) -> list[EpochRecord]:
-    """Read the epochs of a run; raise `RunError` if there are none, or they are damaged."""
+    """Read the metrics.jsonl of a run; raise `RunError` if it is missing or damaged."""
     file = Path(path) / "metrics.jsonl"
     remedy = "check that the path is a run directory"
     with reading(file, expected="one JSON object a line, each an epoch", remedy=remedy):
@@ -141,7 +146,7 @@ def skipped_steps(path: str | Path) -> int:
 
 
 def environment() -> dict[str, Any]:
-    """Machine, versions and threads of this process."""
+    """The facts for environment.json: machine, package versions, threads and processes."""
     cuda = torch.cuda.is_available()
     return {
         "python": platform.python_version(),
@@ -156,5 +161,5 @@ def environment() -> dict[str, Any]:
 
 @cache
 def _versions() -> tuple[tuple[str, str], ...]:
-    """The packages' names and versions; parsing their metadata takes longer than a short epoch."""
+    """Names and versions of `PACKAGES`; cached, since reading their metadata is slow."""
     return tuple((name, version(name)) for name in PACKAGES)

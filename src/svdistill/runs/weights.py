@@ -41,7 +41,7 @@ from svdistill.parallel import is_main, is_sharded
 
 METADATA_KEY = "svdistill"
 
-# Limits for cards of untrusted files.
+# Limits on the values in a card, since a weights file may come from an untrusted source.
 MOST_WIDTH: Final = 64.0
 MOST_SIDE: Final = 1 << 14
 
@@ -50,16 +50,19 @@ CHANNELS: Final = Meta(min_length=3, max_length=3)
 
 @dataclass(frozen=True)
 class WeightsCard:
-    """Describes the network of a weights file; JSON in the file's header.
+    """Describes the network of a weights file; stored as JSON in the file's header.
 
     Attributes:
-        network: a name that `build_network` knows, or `object`.
-        width: factor on its channels.
-        class_names: in the order of the logits.
-        mean, std: of the channels, in 0 to 1, that normalise images.
-        image_size: side of its training images in pixels.
-        sha256: of card and weights, set by `save_weights`.
-        config: of a transformers network, as `transformers_config` writes it; otherwise empty.
+        network: a name that `build_network` knows, or `module:attr` or `object` for a network of
+            the user's own code.
+        width: factor on the network's channels.
+        class_names: names of the classes, in the order of the logits.
+        mean, std: mean and standard deviation of each channel, for pixels in 0 to 1, with which
+            images are normalised.
+        image_size: side of the training images in pixels.
+        sha256: SHA-256 of card and weights, set by `save_weights`.
+        config: configuration of a transformers network, as `transformers_config` writes it; empty
+            for other networks.
     """
 
     network: str
@@ -73,7 +76,7 @@ class WeightsCard:
 
 
 def read_card(path: Path) -> WeightsCard | None:
-    """Read the card of a weights file; None if another tool wrote it; `RunError` if damaged."""
+    """Read a weights file's card; None if another tool wrote the file; `RunError` if damaged."""
     with _reading(path):
         require_no_device(path)
         with safe_open(path, framework="pt") as file:
@@ -86,7 +89,7 @@ def read_card(path: Path) -> WeightsCard | None:
 
 
 def _header(card: WeightsCard) -> dict[str, Any]:
-    """A card as it is written: an empty `config` is left out."""
+    """The fields of a card as they are written to a file: an empty `config` is left out."""
     return {name: value for name, value in asdict(card).items() if value or name != "config"}
 
 
@@ -102,7 +105,7 @@ def _reading(path: Path) -> AbstractContextManager[None]:
 def save_weights(path: Path, network: nn.Module, card: WeightsCard) -> None:
     """Write a network's weights and card as safetensors, atomically, in the main process.
 
-    Weights that two modules share are written under both names.
+    Weights that two modules share are written twice, once under each name.
     """
     if not is_main():
         return
@@ -122,20 +125,21 @@ def weights_file(path: Path) -> Path:
 def load_student(path: str | Path, network: nn.Module | None = None) -> nn.Module:
     """Load a network that a run has trained, in eval mode.
 
-    Nothing is downloaded, and no code of the user's is imported, whatever the file says.
+    Nothing is downloaded and no user code is imported, even if the file names some.
 
     Args:
         path: a run directory (its last epoch), or a `.safetensors` file that a run wrote, such as
             `student-best.safetensors`.
-        network: to fill, built as for the run; needed if the run was given a Python object or
-            `module:attr`.
+        network: a network built as for the run, into which the weights are loaded; required if the
+            run's network was a Python object or `module:attr`.
 
     Returns:
-        The network, on the CPU unless it was given.
+        The network: the given one, or a new one on the CPU.
 
     Raises:
-        RunError: the file is missing, damaged, of another network, or does not say of which.
-        ArgumentError: the package that builds its network is missing.
+        RunError: the file is missing or damaged, holds another network's weights, or does not name
+            its network and `network` is None.
+        ArgumentError: the package that builds the network is not installed.
     """
     file = weights_file(Path(path))
     card = read_card(file)
@@ -158,7 +162,10 @@ def is_own_code(card: WeightsCard) -> bool:
 
 
 def build_as_on_card(card: WeightsCard, file: Path) -> nn.Module:
-    """Build the network that a card describes, with random weights; not from the user's code."""
+    """Build the network that a card describes, with random weights.
+
+    Raises `RunError` for a network of the user's own code, which is not imported.
+    """
     if not is_own_code(card):
         _require_to_hold(card, file)
         return _build(card)
@@ -179,7 +186,10 @@ def _build(card: WeightsCard) -> nn.Module:
 
 
 def _require_to_hold(card: WeightsCard, file: Path) -> None:
-    """Raise if a card describes a larger network than its file holds; it cannot for timm's."""
+    """Raise `RunError` if a card describes a network that is much larger than its file.
+
+    The networks of timm and torchvision, whose size is given by their name, are not checked.
+    """
     if is_zoo(card.network) and not card.network.startswith("hf:"):
         return
     try:
@@ -191,7 +201,8 @@ def _require_to_hold(card: WeightsCard, file: Path) -> None:
         got = in_short(error)
     else:
         size = sum(parameter.numel() * parameter.element_size() for parameter in parameters)
-        held = 4 * weights_file(file).stat().st_size  # of at least one byte for each number
+        # A file has at least one byte for each number, which takes 4 bytes in float32.
+        held = 4 * weights_file(file).stat().st_size
         if size <= held:
             return
         got = f"one of {size:,} bytes"
@@ -208,7 +219,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
     tensors = read_tensors(path)
     try:
         if is_transformers_network(network) and tensors.keys() != network.state_dict().keys():
-            # The versions of transformers differ in names.
+            # The names of weights differ between versions of transformers.
             differing = load_transformers_weights(network, tensors)
             if differing:
                 raise RuntimeError(f"other shapes: {', '.join(differing[:3])}")
@@ -224,7 +235,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read all tensors of a safetensors file, and verify the checksum of a run's."""
+    """Read all tensors of a safetensors file; verify the checksum if svdistill wrote the file."""
     card = read_card(path)
     with _reading(path):
         tensors = load_file(path)
@@ -245,7 +256,7 @@ def network_digest(network: nn.Module) -> str:
 
 
 def _digest(card: WeightsCard, tensors: Mapping[str, Tensor]) -> str:
-    """A checksum, which safetensors files lack."""
+    """A checksum of card and weights; the safetensors format has none of its own."""
     digest = hashlib.sha256(json.dumps(_header(replace(card, sha256=""))).encode())
     for name in sorted(tensors):
         tensor = tensors[name].cpu()

@@ -1,7 +1,8 @@
 """A teacher's knowledge on disk: computed once, then read instead of running the teacher.
 
-A store is a folder with `manifest.json` and shards, whose rows hold one image each (`manifest`).
-`StoreWriter` writes them, `KnowledgeStore` reads them (`shards`).
+A teacher's knowledge is what the transfer loss extracts from the teacher's outputs. A store is a
+folder with `manifest.json` (module `manifest`) and shards (module `shards`): files with one row of
+bytes for each image. `StoreWriter` writes a store, `KnowledgeStore` reads it.
 """
 
 from svdistill.store.manifest import (

@@ -32,10 +32,11 @@ MANIFEST_NAME: Final = "manifest.json"
 VERSION: Final = 1
 Count = Annotated[int, Meta(ge=1)]
 
-# Fields that are known when the store is complete.
+# Fields that are known only when the store is complete.
 OUTCOME: Final = ("teacher_accuracy", "complete")
 
-# Fields for people. What they name is compared by its digest: it may have moved.
+# Fields that are not compared: they say where teacher and images came from, which may have moved.
+# Teacher and images are compared by their digests.
 DESCRIPTIONS: Final = ("teacher", "data")
 
 # The end of `Manifest.teacher` for a teacher that computes in bfloat16.
@@ -43,10 +44,11 @@ IN_BF16: Final = " in bf16"
 
 DTYPES: Final = {"float16": torch.float16, "float32": torch.float32}
 
-# Singular values and the logits of few classes: small, and the loss is sensitive to them.
+# Tensors of at most this many numbers per image, such as singular values and the logits of few
+# classes, are stored in float32: they take little space, and the loss is sensitive to them.
 ALWAYS_FLOAT32: Final = 16
 
-# Limits for damaged files; no loss comes near them.
+# Limits by which damaged or hostile manifests are rejected; no loss comes near them.
 MOST_TENSORS: Final = 4096
 MOST_NUMBERS: Final = 1 << 28
 DEEPEST: Final = 16
@@ -54,12 +56,12 @@ DEEPEST: Final = 16
 
 @dataclass(frozen=True)
 class Leaf:
-    """One tensor of a knowledge.
+    """The description of one tensor in a `Knowledge`.
 
     Attributes:
-        name: its field, such as ``right_vectors[2]``.
-        shape: for one image.
-        dtype: on disk, ``float16`` or ``float32``.
+        name: the field that holds the tensor, such as ``right_vectors[2]``.
+        shape: the tensor's shape for one image.
+        dtype: the tensor's dtype on disk, ``float16`` or ``float32``.
     """
 
     name: str
@@ -68,19 +70,24 @@ class Leaf:
 
     @property
     def bytes(self) -> int:
-        """Bytes of one image."""
+        """Bytes that this tensor takes on disk for one image."""
         return math.prod(self.shape) * DTYPES[self.dtype].itemsize
 
 
 @dataclass(frozen=True)
 class Node:
-    """A knowledge: the full name of its class, and its fields in their order."""
+    """The description of a `Knowledge`, with the tensors in its fields.
+
+    Attributes:
+        knowledge: the full name of its class.
+        fields: the descriptions of its fields, in their order.
+    """
 
     knowledge: str
     fields: tuple[Branch, ...]
 
     def leaves(self) -> tuple[Leaf, ...]:
-        """All tensors, in the order of `Knowledge.tensors`."""
+        """The descriptions of all tensors, in the order of `Knowledge.tensors`."""
         return tuple(_leaves(self))
 
 
@@ -88,10 +95,10 @@ Branch = Leaf | Node | tuple["Branch", ...]
 
 
 def describe(knowledge: Knowledge, dtype: str, prefix: str = "") -> Node:
-    """The structure of a knowledge, with the dtype of its tensors on disk.
+    """Describe the structure of a `Knowledge`, to be stored with tensors of this dtype.
 
-    Tensors of at most 16 numbers per image are always float32. A tensor that is not of floats, or
-    is empty, raises `ArgumentError`.
+    Tensors of at most 16 numbers per image are always float32. A tensor that is empty, or does not
+    hold floating-point numbers, raises `ArgumentError`.
     """
     names = [field.name for field in dataclasses.fields(knowledge)]
     branches = (_describe(getattr(knowledge, name), prefix + name, dtype) for name in names)
@@ -99,12 +106,12 @@ def describe(knowledge: Knowledge, dtype: str, prefix: str = "") -> Node:
 
 
 def rebuild(node: Node, tensors: Iterator[Tensor]) -> Knowledge:
-    """The knowledge of this structure, from its tensors in the order of the leaves."""
+    """Make the `Knowledge` that `node` describes from its tensors, in the order of the leaves."""
     return find_class(node)(*(_rebuild(branch, tensors) for branch in node.fields))
 
 
 def find_class(node: Node) -> type[Knowledge]:
-    """The knowledge class of a node, among those imported; raise `RunError` if there is none."""
+    """Find the class that a node names among the imported ones; raise `RunError` if missing."""
     for kind in _children(Knowledge):
         if _name(kind) == node.knowledge and len(dataclasses.fields(kind)) == len(node.fields):
             return kind
@@ -117,7 +124,7 @@ def find_class(node: Node) -> type[Knowledge]:
 
 
 def from_json(value: Any) -> Node:
-    """Read a structure from the JSON of its `dataclasses.asdict`; raise `ValueError` for others."""
+    """Read a structure from its `dataclasses.asdict` in JSON; raise `ValueError` if invalid."""
     node = _from_json(value, DEEPEST)
     if not isinstance(node, Node):
         raise ValueError("the structure is not a knowledge")
@@ -183,21 +190,22 @@ def _name(kind: type[Knowledge]) -> str:
 
 
 def encode(knowledge: Knowledge, structure: Node) -> Tensor:
-    """The rows of a batch, ``[B, bytes]``, uint8, on the CPU: each image's tensors in turn."""
+    """Encode a batch as rows ``[B, bytes]``, uint8, on the CPU; a row holds an image's tensors."""
     leaves, tensors = structure.leaves(), knowledge.tensors()
     columns = [_encode(*pair) for pair in zip(leaves, tensors, strict=True)]
     return torch.cat(columns, dim=1).cpu()
 
 
 def decode(rows: Tensor, structure: Node) -> Knowledge:
-    """The knowledge of a batch from its rows, float32, on their device."""
+    """Decode the rows of a batch into a `Knowledge` in float32, on the device of the rows."""
     leaves = structure.leaves()
     columns = rows.split([leaf.bytes for leaf in leaves], dim=1)
     return rebuild(structure, (_decode(*pair) for pair in zip(leaves, columns, strict=True)))
 
 
 def _decode(leaf: Leaf, column: Tensor) -> Tensor:
-    aligned = column.clone(memory_format=torch.contiguous_format)  # for the dtype
+    # A view as another dtype needs aligned memory, which the column of a row may not have.
+    aligned = column.clone(memory_format=torch.contiguous_format)
     return aligned.view(DTYPES[leaf.dtype]).float().view(-1, *leaf.shape)
 
 
@@ -217,29 +225,30 @@ def _encode(leaf: Leaf, tensor: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a store holds, and its teacher and images.
+    """Describes a store: its teacher, its images, and the knowledge that it holds.
 
     Attributes:
-        version: of the store's layout.
-        svdistill: the version that wrote it.
-        teacher: where the teacher came from, and ``in bf16`` if it computed so.
-        teacher_sha256: of the teacher's weights, with their names and shapes.
+        version: version of the store's layout.
+        svdistill: version of svdistill that wrote the store.
+        teacher: where the teacher came from; ends with `` in bf16`` if it computed in bfloat16.
+        teacher_sha256: SHA-256 of the teacher's weights, with their names and shapes.
         teacher_taps: module paths of the teacher's taps.
-        tap_shapes: of their outputs, without the batch.
-        teacher_accuracy: percentage of the test images; None until the store is complete, and for a
-            teacher of other classes.
+        tap_shapes: shapes of the outputs at the taps, without the batch.
+        teacher_accuracy: the teacher's accuracy on the test images in percent; None until the store
+            is complete, and for a teacher with other classes than the data's.
         data: where the images came from.
         data_fingerprint: `ImageData.fingerprint`.
         images: number of training images.
         class_names: name of each class.
         image_size: side of the images in pixels.
-        mean, std: of the channels, in 0 to 1, with which the images were normalised.
+        mean, std: mean and standard deviation of each channel, for pixels in 0 to 1, with which the
+            images were normalised.
         loss: the loss with its options, as `loss_text` prints it.
         augmentation: name of the augmentation.
         views: number of views of each image.
         views_seed: seed of the views.
         shard_images: images per shard; the last one of each view may have fewer.
-        structure: the tensors of one image's knowledge.
+        structure: description of the tensors that are stored for one image.
         complete: whether all shards have been written.
     """
 
@@ -271,13 +280,13 @@ class Manifest:
         return sum(leaf.bytes for leaf in self.structure.leaves())
 
     def identity(self) -> str:
-        """A digest of all fields but the outcome. Shards contain it."""
+        """A digest of all fields but `OUTCOME`; each shard's checksum includes it."""
         return _digest({name: one for name, one in asdict(self).items() if name not in OUTCOME})
 
     def differences(self, other: Manifest) -> list[str]:
         """Names of the fields in which the knowledge of two stores differs.
 
-        A teacher or images that have moved are the same if their digests are.
+        The places that teacher and images came from are not compared, only their digests.
         """
         names = (field.name for field in dataclasses.fields(self))
         found = [name for name in names if getattr(self, name) != getattr(other, name)]
@@ -287,7 +296,7 @@ class Manifest:
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Write a manifest with its digest, atomically."""
+    """Write a manifest and its checksum to a file, atomically."""
     content = asdict(manifest)
     write_json(path, {**content, "sha256": _digest(content)})
 

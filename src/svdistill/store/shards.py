@@ -1,8 +1,8 @@
 """Shards of a knowledge store: layout, checks, writing and reading.
 
-A shard holds a row of bytes for each image, then a SHA-256 of the manifest's identity, the shard's
-view and images, and the rows. So each shard is checked on its own, and a shard of another store or
-place is recognised.
+A shard is a file with a row of bytes for each image, followed by a SHA-256 of the manifest's
+identity, the shard's view and image range, and the rows. So each shard can be checked on its own,
+and a shard from another store or another place in this one is detected.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ SHARD_IMAGES: Final = 4096
 
 
 class Shard(NamedTuple):
-    """The images from `start` to before `stop` in one view."""
+    """One shard: a view (augmentation) of the images from `start` up to, not including, `stop`."""
 
     view: int
     start: int
     stop: int
 
     def file(self, store: Path) -> Path:
-        """The file of the shard."""
+        """The path of the shard's file in a store."""
         return store / f"view-{self.view:04d}-from-{self.start:09d}.bin"
 
     def new_digest(self, manifest: Manifest) -> Any:
-        """A SHA-256 of the store and the place, to be updated with the rows."""
+        """A SHA-256 of the store's identity and the shard's place, to be updated with the rows."""
         place = f"{manifest.identity()} {self.view} {self.start} {self.stop} "
         return hashlib.sha256(place.encode())
 
@@ -81,11 +81,11 @@ def require_size(shard: Shard, manifest: Manifest, store: Path) -> None:
 
 
 def map_rows(shard: Shard, manifest: Manifest, store: Path, *, verify: bool) -> Tensor:
-    """Map the rows ``[images, bytes]``, uint8, of a shard into memory, read from disk on use."""
+    """Memory-map the rows ``[images, bytes]``, uint8, of a shard; `verify` checks the checksum."""
     require_size(shard, manifest, store)
     images = shard.stop - shard.start
     size = images * manifest.bytes_per_image
-    # Unlike numpy, torch keeps no file open for a map: a store may have many shards.
+    # Unlike numpy, torch keeps no file open for a mapping: a store may have very many shards.
     try:
         mapped = torch.from_file(
             str(shard.file(store)), shared=False, size=size + DIGEST_BYTES, dtype=torch.uint8
@@ -112,10 +112,10 @@ def _unreadable(shard: Shard, store: Path, got: str) -> RunError:
 
 
 def stored_manifest(store: Path, *, resume: bool) -> Manifest | None:
-    """The manifest of a store to resume; None for an empty folder.
+    """Read the manifest of a store to be resumed; None for a folder that is empty or missing.
 
     Raises:
-        RunError: the folder holds a store and `resume` is False, or other files.
+        RunError: the folder holds a store and `resume` is False, or it holds other files.
     """
     file = store / MANIFEST_NAME
     if file.exists():
@@ -133,9 +133,14 @@ def stored_manifest(store: Path, *, resume: bool) -> Manifest | None:
 
 
 class StoreWriter:
-    """Writes a store: lock or open it, write the missing shards in any order, finish.
+    """Writes a store: call `locked` or `open`, `write` for each missing shard, then `finish`.
 
-    A resumed store keeps its own manifest, whose descriptions of teacher and data may differ.
+    Shards may be written in any order. A resumed store keeps its manifest, in which the places that
+    teacher and data came from may differ from those in `manifest`.
+
+    Args:
+        path: the store's folder.
+        manifest: what the store is to hold.
     """
 
     def __init__(self, path: str | Path, manifest: Manifest) -> None:
@@ -144,19 +149,19 @@ class StoreWriter:
 
     @contextmanager
     def locked(self, *, resume: bool) -> Iterator[list[Shard]]:
-        """Lock the folder within the block, and `open` it."""
+        """`open` the store, and lock its folder against other processes within the block."""
         require_unlocked(self.path)
-        self._stored(resume)  # raises before the folder is made
+        self._stored(resume)  # raises its errors before the folder is created
         make_directory(self.path)
         with locked(self.path):
             yield self.open(resume=resume)
 
     def open(self, *, resume: bool) -> list[Shard]:
-        """Make the store's folder, or check every shard in it; return the shards to write.
+        """Create a new store, or check every shard of one to resume; return the shards to write.
 
         Raises:
-            RunError: the folder holds a store and `resume` is False, another store, or other
-                files; or it cannot be made.
+            RunError: the folder holds a store and `resume` is False, holds another store or other
+                files, or cannot be created.
         """
         stored = self._stored(resume)
         if stored is not None:
@@ -169,7 +174,7 @@ class StoreWriter:
         return list(all_shards(self.manifest))
 
     def _stored(self, resume: bool) -> Manifest | None:
-        """The manifest of the store to resume; None for an empty folder."""
+        """The manifest of the store to resume, after comparing it; None for an empty folder."""
         stored = stored_manifest(self.path, resume=resume)
         if stored is None:
             return None
@@ -183,7 +188,7 @@ class StoreWriter:
         return stored
 
     def write(self, shard: Shard, batches: Iterable[Knowledge]) -> None:
-        """Write a shard, atomically, from its images in stored order, in batches of any size."""
+        """Write a shard atomically from the knowledge of its images, in order, in any batches."""
         size = (shard.stop - shard.start) * self.manifest.bytes_per_image
 
         def fill(temporary: Path) -> None:
@@ -199,7 +204,7 @@ class StoreWriter:
         write_atomically(shard.file(self.path), fill)
 
     def finish(self, teacher_accuracy: float | None) -> Manifest:
-        """Mark the store as complete."""
+        """Mark the store as complete, and return its final manifest."""
         finished = replace(self.manifest, teacher_accuracy=teacher_accuracy, complete=True)
         write_manifest(self.path / MANIFEST_NAME, finished)
         return finished
@@ -218,19 +223,20 @@ def _short(manifest: Manifest, name: str) -> str:
 
 
 class KnowledgeStore:
-    """A store that `svdistill cache` wrote.
+    """Reads a knowledge store that `svdistill cache` wrote.
 
-    Opening it reads the manifest and the sizes of all shards. The checksum of a shard is verified
-    when it is first read. No code in a store is executed.
+    Opening a store reads its manifest and the sizes of all shards. The checksum of a shard is
+    verified when the shard is first read. A store contains no code that would be executed.
 
     Args:
         path: the store's folder.
 
     Attributes:
-        manifest: see `Manifest`.
+        manifest: description of the store, see `Manifest`.
 
     Raises:
-        RunError: it is missing, incomplete or damaged, or of a loss whose module is not imported.
+        RunError: the store is missing, incomplete or damaged, or was made for a loss whose module
+            has not been imported.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -260,16 +266,16 @@ class KnowledgeStore:
         return self.manifest.bytes_per_image
 
     def read(self, indices: Tensor, view: int, device: torch.device | str = "cpu") -> Knowledge:
-        """The knowledge of a batch.
+        """Read the teacher's knowledge of a batch of images.
 
         Args:
             indices: ``[B]``, int64, on the CPU: indices in the training split, as in
                 `Batch.indices`.
-            view: 0 to number of views - 1.
-            device: the device of the knowledge.
+            view: the view of the images, 0 to number of views - 1.
+            device: the device to which the knowledge is moved.
 
         Returns:
-            What the loss's `extract` returned for these views, float32.
+            What the loss's `extract` returned for this view of the images, in float32.
 
         Raises:
             ArgumentError: the store does not hold the image or the view.
@@ -295,7 +301,7 @@ class KnowledgeStore:
         return decode(rows.to(target, non_blocking=True), self.manifest.structure)
 
     def _map(self, part: int) -> Tensor:
-        """The rows of one of the current view's shards."""
+        """The rows of a shard of the current view, the `part`-th, memory-mapped on first use."""
         rows = self._maps[part]
         if rows is None:
             start = part * self.manifest.shard_images
@@ -317,12 +323,12 @@ class KnowledgeStore:
 
 
 def loss_text(loss: TransferLoss) -> str:
-    """A loss with its options in one line, for manifests and messages."""
+    """A line of text with a loss's class and options, for manifests and messages."""
     return " ".join(repr(loss).split())
 
 
 def require_fit(manifest: Manifest, data: ImageData, loss: TransferLoss, augmentation: str) -> None:
-    """Raise `RunError` unless a store holds the knowledge that a run needs."""
+    """Raise `RunError` unless a store fits the images, loss and augmentation of a run."""
     images = "train_size, dev_fraction and unlabelled"
     classes = few_classes(manifest.class_names), few_classes(data.class_names)
     checks = (

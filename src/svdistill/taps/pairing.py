@@ -1,4 +1,4 @@
-"""Pairs of teacher's and student's stages: found by `pair_taps`, or chosen by the user."""
+"""Pairs of a teacher's and a student's stages: found by `pair_taps`, or chosen by the user."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from svdistill.taps.stages import (
 )
 
 BY_USER = "chosen by you"
-TABLE_COLUMNS = 100  # a wider table puts teacher and student on two lines
-EQUAL_SIZE = 1.5  # factor on the agreement in depth of two maps of equal size
+TABLE_COLUMNS = 100  # in a wider table, teacher and student are printed on two lines
+EQUAL_SIZE = 1.5  # factor on the agreement of two stages whose maps have equal height and width
 
 
 @dataclass(frozen=True)
 class PairedTap:
-    """A stage of the teacher, the student's stage that learns from it, and the reason."""
+    """A stage of the teacher, the student's stage that learns from it, and why they are paired."""
 
     teacher: Stage
     student: Stage
@@ -44,12 +44,12 @@ class PairedTap:
 
 @dataclass(frozen=True)
 class PairedTaps:
-    """Stages of a teacher paired with a student's, from front to back; `print` shows a table.
+    """Pairs of a teacher's and a student's stages, from input to output; `print` shows a table.
 
     Attributes:
         rows: the pairs.
         teacher_modules: every module of the teacher that can be tapped, with its shape.
-        student_modules: those of the student.
+        student_modules: the same for the student.
     """
 
     rows: tuple[PairedTap, ...]
@@ -66,7 +66,7 @@ class PairedTaps:
 
     @property
     def pairs(self) -> TapPairs:
-        """The paths alone."""
+        """The module paths of the pairs, without shapes."""
         return TapPairs(
             tuple(row.teacher.path for row in self.rows),
             tuple(row.student.path for row in self.rows),
@@ -75,10 +75,15 @@ class PairedTaps:
     def replace(
         self, row: int, *, teacher: str | None = None, student: str | None = None
     ) -> PairedTaps:
-        """Replace the modules of one row, numbered from 0, by those of these paths; None keeps one.
+        """Return a copy with other modules in one row.
+
+        Args:
+            row: number of the row, from 0.
+            teacher: path of the teacher's new module; None keeps the present one.
+            student: the same for the student.
 
         Raises:
-            ArgumentError: no such row; a path that cannot be tapped, or is in another row.
+            ArgumentError: there is no such row; a module cannot be tapped, or is in another row.
         """
         new = replace(self._row(row), why=BY_USER)
         if teacher is not None:
@@ -88,7 +93,7 @@ class PairedTaps:
         return replace(self, rows=(*self.rows[:row], new, *self.rows[row + 1 :]))
 
     def drop(self, row: int) -> PairedTaps:
-        """Remove one row, by its number in the table from 0; raise `ArgumentError` for others."""
+        """Return a copy without one row, numbered from 0; `ArgumentError` if there is none."""
         self._row(row)
         return replace(self, rows=(*self.rows[:row], *self.rows[row + 1 :]))
 
@@ -106,10 +111,10 @@ class PairedTaps:
         return self.table(adapters=any(row.needs_adapter for row in self.rows))
 
     def table(self, *, adapters: bool) -> str:
-        """The table; if paths are long, with the student below the teacher.
+        """The pairs as a text table; with long paths, the student is below the teacher.
 
         Args:
-            adapters: whether it has a column of the adapters.
+            adapters: whether the table has a column that shows where adapters are needed.
         """
         heading = ("adapter",) if adapters else ()
         wide = [("", "teacher", "shape", "student", "shape", *heading, "why")]
@@ -159,23 +164,24 @@ def pair_taps(
     """Find the stages of two networks and pair them.
 
     Each network runs once on at most two of the images, in eval mode, without gradients and without
-    a change of its state. A stage is the last block of a size, see `find_stages`; every block of an
-    isotropic network, such as a ViT, is a stage. Of all pairings that keep the order of both
-    networks, the one with the largest sum of agreements is chosen, where two stages agree by::
+    a change of its state. A stage is the last block whose feature map has a given size, see
+    `find_stages`; in an isotropic network, such as a ViT, all of whose blocks have one size, every
+    block is a stage. Of all pairings that keep the order of both networks' stages, the one with the
+    largest sum of agreements is chosen, where the agreement of two stages is::
 
         1 - |depth_T - depth_S|, times 1.5 for maps of equal height and width
 
-    The depth of a stage is the fraction of the network's weight layers that have run. For two
-    isotropic networks, `count` blocks at even depths are paired.
+    The depth of a stage is the fraction of the network's layers with weights that run before its
+    end. For two isotropic networks, `count` evenly spaced blocks are paired.
 
     Args:
         teacher: any `nn.Module` that takes images alone.
-        student: another one.
+        student: another network that takes images alone.
         example: images [B, 3, H, W] as both networks take them, at least one; two are better.
-        count: largest number of pairs, at least 2; the deepest are kept.
+        count: largest number of pairs, at least 2; the deepest pairs are kept.
 
     Returns:
-        The pairs from front to back; `replace` and `drop` change them.
+        The pairs from input to output; `replace` and `drop` return changed copies.
 
     Raises:
         ArgumentError: `example` holds no images, a network fails on them, both networks are the
@@ -219,16 +225,16 @@ def pair_taps(
 def describe_pairs(
     teacher: nn.Module, student: nn.Module, pairs: TapPairs, example: Tensor
 ) -> PairedTaps:
-    """Look up the shapes of modules that you chose, as `pair_taps` does for those that it finds.
+    """Make `PairedTaps` of modules that you chose, with the shapes of their outputs.
 
     Args:
         teacher: any `nn.Module` that takes images alone.
-        student: another one.
+        student: another network that takes images alone.
         pairs: module paths, as many of the teacher as of the student, see `FeatureTaps`.
         example: images [B, 3, H, W] as both networks take them.
 
     Raises:
-        ArgumentError: as in `pair_taps`; a path cannot be tapped, or the numbers of paths differ.
+        ArgumentError: as in `pair_taps`; a module cannot be tapped, or the numbers of paths differ.
 
     Example:
         >>> import torch
@@ -281,11 +287,11 @@ def require_distinct_networks(teacher: nn.Module | None, student: nn.Module) -> 
 def align_stages(
     teacher: Sequence[FoundStage], student: Sequence[FoundStage]
 ) -> list[tuple[FoundStage, FoundStage]]:
-    """Choose the pairing that keeps the order of both and has the largest sum of agreements."""
+    """Choose the pairing with the largest sum of agreements that keeps the order of the stages."""
 
     @cache
     def best(t: int, s: int) -> tuple[float, tuple[tuple[int, int], ...]]:
-        """The sum and the pairing of the first t and s stages."""
+        """The best sum and pairing of the teacher's first t and the student's first s stages."""
         if not (t and s):
             return 0.0, ()
         agreement, pairs = best(t - 1, s - 1)
@@ -301,7 +307,7 @@ def _agreement(teacher: FoundStage, student: FoundStage) -> float:
 
 
 def evenly_spaced(stages: Sequence[FoundStage], count: int) -> tuple[FoundStage, ...]:
-    """Choose `count` stages at even depths, including the last."""
+    """Choose `count` evenly spaced stages, including the last."""
     return tuple(stages[math.ceil(len(stages) * k / count) - 1] for k in range(1, count + 1))
 
 
@@ -322,7 +328,7 @@ def _outputs(
 def _recorded(
     argument: str, network: nn.Module, paths: Sequence[str], example: Tensor
 ) -> list[Stage]:
-    """The named modules as stages, with the shapes that `FeatureTaps` records."""
+    """The modules at these paths as stages, with the shapes that `FeatureTaps` records."""
     taps = FeatureTaps(network, paths)
     with trial_run(argument, network, example):
         features = taps.run(first_images(network, example)).features

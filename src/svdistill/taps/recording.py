@@ -1,6 +1,6 @@
 """Record the outputs of named modules of any network, in the layout that the losses take.
 
-A layout is declared by the suffix of a path, or known from the module.
+The layout of an output is declared by a suffix of the module's path, or inferred from the module.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from svdistill.linalg import uncompiled
 
 CHANNELS_LAST: Final = ":nhwc"
 
-# Suffix of a path: the dimensions of the output, and the permutation to those that the losses take.
-# A sequence [B, D, L] becomes a map [B, D, 1, L], since tokens [B, T, D] may hold a square grid.
+# For each suffix of a path: the dimensions of the output, and their permutation to the layout that
+# the losses take. A sequence [B, D, L] becomes a map [B, D, 1, L] and not tokens [B, T, D], since
+# losses may take tokens for a square grid.
 LAYOUTS: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
     CHANNELS_LAST: ("[B, H, W, D]", (0, 3, 1, 2)),
     ":ncl": ("[B, D, L]", (0, 1, 2)),
@@ -50,28 +51,28 @@ _EITHER: Final = (nn.Flatten, nn.Unflatten, nn.Unfold)
 
 
 class TapPairs(NamedTuple):
-    """Module paths of a teacher's taps and a student's, in the order of the data's flow."""
+    """Module paths of the teacher's taps and of the student's, both in the order of execution."""
 
     teacher: tuple[str, ...]
     student: tuple[str, ...]
 
 
 class Recording(NamedTuple):
-    """The output of a network, and the features at its taps."""
+    """The output of a network, and the features (outputs of modules) at its taps."""
 
     output: Any
     features: tuple[Tensor, ...]
 
 
 class FeatureTaps:
-    """Taps on a network: run it and record the outputs of the named modules beside its own.
+    """Taps on a network: run the network and record the outputs of the named modules.
 
-    The hooks exist only during `run`; the network is not changed, also if it fails.
+    Forward hooks exist only during a run, and are removed even if the network raises an error.
 
     Args:
         model: any `nn.Module`.
-        paths: module paths as `model.named_modules()` gives them, e.g. `"layer1.0.conv2"`. For a
-            module that gives [B, H, W, D], as in timm's Swin, write `"layers.0:nhwc"`: it is
+        paths: module paths as in `model.named_modules()`, e.g. `"layer1.0.conv2"`. For a module
+            that returns [B, H, W, D], as in timm's Swin, write `"layers.0:nhwc"`: it is
             recorded as [B, D, H, W]. Outputs of three and five dimensions are taken as [B, D, L]
             and [B, D, T, H, W] if the module is a convolution or a block of convolutions, and as
             [B, T, D] in networks without 1-D convolutions; where that is ambiguous, write
@@ -121,16 +122,16 @@ class FeatureTaps:
         self.model = model
         self.paths = tuple(paths)
 
-    @uncompiled  # a compiler leaves hooks' frames in pieces, some of which it fails to guard
+    @uncompiled  # torch.compile breaks the graph at hooks, and fails to guard some of the pieces
     def run(self, *inputs: Any, **kwargs: Any) -> Recording:
-        """Call the model with these arguments and record its taps.
+        """Call the model with these arguments and record the outputs at its taps.
 
         Returns:
-            `Recording(output, features)`; the features carry their graph.
+            `Recording(output, features)`; gradients flow through the features.
 
         Raises:
-            ArgumentError: a tap did not run or ran twice, its output is not one tensor, has an
-                unknown layout, or was later overwritten in place.
+            ArgumentError: a tap did not run or ran more than once; its output is not one tensor,
+                has an unknown layout, or was overwritten in place by a later module.
         """
         recorded = _Recorded(self.model, self.paths)
         with watching(self.model, self.paths, recorded.add):
@@ -138,9 +139,10 @@ class FeatureTaps:
         return Recording(output, recorded.features())
 
     def run_to_last_tap(self, *inputs: Any, **kwargs: Any) -> tuple[Tensor, ...]:
-        """Call the model, end the forward pass as soon as every tap has run; return the features.
+        """Call the model, and return the features as soon as every tap has run.
 
-        A later part that runs a tap again, or overwrites its output, is not noticed.
+        The rest of the forward pass is not run, so that a part of it that would run a tap again, or
+        overwrite its output, is not detected.
         """
         recorded = _Recorded(self.model, self.paths)
 
@@ -158,7 +160,7 @@ class FeatureTaps:
 def watching(
     model: nn.Module, paths: Iterable[str], see: Callable[[str, object], None]
 ) -> Iterator[None]:
-    """Call `see(path, output)` after each run of one of these modules."""
+    """Within the block, call `see(path, output)` after each run of a module of `paths`."""
 
     def hook(path: str, _module: nn.Module, _inputs: object, output: object) -> None:
         see(path, output)
@@ -175,11 +177,11 @@ def watching(
 
 
 class _LastTapRan(BaseException):
-    """Ends a forward pass; no `Exception`, since a model may catch those."""
+    """Raised to end a forward pass; not an `Exception`, since a model may catch those."""
 
 
 class _Recorded:
-    """The outputs of taps in one forward pass, each with its write count at that time."""
+    """The outputs at taps in one forward pass, with their write counts when they were recorded."""
 
     def __init__(self, model: nn.Module, paths: tuple[str, ...]) -> None:
         self.model = model
@@ -227,7 +229,7 @@ def _only(path: str, outputs: list[tuple[Tensor, int]]) -> Tensor:
 
 
 def write_count(tensor: Tensor) -> int:
-    """Number of in-place writes to a tensor; 0 in inference mode, which does not count them."""
+    """Number of in-place writes to a tensor; 0 for inference tensors, which do not count them."""
     return 0 if tensor.is_inference() else tensor._version
 
 
@@ -237,22 +239,23 @@ def module_path(path: str) -> str:
 
 
 def declared_layout(path: str) -> str:
-    """The suffix of a tap's path that declares its layout, such as ``:nhwc``, or nothing."""
+    """The suffix of a tap's path that declares its layout, such as ``:nhwc``; empty if none."""
     return next((layout for layout in LAYOUTS if path.endswith(layout)), "")
 
 
 def channels_first(model: nn.Module, path: str, output: Tensor) -> Tensor:
     """Permute the output of a tap to the layout that the losses take.
 
-    Maps [B, D, H, W] and vectors [B, D] stay, unless the path declares another layout. The layout
-    of outputs of three and five dimensions follows from the module, unless it is declared.
+    Outputs of two and four dimensions are returned unchanged, as vectors [B, D] and maps
+    [B, D, H, W], unless the path declares another layout. The layout of outputs of three and five
+    dimensions is inferred from the module, unless it is declared.
 
     Returns:
         [B, D, H, W], [B, D, T, H, W], [B, T, D] or [B, D]; a sequence [B, D, L] as [B, D, 1, L].
 
     Raises:
-        ArgumentError: the output has other dimensions than declared, or its layout is neither
-            declared nor known from the module.
+        ArgumentError: the output has another number of dimensions than declared, or its layout is
+            neither declared nor clear from the module.
     """
     layout = declared_layout(path)
     if not layout and output.ndim in _FIRST:
@@ -271,7 +274,7 @@ def channels_first(model: nn.Module, path: str, output: Tensor) -> Tensor:
 
 
 def _module_layout(model: nn.Module, path: str, output: Tensor) -> str:
-    """The layout of an output of three or five dimensions, from the tapped module."""
+    """Infer the layout of an output of three or five dimensions from the tapped module."""
     dims, module = output.ndim, model.get_submodule(path)
     if isinstance(module, _FIRST_LAYERS):
         return _FIRST[dims]
@@ -283,7 +286,8 @@ def _module_layout(model: nn.Module, path: str, output: Tensor) -> str:
     if widths and not of_tokens and output.shape[1] in widths and output.shape[-1] not in widths:
         return _FIRST[dims]
     if dims == 3 and not widths and not isinstance(module, _EITHER):
-        # Transformers have no 1-D convolutions, or none in their blocks.
+        # Networks without 1-D convolutions, such as transformers, give tokens; so do modules that
+        # hold layer norms, as in transformers with 1-D convolutions outside of their blocks.
         sequences = any(isinstance(m, _CONVOLUTIONS[3]) for m in model.modules())
         if not sequences or any(map(_normalises_last, layers)):
             return _LAST[dims]

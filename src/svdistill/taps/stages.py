@@ -1,4 +1,4 @@
-"""The stages of any network: where its feature maps change resolution, found in one dry run."""
+"""Finds the stages of any network, its parts with feature maps of one size, in one dry run."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from svdistill.taps.recording import CHANNELS_LAST, watching, write_count
 
 MAX_IMAGES = 2  # enough to tell the batch from the other dimensions
 MAX_PREFIX_TOKENS = 16  # class, distillation and register tokens before those of the image
-MAX_MISFIT = 0.5  # lets small maps of oblong images pass, and no attention maps (heads by tokens)
-STEM = 0.1  # part of a network's depth in which sizes without a block belong to its stem
+MAX_MISFIT = 0.5  # accepts small maps of oblong images, but no attention maps (heads by tokens)
+STEM = 0.1  # fraction of a network's depth in which map sizes without a block belong to its stem
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,14 @@ class ModuleOutput:
     """The output of a module in the dry run.
 
     Attributes:
-        path: of the module.
+        path: path of the module in the network.
         module: the module.
-        shape: of the output without the batch; None where it cannot be tapped: the module ran more
-            than once, its output is not one tensor of features, or was overwritten in place.
+        shape: shape of the output without the batch; None if the module cannot be tapped, because
+            it ran more than once, or its output is not one floating-point tensor with a row for
+            each image, or was overwritten in place.
         layers_run: number of layers with a weight matrix that had run when the module ended.
-        passes_on: whether the output is that of another module, as of dropout in eval mode.
+        passes_on: whether the module returned another module's output unchanged, as dropout does
+            in eval mode.
     """
 
     path: str
@@ -44,7 +46,7 @@ class ModuleOutput:
 def dry_run(argument: str, network: nn.Module, images: Tensor) -> tuple[ModuleOutput, ...]:
     """Run a network on one or two images in eval mode, without changing its state.
 
-    The network may be on any device, `meta` too; `argument` is its name in an error message.
+    The network may be on any device, even `meta`; `argument` names the network in error messages.
 
     Returns:
         The outputs of all modules but the network itself, in the order in which they ended.
@@ -64,14 +66,14 @@ def dry_run(argument: str, network: nn.Module, images: Tensor) -> tuple[ModuleOu
 
 
 def first_images(network: nn.Module, images: Tensor) -> Tensor:
-    """The first one or two images, on the device of the network."""
+    """The first `MAX_IMAGES` images, on the device of the network."""
     weight = next(network.parameters(), images)
     return images[:MAX_IMAGES].to(weight.device)
 
 
 @contextmanager
 def eval_mode(network: nn.Module) -> Iterator[None]:
-    """Put every module into eval mode, and restore the modes afterwards."""
+    """Put every module into eval mode within the block, and restore the modes afterwards."""
     modes = [(module, module.training) for module in network.modules()]
     try:
         for module, _ in modes:  # a network's own `eval` may do more, such as merging weights
@@ -89,7 +91,10 @@ def trial_run(
     images: Tensor,
     remedy: str = "give an example that both networks take, images alone",
 ) -> Iterator[None]:
-    """Run a network in eval mode without gradients, and restore its modes and the generators."""
+    """Within the block, eval mode and no gradients; then restore modes and random generators.
+
+    Any error of the network in the block is raised as an `ArgumentError` about `argument`.
+    """
     gpus = {tensor.device for tensor in network.parameters() if tensor.is_cuda}
     try:
         with (
@@ -111,7 +116,7 @@ def trial_run(
 
 
 class _Watch:
-    """Keeps the outputs of the modules until the end, when it is known which were overwritten."""
+    """Keeps the modules' outputs to the end of the run, then finds which were overwritten."""
 
     def __init__(self, network: nn.Module, batch: int) -> None:
         self.batch = batch
@@ -137,7 +142,7 @@ class _Watch:
         return tuple(found)
 
     def _shape(self, tensor: Tensor | None, writes: int) -> tuple[int, ...] | None:
-        """The shape without the batch of a tensor of features that was not overwritten."""
+        """The output's shape without the batch; None if it was overwritten or is no features."""
         if tensor is None or write_count(tensor) != writes or not tensor.is_floating_point():
             return None
         is_per_image = 2 <= tensor.ndim <= 4 and len(tensor) == self.batch
@@ -153,10 +158,11 @@ def is_weight_layer(module: nn.Module) -> bool:
 
 
 def map_size(shape: tuple[int, ...], image: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of a feature map, found by the proportions of the image.
+    """Height and width of a feature map, found by comparing its sides with those of the image.
 
-    The shape is without the batch: (D, H, W), (H, W, D), (T, D) or (D,). For tokens it is that of
-    their grid without prefix tokens. (0, 0) for a vector, and for an output in other proportions.
+    The shape is without the batch: (D, H, W), (H, W, D), (T, D) or (D,). For T tokens the result is
+    the size of their grid without prefix tokens. The result is (0, 0) for a vector, and for an
+    output whose proportions differ from the image's.
     """
     if len(shape) == 2:
         return _token_grid(shape[0], image)
@@ -176,20 +182,20 @@ def is_channels_last(shape: tuple[int, ...], image: tuple[int, int]) -> bool:
 
 
 def _token_grid(tokens: int, image: tuple[int, int]) -> tuple[int, int]:
-    """The largest grid in the proportions of the image that leaves few tokens as a prefix."""
+    """The largest grid with the image's proportions; (0, 0) if it leaves over too many tokens."""
     height = int(math.sqrt(tokens * image[0] / image[1]) + 1e-6)
     width = int(math.sqrt(tokens * image[1] / image[0]) + 1e-6)
     return (height, width) if tokens - height * width <= MAX_PREFIX_TOKENS else (0, 0)
 
 
 def _misfit(sides: tuple[int, ...], image: tuple[int, int]) -> float:
-    """Deviation of two sides from the proportions of the image, from 0 to 1."""
+    """Deviation of the ratio of two sides from that of the image, from 0 (equal) to 1."""
     crossed = sides[0] * image[1], sides[1] * image[0]
     return 1 - min(crossed) / max(crossed)
 
 
 class Trunk:
-    """The modules that ran, as a tree."""
+    """The modules that ran, as a tree, to find those on the main path through the network."""
 
     def __init__(self, outputs: Sequence[ModuleOutput], image: tuple[int, int]) -> None:
         self.image = image
@@ -203,20 +209,21 @@ class Trunk:
             self.children[holder].append(output)
 
     def positions(self, output: ModuleOutput) -> int:
-        """Height times width of a module's output; 0 if it cannot be tapped."""
+        """Height times width of a module's output; 0 if the module cannot be tapped."""
         return 0 if output.shape is None else math.prod(map_size(output.shape, self.image))
 
     def follow(self, path: str, size: int) -> Iterator[ModuleOutput]:
-        """Follow the trunk within a module: its outermost submodules that hide no other stage.
+        """Yield the outermost submodules on the trunk of a module that contain no further stage.
 
-        `size` is the number of positions of its input. Sizes along the trunk never grow: a larger
-        map belongs to a side branch, and one of a single position is pooled.
+        The trunk is the main path of the data. `size` is the number of positions (height times
+        width) of the module's input. Sizes along the trunk never grow: a larger map belongs to a
+        side branch. Maps of a single position, which have been pooled, are left out.
         """
         for output in self.children[path]:
             if self.positions(output) and not self._hides_a_stage(output, size):
                 found = [output]
             elif _is_single_block(output):
-                # All data of a block runs through its norms; other parts may be in one branch only.
+                # All data in a block passes its norms; other submodules may be in one branch only.
                 found = [part for part in self._within(output.path) if _is_norm(part)]
             else:
                 found = list(self.follow(output.path, size))
@@ -226,9 +233,9 @@ class Trunk:
                     yield part
 
     def _hides_a_stage(self, output: ModuleOutput, size: int) -> bool:
-        """Whether a module contains a stage that differs from its input and its output.
+        """Whether a module contains a stage other than that of its input and that of its output.
 
-        That is a size between the two, or a list of blocks of the input's size.
+        Such a stage has a size between the two, or is a numbered block of the input's size.
         """
         smallest = max(1, self.positions(output))
         return any(
@@ -265,7 +272,7 @@ def _is_norm(output: ModuleOutput) -> bool:
 
 
 def _adds_nothing(output: ModuleOutput) -> bool:
-    """Whether a module returns its input, or pools it to the fixed size of a head."""
+    """Whether a module returns its input unchanged, or pools it to a fixed size for a head."""
     return output.passes_on or isinstance(output.module, nn.AdaptiveAvgPool2d)
 
 
@@ -274,8 +281,8 @@ class Stage:
     """A module that can be tapped.
 
     Attributes:
-        path: as `FeatureTaps` takes it.
-        shape: of its output without the batch: (D, H, W), (T, D) or (D,).
+        path: path of the module, as `FeatureTaps` takes it.
+        shape: shape of the module's output without the batch: (D, H, W), (T, D) or (D,).
     """
 
     path: str
@@ -283,23 +290,24 @@ class Stage:
 
     @property
     def channels(self) -> int:
-        """D, the dimension that an adapter projects."""
+        """The number of channels D, the dimension that an adapter projects."""
         return self.shape[1] if len(self.shape) == 2 else self.shape[0]
 
     @property
     def positions(self) -> int:
-        """H x W of a map, the number of tokens including the prefix, or 1."""
+        """H x W for a map, the number of tokens including prefix tokens, 1 for a vector."""
         return math.prod(self.shape) // self.channels
 
 
 @dataclass(frozen=True)
 class FoundStage:
-    """A stage of a network with its size and depth, by which it is paired.
+    """A stage of a network with the map size and depth by which stages are paired.
 
     Attributes:
         stage: the module to tap.
-        map_size: height and width; for tokens, of their grid without prefix tokens.
-        depth: fraction of the network's weight layers that have run; 1 at the last stage.
+        map_size: height and width of its map; for tokens, of their grid without prefix tokens.
+        depth: fraction of the network's layers with weights that run up to this stage; 1 at the
+            last stage.
     """
 
     stage: Stage
@@ -309,7 +317,12 @@ class FoundStage:
 
 @dataclass(frozen=True)
 class FoundStages:
-    """The stages of a network from front to back; all blocks of an isotropic network."""
+    """The stages of a network from input to output.
+
+    Attributes:
+        stages: one stage per map size; in an isotropic network, every block.
+        isotropic: whether all of the network's blocks have maps of one size, as in a ViT.
+    """
 
     stages: tuple[FoundStage, ...]
     isotropic: bool
@@ -318,10 +331,10 @@ class FoundStages:
 def find_stages(outputs: Sequence[ModuleOutput], image: tuple[int, int]) -> FoundStages:
     """Choose one module per size of the feature maps, or the blocks of an isotropic network.
 
-    Sizes shrink from front to back. For each, the last block is taken (a module with two weight
-    layers or more), or the last module where there is no block. Left out are maps of one position,
-    and the stem: sizes without a block in the first tenth of the network. A network without feature
-    maps has no stages.
+    Map sizes shrink from input to output. For each size, the last block (a module with two or more
+    layers with weights) is taken, or the last module if there is no block. Maps of one position are
+    left out, and so is the stem: sizes without a block in the first tenth of the network. A network
+    without feature maps has no stages.
     """
     trunk = Trunk(outputs, image)
     modules = trunk.follow("", image[0] * image[1])
@@ -338,7 +351,10 @@ def find_stages(outputs: Sequence[ModuleOutput], image: tuple[int, int]) -> Foun
 
 
 def _repeated(trunk: Trunk, size: list[ModuleOutput]) -> list[ModuleOutput]:
-    """The modules with the most frequent shape of the only size; one module may hold them all."""
+    """The blocks of an isotropic network: those with the most frequent output shape.
+
+    If a single module contains all blocks, its submodules are searched instead.
+    """
     blocks = list(filter(is_block, size))
     while len(blocks) == 1:
         inner = list(trunk.follow(blocks[0].path, trunk.positions(blocks[0])))

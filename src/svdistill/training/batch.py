@@ -1,6 +1,6 @@
-"""The images of a step with their labels: mixed, divided into parts, and their cross-entropy.
+"""Batches of images with labels: mixup and CutMix, division into parts, cross-entropy.
 
-Sources of mixing: Zhang et al., "mixup", ICLR 2018; Yun et al., "CutMix", ICCV 2019.
+Sources: Zhang et al., "mixup", ICLR 2018; Yun et al., "CutMix", ICCV 2019.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from svdistill.linalg import is_accelerator
 from svdistill.losses import Knowledge
 from svdistill.parallel import BatchPart
 
-# Parameter of the Beta distribution that shares are drawn from.
+# Default parameter of the Beta distribution that the mixing proportion is drawn from.
 ALPHAS: Final = {"mixup": 0.2, "cutmix": 1.0}
 
 
 class MixedLabels(NamedTuple):
-    """The second labels of mixed images [B], int64, and their shares [B], at most 1/2."""
+    """The second label of each mixed image [B], int64, and its weight [B], at most 1/2."""
 
     labels: Tensor
     share: Tensor
@@ -38,10 +38,10 @@ class TrainingBatch(NamedTuple):
 
     Attributes:
         images: [B, 3, H, W], normalised.
-        labels: [B], int64, `UNLABELLED` for images without one.
-        knowledge: the teacher's of these images, if it is read from a store.
-        part: how the images count, if they are a part of a larger batch.
-        mixed_in: the second labels, if the images are mixed.
+        labels: [B], int64, `UNLABELLED` for images without a label.
+        knowledge: the teacher's knowledge of the images if it is read from a store, else None.
+        part: how the images count if they are a part of a larger batch, else None.
+        mixed_in: the second labels if the images are mixed, else None.
     """
 
     images: Tensor
@@ -55,14 +55,15 @@ def mixed(batch: TrainingBatch, kind: str, alpha: float | None, seed: int) -> Tr
     """Mix each image of a batch with the one before it, all in the same proportion.
 
     Args:
-        batch: without knowledge, which is of single images.
-        kind: `"mixup"`: weighted means of two images; `"cutmix"`: a box of the other image;
-            `"both"`: either, with equal probability.
+        batch: must have no stored knowledge, since that belongs to unmixed images.
+        kind: `"mixup"`: weighted mean of two images; `"cutmix"`: a box is pasted from the other
+            image; `"both"`: one of the two for the whole batch, with equal probability.
         alpha: the proportion is drawn from Beta(alpha, alpha); None for 0.2 (mixup), 1 (cutmix).
-        seed: of kind, proportion and box.
+        seed: seed of the random kind, proportion and box.
 
     Returns:
-        Mixed images. `labels` are of the image with the larger share, `mixed_in` has the others.
+        The mixed batch. `labels` belong to the image with the larger share, `mixed_in` to the
+        other.
 
     Example:
         >>> batch = TrainingBatch(torch.eye(3).view(3, 1, 1, 3), torch.arange(3))
@@ -92,7 +93,7 @@ def mixed(batch: TrainingBatch, kind: str, alpha: float | None, seed: int) -> Tr
 
 
 def _cut(draw: random.Random, side: int, share: float) -> slice:
-    """One side of the box: its middle is anywhere, and what reaches over the border is cut off."""
+    """Draw the box's extent along one side of the image; it is cut off at the image's border."""
     middle, half = draw.randrange(side), side * math.sqrt(1 - share) / 2
     return slice(max(round(middle - half), 0), min(round(middle + half), side))
 
@@ -100,14 +101,14 @@ def _cut(draw: random.Random, side: int, share: float) -> slice:
 def parts(batch: TrainingBatch, count: int) -> Iterator[TrainingBatch]:
     """Divide a batch into parts whose sizes differ by one image at most.
 
-    A batch of fewer images has fewer parts.
+    If the batch has fewer images than `count`, each part has one image.
     """
     images, labels, knowledge, part, mixed_in = batch
     if part is None:
         labelled = (labels != UNLABELLED).sum()
         known = labelled if is_accelerator(labels.device) else int(labelled)
         part = BatchPart(len(labels), known, processes=1)
-    # The same number in every process: they wait for each other in each part.
+    # Every process makes equally many parts, since processes synchronise in each part.
     count = max(1, min(count, part.images // part.processes))
     starts = [0]
     for chunk in labels.tensor_split(count):
@@ -127,13 +128,13 @@ def batch_cross_entropy(
 ) -> Tensor:
     """Mean cross-entropy over the labelled images of a batch; 0 if there are none.
 
-    Of a part of a batch it is scaled such that its mean over the processes is the whole batch's. Of
-    a mixed image both labels count, each with its share.
+    For a part of a batch, the result is scaled so that its mean over the processes is that of the
+    whole batch. Both labels of a mixed image count, weighted by their shares.
 
     Args:
         logits: [B, C].
-        batch: labels, and how they count.
-        label_smoothing: probability that is spread over all classes, 0 to below 1.
+        batch: provides `labels`, `part` and `mixed_in`.
+        label_smoothing: probability that is spread over all classes, at least 0 and below 1.
 
     Example:
         >>> logits, labels = torch.randn(3, 5), torch.tensor([4, UNLABELLED, 0])
@@ -147,7 +148,7 @@ def batch_cross_entropy(
         F.cross_entropy, logits, ignore_index=UNLABELLED, label_smoothing=label_smoothing
     )
     labels, mixed_in = batch.labels, batch.mixed_in
-    # Not reduction="mean", which is NaN without labels.
+    # Not reduction="mean", which gives NaN if no image has a label.
     if mixed_in is None:
         total = cross_entropy(labels, reduction="sum")
     else:

@@ -1,4 +1,4 @@
-"""The command that computes a teacher's knowledge once, for all later students."""
+"""`cache`: compute a teacher's knowledge once, for all later students."""
 
 from __future__ import annotations
 
@@ -49,22 +49,23 @@ from svdistill.training.teacher import NO_ACCURACY
 def cache_knowledge(
     config: CacheConfig, reporter: Reporter | None = None, *, data: ImageData | None = None
 ) -> KnowledgeStore:
-    """Compute a teacher's knowledge of views of all training images, and keep it on disk.
+    """Compute a teacher's knowledge of all training images, and save it in a knowledge store.
 
-    A stopped run continues with `resume`; at most one shard of work is lost.
+    The images are augmented: each of the `views` is one random augmentation of all images. A
+    stopped run continues with the option `resume`; it loses at most the shard being written.
 
     Args:
-        config: teacher, images, views, loss and output.
-        reporter: shows progress; nothing by default.
-        data: the images themselves, in place of a name in the configuration.
+        config: names teacher, images, loss and output directory; number of views.
+        reporter: shows progress; by default nothing is shown.
+        data: the images themselves, instead of a name in the configuration.
 
     Returns:
-        The store.
+        The finished knowledge store.
 
     Raises:
-        SVDistillError: a bad value, teacher or data set; a directory that holds something else; a
-            number that the store's dtype cannot hold; a machine without the memory or disk.
-        Stopped: SIGTERM or Ctrl-C was received; whole shards are kept.
+        SVDistillError: a value, the teacher or the data set is invalid; the output directory holds
+            something else; the store's dtype cannot hold a number; or memory or disk space failed.
+        Stopped: SIGTERM, SIGHUP or Ctrl-C was received. Finished shards are kept.
     """
     config = config if data is None else replace(config, data=OBJECT)
     config.check()
@@ -99,7 +100,7 @@ def cache_knowledge(
 
 
 class _KnowledgeExtractor:
-    """Runs the teacher on views of images, and extracts what the loss needs."""
+    """Runs the teacher on augmented images, and extracts the knowledge that the loss reads."""
 
     def __init__(
         self, config: CacheConfig, teacher: nn.Module, data: ImageData, device: torch.device
@@ -115,7 +116,7 @@ class _KnowledgeExtractor:
         self.augmentation = data.augmentation(config.augmentation).to(device)
 
     def choose_precision(self, reporter: Reporter) -> None:
-        """Replace `auto` by the precision of the store to resume, or else by the faster one."""
+        """Replace the precision `auto` by that of the store to resume, or else the faster one."""
         if self.config.precision != AUTO:
             return
         stored = stored_manifest(Path(self.config.output), resume=self.config.resume)
@@ -130,14 +131,14 @@ class _KnowledgeExtractor:
 
     @torch.inference_mode()
     def extract(self, images: Tensor) -> Knowledge:
-        """The knowledge of normalised images."""
+        """Compute the teacher's knowledge of normalised images."""
         with autocast(self.config.precision, self.device):
             recording = self.frozen.run(images.contiguous(memory_format=torch.channels_last))
         knowledge: Knowledge = self.loss.extract(recording.features, recording.output)
         return knowledge
 
     def read(self, shard: Shard, reporter: Reporter, stops: StopRequests) -> Iterator[Knowledge]:
-        """The knowledge of a shard's images, in batches."""
+        """Yield the teacher's knowledge of a shard's images, batch by batch."""
         part = self.data.train.part(shard.start, shard.stop)
         for batch in part.batches(self.config.batch_size, device=self.device, order_seed=None):
             views = self.augmentation(
@@ -151,7 +152,7 @@ class _KnowledgeExtractor:
             stops.check(f"in view {shard.view + 1} of {self.config.views}")
 
     def manifest(self) -> Manifest:
-        """The manifest of the store, from two images, so that errors show before any writing."""
+        """Make the store's manifest, trying the teacher on two images to show errors early."""
         config, data = self.config, self.data
         shapes = profile_network(self.teacher, self.images.shape[1:], self.taps).taps
         return Manifest(

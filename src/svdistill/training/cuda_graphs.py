@@ -1,7 +1,7 @@
-"""A training step recorded as a CUDA graph and replayed.
+"""Record a training step as a CUDA graph and replay it.
 
-A step of a small network launches hundreds of kernels, and launching them takes longer than running
-them.
+A step of a small network launches hundreds of kernels, and launching them one by one takes longer
+than running them.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ Outputs = TypeVar("Outputs")
 
 
 class Recorder(Protocol):
-    """Records work, whose inputs and outputs must stay in the same memory."""
+    """Interface for recording GPU work; its inputs and outputs must stay in the same memory."""
 
     def warm_up(self, work: Callable[[], Outputs]) -> Outputs:
-        """Execute the work under the conditions of a recording."""
+        """Execute the work without recording it, under the same conditions as a recording."""
 
     def record(self, work: Callable[[], Outputs]) -> Callable[[], Outputs]:
         """Record the work without executing it.
 
         Returns:
-            A function that executes it and returns the same tensors each time.
+            A function that executes the work and returns the same tensors, overwritten, each time.
         """
 
 
 class CUDARecorder:
-    """Records CUDA graphs, each with a memory pool of its own.
+    """Records CUDA graphs, each with its own memory pool.
 
-    Random numbers continue from replay to replay, and `torch.manual_seed` takes effect between
-    replays: `torch.cuda.graph` passes the default generator's state to each replay.
+    Each replay draws new random numbers, and `torch.manual_seed` between replays takes effect,
+    since `torch.cuda.graph` passes the default generator's state to each replay.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -49,10 +49,10 @@ class CUDARecorder:
         self.stream = torch.cuda.Stream(device)
 
     def warm_up(self, work: Callable[[], Outputs]) -> Outputs:
-        """Execute the work on the stream that is recorded later."""
+        """Execute the work on the stream that will be recorded."""
         here = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(here)
-        # A library must not initialise itself during a recording.
+        # Libraries such as cuBLAS initialise themselves here, which a recording does not allow.
         with torch.cuda.stream(self.stream):
             outputs = work()
         here.wait_stream(self.stream)
@@ -77,9 +77,9 @@ class CUDARecorder:
                     own = error
                     raise
         except Exception as error:
-            # After a failed recording the generator still waits for its end.
+            # After a failed recording the generator still believes that it is being recorded.
             generator.graphsafe_set_state(before)
-            # Ending the recording fails too, with an error that hides the cause.
+            # Ending the recording then fails too, with an error that hides the first one.
             raise (own or error) from None
 
         def replay() -> Outputs:
@@ -89,14 +89,14 @@ class CUDARecorder:
         return replay
 
 
-# Steps of each kind before it is recorded, in which libraries choose kernels and allocate memory.
+# Steps of a kind that run normally before its recording: libraries choose kernels, allocate memory.
 WARM_UP: Final = 3
 
-_Size = list[tuple[torch.Size, torch.dtype]]  # of all tensors of a batch
+_Size = list[tuple[torch.Size, torch.dtype]]  # shape and dtype of each tensor of a batch
 
 
 class _Inputs:
-    """A batch in memory that stays the same from replay to replay."""
+    """Copies of a batch and its progress, at memory addresses that stay the same in all replays."""
 
     def __init__(self, batch: TrainingBatch) -> None:
         knowledge = None if batch.knowledge is None else batch.knowledge.map(torch.clone)
@@ -108,7 +108,7 @@ class _Inputs:
         self.epoch = 0.0
 
     def fill(self, batch: TrainingBatch, progress: float) -> None:
-        """Copy in a batch of the same size."""
+        """Copy another batch of the same size, and its progress, into this memory."""
         for kept, given in zip(_tensors(self.batch), _tensors(batch), strict=True):
             kept.copy_(given)
         if progress != self.epoch:
@@ -117,7 +117,7 @@ class _Inputs:
 
 
 class _Replay(NamedTuple):
-    """A recorded kind of step, and the matrices it decomposes and differentiates each time."""
+    """A recorded step, and how many matrices one replay decomposes and differentiates."""
 
     run: Callable[[], tuple[StepResult, list[Tensor | None]]]
     decomposed: int
@@ -125,18 +125,19 @@ class _Replay(NamedTuple):
 
 
 class CUDAGraphStep:
-    """Records a step as CUDA graphs, one for each of its kinds, and replays them.
+    """Records a step as CUDA graphs, one for each kind of step (`Step.plan`), and replays them.
 
-    The first three steps of a kind are executed normally, and so are batches of another size than
-    the recorded one, such as an epoch's last. A larger batch, or two successive batches of another
-    size, replace the recorded size. Gradients replace `.grad`, and the next step overwrites the
-    result. The optimizer's step is not recorded, so that a schedule may change the learning rate.
+    The first three steps of a kind run normally, and so do batches whose size differs from the
+    recorded one, such as the last of an epoch. A larger batch, or two successive batches of one
+    other size, start new recordings for their size. Gradients replace `.grad`, and the next step
+    overwrites the result. The optimizer's step is not recorded, so that the schedule may change the
+    learning rate.
 
     Changes of the teacher's weights, hooks or modes after a recording have no effect. If a step
-    cannot be recorded, a warning says why, and it is executed normally.
+    cannot be recorded, a warning says why, and all steps run normally.
 
     Args:
-        step: to record. It must not synchronise with the device, see `linalg.may_branch`.
+        step: the step to record. It must not synchronise with the device, see `linalg.may_branch`.
         recorder: `CUDARecorder`, or a substitute in tests.
         watch: counts the matrices that the step decomposes and differentiates.
     """
@@ -147,8 +148,8 @@ class CUDAGraphStep:
         self.watch = watch
         self._trained: list[nn.Parameter] = step.parameters()
         self._inputs: _Inputs | None = None
-        self._size: _Size = []  # of the batches that are recorded
-        self._other_size: _Size = []  # of the last batch, if it was not of this size
+        self._size: _Size = []  # of the recorded batches
+        self._other_size: _Size = []  # of the last batch, if it differed from that size
         self._warmed: Counter[bool] = Counter()
         self._replays: dict[bool, _Replay] = {}
         self._failed = False
@@ -156,8 +157,8 @@ class CUDAGraphStep:
     def __call__(
         self, batch: TrainingBatch, progress: float | Tensor, measure: bool | None = None
     ) -> StepResult:
-        """Fill the gradients, by a replay if this kind of step has been recorded."""
-        if batch.part is not None:  # its factors are numbers, which would become constants
+        """Compute losses and gradients, by a replay if this kind of step has been recorded."""
+        if batch.part is not None:  # a recording would turn its factors into constants
             return self.step(batch, progress, measure)
         epoch = float(progress)
         if measure is None:
@@ -182,7 +183,7 @@ class CUDAGraphStep:
         return result
 
     def _inputs_for(self, batch: TrainingBatch) -> _Inputs | None:
-        """Memory for a batch of the recorded size, or of the size to record from now on."""
+        """Return fixed memory of the batch's size; None if batches of this size run normally."""
         size = [(tensor.shape, tensor.dtype) for tensor in _tensors(batch)]
         if self._inputs is not None and size == self._size:
             self._other_size = []
@@ -198,7 +199,7 @@ class CUDAGraphStep:
         return self._inputs
 
     def _work(self, inputs: _Inputs, measure: bool) -> tuple[StepResult, list[Tensor | None]]:
-        """The recorded work. It creates new gradients, which each replay overwrites."""
+        """The work to record: one step. It creates new gradients, which each replay overwrites."""
         for parameter in self._trained:
             parameter.grad = None
         result = self.step(inputs.batch, inputs.progress, measure)

@@ -1,4 +1,4 @@
-"""The state of an epoch, for checkpoints, and its record, for metrics."""
+"""The state of an unfinished epoch for checkpoints, and the record of a finished one."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from svdistill.training.step import Step
 class EpochState:
     """State of an epoch except weights and optimizer: steps, means, timing and random states.
 
-    The state of `step` is saved too; `watch`, which counts decompositions, is reset. `seed` is that
-    of torch, NumPy and Python when the epoch begins.
+    It includes the state of `step` and the counts of decompositions in `watch`, which it resets.
+    `seed` seeds torch, NumPy and Python when the epoch begins.
 
     Attributes:
-        steps: done so far.
-        meter: losses, accuracy and norms so far.
+        steps: number of steps done so far.
+        meter: means of losses, accuracy and gradient norms so far.
         loading: time spent waiting for images.
     """
 
@@ -54,11 +54,11 @@ class EpochState:
         watch.reset()
 
     def seconds(self) -> float:
-        """Time spent in this epoch, over all resumptions."""
+        """Seconds spent in this epoch, including those before the run was resumed."""
         return time.perf_counter() - self._began
 
     def set_random_states(self) -> None:
-        """Seed the global random states, or restore those of the checkpoint."""
+        """Seed the global random generators, or restore their states from the checkpoint."""
         if self._random is None:
             seed_global_states(self.seed)
         else:
@@ -67,7 +67,7 @@ class EpochState:
     def state_dict(self) -> dict[str, Any]:
         """The state between two steps, as plain values and tensors.
 
-        All processes of a group must call it: it gathers what differs between them.
+        All processes must call it, since it gathers the random states and counts of each.
         """
         this = {"random": _random_states(self.device), "watch": self.watch.state_dict()}
         return {
@@ -81,7 +81,7 @@ class EpochState:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned, in the same number of processes or another."""
+        """Restore what `state_dict` returned, even if the number of processes has changed."""
         self.steps, self.learning_rate = state["steps"], state["learning_rate"]
         self.step.load_state_dict(state["step"])
         self.meter.load_state_dict(state["meter"])
@@ -95,7 +95,7 @@ class EpochState:
 
 @contextmanager
 def kept_random_states(device: torch.device) -> Iterator[None]:
-    """Restore the global random states after the block."""
+    """Return a context after which the global random generators have their states from before."""
     states = _random_states(device)
     try:
         yield
@@ -104,7 +104,7 @@ def kept_random_states(device: torch.device) -> Iterator[None]:
 
 
 def _random_states(device: torch.device) -> dict[str, Any]:
-    """The global random states, as values that a checkpoint can hold."""
+    """The states of the global random generators, as values that a checkpoint can hold."""
     of_torch, (name, words, *rest), of_python = global_states()
     states = {"torch": of_torch, "numpy": (name, words.tolist(), *rest), "python": of_python}
     if device.type == "cuda":
@@ -119,7 +119,7 @@ def _set_random_states(states: Mapping[str, Any], device: torch.device) -> None:
 
 
 class Evaluations(NamedTuple):
-    """A network after an epoch, on the test images and on held-out ones, if there are any."""
+    """Evaluations after an epoch: on the test images, and on held-out images, if any."""
 
     test: Evaluation
     dev: Evaluation | None
@@ -128,9 +128,10 @@ class Evaluations(NamedTuple):
 def record_epoch(
     stage: str, state: EpochState, epoch: int, evaluations: Evaluations, trained: float
 ) -> EpochRecord:
-    """The record of an epoch, numbered from 0 in the run, whose steps took `trained` seconds.
+    """Make the record of a finished epoch.
 
-    Reading what was measured in it synchronises with the device.
+    It reads the measured means, which synchronises with the device. `epoch` counts from 0 over all
+    stages; `trained` is the seconds that the epoch's steps took, without the evaluations.
     """
     meter, watch = state.meter, state.watch
     task_norm, transfer_norm, clipped_norm = meter.mean_norms()

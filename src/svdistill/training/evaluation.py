@@ -38,7 +38,7 @@ from svdistill.runs import (
 from svdistill.training.metrics import Evaluation, EvaluationImages, evaluate_network
 from svdistill.training.setup import choose_device
 
-SEED: Final = 0  # of the choice of `count` images
+SEED: Final = 0  # seed of the random choice of `count` images
 RESIDENT_BYTES: Final = 8e9
 
 
@@ -51,21 +51,21 @@ def load_test_images(
 ) -> EvaluationImages:
     """Load the test images that a trained network is evaluated on.
 
-    Images are resized to the network's training size. Of data with more classes, those of the
-    network are kept, matched by name.
+    Images are resized to the network's training size. If the data has more classes than the
+    network, only images of the network's classes are kept; classes are matched by name.
 
     Args:
         run: a run directory, or a `.safetensors` file that a run wrote.
-        data: where images come from, as in `load_images`, or images of the network's classes; None
-            for the data that the run was trained on, as the file's directory says.
-        count: maximal number of images, the same share of each class; None for all.
-        split: `"test"` or `"train"`, without augmentation.
+        data: a source of images, see `load_images`; or images of the network's classes; or None for
+            the data that the run was trained on, as named by the `config.yaml` beside the weights.
+        count: maximum number of images, the same share of each class; None for all.
+        split: `"test"` or `"train"`; neither is augmented.
 
     Returns:
         The images, with labels in the order of the network's logits, and their normalisation.
 
     Raises:
-        SVDistillError: weights or data that cannot be read, or data without some of the classes.
+        SVDistillError: weights or data cannot be read, or the data's classes do not fit.
     """
     card = require_card(run)
     if isinstance(data, ImageData):
@@ -83,10 +83,10 @@ def load_test_images(
 
 
 def require_card(run: str | Path) -> WeightsCard:
-    """The card of a run's weights.
+    """Read the card stored with a run's weights: network, classes, image size, normalisation.
 
     Raises:
-        RunError: they have none, or are missing or damaged.
+        RunError: the weights are missing or damaged, or have no card.
     """
     card = read_card(weights_file(Path(run)))
     if card is None:
@@ -113,19 +113,19 @@ def _given(card: WeightsCard, data: ImageData, split: str) -> EvaluationImages:
 
 
 def _config_of(run: Path) -> TrainConfig | None:
-    """The configuration of a run, or of the run whose directory holds a weights file."""
+    """Read the configuration of a run directory, or of the directory of a weights file, if any."""
     path = RunDirectory(run if run.is_dir() else run.parent).config
     return read_config(path) if path.exists() else None
 
 
 def _chosen(config: TrainConfig) -> DataChoices:
-    """The columns and splits that a configuration chose."""
+    """The columns and splits of the data that a configuration selects."""
     return DataChoices(**{name: getattr(config, name) or None for name in DataChoices._fields})
 
 
 def _chosen_for(run: Path, data: str) -> DataChoices:
-    """The columns and splits that a run chose, if it was trained on the same data."""
-    with contextlib.suppress(RunError):  # a damaged configuration matters to its own data only
+    """The columns and splits that a run selected, if it was trained on `data`; else automatic."""
+    with contextlib.suppress(RunError):  # a damaged configuration does not matter for other data
         config = _config_of(run)
         return _chosen(config) if config is not None and config.data == data else AUTOMATIC
     return AUTOMATIC
@@ -143,7 +143,7 @@ def _open_own(run: Path, image_size: int) -> tuple[str, OpenedData]:
         )
     data = config.data
     if data.startswith("hub:"):
-        # Nothing is fetched for a name in a file that may be untrusted.
+        # The file may be untrusted, so nothing that it names is downloaded without consent.
         raise ArgumentError(
             "data",
             expected=f"consent to fetch {data}, which {run} was trained on, from the hub",
@@ -162,7 +162,7 @@ def _open_own(run: Path, image_size: int) -> tuple[str, OpenedData]:
 
 
 def _in_classes_of(card: WeightsCard, opened: OpenedData, source: str, split: str) -> Subset:
-    """The images of a split of a network's classes, with labels in the order of its logits."""
+    """Keep a split's images of a network's classes; number labels in the order of its logits."""
     names = opened.class_names
     missing = [name for name in card.class_names if name not in names]
     if missing:
@@ -192,21 +192,22 @@ def evaluate(
     network: nn.Module | None = None,
     device: str = "auto",
 ) -> Evaluation:
-    """Accuracy of a trained network on the test split of a data set.
+    """Evaluate a trained network on the test split of a data set.
 
     Images are resized and normalised like the network's training images.
 
     Args:
         path: a run directory, or a `.safetensors` file that a run wrote.
         data: see `load_test_images`.
-        network: see `load_student`; for runs that were given a Python object, or `module:attr`.
+        network: a network to fill with the weights, see `load_student`; needed if the run trained a
+            Python object or the user's own `module:attr`.
         device: `"auto"`, `"cpu"` or `"cuda"`.
 
     Returns:
         `Evaluation(accuracy, loss, images)`.
 
     Raises:
-        SVDistillError: bad weights or data, or classes that differ from those trained on.
+        SVDistillError: weights or data cannot be read, or the data's classes do not fit.
     """
     network = load_student(path, network)
     images = load_test_images(path, data)
@@ -220,7 +221,7 @@ def own_network(path: str | Path, name: str) -> nn.Module:
 
     Args:
         path: a run directory, or a `.safetensors` file that a run wrote.
-        name: as for `build_network`.
+        name: the network's name, such as `module:attr`; see `build_network`.
     """
     card = require_card(path)
     return build_network(name, len(card.class_names), image_size=card.image_size)

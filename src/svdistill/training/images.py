@@ -1,12 +1,12 @@
-"""The images of a run, their size and their normalisation.
+"""Load the images of a run, and choose their size and normalisation.
 
-Size and normalisation are the first of these:
+Size and normalisation are taken from the first of these sources that exists:
 
-1. `image_size`, if it is given;
-2. those of the knowledge store, or those that the teacher was trained with;
-3. those that the network's initial weights were trained with;
-4. the data's own. If its images differ in size, or are not square, the size of a model library's
-   network.
+1. the option `image_size` (size only);
+2. the knowledge store, or the images that the teacher was trained on;
+3. the images that the network's initial weights were trained on;
+4. the data itself. If its images differ in size or are not square, and the network comes from a
+   model library, the images get the size of that network.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from svdistill.training.teacher import require_known_classes
 
 OWN: Final = "the data's own"
 
-# Options that `load_images` takes too; the others have an effect on given images.
+# Options that are passed to `load_images`, and so have no effect on images given as an object.
 READING: Final = tuple(
     field.name
     for field in fields(DataConfig)
@@ -43,14 +43,14 @@ READING: Final = tuple(
 
 
 class _TrainedInputs(NamedTuple):
-    """The images that a trained network expects, and whose they are."""
+    """Size and normalisation that a trained network expects, and where they come from, in words."""
 
     spec: InputSpec
     whose: str
 
 
 class _Watch(LoadingWatch):
-    """Shows the reading of images, and checks a teacher's classes before it."""
+    """Shows the progress of reading images; checks the teacher's classes before reading starts."""
 
     def __init__(self, config: DataConfig, reporter: Reporter) -> None:
         self.config, self.reporter = config, reporter
@@ -64,12 +64,12 @@ class _Watch(LoadingWatch):
 
 
 def run_images(config: DataConfig, reporter: Reporter, given: ImageData | None = None) -> ImageData:
-    """The images of a run, by the rule above; shows what was chosen, and why.
+    """Load the images of a run, as described above, and report the chosen size and its source.
 
-    Images that are `given` keep their size and, if prepared, their normalisation.
+    Images passed as `given` keep their size and, if they are prepared, their normalisation.
 
     Raises:
-        SVDistillError: images, a teacher, weights or a store that cannot be read.
+        SVDistillError: the images, the teacher, the weights or the store cannot be read.
     """
     trained = _trained(config)
     if isinstance(config, TrainConfig):
@@ -98,21 +98,21 @@ def run_images(config: DataConfig, reporter: Reporter, given: ImageData | None =
 def load_data(
     config: DataConfig, fallback_size: int | None = None, watch: LoadingWatch | None = None
 ) -> ImageData:
-    """The images that a configuration names, without regard to its networks; see `load_images`."""
+    """Load the images that a configuration names, regardless of its networks; see `load_images`."""
     options = {name: getattr(config, name) for name in READING}
     options = {name: None if value == "" else value for name, value in options.items()}
-    # Runs of all seeds hold out the same images.
+    # Not the run's seed, so that all runs hold out the same images.
     return load_images(config.data, fallback_size=fallback_size, seed=0, watch=watch, **options)
 
 
 def trained_image_size(config: DataConfig) -> int | None:
-    """The side of the images that the networks of a run were trained on; None if that is open."""
+    """Side of the images that a run's trained networks or store expect; None if unknown."""
     trained = _trained(config)
     return None if trained is None else trained.spec.image_size
 
 
 def _trained(config: DataConfig) -> _TrainedInputs | None:
-    """The images that the store, the teacher, or else the network to train expects."""
+    """Size and normalisation that the store, the teacher, or else the initial weights expect."""
     if isinstance(config, DistillConfig) and config.knowledge:
         known = KnowledgeStore(config.knowledge).manifest
         return _TrainedInputs(
@@ -130,7 +130,7 @@ def _trained(config: DataConfig) -> _TrainedInputs | None:
 
 
 def _said_of(weights: str, network: str | None) -> _TrainedInputs | None:
-    """The images described by the card of a weights file, or by the library of its network."""
+    """Size and normalisation from the card of a weights file, or from the network's library."""
     file = weights_file(Path(weights))
     if weights not in ("", PRETRAINED) and file.suffix == ".safetensors":
         card = read_card(file)
@@ -143,7 +143,7 @@ def _said_of(weights: str, network: str | None) -> _TrainedInputs | None:
 def _load(
     config: DataConfig, trained: _TrainedInputs | None, watch: LoadingWatch
 ) -> tuple[ImageData, str]:
-    """The images, and whose size they have."""
+    """Load the images; return them, and in words where their size comes from."""
     if config.image_size is not None:
         return load_data(config, watch=watch), "as asked for"
     if trained is not None:
@@ -152,14 +152,14 @@ def _load(
     if not isinstance(config, TrainConfig) or not is_zoo(config.network):
         return load_data(config, watch=watch), OWN
     spec = input_spec(config.network)
-    assert spec is not None  # a library's network has one
+    assert spec is not None  # known for every network of a library
     data = load_data(config, spec.image_size, watch)
     own = data.image_shape[-1] != spec.image_size
     return data, OWN if own else f"{config.network}'s own"
 
 
 def _require_unread(config: DataConfig) -> None:
-    """Raise `ArgumentError` for an option that would have no effect on given images."""
+    """Raise `ArgumentError` for a set option that has no effect on images given as an object."""
     for name in READING:
         if getattr(config, name) != getattr(DataConfig, name):
             raise ArgumentError(
@@ -171,7 +171,7 @@ def _require_unread(config: DataConfig) -> None:
 
 
 def _counts(data: ImageData) -> str:
-    """Numbers of images and classes, so that the user sees which were found."""
+    """Say how many images and classes were found."""
     labelled = data.train.labelled
     unlabelled = len(data.train) - len(labelled)
     held_out = "" if data.dev is None else f", {len(data.dev):,} held out"

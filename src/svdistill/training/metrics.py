@@ -1,4 +1,4 @@
-"""Losses and accuracies of steps, epochs and evaluations."""
+"""Losses and accuracies of steps and epochs, and the evaluation of a network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from svdistill.training.results import Predictions
 
 
 class WholeBatch(NamedTuple):
-    """Counts over all processes: images, labelled images, and correctly classified ones."""
+    """Counts over a batch in all processes: images, labelled and correctly classified images."""
 
     images: int
     labelled: int | Tensor
@@ -27,10 +27,10 @@ class WholeBatch(NamedTuple):
 
 
 class StepResult(NamedTuple):
-    """Results of a step, detached: scalars and logits [B, C].
+    """Losses, logits [B, C] and gradient norms of a step, detached from the graph.
 
-    With several processes, losses and norms are those of the whole batch, as is `whole`; the logits
-    are those of this process's part.
+    With several processes, losses, norms and `whole` describe the batch over all processes; the
+    logits are those of this process's images.
     """
 
     task_loss: Tensor
@@ -41,9 +41,9 @@ class StepResult(NamedTuple):
 
 
 def of_whole_batch(result: StepResult, labels: Tensor, part: BatchPart) -> StepResult:
-    """Reduce losses and correct answers over the processes, in one call.
+    """Reduce losses and the count of correct predictions over the processes.
 
-    The result is equal in all of them, but for the logits.
+    The result is equal in all processes, except for the logits.
     """
     losses = [result.task_loss, result.transfer_loss]
     right = (result.logits.argmax(dim=-1) == labels).sum()
@@ -59,9 +59,9 @@ def of_whole_batch(result: StepResult, labels: Tensor, part: BatchPart) -> StepR
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Top-1 accuracy in percent and mean cross-entropy on a split of `images` images.
+    """Top-1 accuracy in percent, mean cross-entropy and number of images of an evaluation.
 
-    `predictions` are those of this process's images.
+    `predictions` holds the predictions for the images that this process evaluated.
     """
 
     accuracy: float
@@ -71,20 +71,20 @@ class Evaluation:
 
 
 class EpochMeter:
-    """Running means over an epoch, as sums on the device; reading them synchronises with it."""
+    """Running means over an epoch. Reading them synchronises with the device, updating does not."""
 
     def __init__(self, device: torch.device) -> None:
         self.images = 0
         self.steps = 0
         self.skipped = 0
-        # Over labelled images: count, correct answers, task loss; over all images: transfer loss;
-        # over steps: three norms, and the count of steps with finite ones.
+        # Sums over labelled images: count, correct predictions, task loss; over all images:
+        # transfer loss; over steps: three gradient norms, and the count of steps with finite norms.
         self.sums = torch.zeros(8, dtype=torch.float64, device=device)
         self.has_transfer = False
         self.has_norms = False
 
     def update(self, result: StepResult, labels: Tensor) -> None:
-        """Count one step."""
+        """Add the results of one step."""
         if result.whole is None:
             images, labelled = len(labels), (labels != UNLABELLED).sum().double()
             right = (result.logits.argmax(dim=-1) == labels).sum()
@@ -109,22 +109,22 @@ class EpochMeter:
         return 100 * float(self.sums[1]) / self._labelled()
 
     def mean_task_loss(self) -> float:
-        """Mean cross-entropy so far; not finite after the first step with a loss that is not."""
+        """Mean cross-entropy so far; not finite if the loss of any step was not finite."""
         return float(self.sums[2]) / self._labelled()
 
     def mean_transfer_loss(self) -> float | None:
-        """Mean transfer loss so far; not finite like the task loss."""
+        """Mean transfer loss so far, None without one; not finite if that of any step was not."""
         return float(self.sums[3]) / self.images if self.has_transfer else None
 
     def mean_norms(self) -> list[float | None]:
-        """Mean norms of the task, the transfer and the clipped gradient."""
+        """Mean norms of the task, transfer and clipped gradients; None if never measured."""
         if not self.has_norms:
             return [None] * 3
         *norms, steps = self.sums[4:].tolist()
         return [norm / max(steps, 1.0) for norm in norms]
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums so far; reading them synchronises with the device."""
+        """The sums and counts so far; reading them synchronises with the device."""
         return {**vars(self), "sums": self.sums.tolist()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -175,12 +175,12 @@ def evaluate_network(
     Args:
         network: maps normalised images [B, 3, H, W] to logits [B, C]; its mode is restored.
         images: to evaluate on, without augmentation.
-        device: of the network.
+        device: the network's device.
         batch_size: affects speed and memory only.
-        each_batch: called before each batch; may raise to end the evaluation.
-        share: the images of this process; the result counts those of all processes.
+        each_batch: called before each batch; may raise an exception to end the evaluation.
+        share: which images this process evaluates; accuracy and loss are over all processes.
     """
-    # Sums on the device, since reading them synchronises with it.
+    # The sums stay on the device until the end, since reading them synchronises with it.
     count, right = 0, torch.zeros((), dtype=torch.int64, device=device)
     loss = torch.zeros((), device=device)
     found = [Predictions(right.new_empty(0), right.new_empty(0), loss.new_empty(0))]

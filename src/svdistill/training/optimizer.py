@@ -1,4 +1,4 @@
-"""Optimizers and learning rate schedules, by name."""
+"""Build optimizers and learning rate schedules by name, and average weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Tensors = tuple[Tensor, ...] | list[Tensor]
 def build_optimizer(
     name: str, parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float
 ) -> Optimizer:
-    """Build `"sgd"`, with Nesterov momentum 0.9 as in the paper, or `"adamw"`.
+    """Build the optimizer `"sgd"` (Nesterov momentum 0.9, as in the paper) or `"adamw"`.
 
     Weight decay is coupled to the gradient for `"sgd"`, decoupled for `"adamw"`.
 
@@ -39,16 +39,17 @@ def build_schedule(
     total_steps: int,
     warmup_steps: int = 0,
 ) -> LRScheduler:
-    """Build a schedule that is advanced after every step.
+    """Build a learning rate schedule, to be advanced after every step.
 
     Args:
-        name: `"paper"` (x0.1 at half of the steps, x0.01 at three quarters), `"one_cycle"` (up to
-            the learning rate over 30 % of the steps, then down along a cosine), `"cosine"` (up to
-            it in equal steps, then down to 0 along a cosine) or `"constant"`.
-        optimizer: its learning rate is set.
-        learning_rate: its maximum.
-        total_steps: steps of the whole stage.
-        warmup_steps: of `"cosine"`, the steps before the maximum.
+        name: `"paper"` (x0.1 from half of the steps on, x0.01 from three quarters on),
+            `"one_cycle"` (rises to the maximum over 30 % of the steps, then falls along a cosine),
+            `"cosine"` (rises linearly to the maximum during the warm-up, then falls to 0 along a
+            cosine) or `"constant"`.
+        optimizer: the optimizer whose learning rate the schedule sets.
+        learning_rate: the maximum learning rate.
+        total_steps: number of steps of the whole stage.
+        warmup_steps: number of warm-up steps of `"cosine"`; other schedules ignore it.
 
     Example:
         >>> sgd = build_optimizer("sgd", [nn.Parameter(torch.zeros(2))], 1.0, 0.0)
@@ -74,8 +75,8 @@ def build_schedule(
 
         return LambdaLR(optimizer, factor)
     if name == "one_cycle":
-        # The momentum is constant, as Nesterov's correction expects. One step more, since the
-        # schedule is also advanced after the last step.
+        # The momentum stays constant, as Nesterov momentum expects. The schedule is advanced after
+        # the last step too, so it needs one step more.
         return OneCycleLR(optimizer, learning_rate, total_steps + 1, cycle_momentum=False)
     if name == "paper":
         milestones = [math.ceil(total_steps / 2), math.ceil(total_steps * 3 / 4)]
@@ -84,14 +85,14 @@ def build_schedule(
 
 
 def averaged(network: nn.Module, decay: float) -> AveragedModel:
-    """A copy of a network whose weights and buffers are moving averages of the network's.
+    """Copy a network; the copy's weights and buffers are moving averages of the network's.
 
-    In update n the average keeps ``min(decay, (n + 1) / (n + 10))`` of itself, so that a short
-    training does not average its first steps. Integer buffers are copied.
+    In update n the average keeps the share ``min(decay, (n + 1) / (n + 10))`` of its value, so that
+    after a short training the first steps weigh little. Integer buffers are copied.
 
     Args:
-        network: to average; see `AveragedModel.update_parameters`.
-        decay: 0 to below 1.
+        network: the network to average; see `AveragedModel.update_parameters`.
+        decay: largest share that an update keeps, at least 0 and below 1.
 
     Source: the warm-up is that of TensorFlow's `ExponentialMovingAverage`.
     """
@@ -100,7 +101,7 @@ def averaged(network: nn.Module, decay: float) -> AveragedModel:
         if not averages[0].is_floating_point():
             torch._foreach_copy_(averages, weights)
             return
-        number = int(average.n_averaged)  # the average's own is on the CPU
+        number = int(average.n_averaged)  # not `_count`, which may be on a GPU; this is on the CPU
         torch._foreach_lerp_(averages, weights, 1 - min(decay, (number + 1) / (number + 10)))
 
     average = AveragedModel(network, multi_avg_fn=update, use_buffers=True)

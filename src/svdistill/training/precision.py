@@ -1,4 +1,4 @@
-"""`--precision auto`: whether networks compute in bf16, measured at the start of a run."""
+"""`--precision auto`: time float32 and bf16 at the start of a run, and choose the faster."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ from svdistill.training.trainer import executed_step
 
 AUTO: Final = "auto"
 
-# bf16 is taken if it takes at most this share of float32's time.
+# bf16 is chosen if it takes at most this share of float32's time.
 FASTER: Final = 0.9
 
 ROUNDS: Final = 3
 
-# A processor without bf16 emulates it, some ten times as slowly as float32. Few images show that.
+# A processor without bf16 emulates it about ten times as slowly as float32. A first timing on few
+# images shows that: bf16 is rejected if it takes more than three times as long.
 FEW: Final = 8
 EMULATED: Final = 3.0
 
@@ -44,13 +45,13 @@ Config = TypeVar("Config", bound=TrainConfig)
 
 Precision = Literal["float32", "bf16"]
 
-# The same work in both precisions, on the first so many images of a batch.
+# The same work in each precision: a function of the number of images of a batch to work on.
 Works = Mapping[Precision, Callable[[int], object]]
 
 
 @dataclass(frozen=True)
 class _Timed:
-    """Takes the place of an accelerator in steps that are only timed."""
+    """Stands in for the `Accelerator` in steps that are only timed."""
 
     precision: Precision
     device: torch.device
@@ -64,14 +65,14 @@ class _Timed:
 
 
 def is_measured(config: TrainConfig) -> bool:
-    """Whether a precision is `auto`."""
+    """Whether a precision is `auto`, and so has to be measured."""
     return AUTO in (config.precision, getattr(config, "teacher_precision", None))
 
 
 def whole_batch(
     config: TrainConfig, data: ImageData, store: KnowledgeStore | None, device: torch.device
 ) -> TrainingBatch:
-    """As many images as a process takes at once, without augmentation."""
+    """A batch as large as one process computes at once, without augmentation."""
     count = -(-config.batch_size // (size() * config.accumulate))
     batch, images = first_images(data, count, device)
     knowledge = None if store is None else store.read(batch.indices, 0, device)
@@ -83,10 +84,10 @@ def whole_batch(
 def with_precision(
     config: Config, trained: nn.Module, batch: TrainingBatch, reporter: Reporter
 ) -> Config:
-    """Replace `auto` by what the run to resume has chosen, or else by what is faster here.
+    """Replace the precision `auto` by that of the run to resume, or else by the faster one.
 
-    Copies of what is trained run on one batch, so that weights, buffers and random states do not
-    change. All processes of a group must call it, and get the same answer.
+    Copies of the trained modules are timed on one batch, so that weights, buffers and random states
+    do not change. All processes must call it, and get the same result.
     """
     asked = {"precision": config.precision}
     if isinstance(config, DistillConfig):
@@ -101,7 +102,7 @@ def with_precision(
 
 
 def _recorded(config: TrainConfig) -> dict[str, Any] | None:
-    """The configuration of the run to resume, as the main process finds it."""
+    """The configuration of the run to resume, read by the main process; None for a new run."""
     path = RunDirectory(config.output).config
 
     def read() -> dict[str, Any] | None:
@@ -118,7 +119,10 @@ def _measure(
     asked: list[str],
     reporter: Reporter,
 ) -> dict[str, Any]:
-    """Measure teacher and student alone: the step reads knowledge that the teacher has given."""
+    """Choose precisions for the options `asked`, timing the teacher and the training step apart.
+
+    The timed step reads the teacher's knowledge, computed before, and so excludes the teacher.
+    """
     device, chosen = batch.images.device, {}
     teacher = getattr(trained, "teacher", None)
     with kept_random_states(device), watch_convergence(device) as watch:
@@ -143,17 +147,17 @@ def _measure(
 
 
 def _run(step: Step, execute: Callable[..., StepResult], batch: TrainingBatch, count: int) -> None:
-    """A step on the first images of a batch; nothing is updated."""
+    """Run a step on the first images of a batch, without the optimizer's update."""
     first = itemgetter(slice(count))
     knowledge = None if batch.knowledge is None else batch.knowledge.map(first)
     for parameter in step.parameters():
         parameter.grad = None
-    # With an amortised clip, a step as most of them are: with one gradient.
+    # With the amortised clip, most steps compute one gradient (measure=False), so that is timed.
     execute(TrainingBatch(first(batch.images), first(batch.labels), knowledge), 0.0, measure=False)
 
 
 def teacher_works(teach: Callable[[Tensor], object], images: Tensor) -> Works:
-    """A teacher's forward pass in both precisions."""
+    """Functions that run a teacher's forward pass in each precision, to be timed."""
 
     def work(precision: Precision, count: int) -> None:
         with autocast(precision, images.device):
@@ -163,10 +167,10 @@ def teacher_works(teach: Callable[[Tensor], object], images: Tensor) -> Works:
 
 
 def faster(whose: str, works: Works, images: Tensor, reporter: Reporter) -> Precision:
-    """bf16 if it saves 10 % of the time on these images, else float32.
+    """Time both precisions; choose bf16 if it saves at least 10 % of the time, else float32.
 
-    All processes of a group measure at the same time; the sum of their times decides. The works
-    take the first images of [B, ...]; `whose` precision it is, the reporter shows.
+    All processes measure at the same time, and their mean times decide. `works` run on the first of
+    the `images` [B, ...]; the reporter shows the times and `whose` precision it is.
     """
     few, warm_up = min(FEW, len(images)), 1 if images.device.type == "cpu" else WARM_UP + 1
     for count, rounds, limit in ((few, 1, EMULATED), (len(images), ROUNDS, FASTER)):

@@ -1,4 +1,4 @@
-"""Progress of a run: a bar, lines, and advice on slow loading."""
+"""Show the progress of a run as a bar or lines, and advise on slow image loading."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ SLOW_LOADING: Final = 0.3
 class LoadingTime:
     """Sums the time between the request of a batch and its arrival.
 
-    On a GPU it is the time that the GPU was idle: the host queues work ahead, so that the GPU may
-    still compute while the host waits for images.
+    On a GPU the sum is the time that the GPU was idle. The host's waiting time would be too long:
+    the GPU may still be computing queued work meanwhile.
 
     Example:
         >>> loading = LoadingTime(torch.device("cpu"))
@@ -47,7 +47,7 @@ class LoadingTime:
         self.before = 0.0  # seconds before a resumption
 
     def watch(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Yield the same batches."""
+        """Yield the batches unchanged, and time how long each of them takes to arrive."""
         while True:
             wanted = self._mark()
             try:
@@ -58,7 +58,7 @@ class LoadingTime:
             yield batch
 
     def seconds(self) -> float:
-        """The sum so far; synchronises with the device."""
+        """The seconds waited so far; reading them synchronises with the device."""
         if not self.on_gpu:
             return self.before + sum(after - before for before, after in self.waits)
         if self.waits:
@@ -67,7 +67,7 @@ class LoadingTime:
         return self.before + sum(waits) / 1000
 
     def _mark(self) -> Any:
-        """The present moment; of a GPU, when it has finished all queued work."""
+        """Mark the present time; on a GPU, the time at which it finishes its queued work."""
         if not self.on_gpu:
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
@@ -76,24 +76,24 @@ class LoadingTime:
 
 
 def loading_advice(loading: float, training: float, images: ImageSplit) -> str | None:
-    """Advice on faster loading, if an epoch waited long for its images; both times in seconds."""
+    """Return advice if an epoch waited long for images, else None; both times in seconds."""
     if loading <= SLOW_LOADING * training:
         return None
     share = 100 * loading / training
     return f"{share:.0f} % of the time training waits for images; {images.loading_remedy}"
 
 
-READING_SECONDS: Final = 0.25  # between two readings of the meter
+READING_SECONDS: Final = 0.25  # minimum between two readings of the meter
 
-LOG_SECONDS: Final = 60.0  # between two lines where there is no terminal for a bar
+LOG_SECONDS: Final = 60.0  # minimum between two lines if there is no terminal
 
-# Steps that warm up and are not timed, then those that are timed for an estimate.
+# The first steps warm up and are not timed; the next ones are timed to estimate the run's time.
 FIRST_STEPS: Final = 2
 TIMED_STEPS: Final = 8
 
 
 class Reporter:
-    """Shows nothing; base of reporters."""
+    """Base class of reporters of progress; shows nothing itself."""
 
     def __enter__(self) -> Self:
         return self
@@ -102,28 +102,35 @@ class Reporter:
         """Stop showing progress."""
 
     def message(self, text: str) -> None:
-        """Show a line."""
+        """Show a line of text."""
 
     def reading(self, number: int, total: int) -> None:
-        """The `number`-th of `total` images is decoded."""
+        """Called when the `number`-th of `total` images has been decoded."""
 
     def start(self, name: str, total_steps: int, done_steps: int, evaluations: float = 0.0) -> None:
-        """A run starts, or continues after `done_steps`; `evaluations` is their cost in steps."""
+        """Called when a run starts or resumes.
+
+        Args:
+            name: the run's name.
+            total_steps: number of steps of the whole run.
+            done_steps: number of steps done before the run was resumed.
+            evaluations: time of the evaluations to come, in units of a step's time.
+        """
 
     def step(self, meter: EpochMeter) -> None:
-        """A step is done. Reading the epoch's meter synchronises with the device."""
+        """Called after each step. Reading the epoch's meter synchronises with the device."""
 
     def advance(self, images: int) -> None:
-        """The knowledge of more images is computed."""
+        """Called when the teacher's knowledge of that many more images has been computed."""
 
     def epoch(self, record: EpochRecord) -> None:
-        """An epoch is done."""
+        """Called after each epoch."""
 
 
 class BarReporter(Reporter):
-    """A bar with loss, accuracy and time left, and a line for each epoch.
+    """Shows a bar with loss, accuracy and time left, and a line for each epoch.
 
-    Where the console is no terminal, a line a minute takes the place of the bar.
+    If the console is not a terminal, it prints a line every minute instead of the bar.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -161,7 +168,7 @@ class BarReporter(Reporter):
         self.console.print(shown(text), markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def reading(self, number: int, total: int) -> None:
-        """Advance a bar of the images, or print a line now and then."""
+        """Advance a bar of decoded images, or print a line every minute without a terminal."""
         now = time.monotonic()
         if number == 1:
             self.task = self.bar.add_task("reading images", total=total, state="")
@@ -178,13 +185,13 @@ class BarReporter(Reporter):
             self._log(now, f"{number:,} of {total:,} images read, about {duration(left)} left")
 
     def _log(self, now: float, line: str) -> None:
-        """Print a line if there is no bar, and the last one is some time ago."""
+        """Print a line if there is no bar and the last line is at least `LOG_SECONDS` old."""
         if not self.console.is_terminal and now >= self.next_line:
             self.next_line = now + LOG_SECONDS
             self.message(line)
 
     def start(self, name: str, total_steps: int, done_steps: int, evaluations: float = 0.0) -> None:
-        """Show a bar for the run."""
+        """Show a new bar for the steps of the run."""
         if self.task is not None:
             self.bar.remove_task(self.task)
         self.task = self.bar.add_task(
@@ -194,7 +201,7 @@ class BarReporter(Reporter):
         self.evaluations, self.next_line = evaluations, time.monotonic() + LOG_SECONDS
 
     def step(self, meter: EpochMeter) -> None:
-        """Advance the bar, and now and then show loss and accuracy."""
+        """Advance the bar, and update loss and accuracy at most every `READING_SECONDS`."""
         if self.task is None:
             return
         now = time.monotonic()
@@ -216,7 +223,7 @@ class BarReporter(Reporter):
             )
 
     def _expect(self, now: float) -> None:
-        """Show once how long the run will take."""
+        """Count the step; after the first few, show once how long the run will take."""
         self.steps += 1
         if self.steps == FIRST_STEPS:
             self.timed_from = now
@@ -228,14 +235,14 @@ class BarReporter(Reporter):
             )
 
     def advance(self, images: int) -> None:
-        """Advance the bar."""
+        """Advance the bar by a number of images."""
         if self.task is not None:
             self.bar.update(self.task, advance=images, state="images")
 
     def epoch(self, record: EpochRecord) -> None:
-        """Print the epoch's line."""
+        """Print a line with the epoch's losses, accuracies and speed."""
         self.next_line = time.monotonic() + LOG_SECONDS
-        self.evaluations = 0.0  # from now on they are in the time that a step took
+        self.evaluations = 0.0  # from now on the mean time of a step includes evaluations
         transfer = "" if record.transfer_loss is None else f"  transfer {record.transfer_loss:.4g}"
         dev = "" if record.dev_accuracy is None else f"  dev {record.dev_accuracy:.2f} %"
         skipped = f"  {record.skipped_steps} steps skipped" if record.skipped_steps else ""

@@ -1,4 +1,4 @@
-"""Seeds, deterministic algorithms, and processes that start alike."""
+"""Derive seeds, use deterministic algorithms, and give all processes the same start."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from svdistill.training.step import Step
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A seed in [0, 2^63), derived from its purpose.
+    """Derive a seed in [0, 2^63) from what it is used for.
 
-    A resumed run derives the seeds of its next epoch, so that no generator's state is stored.
+    A run resumed between epochs derives the same seeds again, so no generator state is stored.
 
     Args:
-        parts: e.g. the run's seed, a purpose and an epoch.
+        parts: what the seed depends on, e.g. the run's seed, a purpose and an epoch.
 
     Example:
         >>> derive_seed(0, "order", 3) == derive_seed(0, "order", 3) != derive_seed(0, "order", 4)
@@ -41,9 +41,9 @@ WORKSPACES: Final = (":4096:8", ":16:8")
 
 
 def require_workspace(device: torch.device) -> None:
-    """Raise `ArgumentError` unless cuBLAS is set to add up in a fixed order.
+    """Raise `ArgumentError` unless an environment variable makes cuBLAS deterministic on a GPU.
 
-    cuBLAS reads the environment variable once, when the process starts to use it.
+    cuBLAS reads `CUBLAS_WORKSPACE_CONFIG` only once, so the user must set it before the start.
     """
     if device.type == "cuda" and os.environ.get(VARIABLE) not in WORKSPACES:
         raise ArgumentError(
@@ -56,10 +56,10 @@ def require_workspace(device: torch.device) -> None:
 
 @contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
-    """Use deterministic algorithms only while the block lasts, if that is wanted.
+    """Return a context that uses deterministic algorithms if `wanted`, and then restores settings.
 
     Raises:
-        TrainingError: an operation has no deterministic form.
+        TrainingError: an operation in the block has no deterministic implementation.
     """
     if not wanted:
         yield
@@ -91,12 +91,12 @@ def require_same_setup(
     steps: Sequence[Step],
     contents: dict[str, str],
 ) -> None:
-    """Compare the setup of all processes, then broadcast the main process's initial weights.
+    """Check that all processes have the same setup, then copy the main process's weights to all.
 
-    `contents` are fingerprints of the images and of the teacher or the knowledge store.
+    `contents` holds fingerprints of the images and of the teacher or the knowledge store.
 
     Raises:
-        RunError: in every process, if something differs in one.
+        RunError: options, versions or contents differ; every process raises it.
     """
     if not is_grouped():
         return

@@ -1,4 +1,4 @@
-"""What a finished run keeps beside its summary: costs of its networks, and their predictions."""
+"""Results that a finished run saves beside its summary: network costs and predictions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from svdistill.parallel import sum_over
 
 LATENCY_ROUNDS: Final = 20
 
-BINS: Final = 15  # of the confidence, as wide as each other
+BINS: Final = 15  # number of confidence bins of equal width
 
 REMEDY: Final = "remove it; the rest of the run does not need it"
 
@@ -31,10 +31,12 @@ class NetworkFigures:
     """Accuracy and cost of a network.
 
     Attributes:
-        accuracy: percentage of the test images; None for a teacher of other classes.
-        parameters, flops: the FLOPs (2 x multiply-adds) for one image.
-        bytes: of its weights and buffers.
-        milliseconds: median latency for one image on the CPU.
+        accuracy: percentage of correctly classified test images; None for a teacher whose classes
+            are not those of the data.
+        parameters: number of parameters.
+        flops: number of FLOPs (2 x multiply-adds) for one image.
+        bytes: size of weights and buffers in bytes.
+        milliseconds: median latency for one image on the CPU, in milliseconds.
     """
 
     accuracy: float | None
@@ -46,13 +48,13 @@ class NetworkFigures:
 
 @dataclass(frozen=True)
 class BeforeAfter:
-    """A distillation's networks, on the same test images and machine.
+    """Figures of the teacher, and of the student before and after a distillation.
 
     Attributes:
-        test_images: their number.
-        threads: torch's threads during the timing.
-        teacher: None for a knowledge store.
-        before, after: the student before and after training.
+        test_images: number of test images, the same for all networks.
+        threads: number of torch's threads while the networks were timed.
+        teacher: the teacher's figures; None if the run read a knowledge store.
+        before, after: the student's figures before and after training.
     """
 
     test_images: int
@@ -62,7 +64,7 @@ class BeforeAfter:
     after: NetworkFigures
 
     def rows(self) -> dict[str, NetworkFigures]:
-        """The networks by their names in tables."""
+        """A dictionary from each network's name in tables to its figures."""
         named = {
             "teacher": self.teacher,
             "student before": self.before,
@@ -78,10 +80,10 @@ def measure_before_after(
     accuracies: tuple[float | None, float, float],
     test_images: int,
 ) -> BeforeAfter:
-    """Count and time a teacher and its student on the CPU, interleaved.
+    """Measure the costs of a teacher and its student; their timings on the CPU are interleaved.
 
-    The networks, on any device, are not changed. The accuracies are the teacher's, and the
-    student's before and after; an image has the shape ``(3, H, W)``.
+    The networks may be on any device and are not changed. `accuracies` are those of the teacher,
+    and of the student before and after training; `image_shape` is ``(3, H, W)``.
     """
     networks = [network for network in (teacher, student) if network is not None]
     image = torch.randn(1, *image_shape).contiguous(memory_format=torch.channels_last)
@@ -101,14 +103,14 @@ def measure_before_after(
 
 
 def _costs(network: nn.Module, image_shape: Sequence[int]) -> tuple[int, int, int]:
-    """Parameters, FLOPs and bytes."""
+    """Number of parameters, FLOPs for one image, and bytes of weights and buffers."""
     profile = profile_network(network, image_shape)
     size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     return profile.parameters, profile.flops, size
 
 
 class Predictions(NamedTuple):
-    """The most likely class of each image: labels, classes and confidences, [N] each."""
+    """True labels, most likely classes, and their softmax probabilities for N images, [N] each."""
 
     labels: Tensor
     classes: Tensor
@@ -116,12 +118,12 @@ class Predictions(NamedTuple):
 
 
 class CalibrationBin(NamedTuple):
-    """Images whose confidence lies in one of 15 equal parts of 0 to 1.
+    """Counts of the images whose confidence lies in one of 15 equally wide bins from 0 to 1.
 
     Attributes:
-        images: their number.
-        right: how many of them are classified correctly.
-        confidence: the sum of their confidences.
+        images: number of images in the bin.
+        right: how many of these images are classified correctly.
+        confidence: the sum of the confidences of these images.
     """
 
     images: int
@@ -131,14 +133,14 @@ class CalibrationBin(NamedTuple):
 
 @dataclass(frozen=True)
 class PredictionSummary:
-    """What a finished run keeps of its network's predictions on the test images.
+    """Summary of a network's predictions on the test images, saved by a finished run.
 
     Attributes:
-        class_names: in the order of the logits.
-        confusions: label, predicted class and number of images, where there are any.
-        bins: 15, by confidence, which is the largest softmax probability.
-        agreement: share of the images, 0 to 1, that the network puts into its teacher's class;
-            None if no teacher ran, or saw the images in another order.
+        class_names: names of the classes, in the order of the logits.
+        confusions: label, predicted class and number of images, for each pair that occurs.
+        bins: the 15 bins by confidence, which is the largest softmax probability.
+        agreement: share of the images, 0 to 1, for which the network and its teacher predict the
+            same class; None if no teacher ran or the two saw the images in different orders.
     """
 
     class_names: tuple[str, ...]
@@ -178,7 +180,7 @@ class PredictionSummary:
 def summarise_predictions(
     student: Predictions, teacher: Predictions | None, class_names: tuple[str, ...]
 ) -> PredictionSummary:
-    """Count confusions, calibration and agreement over all processes, each with its test images.
+    """Summarise predictions over all processes: confusions, calibration bins and agreement.
 
     Example:
         >>> labels, classes = torch.tensor([0, 1, 1]), torch.tensor([0, 1, 0])
@@ -193,7 +195,7 @@ def summarise_predictions(
     bins = (confidences * BINS).long().clamp(0, BINS - 1)
     taught = student if teacher is None else teacher
     same = classes == taught.classes.cpu()
-    moved = labels != taught.labels.cpu()  # a loader of the user's own may shuffle
+    moved = labels != taught.labels.cpu()  # the user's own data loader may shuffle
     sums = (
         torch.bincount(labels * count + classes, minlength=count**2).double(),
         torch.bincount(bins, minlength=BINS).double(),
@@ -215,18 +217,18 @@ def summarise_predictions(
 
 
 def write_predictions(path: Path, summary: PredictionSummary) -> None:
-    """Write a summary as JSON on one line, atomically."""
+    """Write a summary to a file atomically, as one line of JSON."""
     write_text(path, json.dumps(asdict(summary)) + "\n")
 
 
 def read_before_after(path: str | Path) -> BeforeAfter | None:
-    """Read the figures of a finished run; None if it has none.
+    """Read the teacher's and student's figures of a finished run; None if it has none.
 
     Args:
         path: a run directory.
 
     Raises:
-        RunError: they are damaged.
+        RunError: the file of figures is damaged.
     """
     file = Path(path) / "before_after.json"
     return _read(file, BeforeAfter, "a teacher's and a student's figures")
@@ -239,7 +241,7 @@ def read_predictions(path: str | Path) -> PredictionSummary | None:
         path: a run directory.
 
     Raises:
-        RunError: it is damaged.
+        RunError: the file of the summary is damaged.
     """
     file, expected = Path(path) / "predictions.json", "the confusions and the calibration of a run"
     summary = _read(file, PredictionSummary, expected)

@@ -59,7 +59,7 @@ Config = TypeVar("Config", bound=TrainConfig)
 
 @dataclass(frozen=True)
 class GivenObjects:
-    """Python objects given in place of names in a configuration."""
+    """Python objects that the caller passed in place of names in the configuration."""
 
     network: nn.Module | None = None
     data: ImageData | None = None
@@ -67,7 +67,7 @@ class GivenObjects:
     loss: TransferLoss | None = None
 
     def noted_in(self, config: Config) -> Config:
-        """The configuration, with `object` or the loss's class in place of these names."""
+        """A configuration that names each given object: `object`, or the class of the loss."""
         given = {"network": self.network, "data": self.data, "teacher": self.teacher}
         names = {name: OBJECT for name, value in given.items() if value is not None}
         if self.loss is not None:
@@ -77,11 +77,13 @@ class GivenObjects:
 
 @dataclass(frozen=True)
 class TeacherSource:
-    """The source of a student's knowledge: a teacher network, or a store.
+    """Where the student's knowledge comes from: a teacher network, or a knowledge store.
+
+    Training on labels alone has neither.
 
     Attributes:
-        network, store: either is None.
-        accuracy: the teacher's, as recorded in the store.
+        network, store: the teacher network, or the knowledge store; at most one is not None.
+        accuracy: test accuracy of the teacher, as recorded in the store.
         other_classes: how the teacher's classes differ from the data's; empty if they do not.
         fingerprint: digest of the teacher's weights, or of the store's knowledge.
     """
@@ -95,7 +97,7 @@ class TeacherSource:
 
 @dataclass(frozen=True)
 class RunSetup:
-    """Networks and images of a run, checked before anything is written."""
+    """The networks and images of a run, all checked before any file is written."""
 
     student: nn.Module
     trained: nn.Module  # the student, or the distiller that holds it
@@ -114,23 +116,24 @@ def train(
 ) -> RunSummary:
     """Train a network on labelled images, and leave a run directory.
 
-    Started by a launcher as one of several processes, each trains on its part of every batch, and
-    the main one writes and reports.
+    If a launcher such as `torchrun` starts several processes, each of them trains on its part of
+    every batch, and the main process alone writes files and reports progress.
 
     Args:
-        config: network, images, options of training, and output.
-        reporter: shows progress; nothing by default.
+        config: names the network, the images and the output directory; training options.
+        reporter: shows progress; by default nothing is shown.
         network: the network itself, instead of a name in the configuration. It is trained in place,
             from its present weights. `load_student` needs a network of the same structure.
-        data: the images themselves, instead of a name.
+        data: the images themselves, instead of a name in the configuration.
 
     Returns:
-        The run's summary, as in its `summary.json`.
+        The run's summary, which is also written to its `summary.json`.
 
     Raises:
-        SVDistillError: a bad value, data set or run directory, or a loss that is not finite; a
-            machine without the memory, disk or processes that it takes.
-        Stopped: SIGTERM, SIGHUP or Ctrl-C was received; `resume` continues after the same step.
+        SVDistillError: a value, the data set or the run directory is invalid; a loss is not finite;
+            or memory, disk space or a worker process failed.
+        Stopped: SIGTERM, SIGHUP or Ctrl-C was received. A checkpoint was saved; a run with the
+            option `resume` continues after the same step.
     """
     return _run(config, reporter, GivenObjects(network, data), _set_up_training)
 
@@ -145,24 +148,25 @@ def distill(
     data: ImageData | None = None,
     loss: TransferLoss | None = None,
 ) -> RunSummary:
-    """Train a student on labelled images and on its teacher's knowledge; leave a run directory.
+    """Train a student on labels and on its teacher's knowledge, and leave a run directory.
 
-    In several processes as `train` does.
+    Several processes divide every batch among themselves, as in `train`.
 
     Args:
-        config: teacher, student, loss and taps, and all that `train` takes.
-        reporter: shows progress; nothing by default.
+        config: names teacher, student, loss and taps; and all options of `train`.
+        reporter: shows progress; by default nothing is shown.
         teacher: the trained network itself, instead of a name in the configuration. It is frozen.
-        student: the network itself, in place of a name; see `network` of `train`.
-        data: the images themselves, instead of a name.
-        loss: the transfer loss itself, instead of a name; the options of losses are not read then.
+        student: the network itself, instead of a name; see the argument `network` of `train`.
+        data: the images themselves, instead of a name in the configuration.
+        loss: the transfer loss itself, instead of a name. The configuration's options of losses are
+            ignored then.
 
     Returns:
-        The run's summary, as in its `summary.json`.
+        The run's summary, which is also written to its `summary.json`.
 
     Raises:
-        SVDistillError: a bad value, teacher, data set or run directory; taps or channels that do
-            not fit; a loss that is not finite; a machine as for `train`.
+        SVDistillError: a value, the teacher, the data set or the run directory is invalid; taps or
+            channels do not fit; or a failure that `train` lists.
         Stopped: see `train`.
     """
     return _run(config, reporter, GivenObjects(student, data, teacher, loss), _set_up_distillation)
@@ -174,14 +178,14 @@ def _run(
     given: GivenObjects,
     set_up: Callable[[Config, torch.device, Reporter, GivenObjects], RunSetup],
 ) -> RunSummary:
-    """Check and set up everything in all processes, then train."""
+    """Check the options and build networks and data in every process, then train."""
     config = given.noted_in(config)
     config.check()
     guessed, config = config.left_empty(), config.filled()
     accelerator = new_accelerator(config)
     if reporter is None or not is_main():
         reporter = Reporter()
-    # Before images are read.
+    # Checked before images are read, which may take long.
     together(partial(RunDirectory(config.output).require_free, resume=config.resume))
     setup = together(partial(set_up, config, accelerator.device, reporter, given))
     if isinstance(config, DistillConfig):
@@ -200,7 +204,7 @@ def _run(
 def _set_up_training(
     config: TrainConfig, device: torch.device, reporter: Reporter, given: GivenObjects
 ) -> RunSetup:
-    """The setup of a training on labels alone."""
+    """Build the images and the network for training on labels alone."""
     data = run_images(config, reporter, given.data)
     student = new_student(config, data, device, reporter, given.network)
     _, images = first_images(data, 2, device)
@@ -211,7 +215,7 @@ def _set_up_training(
 def _set_up_distillation(
     config: DistillConfig, device: torch.device, reporter: Reporter, given: GivenObjects
 ) -> RunSetup:
-    """The setup of a distillation."""
+    """Build images, teacher, student and distiller, and try them on two images."""
     require_whole_batches(config, given.loss)
     data = run_images(config, reporter, given.data)
     taught = build_losses(config, given.loss).whole
@@ -233,17 +237,17 @@ def _set_up_distillation(
     if source.store is not None:
         knowledge = source.store.read(batch.indices, 0, device)
         views = ViewSchedule(source.store.manifest.views_seed, source.store.manifest.views)
-    with torch.no_grad():  # once, so that errors show early
+    with torch.no_grad():  # one trial forward pass, so that errors show early
         distiller.eval()(images, knowledge=knowledge, labels=batch.labels)
     return RunSetup(student, distiller, data, views, source)
 
 
 def _stored_knowledge(config: DistillConfig, data: ImageData, loss: TransferLoss) -> TeacherSource:
-    """A knowledge store that fits the run's images and loss."""
+    """Open the knowledge store; raise an error unless it fits the run's images and loss."""
     store = KnowledgeStore(config.knowledge)
     known = store.manifest
     require_fit(known, data, loss, config.augmentation)
-    # What the knowledge is, not the paths that it was computed from.
+    # The fingerprint covers what determines the knowledge, but no file paths.
     facts = (known.teacher_sha256, known.teacher_taps, known.loss, known.data_fingerprint)
     drawn = (known.augmentation, known.views, known.views_seed, known.mean, known.std)
     text = repr((*facts, *drawn, known.structure))
@@ -262,9 +266,9 @@ def _new_distiller(
     loss: TransferLoss | None,
     reporter: Reporter,
 ) -> Distiller:
-    """Pair the taps, show the pairs, and build the distiller."""
-    assert config.weight_decay is not None  # filled
-    losses = build_losses(config, loss)  # one with weights draws them after the student
+    """Pair the taps of teacher and student, report the pairs, and build the distiller."""
+    assert config.weight_decay is not None  # set by `config.filled`
+    losses = build_losses(config, loss)  # after the student: it may draw random weights
     needed = losses.whole.needs_taps
     if source.store is not None:
         taps = taps_of_store(config, source.store.manifest, student, images, needed=needed)
@@ -326,7 +330,12 @@ def _train_and_summarise(
 def _initial_evaluations(
     trainer: Trainer, source: TeacherSource
 ) -> tuple[Evaluation | None, float | None]:
-    """The teacher, if it runs, and the accuracy of the untrained student, if it is distilled."""
+    """Evaluate the networks before training.
+
+    Returns:
+        The teacher's evaluation, or None if no teacher runs or its classes are others; and the
+        student's test accuracy before training, or None without distillation.
+    """
     test, taught, before = trainer.context.data.test, None, None
     if source.network is not None and not source.other_classes:
         taught = trainer.evaluate(test, source.network)
@@ -336,7 +345,7 @@ def _initial_evaluations(
 
 
 def _record_predictions(trainer: Trainer, taught: Evaluation | None) -> None:
-    """Keep what the network predicts on the test images after the last epoch."""
+    """Save a summary of the trained network's predictions on the test images."""
     data, run = trainer.context.data, trainer.context.run
     # A run that is resumed after its last epoch has not evaluated its network yet.
     last = trainer.tested or trainer.evaluate(data.test, trainer.network)
@@ -353,7 +362,7 @@ def _show_start(
     teacher_accuracy: float | None,
     student_accuracy: float | None,
 ) -> None:
-    """Show how a resumed run differs from its start, and the teacher's accuracy."""
+    """Report the teacher's accuracy, and what differs from the start of a resumed run."""
     data, message = context.data, context.reporter.message
     if context.run.resumed_with:
         message(

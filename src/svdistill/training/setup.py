@@ -1,4 +1,4 @@
-"""Losses, networks and device of a run, checked before anything is written."""
+"""Build and check the losses, networks and device of a run, before any file is written."""
 
 from __future__ import annotations
 
@@ -25,30 +25,36 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-# By precision, as Accelerate names it; "auto" is float32 until it has been measured.
+# Accelerate's name for each precision; "auto" is float32 until both precisions are timed.
 PRECISIONS: Final = {"float32": "no", "auto": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
 class Losses(NamedTuple):
-    """The losses to transfer: one that is clipped, and one that is not, if any."""
+    """The losses that transfer knowledge, by whether their gradient is clipped.
+
+    Attributes:
+        clipped: the transfer loss, whose gradient is clipped.
+        unclipped: a loss that counts as part of the task, such as soft targets; None if there is
+            none.
+    """
 
     clipped: TransferLoss
     unclipped: TransferLoss | None = None
 
     @property
     def whole(self) -> TransferLoss:
-        """Their sum: a knowledge store holds what it reads."""
+        """The sum of both losses; a knowledge store holds what it reads from the teacher."""
         return (
             self.clipped if self.unclipped is None else _plain_sum([self.clipped, self.unclipped])
         )
 
 
 def build_losses(config: TeacherConfig, given: TransferLoss | None = None) -> Losses:
-    """Build the losses that a configuration names; an added soft target is not clipped.
+    """Build the losses that a configuration names; soft targets added to others are not clipped.
 
     Args:
         config: names and options of the losses.
-        given: the loss itself, in place of a name.
+        given: a loss to use instead of the named ones.
 
     Example:
         >>> losses = build_losses(TeacherConfig(output="runs/a", loss="fsp+soft_target"))
@@ -77,7 +83,7 @@ def _plain_sum(losses: list[TransferLoss]) -> SumLoss:
 
 
 def require_mixable(config: DistillConfig, losses: Losses) -> None:
-    """Raise `ArgumentError` for a loss that reads one label for each image, beside mixed images."""
+    """Raise `ArgumentError` if images are mixed (mixup, CutMix) but the loss reads their labels."""
     if config.mix is not None and losses.whole.needs_labels:
         raise ArgumentError(
             "mix",
@@ -88,7 +94,7 @@ def require_mixable(config: DistillConfig, losses: Losses) -> None:
 
 
 def move_data(data: ImageData, device: torch.device) -> ImageData:
-    """Move images that are resident in memory to a device."""
+    """Move the images to a device, as far as the splits hold them in memory."""
     return replace(
         data,
         train=data.train.to(device),
@@ -105,11 +111,11 @@ def new_teacher(
     needs_logits: bool,
     given: nn.Module | None = None,
 ) -> Teacher:
-    """Load the teacher, or take the given one; it takes the images.
+    """Load the teacher, or use the given one, move it to the device and try it on two images.
 
     Raises:
-        SVDistillError: see `load_teacher`; a network that does not take the images; or one of
-            other classes, with a loss that needs its logits.
+        SVDistillError: see `load_teacher`; or the network fails on the images, or has other
+            classes although `needs_logits`.
     """
     classes = data.num_classes
     if given is not None:
@@ -134,7 +140,7 @@ def new_teacher(
 
 
 def _unlike_logits(output: object, images: int, num_classes: int) -> str:
-    """How a network's output differs from a logit for each image and class."""
+    """Say how an output differs from logits [images, num_classes]; empty if it does not."""
     try:
         shape = tuple(as_logits(output).shape)
     except ArgumentError as error:
@@ -150,12 +156,13 @@ def new_student(
     reporter: Reporter | None = None,
     given: nn.Module | None = None,
 ) -> nn.Module:
-    """Build the network to train, or take the given one, with its initial weights.
+    """Build the network to train, or use the given one; load initial weights, if configured.
 
-    The reporter shows which head starts with random weights.
+    The reporter shows whether a classifier head starts with random weights.
 
     Raises:
-        SVDistillError: a missing name, package or weights file, or weights of another network.
+        SVDistillError: the name is unknown, a package or weights file is missing, or the weights
+            belong to another network.
     """
     torch.manual_seed(derive_seed(config.seed, "weights"))
     reporter, classes = reporter or Reporter(), data.num_classes
@@ -180,18 +187,18 @@ def new_student(
 
 
 def place_network(network: nn.Module, device: torch.device) -> None:
-    """Move a network to a device, in channels-last memory format, which is fastest."""
+    """Move a network to a device, in channels-last memory format for fast convolutions."""
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def first_images(data: ImageData, count: int, device: torch.device) -> tuple[Batch, Tensor]:
-    """The first training images, and the same normalised."""
+    """Return a batch of the first training images, and these images normalised."""
     batch = data.train.first(count, device)
     return batch, data.augmentation("none").normalise(batch.images)
 
 
 def require_classes(network: nn.Module, images: Tensor, num_classes: int) -> None:
-    """Raise `ArgumentError` unless a student takes the images and has a logit for each class."""
+    """Raise `ArgumentError` unless a student accepts the images and has a logit for each class."""
     logits = as_logits(try_network("network", network, images))
     if tuple(logits.shape) != (len(images), num_classes):
         raise ArgumentError(
@@ -203,14 +210,14 @@ def require_classes(network: nn.Module, images: Tensor, num_classes: int) -> Non
 
 
 def try_network(argument: str, network: nn.Module, images: Tensor) -> Any:
-    """The output of a network in eval mode; `ArgumentError` if it does not take the images."""
+    """Run a network in eval mode; raise `ArgumentError` if it fails on the images."""
     remedy = "give another --image_size, or another network"
     with trial_run(argument, network, images, remedy):
         return network(images)
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that a name means; `"auto"` prefers CUDA."""
+    """Return the device of a name; `"auto"` is CUDA if there is a GPU, else the CPU."""
     require_choice("device", name, ("auto", "cpu", "cuda"))
     if name == "cuda" and not torch.cuda.is_available():
         raise ArgumentError(
@@ -225,8 +232,8 @@ def choose_device(name: str) -> torch.device:
 
 
 def new_accelerator(config: TrainConfig) -> Accelerator:
-    """Device, precision and TensorBoard of one run, and the group of a launcher's processes."""
-    # Imported late, since loading networks and weights does not need it.
+    """Create the `Accelerator` of a run: device, precision, TensorBoard log and process group."""
+    # Imported late, since commands that only load networks and weights do not need Accelerate.
     from accelerate import Accelerator, DataLoaderConfiguration, InitProcessGroupKwargs
     from accelerate.state import AcceleratorState
 
@@ -241,7 +248,7 @@ def new_accelerator(config: TrainConfig) -> Accelerator:
         )
     if config.deterministic:
         require_workspace(device)
-    # Accelerate keeps one precision per process; several runs in one process may differ.
+    # Accelerate keeps one precision per process, but runs in one process may differ in precision.
     AcceleratorState._reset_state(reset_partial_state=True)
     on_cpu = device.type == "cpu"
     group = InitProcessGroupKwargs("gloo" if on_cpu else "nccl", timeout=TIMEOUT)
@@ -250,7 +257,7 @@ def new_accelerator(config: TrainConfig) -> Accelerator:
         mixed_precision=PRECISIONS[config.precision],
         log_with="tensorboard",
         project_dir=config.output,
-        # The number of batches, and so of schedule steps, does not depend on the processes.
+        # Batches are split, so that the number of steps does not depend on that of processes.
         dataloader_config=DataLoaderConfiguration(split_batches=True),
         kwargs_handlers=[group] if launched_size() > 1 else [],
     )
@@ -258,11 +265,12 @@ def new_accelerator(config: TrainConfig) -> Accelerator:
 
 @dataclass(frozen=True)
 class ViewSchedule:
-    """The random view of each image that an epoch or step shows.
+    """Which view of each image, that is which random augmentation, an epoch or step shows.
 
     Attributes:
-        seed: from which views are drawn.
-        count: different views of each image; 0 for a new one in every epoch.
+        seed: seed of the augmentation.
+        count: number of different views of each image, shown in turn; 0 for a new view in every
+            epoch.
 
     Example:
         >>> [ViewSchedule(seed=0, count=2).of_epoch(epoch) for epoch in range(5)]
@@ -276,16 +284,16 @@ class ViewSchedule:
 
     @classmethod
     def from_config(cls, config: TrainConfig) -> ViewSchedule:
-        """The views that a configuration asks for."""
+        """Make the schedule that a configuration asks for."""
         seed = config.views_seed
         return cls(derive_seed(config.seed, "views") if seed is None else seed, config.views)
 
     def of_epoch(self, epoch: int) -> int:
-        """Number of the view in an epoch, counted over all stages."""
+        """The number of the view to show in an epoch; epochs are counted over all stages."""
         return epoch % self.count if self.count else epoch
 
     def of_step(self, epoch: int, step: int, steps: int) -> int:
-        """Number of the view in a step of an epoch that shows images several times."""
+        """The number of the view to show in a step, if an epoch shows images several times."""
         return self.of_epoch(epoch) if self.count else epoch * steps + step
 
 
@@ -294,13 +302,13 @@ class RunContext:
     """Configuration, images and services that all parts of a run share.
 
     Attributes:
-        config: what the user asked for.
+        config: the run's options, without empty ones.
         data: images to train and evaluate on.
-        views: which views of the images are trained on.
+        views: which random view of each image is shown in each epoch.
         run: directory of checkpoints, metrics and weights.
-        accelerator: device, precision and trackers.
+        accelerator: Accelerate's device, precision and trackers.
         reporter: shows progress.
-        stops: stop signals, polled between steps and between batches of an evaluation.
+        stops: stop signals received, checked between steps and between batches of an evaluation.
     """
 
     config: TrainConfig
@@ -313,5 +321,5 @@ class RunContext:
 
     @property
     def device(self) -> torch.device:
-        """The device that trains."""
+        """The device that this process trains on."""
         return self.accelerator.device

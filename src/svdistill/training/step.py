@@ -1,6 +1,6 @@
-"""Forward and backward pass of one batch: of the task, of the transfer, or of both.
+"""Steps: forward and backward pass of one batch, for the task loss, the transfer loss, or both.
 
-A step leaves the gradients in `.grad`; the trainer owns the optimizer.
+A step leaves the gradients in `.grad`; the trainer then runs the optimizer.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ HALF: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """Let networks compute in a precision within a block; decompositions stay in float32.
+    """Return a context in which networks compute in a precision; decompositions stay in float32.
 
     Example:
         >>> with autocast("bf16", torch.device("cpu")):
@@ -44,24 +44,24 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
 
 class MixedPrecision(Protocol):
-    """What steps use of Accelerate's `Accelerator`."""
+    """The part of Accelerate's `Accelerator` that steps use."""
 
     @property
     def scaler(self) -> Any:
-        """fp16's; None in other precisions."""
+        """The gradient scaler of fp16; None in other precisions."""
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Context of a forward pass."""
+        """Return a context for the forward pass, in the accelerator's precision."""
 
     def backward(self, loss: Tensor) -> None:
-        """Backward pass of a loss, scaled if there is a scaler."""
+        """Run the backward pass of a loss, multiplied by the scaler's factor if there is one."""
 
 
 class Step(abc.ABC):
-    """Forward and backward pass of one batch.
+    """Base class of steps: the forward and backward pass of one batch.
 
     Attributes:
-        uses_unlabelled: whether it learns from images without labels.
+        uses_unlabelled: whether the step learns from images without labels.
     """
 
     uses_unlabelled = True
@@ -71,7 +71,7 @@ class Step(abc.ABC):
         """The parameters that the step trains."""
 
     def buffers(self) -> list[Tensor]:
-        """Buffers of the network and of what is trained beside it."""
+        """Buffers of the network, and of adapters and losses that are trained with it."""
         return []
 
     @abc.abstractmethod
@@ -82,37 +82,38 @@ class Step(abc.ABC):
     def __call__(
         self, batch: TrainingBatch, progress: float | Tensor, measure: bool | None = None
     ) -> StepResult:
-        """Fill the gradients.
+        """Compute the losses and leave their gradients in `.grad`.
 
-        Of a part of a batch, the gradients are those of the whole batch, equal in all processes.
+        If `batch` is one process's part of a batch, the gradients are averaged over the processes:
+        each process gets those of the whole batch.
 
         Args:
             batch: images, labels and knowledge.
-            progress: the epoch, from 0; a scalar tensor while a CUDA graph is recorded.
-            measure: what `plan` returned; None unless a CUDA graph is recorded.
+            progress: number of the epoch, from 0; a scalar tensor for a CUDA graph.
+            measure: the result of `plan`; None lets the step ask `plan` itself.
         """
 
     def plan(self, progress: float) -> bool:
-        """The kind of the next step, of at most two: see `Distiller.plan`."""
+        """Which of two kinds the next step is: one that measures both gradients, or not."""
         return True
 
     def measure_again(self) -> None:  # noqa: B027  most steps measure nothing
-        """Discard the last measurement: fp16's scaler has skipped its gradients."""
+        """Discard the last measured gradient norms, since fp16's scaler skipped that step."""
 
     def state_dict(self) -> dict[str, Any]:
-        """The step's state, without parameters."""
+        """The step's state to save within an epoch, without parameters and buffers."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027  most have no state
         """Restore what `state_dict` returned."""
 
     def end_epoch(self) -> None:  # noqa: B027  most steps do nothing then
-        """Called after the last step of an epoch."""
+        """Hook that the trainer calls after the last step of an epoch."""
 
 
 @dataclass(eq=False)
 class TaskStep(Step):
-    """Cross-entropy with the labels."""
+    """A step of training on labels alone, with the cross-entropy loss."""
 
     network: nn.Module
     accelerator: MixedPrecision
@@ -121,7 +122,7 @@ class TaskStep(Step):
     uses_unlabelled = False
 
     def parameters(self) -> list[nn.Parameter]:
-        """The network's parameters."""
+        """The network's parameters that require gradients."""
         return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
 
     def train_mode(self) -> None:
@@ -131,7 +132,7 @@ class TaskStep(Step):
     def __call__(
         self, batch: TrainingBatch, progress: float | Tensor, measure: bool | None = None
     ) -> StepResult:
-        """Backward of the cross-entropy."""
+        """Compute the cross-entropy and its gradients; see `Step`."""
         with self.accelerator.autocast(), batch_norm_over(batch.part):
             logits = as_logits(self.network(batch.images))
         task_loss = batch_cross_entropy(logits.float(), batch, self.label_smoothing)
@@ -150,15 +151,15 @@ class TaskStep(Step):
 
 @dataclass(eq=False)
 class DistillStep(Step):
-    """1-stage training: task and transfer at once, the transfer's gradient clipped.
+    """A step of 1-stage training: task loss plus transfer loss, whose gradient is clipped.
 
     Attributes:
-        distiller: of the student; its teacher runs unless a batch has knowledge.
-        accelerator: in whose precision the student computes.
+        distiller: holds student and teacher. The teacher runs unless a batch has its knowledge.
+        accelerator: sets the student's precision.
         task_weight: factor on the cross-entropy.
         transfer_weight: factor on the transfer loss.
         label_smoothing: see `batch_cross_entropy`.
-        teacher_precision: None for the accelerator's.
+        teacher_precision: precision of the teacher; None for the accelerator's.
     """
 
     distiller: Distiller
@@ -183,15 +184,15 @@ class DistillStep(Step):
         self.distiller.train()
 
     def plan(self, progress: float) -> bool:
-        """Whether the next step takes both gradients."""
+        """Whether the next step computes the gradients of both losses; see `Distiller.plan`."""
         return self.distiller.plan(progress)
 
     def measure_again(self) -> None:
-        """Take both gradients in the next step."""
+        """Compute the gradients of both losses in the next step, to measure them again."""
         self.distiller.measure_again()
 
     def state_dict(self) -> dict[str, Any]:
-        """The scale of an amortised clip, and the counts on which warnings depend."""
+        """The scale of the amortised clip, and the counts that warnings depend on."""
         return self.distiller.carried_state()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -199,16 +200,16 @@ class DistillStep(Step):
         self.distiller.load_carried_state(state)
 
     def end_epoch(self) -> None:
-        """Warn if the transfer's gradient was always zero."""
+        """Warn of an epoch without a transfer gradient; see `Distiller.end_epoch`."""
         self.distiller.end_epoch()
 
     def __call__(
         self, batch: TrainingBatch, progress: float | Tensor, measure: bool | None = None
     ) -> StepResult:
-        """Backward of the losses."""
+        """Compute both losses and their gradients; see `Step`."""
         output = self._forward(batch)
         logits = output.logits.float()
-        if not self.trains_task:  # detached, the task's loss adds no gradient and clips none
+        if not self.trains_task:  # a detached task loss adds no gradient, and clips none
             logits, output = logits.detach(), output._replace(unclipped_loss=None)
         task_loss = batch_cross_entropy(logits, batch, self.label_smoothing)
         result = _forward_result(output, task_loss, batch)
@@ -235,20 +236,23 @@ class DistillStep(Step):
 
 
 class TransferStep(DistillStep):
-    """First stage of 2-stage training: the transfer alone. The task loss is only measured."""
+    """The first stage's step of 2-stage training: trains on the transfer loss alone.
+
+    The task loss is computed for the metrics only.
+    """
 
     trains_task = False
 
 
 @dataclass(frozen=True)
 class AccumulatedStep:
-    """Executes a step on parts of the batch, one after the other, for less memory.
+    """Accumulates gradients: executes a step on parts of the batch, one by one, to save memory.
 
-    The gradients are those of the whole batch, see `Distiller.accumulate`, but batch norm and
-    dropout see one part at a time.
+    The gradients equal those of the whole batch (see `Distiller.accumulate`), except that batch
+    norm and dropout see one part at a time.
 
     Attributes:
-        step: to execute on each part.
+        step: the step to execute on each part.
         count: number of parts, see `parts`.
     """
 
@@ -258,7 +262,7 @@ class AccumulatedStep:
     def __call__(
         self, batch: TrainingBatch, progress: float | Tensor, measure: bool | None = None
     ) -> StepResult:
-        """Fill the gradients for all parts of the batch."""
+        """Execute the step on each part; the gradients add up in `.grad`."""
         results = [self.step(part, progress, measure) for part in parts(batch, self.count)]
         wholes = [result.whole for result in results if result.whole is not None]
         whole = wholes[0]._replace(right=torch.stack([one.right for one in wholes]).sum())
@@ -280,14 +284,14 @@ def _forward_result(output: DistillerOutput, task_loss: Tensor, batch: TrainingB
         return result
     result = of_whole_batch(result, batch.labels, batch.part)
     assert result.transfer_loss is not None
-    # All processes see the same loss here; if one raised alone, the others would wait for it.
+    # The loss is reduced over the processes here, so that if it is not finite, all of them raise.
     if batch.part.processes > 1:
         require_finite_transfer(result.transfer_loss)
     return result
 
 
 def _loss_scale(accelerator: MixedPrecision, device: torch.device) -> float | Tensor:
-    """fp16's loss scale; the optimizer's step needs a scaler that has scaled something."""
+    """Factor on the loss: fp16's, from a call that the scaler needs before it steps; else 1."""
     if accelerator.scaler is None:
         return 1.0
     scale: Tensor = accelerator.scaler.scale(torch.ones((), device=device))
@@ -296,13 +300,13 @@ def _loss_scale(accelerator: MixedPrecision, device: torch.device) -> float | Te
 
 @dataclass(frozen=True)
 class TrainingStage:
-    """Epochs of one kind of step, with an optimizer and a schedule of their own.
+    """A number of epochs with one kind of step, and with its own optimizer and schedule.
 
     Attributes:
-        name: as in `metrics.jsonl`.
-        step: forward and backward pass.
-        epochs: their number.
-        store: where the step's knowledge is read; None if its teacher runs, or it has none.
+        name: the stage's name in `metrics.jsonl`.
+        step: forward and backward pass of a batch.
+        epochs: number of epochs.
+        store: holds the teacher's knowledge; None if the teacher runs, or the step needs none.
     """
 
     name: str
@@ -317,12 +321,12 @@ def build_stages(
     accelerator: MixedPrecision,
     store: KnowledgeStore | None = None,
 ) -> list[TrainingStage]:
-    """The stages that a configuration asks for, of a network or of the distiller that holds it."""
+    """Build the stages of a configuration. `trained` is the network, or the student's distiller."""
     if not isinstance(config, DistillConfig):
         step = TaskStep(trained, accelerator, config.label_smoothing)
         return [TrainingStage("task", step, config.epochs)]
     assert isinstance(trained, Distiller)
-    assert config.task_weight is not None  # filled, as the next one
+    assert config.task_weight is not None  # set by `config.filled`, like the next one
     assert config.transfer_weight is not None
     last = (config.label_smoothing, config.teacher_precision)
     weighted = (trained, accelerator, config.task_weight, config.transfer_weight, *last)

@@ -1,4 +1,4 @@
-"""Signals and machine errors that end a run early."""
+"""Stop signals, and errors of memory, disk and worker processes, that end a run early."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if hasattr(signal, "SIGHUP"):  # not on Windows
 
 
 class StopRequests:
-    """Records SIGTERM, SIGHUP and Ctrl-C while the block lasts; checked between steps.
+    """Context that records SIGTERM, SIGHUP and Ctrl-C; the trainer checks it between steps.
 
     A second Ctrl-C raises `KeyboardInterrupt` at once. Signals that the process ignores, as under
     `nohup`, stay ignored. Outside the main thread, where Python handles no signals, nothing is
@@ -40,20 +40,20 @@ class StopRequests:
     """
 
     def __init__(self) -> None:
-        self._received: int | None = None  # by this process
-        self._agreed: int | None = None  # known to all processes
+        self._received: int | None = None  # the signal that this process received
+        self._agreed: int | None = None  # a signal that all processes know of, after `poll`
         self._before: dict[int, Any] = {}
 
     @property
     def requested(self) -> int | None:
-        """The signal received; with several processes, the one that all know of."""
+        """The signal received; with several processes, only once all of them know of it."""
         return self._agreed if is_grouped() else self._received
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 before = signal.getsignal(number)
-                # None: a handler set by C code, which could not be restored.
+                # None means a handler set by C code, which Python could not restore.
                 if before not in (signal.SIG_IGN, None):
                     self._before[number] = before
                     signal.signal(number, self._note)
@@ -65,13 +65,13 @@ class StopRequests:
         self._before.clear()
 
     def poll(self, device: torch.device, due: bool = False) -> bool:
-        """Exchange signals with the other processes.
+        """Tell the other processes about a received signal, and learn about theirs.
 
-        All processes call it between the same steps, and so stop after the same one. A signal
-        received during the exchange is sent in the next one.
+        All processes call it between the same two steps, and so stop after the same step. A signal
+        received during the exchange is passed on in the next one.
 
         Returns:
-            Whether any process is `due` to save a checkpoint.
+            Whether `due`, that is whether to save a checkpoint, is true in any process.
         """
         if not is_grouped():
             return due
@@ -81,7 +81,7 @@ class StopRequests:
         return bool(due_anywhere)
 
     def check(self, where: str = "") -> None:
-        """Raise `Stopped` if a signal was received; `where` in the work, its message says."""
+        """Raise `Stopped` if a signal was received; its message says `where` the run stopped."""
         if self.requested is not None:
             stopped = Stopped(self.requested, where)
             stopped.everywhere = is_grouped()
@@ -100,7 +100,7 @@ NO_MEMORY: Final = re.compile(
 
 DEAD_WORKER: Final = re.compile(r"DataLoader worker \(pid.*\) (exited unexpectedly|is killed by)")
 
-# Errors of the disk, as opposed to those of a path or of permissions.
+# Error numbers of a full or failing disk, as opposed to a wrong path or missing permissions.
 DISK: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 SHOWN: Final = 200
@@ -108,7 +108,7 @@ SHOWN: Final = 200
 
 @contextmanager
 def explain_machine_errors() -> Iterator[None]:
-    """Raise errors of memory, disk and worker processes as `MachineError`; others pass.
+    """Turn errors of memory, disk and worker processes into `MachineError`; others stay.
 
     Example:
         >>> with explain_machine_errors():
@@ -131,7 +131,7 @@ with a smaller --batch_size or --precision bf16
 
 
 def as_machine_error(error: BaseException) -> MachineError | None:
-    """The `MachineError` that explains an error of memory, disk or worker processes, else None."""
+    """Return a `MachineError` for an error of memory, disk or worker processes, else None."""
     text = " ".join(str(error).split())
     said = f"{type(error).__name__}: {text}"[:SHOWN] if text else type(error).__name__
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (

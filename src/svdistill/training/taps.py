@@ -1,4 +1,4 @@
-"""Choose the taps of teacher and student, and pair them."""
+"""Choose the taps (modules whose outputs are compared) of teacher and student, and pair them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from svdistill.taps import (
 )
 from svdistill.training.setup import build_losses
 
-# Number of pairs, or of a teacher's taps, if none are chosen.
+# Number of pairs, or of a teacher's taps, if the user chooses no taps.
 COUNT: Final = 4
 
 NO_TAPS: Final = TapPairs((), ())
@@ -37,12 +37,14 @@ NO_TAPS: Final = TapPairs((), ())
 def paired_taps(
     config: DistillConfig, teacher: nn.Module, student: nn.Module, images: Tensor, *, needed: bool
 ) -> PairedTaps | TapPairs:
-    """Pair the chosen taps, the taps of the paper's networks, or stages found by a dry run.
+    """Pair the user's taps, those of the paper's networks, or stages found by a trial forward pass.
 
-    Both networks are on the device of the two images. No taps if the loss needs none.
+    Both networks must be on the device of `images`, a batch of two. If the loss needs no taps (not
+    `needed`), the result is empty.
 
     Raises:
-        ArgumentError: taps of one network only, unknown paths, or taps that cannot be paired.
+        ArgumentError: taps are given for one network only, a path is unknown, or the taps cannot be
+            paired.
     """
     paths_T = own_taps(teacher, config.teacher_taps)
     paths_S = own_taps(student, config.student_taps)
@@ -65,17 +67,17 @@ def paired_taps(
 
 
 def own_taps(network: nn.Module, chosen: list[str]) -> tuple[str, ...]:
-    """The chosen taps, or those of one of the paper's networks; others have none."""
+    """The chosen taps; without any, those of a network of the paper, or none for other networks."""
     if not chosen and isinstance(network, PaperNetwork):
         return network.tap_paths
     return FeatureTaps(network, chosen).paths  # raises for an unknown path
 
 
 def tap_paths(argument: str, network: nn.Module, chosen: list[str]) -> tuple[str, ...]:
-    """`own_taps`, of which there must be some.
+    """Like `own_taps`, but raises an error if there are no taps.
 
     Raises:
-        ArgumentError: there are none.
+        ArgumentError: no taps were chosen, and the network is none of the paper's.
     """
     paths = own_taps(network, chosen)
     if not paths:
@@ -91,10 +93,10 @@ def tap_paths(argument: str, network: nn.Module, chosen: list[str]) -> tuple[str
 def taps_without_student(
     config: CacheConfig, teacher: nn.Module, images: Tensor
 ) -> tuple[str, ...]:
-    """A teacher's taps for later students: chosen, those of the paper's networks, or stages.
+    """Choose a teacher's taps before its student is known, for a knowledge store.
 
-    These are the last stages, or, of an isotropic network such as a ViT, blocks at even depths.
-    Empty if the loss reads logits only.
+    They are the user's taps, those of a network of the paper, or else the last stages, or evenly
+    spaced blocks of an isotropic network such as a ViT. Empty if the loss reads logits only.
     """
     paths = own_taps(teacher, config.teacher_taps)
     if paths or not build_losses(config).whole.needs_taps:
@@ -109,10 +111,10 @@ def taps_without_student(
 def taps_of_store(
     config: DistillConfig, known: Manifest, student: nn.Module, images: Tensor, *, needed: bool
 ) -> PairedTaps | TapPairs:
-    """Pair a student's taps with those of a knowledge store; no taps if the loss needs none.
+    """Pair a student's taps with those of a knowledge store; empty if the loss needs no taps.
 
     Raises:
-        ArgumentError: unknown paths, or fewer stages than the teacher has taps.
+        ArgumentError: a path is unknown, or the numbers of taps of student and store differ.
     """
     paths = own_taps(student, config.student_taps)
     if not needed:
@@ -135,7 +137,7 @@ def taps_of_store(
 
 
 def _stages_for(taps: tuple[Stage, ...], student: nn.Module, images: Tensor) -> list[Stage]:
-    """The student's stages that fit a teacher's taps best; the taps count as evenly deep."""
+    """Find the student's stages that fit a teacher's taps best, assuming evenly spaced taps."""
     sides = _sides(images)
     teacher = [
         FoundStage(tap, map_size(tap.shape, sides), number / len(taps))

@@ -1,4 +1,4 @@
-"""Load a teacher, or initial weights of a network, from files and model libraries."""
+"""Load a teacher, or a network's initial weights, from files and model libraries."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ from svdistill.runs import (
 )
 from svdistill.training.progress import Reporter
 
-# Keys under which training scripts save weights.
+# Keys of a saved dictionary under which training scripts commonly store the weights.
 WEIGHT_KEYS: Final = ("state_dict", "model", "model_state_dict")
 
 
 def fill_network(network: nn.Module, path: str | Path, num_classes: int) -> tuple[str, ...]:
-    """Fill a network from a weights file, but for a head of other classes.
+    """Load a weights file into a network; skip the classifier head if its classes differ.
 
-    The head's tensors have a row for each class. All others must agree in name and shape.
+    The head's tensors have a row for each class. All other tensors must agree in name and shape.
 
     Args:
-        network: built for `num_classes`.
+        network: the network to fill, built for `num_classes` classes.
         path: a `.safetensors` file, a run directory, or a file of tensors that `torch.save` wrote.
-            Pickled code in it is never run.
-        num_classes: of the network.
+            Pickled code in the file is never run.
+        num_classes: number of classes of the network.
 
     Returns:
-        Names of the head's tensors that were not filled.
+        Names of the head's tensors that keep their values, since the file's differ in shape.
 
     Raises:
         RunError: the file is missing, damaged, holds more than tensors, or belongs to another
@@ -87,7 +87,7 @@ def _fill(network: nn.Module, tensors: Mapping[str, Tensor], num_classes: int) -
 
 
 def _rows_differ(own: Tensor, found: Tensor, num_classes: int) -> bool:
-    """Whether two tensors differ in the number of classes only."""
+    """Whether a network's and a file's tensor have the same shape except for the class rows."""
     rows = own.shape[:1] == (num_classes,) and found.shape[:1] != (num_classes,)
     return rows and own.ndim == found.ndim and own.shape[1:] == found.shape[1:]
 
@@ -111,8 +111,8 @@ def _read(file: Path) -> Mapping[str, Tensor]:
 def _require_whole(file: Path) -> None:
     """Raise `ValueError` if an archive is damaged or compressed.
 
-    `torch.save` does not compress, so a compressed file could only be made to fill the memory. It
-    writes checksums that `torch.load` does not verify.
+    `torch.save` does not compress: a compressed archive may be an attack that fills the memory.
+    `torch.load` does not verify the checksums that `torch.save` writes, so they are checked here.
     """
     if not zipfile.is_zipfile(file):  # written by torch before 1.6
         return
@@ -125,7 +125,7 @@ def _require_whole(file: Path) -> None:
 
 
 def _unwrap(saved: Any) -> dict[str, Tensor]:
-    """The tensors by name, without the wrappers of training scripts."""
+    """A state dict, taken out of a training script's dictionary; `module.` prefixes are removed."""
     for name in WEIGHT_KEYS:
         if isinstance(saved, Mapping) and isinstance(saved.get(name), Mapping):
             saved = saved[name]
@@ -141,12 +141,12 @@ def _few(names: list[str]) -> str:
 
 @dataclass(frozen=True)
 class Teacher:
-    """A trained network, and whether its logits are of the data's classes.
+    """A trained network, and whether it has a logit for each class of the data.
 
     Attributes:
         network: the network.
-        other_classes: how its classes differ from the data's; empty if they are the same, or if
-            nothing says what they are.
+        other_classes: how the network's classes differ from the data's, in words; empty if they are
+            the same or unknown.
     """
 
     network: nn.Module
@@ -167,18 +167,18 @@ def load_teacher(
     Args:
         spec: a run directory, a `.safetensors` file, a network of timm, torchvision or transformers
             as `build_network` names it, or `module:attr` (see `import_network`).
-        class_names: of the data. A teacher of other classes keeps its own; where their number is
-            not known, its head is zero.
-        network: name of the network, for a file that does not say it, or names the user's code.
-        width: factor on its channels, for such a file.
+        class_names: names of the data's classes. A teacher trained on other classes keeps its head;
+            if a file does not say how many classes it has, the head is filled with zeros.
+        network: name of the network, for a file that does not state it or names the user's code.
+        width: factor on the network's channels, for such a file.
         weights: for a model library's network: a file, or empty for the published weights.
         image_size: side of the images in pixels, for networks built for one size.
 
     Returns:
-        The network, and how its classes differ if a file or a library says so.
+        The network, and how its classes differ from the data's, as far as that is known.
 
     Raises:
-        ArgumentError: the spec is none of these, or `network` is needed.
+        ArgumentError: `spec` is none of the above, or `network` is missing.
         RunError: the weights are missing, damaged, or belong to another network.
     """
     classes = len(class_names)
@@ -188,7 +188,7 @@ def load_teacher(
         return _filled(build_network(spec, classes, image_size=image_size), weights, classes)
     if is_zoo(spec):
         own = pretrained_classes(spec)
-        assert own is not None  # a library's network has them
+        assert own is not None  # known for every network of a library
         teacher = build_network(spec, own, pretrained=True, image_size=image_size)
         return Teacher(teacher, "" if own == classes else f"{own} of them")
     if is_code(spec):
@@ -229,7 +229,7 @@ def _from_file(
 
 
 def _filled(network: nn.Module, weights: str, num_classes: int) -> Teacher:
-    """A network with the weights of a file; a head of other classes is zero, the same each time."""
+    """Load a file's weights; fill a head of other classes with zeros, the same in every run."""
     head, tensors = fill_network(network, weights, num_classes), network.state_dict()
     for name in head:
         tensors[name].zero_()
@@ -237,7 +237,7 @@ def _filled(network: nn.Module, weights: str, num_classes: int) -> Teacher:
 
 
 def _difference(own: Sequence[str], wanted: Sequence[str]) -> str:
-    """How a teacher's classes differ from the data's; empty if they do not.
+    """Say how a teacher's classes differ from the data's; empty if they do not.
 
     Example:
         >>> _difference(["ant", "bee"], ["bee", "cow"])
@@ -253,15 +253,15 @@ def _difference(own: Sequence[str], wanted: Sequence[str]) -> str:
     return "" if list(own) == list(wanted) else "another order of the names"
 
 
-# What a run or a store says of such a teacher.
+# Message of a run or a store whose teacher has other classes than the data.
 NO_ACCURACY: Final = "warning: teacher of other classes ({}): no accuracy"
 
 
 def require_known_classes(config: TeacherConfig, class_names: Sequence[str]) -> None:
     """Raise `ArgumentError` if a file or a library says that the teacher has other classes.
 
-    For a loss that reads logits. Nothing is built, so that this is known before the images are
-    decoded.
+    Called if the loss reads the teacher's logits. It builds no network, so that the error comes
+    before the images are decoded.
     """
     spec, published, difference = config.teacher, config.teacher_weights in ("", PRETRAINED), ""
     if spec in ("", OBJECT):
@@ -277,7 +277,7 @@ def require_known_classes(config: TeacherConfig, class_names: Sequence[str]) -> 
 
 
 def of_other_classes(config: TeacherConfig, num_classes: int, difference: str) -> ArgumentError:
-    """The error of a teacher of other classes, for a loss that reads its logits."""
+    """Make the error for a teacher of other classes whose logits the loss would read."""
     remedy = "give a teacher of these classes"
     if is_zoo(config.teacher):
         words = ["--network", config.teacher, "--weights", config.teacher_weights or PRETRAINED]
@@ -296,7 +296,7 @@ def of_other_classes(config: TeacherConfig, num_classes: int, difference: str) -
 
 
 def data_options(config: TeacherConfig) -> str:
-    """The options that select a configuration's data, as typed."""
+    """The command-line options that select a configuration's data, as a user types them."""
     words = ["--data", config.data]
     if config.classes_every != 1:
         words += ["--classes_every", str(config.classes_every)]
@@ -306,14 +306,14 @@ def data_options(config: TeacherConfig) -> str:
     return shlex.join(words)
 
 
-# A poor teacher is nearer than this to guessing, between guessing (0) and no mistake (1).
+# A teacher is poor below this skill, on a scale from guessing (0) to no mistake (1).
 POOR_SKILL: Final = 0.25
 
 
 def warn_of_poor_teacher(
     accuracy: float, student_accuracy: float, num_classes: int, reporter: Reporter
 ) -> None:
-    """Warn if a teacher is little better than guessing, or no better than its untrained student.
+    """Warn if a teacher is hardly better than guessing, or no better than the untrained student.
 
     Both accuracies are on the test images, in percent.
     """

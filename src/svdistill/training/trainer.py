@@ -34,13 +34,16 @@ from svdistill.training.reproducibility import derive_seed
 from svdistill.training.setup import RunContext
 from svdistill.training.step import AccumulatedStep, Step, TrainingStage
 
-# Steps between two checks that the losses are finite. Each check synchronises with the device.
+# Number of steps after which losses are checked to be finite. A check synchronises with the device.
 CHECK_EVERY: Final = {"cpu": 1, "cuda": 50}
 
 
 @dataclass(frozen=True)
 class _ActiveStage:
-    """A stage in training: its images, what executes its step, optimizer and schedule."""
+    """The stage that is being trained, with all that it needs.
+
+    `execute` runs the stage's step, for example as a CUDA graph; see `executed_step`.
+    """
 
     stage: TrainingStage
     images: ImageSplit
@@ -51,16 +54,16 @@ class _ActiveStage:
 
 
 class Trainer:
-    """Trains a network through its stages, from the last checkpoint of the run.
+    """Trains a network stage by stage, continuing from the run's last checkpoint, if any.
 
     Args:
-        network: to train and to save, on the accelerator's device.
-        stages: at least one.
+        network: the network to train and to save, on the accelerator's device.
+        stages: the stages to train in this order, at least one.
         context: configuration, images, run directory, device and reporter.
 
     Attributes:
         position: how far the run has come.
-        tested: the evaluation on the test images after the last epoch; None before the first.
+        tested: the latest evaluation on the test images; None before this process has made one.
     """
 
     def __init__(
@@ -85,18 +88,18 @@ class Trainer:
 
     @property
     def result(self) -> nn.Module:
-        """What is evaluated and saved: the network, or the moving average of its weights."""
+        """The network to evaluate and save: the trained one, or its copy with averaged weights."""
         return self.network if self.average is None else self.average.module
 
     def fit(self) -> TrainingPosition:
-        """Train until the last epoch.
+        """Train from the last checkpoint, if any, to the end of the last epoch.
 
         Returns:
             The position at the end of the run.
 
         Raises:
-            TrainingError: a loss is not finite. Earlier checkpoints stay.
-            Stopped: a signal was received, and a checkpoint is saved.
+            TrainingError: a loss is not finite. Checkpoints saved before are kept.
+            Stopped: a stop signal was received, and a checkpoint has been saved.
         """
         checkpoint = self._resume()
         self.position = checkpoint.position
@@ -113,7 +116,7 @@ class Trainer:
         return self.position
 
     def _fit_stage(self, active: _ActiveStage, unfinished: dict[str, Any] | None) -> None:
-        """Train the epochs of a stage that are left, the first one from its checkpoint."""
+        """Train a stage's remaining epochs; `unfinished` is the first one's saved state, if any."""
         for _ in range(self.position.epoch, active.stage.epochs):
             epoch = self._begin_epoch(active, unfinished)
             unfinished = None
@@ -134,7 +137,7 @@ class Trainer:
             self.context.stops.check(f"after epoch {self.position.total}")
 
     def _train_epoch(self, active: _ActiveStage, epoch: EpochState) -> None:
-        """Train the steps of an epoch that are left."""
+        """Train the remaining steps of an epoch."""
         max_grad_norm, accelerator = self.context.config.max_grad_norm, self.context.accelerator
         step, meter, optimizer = active.stage.step, epoch.meter, active.optimizer
         step.train_mode()
@@ -154,7 +157,7 @@ class Trainer:
             if max_grad_norm is not None:
                 accelerator.clip_grad_norm_(step.parameters(), max_grad_norm)
             optimizer.step()
-            if getattr(optimizer, "step_was_skipped", False):  # by fp16's scaler
+            if getattr(optimizer, "step_was_skipped", False):  # fp16 gradients overflowed
                 meter.skipped += 1
                 step.measure_again()
             elif self.average is not None:
@@ -167,7 +170,7 @@ class Trainer:
         step.end_epoch()
 
     def _training_batch(self, active: _ActiveStage, batch: Batch, number: int) -> TrainingBatch:
-        """Random views of a batch's images, and the teacher's knowledge of them from a store."""
+        """Augment a batch's images, and read the teacher's knowledge of them, if stored."""
         views, epoch, store = self.context.views, self.position.total, active.stage.store
         if active.images.repeats:
             view = views.of_step(epoch, number, self._steps(active.images))
@@ -189,7 +192,7 @@ class Trainer:
             epoch.meter.require_finite(f"in epoch {self.position.total + 1}, {by}step {number}")
 
     def _save_or_stop(self, active: _ActiveStage, epoch: EpochState) -> None:
-        """Between steps: save a checkpoint if it is time to, and stop if a signal was received."""
+        """Save a checkpoint if one is due; raise `Stopped` if a signal was received."""
         if is_grouped() and epoch.steps % CHECK_EVERY[self.device.type]:
             return  # polling the other processes synchronises with the device
         stops, where = self.context.stops, f"in epoch {self.position.total + 1}"
@@ -201,8 +204,8 @@ class Trainer:
         stops.check(f"after step {epoch.steps} of {epoch.total_steps} {where}")
 
     def evaluate(self, split: ImageSplit, network: nn.Module) -> Evaluation:
-        """Accuracy and loss of a network on a split of the run's images."""
-        # Several processes stop only between steps: within an evaluation each is at another image.
+        """Compute a network's accuracy and loss on a split of the run's images."""
+        # Several processes stop between steps only: within an evaluation they are not in sync.
         each_batch = (lambda: None) if is_grouped() else self.context.stops.check
         images = EvaluationImages(split, self.augmentation)
         return evaluate_network(
@@ -223,7 +226,7 @@ class Trainer:
         return Evaluations(test, dev)
 
     def _end_epoch(self, record: EpochRecord, evaluations: Evaluations) -> None:
-        """Advance the position, and save the weights of this epoch, and of the best one."""
+        """Advance the position, and save the weights, twice if they are the best so far."""
         self.position = self.position.next_epoch(record.test_accuracy, record.seconds)
         save_weights(self.context.run.student, self.result, self.card)
         score = (evaluations.dev or evaluations.test).accuracy
@@ -237,8 +240,8 @@ class Trainer:
             )
 
     def _save(self, active: _ActiveStage, epoch: EpochState | None = None) -> None:
-        """Write a checkpoint, within an epoch or between two."""
-        scaler = self.context.accelerator.scaler  # of fp16; None in other precisions
+        """Write a checkpoint; within an epoch, include the epoch's state."""
+        scaler = self.context.accelerator.scaler  # fp16's gradient scaler; None in other precisions
         states = {
             "network": self.network.state_dict(),
             "companions": self._companions(active.stage).state_dict(),
@@ -252,7 +255,7 @@ class Trainer:
         self._saved_at = time.monotonic()
 
     def _resume(self) -> Checkpoint:
-        """Load the last checkpoint into network and adapters; drop metrics of later epochs."""
+        """Load the last checkpoint into network and adapters; drop metrics of epochs after it."""
         run, scaler = self.context.run, self.context.accelerator.scaler
         checkpoint = run.checkpoints.load(self.device)
         if checkpoint is None:
@@ -280,7 +283,7 @@ class Trainer:
         return checkpoint
 
     def _start_reporter(self, checkpoint: Checkpoint) -> None:
-        """Show how many steps are done, once all processes have read the same checkpoint."""
+        """Check that all processes read the same checkpoint, and start the progress display."""
         position, unfinished = checkpoint.position, checkpoint.epoch_state
         steps_done = unfinished["steps"] if unfinished else 0
         require_alike({"checkpoint": (replace(position, seconds=0.0), steps_done)})
@@ -290,7 +293,7 @@ class Trainer:
         done = sum(steps[: position.total]) + steps_done
         data, config = self.context.data, self.context.config
         evaluated = len(data.test) + (0 if data.dev is None else len(data.dev))
-        # Without a backward pass, an image takes a third of its time in a step.
+        # Evaluating an image takes about a third of the time of training on it: no backward pass.
         evaluation = evaluated / config.batch_size / 3
         evaluations = evaluation * (len(steps) - position.total)
         self.context.reporter.start(self.context.run.path.name, sum(steps), done, evaluations)
@@ -298,12 +301,12 @@ class Trainer:
     def _begin_stage(
         self, stage: TrainingStage, states: dict[str, dict[str, Any]], watch: Convergence
     ) -> _ActiveStage:
-        """Build a stage's optimizer and schedule, and restore their states, if there are any."""
+        """Build a stage's optimizer and schedule; restore their states from a checkpoint."""
         config, accelerator = self.context.config, self.context.accelerator
         images = self._images(stage)
-        accelerator.free_memory()  # or it would unscale the last stage's gradients again
+        accelerator.free_memory()  # else it unscales the last stage's gradients too
         rate, steps = config.learning_rate, self._steps(images)
-        assert rate is not None  # filled, as the next one
+        assert rate is not None  # set by `config.filled`, like the next one
         assert config.weight_decay is not None
         parameters = stage.step.parameters()
         optimizer = build_optimizer(config.optimizer, parameters, rate, config.weight_decay)
@@ -317,8 +320,8 @@ class Trainer:
         return _ActiveStage(stage, images, execute, optimizer, schedule, watch)
 
     def _begin_epoch(self, active: _ActiveStage, unfinished: dict[str, Any] | None) -> EpochState:
-        """The state of an epoch before its first step, or that of its checkpoint."""
-        # Each process draws other dropout for its part of a batch.
+        """The state of a new epoch, or of an unfinished one from its checkpoint."""
+        # Each process seeds dropout differently, since it trains on its own part of a batch.
         rank = (self.share.rank,) if self.share.rank else ()
         epoch = EpochState(
             active.stage.step,
@@ -333,31 +336,31 @@ class Trainer:
         return epoch
 
     def _seed(self, purpose: str, *more: int) -> int:
-        """A seed for this epoch."""
+        """A seed for a purpose in the current epoch."""
         position = self.position
         return derive_seed(self.context.config.seed, purpose, position.stage, position.epoch, *more)
 
     def _images(self, stage: TrainingStage) -> ImageSplit:
-        """The training images of a stage."""
+        """The training images of a stage; without unlabelled ones, unless its step uses them."""
         train = self.context.data.train
         return train if stage.step.uses_unlabelled else train.labelled
 
     def _steps(self, images: ImageSplit) -> int:
-        """Steps of an epoch over the images."""
+        """Number of steps in one epoch over the images."""
         return images.steps(self.context.config.batch_size)
 
     def _companions(self, stage: TrainingStage) -> nn.ParameterList:
-        """What a stage holds in addition to the network's: of adapters and losses."""
+        """Parameters and buffers of a stage outside the network: those of adapters and losses."""
         own = {*self.network.parameters(), *self.network.buffers()}
         parameters = [p for p in stage.step.parameters() if p not in own]
-        # Loading writes to the buffers' memory, which these share.
+        # They share the buffers' memory, so that loading a state writes to the buffers.
         buffers = [
             nn.Parameter(b, requires_grad=False) for b in stage.step.buffers() if b not in own
         ]
         return nn.ParameterList([*parameters, *buffers])
 
     def _advise(self, advice: str | None) -> None:
-        """Show once how to load images faster."""
+        """Show advice on loading images faster, at most once in a run."""
         if advice is not None and not self._advised:
             self.context.reporter.message(advice)
             self._advised = True
@@ -370,9 +373,9 @@ def executed_step(
     watch: Convergence,
     scaler: object = None,
 ) -> Callable[..., StepResult]:
-    """The step as the trainer executes it: in parts, as CUDA graphs, or unchanged.
+    """Wrap a step for execution: in parts of a batch, as CUDA graphs, or unchanged.
 
-    CUDA graphs need batches of one size in one process, and no fp16 scaler, which reads gradients.
+    CUDA graphs are used on a GPU with a single process and without fp16's gradient scaler.
     """
     if config.accumulate > 1:
         return AccumulatedStep(step, config.accumulate)
