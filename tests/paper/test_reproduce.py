@@ -31,7 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 @pytest.mark.slow
 def test_a_search_shows_accuracies_on_held_out_images_the_best_first(tmp_path: Path) -> None:
     console = Console(record=True, width=200, file=(tmp_path / "printed.txt").open("w"))
-    methods = ("soft-target-t4-w0.9", "soft-target-t2-w0.3")
+    methods = ("soft-target-task0.1-w0.9", "soft-target-task1-w2.7")
     config = ReproduceConfig(
         preset="smoke", method=",".join(methods), output=str(tmp_path / "runs"), device="cpu"
     )

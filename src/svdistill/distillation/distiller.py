@@ -60,7 +60,7 @@ class Distiller(nn.Module):
     modules that teacher and student share are trained; the teacher runs them in eval mode.
 
     The teacher is not a submodule: `.to()` moves it too, but `parameters()` and `state_dict()`
-    leave it out. They hold the student, the adapters, and the parameters of the losses.
+    leave it out. They hold the student, the adapters, and what the losses hold.
 
     A transfer loss that depends on no trainable parameter raises an error; one that stays zero for
     a whole epoch causes a warning. A transfer loss that is not finite raises an error: on a CPU
@@ -70,21 +70,19 @@ class Distiller(nn.Module):
     Args:
         teacher: a trained network; with `taps=[]` also a TorchScript module or an
             `ExportedProgram.module()`. `requires_grad` of its parameters is set to False. None if
-            `forward` is given the teacher's knowledge, such as that in a `KnowledgeStore`.
+            `forward` is given knowledge, as from a `KnowledgeStore`.
         student: the network to train, with the same classes.
         loss: the transfer loss. If it has trainable modules of its own, the Distiller creates
             them, and they are trained as adapters are.
         taps: module paths that both networks have, `TapPairs(teacher=..., student=...)`, or the
             result of `pair_taps`, which a loss with modules of its own needs.
-        adapters: project the student's features to the teacher's channels. None: they are created
-            if `taps` is the result of `pair_taps`, some channels differ and a loss compares
-            channels. The transfer loss trains them, with the student: give the optimizer
-            `trainable_parameters()`. The clips `"amortised"` and `"global"` scale the adapters'
-            gradient too, the other clips leave it unchanged.
-        clip: how the transfer gradient is bounded: `"amortised"`, at little more than the cost of
-            one gradient, see `AmortisedBackward`; or by a comparison of both gradients in every
-            step, see `multitask_backward`. None: `"amortised"`, or `"none"` for a loss on logits
-            alone.
+        adapters: project the student's features to the teacher's channels. None: created where
+            `taps` is the result of `pair_taps`, channels differ and a loss compares them. The
+            transfer loss trains them: give the optimizer `trainable_parameters()`. Only the clips
+            `"amortised"` and `"global"` scale their gradient.
+        clip: how the transfer gradient is bounded: `"amortised"`, see `AmortisedBackward`, or by a
+            comparison of both gradients in every step, see `multitask_backward`. None:
+            `"amortised"`, or `"none"` for a loss on logits alone.
         clip_interval: with `"amortised"` and `"none"`, the number of steps from one measurement of
             both gradients to the next; `backward` returns the norms of the last measurement.
         unclipped: a second loss that counts as part of the task, such as soft targets beside
@@ -92,9 +90,8 @@ class Distiller(nn.Module):
         weight_decay: the weight decay of the optimizer, see `multitask_backward`.
 
     Raises:
-        ArgumentError: a network lacks a tap; the networks have different numbers of taps; `taps`
-            are module paths and the loss has modules of its own; `adapters` are for another number
-            of taps; the teacher is the student or a part of it; or `clip` is unknown.
+        ArgumentError: a tap that a network lacks, unpaired taps, module paths for a loss with
+            modules, adapters for another number of taps, a teacher in the student, a bad clip.
 
     Example:
         >>> from svdistill.losses import SVDLoss
@@ -346,11 +343,7 @@ class Distiller(nn.Module):
         self._accumulation.announce(images)
 
     def plan(self, progress: float) -> bool:
-        """Whether the next step computes both gradients; call it once before each recorded step.
-
-        Args:
-            progress: the epoch, from 0.
-        """
+        """Whether the next step, of epoch `progress`, computes both gradients; call it once."""
         return self._backward.plan(progress)
 
     def measure_again(self) -> None:
@@ -369,10 +362,9 @@ class Distiller(nn.Module):
         self._watch.end_epoch(stacklevel=3)
 
     def carried_state(self) -> dict[str, Any]:
-        """The state, of plain values and tensors, to save in a checkpoint within an epoch.
+        """The clip's scale and the counts behind the warnings, for a checkpoint within an epoch.
 
-        It holds the scale of an amortised clip and the counts behind the warnings. It is not in
-        `state_dict()`, and is not needed in a checkpoint between two epochs.
+        They are not in `state_dict()`, and are not needed in a checkpoint between two epochs.
         """
         return {"amortised": self._backward.state_dict(), "watch": self._watch.state_dict()}
 
@@ -382,10 +374,7 @@ class Distiller(nn.Module):
         self._watch.load_state_dict(state["watch"])
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """The parameters of student, adapters and losses that require gradients.
-
-        Each parameter occurs once, even if a loss holds a part of the student.
-        """
+        """The parameters of student, adapters and losses that require gradients, each once."""
         modules = (self.student, self.adapters, *self._losses())
         own = [p for module in modules if module is not None for p in module.parameters()]
         return list(dict.fromkeys(parameter for parameter in own if parameter.requires_grad))

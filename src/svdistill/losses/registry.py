@@ -135,12 +135,7 @@ def loss_names() -> tuple[str, ...]:
 
 
 def losses_without_logits() -> tuple[str, ...]:
-    """Names of the registered losses that read no logits, so that classes may differ.
-
-    Example:
-        >>> losses_without_logits()[:3]
-        ('svd', 'fsp', 'position_svd')
-    """
+    """Names of the registered losses that read no logits, so that classes may differ."""
     return tuple(name for name, spec in _SPECS.items() if "logits" not in spec.needs)
 
 
@@ -184,22 +179,12 @@ def registered_specs(loss: str) -> tuple[LossSpec, ...]:
 
 
 def reads(loss: str, option: str) -> bool:
-    """Whether a registered loss, or any one in a sum, reads an option; nothing is imported.
-
-    Example:
-        >>> reads("position_svd+soft_target", "num_vectors"), reads("fsp", "num_vectors")
-        (True, False)
-    """
+    """Whether a registered loss, or any one in a sum, reads an option; nothing is imported."""
     return any(option in spec.options for spec in registered_specs(loss))
 
 
 def reads_logits(loss: str) -> bool:
-    """Whether a registered loss, or any one in a sum, reads logits; nothing is imported.
-
-    Example:
-        >>> reads_logits("svd+soft_target"), reads_logits("svd")
-        (True, False)
-    """
+    """Whether a registered loss, or any one in a sum, reads logits; nothing is imported."""
     return any("logits" in spec.needs for spec in registered_specs(loss))
 
 

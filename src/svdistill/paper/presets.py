@@ -78,16 +78,8 @@ DKD: Final = Method("dkd", {"loss": "dkd", "clip": "none", "nontarget_weight": 2
 LSKD: Final = Method("lskd", {"loss": "lskd", "clip": "none", "task_weight": 0.1})
 
 # The default of `svdistill distill`.
-GRAM_DIST: Final = Method(
-    "position-gram-dist",
-    {
-        "loss": "position_gram+dist",
-        "clip": "amortised",
-        "grid": 4,
-        "task_weight": 1.0,
-        "soft_target_weight": 1.0,
-    },
-)
+OF_GRAM: Final = {"clip": "amortised", "grid": 4, "task_weight": 1.0, "soft_target_weight": 1.0}
+GRAM_DIST: Final = Method("position-gram-dist", {"loss": "position_gram+dist", **OF_GRAM})
 
 # The methods of the paper's table, then variants of this library: amortised clipping, soft targets
 # beside SVD, losses on positions, and the default of `svdistill distill`.
@@ -99,18 +91,12 @@ CORE: Final = (
     _svd("svd-amortised", clip="amortised"),
     Method("svd-soft-target", {"loss": "svd+soft_target", "clip": "amortised", **BESIDE_SOFT}),
     Method("position-svd", POSITIONS),
-    Method(
-        "position-svd-soft-target",
-        {**POSITIONS, "loss": "position_svd+soft_target", **BESIDE_SOFT},
-    ),
+    _beside_soft("position_svd", **loss_specs("position_svd")[0].options),
     GRAM,
     GRAM_DIST,
 )
 
-STAGES: Final = (
-    Method("fsp", FSP),
-    _svd("svd-2-stage", stages=2),
-)
+STAGES: Final = (Method("fsp", FSP), _svd("svd-2-stage", stages=2))
 
 VARIANTS: Final = (
     Method("svd-norm-soft-target", {"loss": "svd+soft_target", "clip": "norm", **BESIDE_SOFT}),
@@ -141,10 +127,7 @@ RIVALS: Final = (
     GRAM_DIST,
     # The default loss of `distill` if a batch is processed in parts.
     _beside_soft("position_gram", grid=4, task_weight=1.0, soft_target_weight=3.0),
-    Method(
-        "position-gram-soft-target-dist",
-        {"loss": "position_gram+soft_target+dist", "clip": "amortised", "soft_target_weight": 1.0},
-    ),
+    Method("position-gram-soft-target-dist", {"loss": "position_gram+soft_target+dist", **OF_GRAM}),
 )
 
 

@@ -53,7 +53,6 @@ from svdistill.training.trainer import Trainer
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-
 Config = TypeVar("Config", bound=TrainConfig)
 
 
@@ -77,9 +76,7 @@ class GivenObjects:
 
 @dataclass(frozen=True)
 class TeacherSource:
-    """Where the student's knowledge comes from: a teacher network, or a knowledge store.
-
-    Training on labels alone has neither.
+    """Where the student's knowledge comes from, if it has a teacher.
 
     Attributes:
         network, store: the teacher network, or the knowledge store; at most one is not None.
@@ -150,16 +147,13 @@ def distill(
 ) -> RunSummary:
     """Train a student on labels and on its teacher's knowledge, and leave a run directory.
 
-    Several processes divide every batch among themselves, as in `train`.
-
     Args:
         config: names teacher, student, loss and taps; and all options of `train`.
         reporter: shows progress; by default nothing is shown.
         teacher: the trained network itself, instead of a name in the configuration. It is frozen.
         student: the network itself, instead of a name; see the argument `network` of `train`.
         data: the images themselves, instead of a name in the configuration.
-        loss: the transfer loss itself, instead of a name. The configuration's options of losses are
-            ignored then.
+        loss: the transfer loss itself, instead of a name and its options.
 
     Returns:
         The run's summary, which is also written to its `summary.json`.
