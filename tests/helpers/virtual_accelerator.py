@@ -108,8 +108,10 @@ def _where():
 def run_on_virtual_accelerator(script):
     """Run a script after `set_up`; what it prints last, as JSON."""
     start = "import virtual_accelerator as virtual\nmode = virtual.set_up()\n"
+    # Python's own exit may abort while a thread of torch's waits for the interpreter.
+    end = "\nimport os, sys\nsys.stdout.flush()\nos._exit(0)\n"
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", start + textwrap.dedent(script)],
+        [sys.executable, "-W", "ignore", "-c", start + textwrap.dedent(script) + end],
         capture_output=True,
         text=True,
         timeout=120,

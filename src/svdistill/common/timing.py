@@ -153,9 +153,9 @@ def _time(case: Case, device: torch.device | str) -> float:
 
 @contextmanager
 def _collector_off() -> Iterator[None]:
-    """Disable the garbage collector in the block, and freeze the objects that exist before.
+    """Disable the garbage collector in the block, and call `gc.freeze` before it.
 
-    If the caller has frozen objects, none are frozen or unfrozen here: `gc.unfreeze` thaws all.
+    If objects are frozen already, this is left out: `gc.unfreeze` would unfreeze those too.
     """
     was_on, are_frozen = gc.isenabled(), gc.get_freeze_count() > 0
     gc.collect()

@@ -257,7 +257,7 @@ def _decode(
 
 
 def _unlabelled_rest(rest: Subset) -> Subset:
-    """Return, without labels, the training images that `train_size` leaves out."""
+    """Return `rest`, the training images that `train_size` leaves out, without their labels."""
     if len(rest.rows) == 0:
         raise ArgumentError(
             "unlabelled",

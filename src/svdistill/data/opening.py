@@ -140,7 +140,7 @@ def _open_tables(tables: Tables, image_size: int | None, choices: DataChoices) -
 
 
 def _warn_of_splits(tables: Tables, train: str, test: str | None, choices: DataChoices) -> None:
-    """Warn which splits are used if there are others, or if they were guessed from odd names."""
+    """Warn which splits are used, if there are more or if their names are not the usual ones."""
     others = [
         f"{name!r} ({len(table):,} images)"
         for name, table in tables.splits.items()

@@ -380,7 +380,7 @@ def find_pairs(names: tuple[str, ...]) -> list[Pair]:
     """Find pairs by name, in the order in which they are run.
 
     Raises:
-        ArgumentError: no pair has this name.
+        ArgumentError: a name is not that of a pair.
 
     Example:
         >>> [pair.student for pair in find_pairs(("vgg_stride", "vgg"))]

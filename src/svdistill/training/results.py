@@ -118,7 +118,7 @@ class Predictions(NamedTuple):
 
 
 class CalibrationBin(NamedTuple):
-    """Counts of the images whose confidence lies in one of 15 equally wide bins from 0 to 1.
+    """Totals of the images whose confidence lies in this one of 15 equal bins from 0 to 1.
 
     Attributes:
         images: number of images in the bin.
