@@ -7,6 +7,7 @@ Both keep the teacher's maps whole, so that a knowledge store of them is large.
 
 from __future__ import annotations
 
+import abc
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,6 +48,21 @@ class MapsLoss(TransferLoss):
         """The maps."""
         return MapsKnowledge(tuple(to_working(feature.detach()) for feature in features))
 
+    def forward(
+        self,
+        features: Sequence[Tensor],
+        logits: Tensor,
+        knowledge: MapsKnowledge,
+        labels: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of a student's features, if it has as many taps and images as its teacher."""
+        _require_same(features, knowledge.maps)
+        return self.distance(features, knowledge.maps)
+
+    @abc.abstractmethod
+    def distance(self, features: Sequence[Tensor], taught: Sequence[Tensor]) -> Tensor:
+        """The loss of a student's features against its teacher's."""
+
 
 class VIDLoss(MapsLoss):
     """Negative log-likelihood of a teacher's maps given the student's.
@@ -76,18 +92,11 @@ class VIDLoss(MapsLoss):
         start = math.log(math.expm1(FIRST_VARIANCE - SMALLEST_VARIANCE))
         self.variances = nn.ParameterList(torch.full((D_T,), start) for D_T in teacher_channels)
 
-    def forward(
-        self,
-        features: Sequence[Tensor],
-        logits: Tensor,
-        knowledge: MapsKnowledge,
-        labels: Tensor | None = None,
-    ) -> Tensor:
+    def distance(self, features: Sequence[Tensor], taught: Sequence[Tensor]) -> Tensor:
         """The negative log-likelihood of a teacher's maps."""
-        _require_same(features, knowledge.maps)
         terms = []
         for tap, regressor in enumerate(self.regressors):
-            grids = map(by_position, (features[tap], knowledge.maps[tap]))
+            grids = map(by_position, (features[tap], taught[tap]))
             student, teacher = on_one_grid(tap, *grids)
             mean = to_working(regressor(student))
             variance = F.softplus(self.variances[tap]) + SMALLEST_VARIANCE
@@ -138,20 +147,13 @@ class ReviewKDLoss(MapsLoss):
             for tap, (D_S, D_T) in enumerate(zip(student_channels, teacher_channels, strict=True))
         )
 
-    def forward(
-        self,
-        features: Sequence[Tensor],
-        logits: Tensor,
-        knowledge: MapsKnowledge,
-        labels: Tensor | None = None,
-    ) -> Tensor:
+    def distance(self, features: Sequence[Tensor], taught: Sequence[Tensor]) -> Tensor:
         """The distance of a student's fused maps."""
-        _require_same(features, knowledge.maps)
         _require_maps(features)
-        _require_maps(knowledge.maps)
+        _require_maps(taught)
         distances, fused = [], None
         for tap in reversed(range(len(self.fusions))):
-            teacher = knowledge.maps[tap]
+            teacher = taught[tap]
             sides = (teacher.shape[2], teacher.shape[3])
             student, fused = self.fusions[tap](to_working(features[tap]), fused, sides)
             student = to_working(student)

@@ -298,7 +298,9 @@ def _is_recording(device: torch.device) -> bool:
 
 
 class UntrainedWatch:
-    """Detects an optimizer that was given the student's parameters and not the adapters'.
+    """Detects an optimizer that was given the student's parameters and not its companions'.
+
+    Companions are what is trained beside the student: adapters, and losses with modules.
 
     It compares how often parameters were written to, which PyTorch counts on the host. It reports
     at most once, after the optimizer's first step.
@@ -306,27 +308,28 @@ class UntrainedWatch:
 
     def __init__(self) -> None:
         self.student: list[nn.Parameter] = []
-        self.adapters: list[nn.Parameter] = []
+        self.companions: list[nn.Parameter] = []
         self.before = (0, 0)
         self.told = False
 
-    def see(self, student: nn.Module, adapters: nn.Module) -> None:
+    def see(self, student: nn.Module, *companions: nn.Module) -> None:
         """Record the parameters' write counts, before the optimizer's first step."""
-        if self.told or self.adapters:
+        if self.told or self.companions:
             return
         self.student = list(student.parameters())
-        self.adapters = [weight for weight in adapters.parameters() if weight.grad is not None]
+        weights = (weight for module in companions for weight in module.parameters())
+        self.companions = [weight for weight in weights if weight.grad is not None]
         self.before = self._writes()
 
     def found(self) -> bool:
-        """Whether an optimizer has since written to the student, but to no adapter."""
-        if self.told or not self.adapters:
+        """Whether an optimizer has since written to the student, but to no companion."""
+        if self.told or not self.companions:
             return False
-        student, adapters = (
+        student, companions = (
             now > then for now, then in zip(self._writes(), self.before, strict=True)
         )
-        self.told = student or adapters
-        return student and not adapters
+        self.told = student or companions
+        return student and not companions
 
     def _writes(self) -> tuple[int, int]:
-        return sum(map(write_count, self.student)), sum(map(write_count, self.adapters))
+        return sum(map(write_count, self.student)), sum(map(write_count, self.companions))

@@ -142,7 +142,8 @@ class Distiller(nn.Module):
         # In a tuple, so that `nn.Module` does not register these modules a second time.
         self._companions = (*([] if self.adapters is None else [self.adapters]), *trained)
         if (weight := next(student.parameters(), None)) is not None:
-            nn.ModuleList(self._companions).to(weight.device)
+            for companion in self._companions:
+                companion.to(weight.device)
         self._teacher_paths = paths.teacher
         self.teacher = teacher
         self.clip = clip
@@ -303,7 +304,7 @@ class Distiller(nn.Module):
         norms = GradientNorms(*(norm / loss_scale for norm in norms))
         self._watch.see(output.transfer_loss, norms, progress, scaled=scaled)
         if self._companions:
-            self._watch.untrained.see(self.student, nn.ModuleList(self._companions))
+            self._watch.untrained.see(self.student, *self._companions)
         return norms
 
     def accumulate(self, images: int) -> None:
@@ -362,10 +363,7 @@ class Distiller(nn.Module):
         self._watch.end_epoch(stacklevel=3)
 
     def carried_state(self) -> dict[str, Any]:
-        """The clip's scale and the counts behind the warnings, for a checkpoint within an epoch.
-
-        They are not in `state_dict()`, and are not needed in a checkpoint between two epochs.
-        """
+        """The clip's scale and counts: a checkpoint within an epoch needs them with `state_dict()`."""
         return {"amortised": self._backward.state_dict(), "watch": self._watch.state_dict()}
 
     def load_carried_state(self, state: Mapping[str, Any]) -> None:
