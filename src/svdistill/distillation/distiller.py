@@ -363,7 +363,7 @@ class Distiller(nn.Module):
         self._watch.end_epoch(stacklevel=3)
 
     def carried_state(self) -> dict[str, Any]:
-        """The clip's scale and counts: a checkpoint within an epoch needs them with `state_dict()`."""
+        """What a checkpoint within an epoch needs beside `state_dict()`: scale and counts."""
         return {"amortised": self._backward.state_dict(), "watch": self._watch.state_dict()}
 
     def load_carried_state(self, state: Mapping[str, Any]) -> None:
