@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from svdistill.paper.jobs import (
     Job,
     JobProcesses,
     JobResult,
+    _work,
     is_finished,
     require_images,
     run_jobs,
@@ -130,6 +132,7 @@ def test_a_run_of_other_options_or_images_is_refused(tmp_path: Path) -> None:
 SCRIPT = """
 import sys
 from dataclasses import replace
+from multiprocessing import get_context
 from svdistill.paper.jobs import JobProcesses, run_jobs
 from svdistill.config import TrainConfig
 
@@ -154,3 +157,18 @@ def test_no_run_outlives_the_command(tmp_path: Path) -> None:
     epochs = len(read_records(output))
     time.sleep(3)
     assert len(read_records(output)) == epochs
+
+
+def test_a_process_whose_parent_no_longer_listens_ends_without_a_traceback(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    context = get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(JobProcesses(1), theirs))
+    process.start()
+    theirs.close()
+    ours.send(replace(TINY, data="folder:/no/such/folder", output="/no/such/run"))
+    ours.close()
+    process.join(120)
+    assert process.exitcode == 0
+    assert "Traceback" not in capfd.readouterr().err

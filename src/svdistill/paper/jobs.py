@@ -274,15 +274,16 @@ def _work(processes: JobProcesses, parent: connection.Connection) -> None:
             job = parent.recv()
         except EOFError:
             return
+        failure = None
         try:
             job.resume = True
             run_job(job)
         except (SVDistillError, Stopped) as error:
-            parent.send(str(error))
+            failure = str(error)
         except Exception as error:
-            parent.send(f"{type(error).__name__}: {error}")
-        else:
-            parent.send(None)
+            failure = f"{type(error).__name__}: {error}"
+        with contextlib.suppress(ConnectionError):  # if the parent is dead, `recv` ends the loop
+            parent.send(failure)
         torch.cuda.empty_cache()  # other processes share the device
 
 

@@ -34,6 +34,7 @@ from svdistill.training.results import (
 )
 from svdistill.training.setup import (
     RunContext,
+    TeacherSource,
     ViewSchedule,
     build_losses,
     first_images,
@@ -75,24 +76,6 @@ class GivenObjects:
 
 
 @dataclass(frozen=True)
-class TeacherSource:
-    """Where the student's knowledge comes from, if it has a teacher.
-
-    Attributes:
-        network, store: the teacher network, or the knowledge store; at most one is not None.
-        accuracy: test accuracy of the teacher, as recorded in the store.
-        other_classes: how the teacher's classes differ from the data's; empty if they do not.
-        fingerprint: digest of the teacher's weights, or of the store's knowledge.
-    """
-
-    network: nn.Module | None = None
-    store: KnowledgeStore | None = None
-    accuracy: float | None = None
-    other_classes: str = ""
-    fingerprint: str = ""
-
-
-@dataclass(frozen=True)
 class RunSetup:
     """The networks and images of a run, all checked before any file is written."""
 
@@ -100,7 +83,7 @@ class RunSetup:
     trained: nn.Module  # the student, or the distiller that holds it
     data: ImageData
     views: ViewSchedule
-    source: TeacherSource = TeacherSource()
+    source: TeacherSource
 
 
 @explain_machine_errors()
@@ -203,7 +186,7 @@ def _set_up_training(
     student = new_student(config, data, device, reporter, given.network)
     _, images = first_images(data, 2, device)
     require_classes(student, images, data.num_classes)
-    return RunSetup(student, student, data, ViewSchedule.from_config(config))
+    return RunSetup(student, student, data, ViewSchedule.from_config(config), TeacherSource())
 
 
 def _set_up_distillation(

@@ -15,6 +15,7 @@ from svdistill.losses import SumLoss, TransferLoss, added_to_task, build_loss, l
 from svdistill.networks import build_network, pretrained_classes
 from svdistill.parallel import TIMEOUT, require_launched
 from svdistill.runs import RunDirectory
+from svdistill.store import KnowledgeStore
 from svdistill.taps import trial_run
 from svdistill.training.progress import Reporter
 from svdistill.training.reproducibility import derive_seed, require_workspace
@@ -101,6 +102,24 @@ def move_data(data: ImageData, device: torch.device) -> ImageData:
         test=data.test.to(device),
         dev=None if data.dev is None else data.dev.to(device),
     )
+
+
+@dataclass(frozen=True)
+class TeacherSource:
+    """Where the student's knowledge comes from, if it has a teacher.
+
+    Attributes:
+        network, store: the teacher network, or the knowledge store; at most one is not None.
+        accuracy: test accuracy of the teacher, as recorded in the store.
+        other_classes: how the teacher's classes differ from the data's; empty if they do not.
+        fingerprint: digest of the teacher's weights, or of the store's knowledge.
+    """
+
+    network: nn.Module | None = None
+    store: KnowledgeStore | None = None
+    accuracy: float | None = None
+    other_classes: str = ""
+    fingerprint: str = ""
 
 
 def new_teacher(
