@@ -79,3 +79,10 @@ def test_require_choice_names_the_nearest():
         require_choice("clip", "posted", ["norm", "poster"])
     with pytest.raises(ArgumentError, match="got None"):
         require_choice("clip", None, ["norm"])
+
+
+def test_require_choice_lists_some_of_many_choices():
+    names = [f"name{number}" for number in range(41)]
+    require_choice("method", "name40", names)
+    with pytest.raises(ArgumentError, match=r"41 names such as 'name0', .*'name9', got 'mane40'"):
+        require_choice("method", "mane40", names)

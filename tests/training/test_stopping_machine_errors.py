@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from svdistill.cli import main
-from svdistill.common.errors import MachineError, RunError
+from svdistill.common.errors import DataWarning, MachineError, RunError, warn_of_data
 from svdistill.common.files import write_atomically
 from svdistill.config import CacheConfig
 from svdistill.data.splits import StreamedSplit
@@ -262,3 +262,9 @@ def test_other_errors_are_none_of_the_machines(error):
     assert as_machine_error(error) is None
     with pytest.raises(type(error)), explain_machine_errors():
         raise error
+
+
+def test_a_warning_of_data_names_the_line_that_called_train():
+    with pytest.warns(DataWarning, match="left out") as told:
+        explain_machine_errors()(warn_of_data)("left out 1 file")
+    assert told[0].filename == __file__

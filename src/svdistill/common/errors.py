@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import signal
 import sys
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import Final
 
 PACKAGE: Final = str(Path(__file__).parents[1])
+
+# `contextlib` calls the functions that `explain_machine_errors` decorates.
+INSIDE: Final = (PACKAGE, contextlib.__file__)
 
 
 class SVDistillError(Exception):
@@ -102,7 +106,7 @@ class DataWarning(UserWarning):
 def warn_of_data(text: str) -> None:
     """Issue a `DataWarning` at the line outside of svdistill that asked for the data."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(INSIDE):
         frame = frame.f_back
     place = (frame.f_code.co_filename, frame.f_lineno)
     # With a new registry the same line warns again for the next data set of a session.
@@ -111,6 +115,8 @@ def warn_of_data(text: str) -> None:
 
 # A name whose similarity to a mistyped one is smaller than the best by this is not suggested.
 CLEARLY_FURTHER: Final = 0.15
+
+MANY_CHOICES: Final = 40
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str:
@@ -150,13 +156,18 @@ def in_short(error: BaseException) -> str:
 
 
 def require_choice(argument: str, value: object, choices: Iterable[str]) -> None:
-    """Raise `ArgumentError` unless the value is one of the choices."""
+    """Raise `ArgumentError` unless the value is one of the choices.
+
+    The message lists all choices, or the first 10 if there are more than 40.
+    """
     names = list(choices)
     if value not in names:
         close = difflib.get_close_matches(str(value), names, n=1, cutoff=0.6)
+        many = len(names) > MANY_CHOICES
+        listed = ", ".join(repr(name) for name in names[: 10 if many else None])
         raise ArgumentError(
             argument,
-            expected="one of " + ", ".join(repr(name) for name in names),
+            expected=f"one of {len(names)} names such as {listed}" if many else f"one of {listed}",
             got=repr(value),
             remedy=f"did you mean {close[0]!r}?" if close else "choose one of these",
         )

@@ -18,6 +18,7 @@ from typing import Final
 import torch
 
 from svdistill.common import (
+    DataWarning,
     RunError,
     Stopped,
     SVDistillError,
@@ -265,7 +266,8 @@ def _work(processes: JobProcesses, parent: connection.Connection) -> None:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    warnings.simplefilter("ignore", category=FutureWarning)
+    for category in (FutureWarning, DataWarning):  # the parent warns in `job_images`
+        warnings.simplefilter("ignore", category=category)
     torch.set_num_threads(processes.threads)
     if processes.keep_memory:
         keep_memory()
