@@ -60,6 +60,7 @@ def main() -> None:
             out = distiller(batch)
             task_loss = F.cross_entropy(out.logits, batch_labels)
             distiller.backward(task_loss, out, progress=epoch)
+            nn.utils.clip_grad_norm_(student.parameters(), 5.0)
             optimizer.step()
             optimizer.zero_grad()
             transfer += out.transfer_loss.item() / len(loader)

@@ -61,6 +61,24 @@ def test_constant_and_extreme_logits_stay_finite(loss, size):
     assert student.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("size", [0.0, 1e-6, 1e-3])
+@pytest.mark.parametrize(("images", "classes"), [(7, 37), (64, 100), (128, 10)])
+def test_almost_constant_predictions_have_a_bounded_gradient(size, images, classes):
+    """That of correlations without a smallest spread is 1e6 at zero and 1e4 at 1e-3."""
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, images, classes, generator=generator)
+    student = (size * student).requires_grad_()
+    value(DISTLoss(), student, 3 * teacher).backward()
+    assert 0.1 < student.grad.norm() < 100
+
+
+def test_the_gradient_of_almost_constant_predictions_agrees_with_finite_differences():
+    spread = torch.tensor([0.02, 0.1, 0.5, 1.0, 2.0]).double()  # on both sides of the smallest
+    student = (spread[:, None] * logits(0, 5)).requires_grad_()
+    knowledge = DISTLoss().extract([], logits(1, 5))
+    assert torch.autograd.gradcheck(lambda x: DISTLoss()([], x, knowledge), (student,))
+
+
 def test_one_image_has_no_relation_within_a_class():
     student, teacher = logits(0, 1), logits(1, 1)
     inter, both = (value(DISTLoss(4.0, 2.0, gamma), student, teacher) for gamma in (0.0, 2.0))

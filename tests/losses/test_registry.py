@@ -17,10 +17,12 @@ from svdistill.losses import (
     Knowledge,
     LossSpec,
     SoftTargetKnowledge,
+    SoftTargetLoss,
     SumLoss,
     TransferLoss,
     loss_names,
     loss_specs,
+    object_name,
     register,
     registry,
 )
@@ -105,6 +107,29 @@ class TestBuilding:
         assert losses.clipped.weights == (1.0, 1.0)
         assert isinstance(losses.unclipped, SumLoss)
         assert losses.unclipped.weights == (0.5,)
+
+    @pytest.mark.parametrize("names", [["svd", "position_svd"], ["position_gram", "cosine"]])
+    def test_in_a_sum_each_loss_keeps_its_own_defaults_whatever_the_order(self, names):
+        for order in (names, names[::-1]):
+            built = build_losses(config("+".join(order))).clipped.losses
+            alone = [build_losses(config(name)).clipped for name in order]
+            assert list(map(repr, built)) == list(map(repr, alone))
+
+    def test_in_a_sum_an_option_reaches_every_loss_that_reads_it(self):
+        built = build_losses(config("svd+position_svd", num_vectors=2)).clipped.losses
+        assert [loss.num_vectors for loss in built] == [2, 2]
+
+    def test_own_code_on_logits_counts_as_part_of_the_task(self, own_code):
+        losses = build_losses(config("svd+own_losses:Own", soft_target_weight=0.5))
+        assert type(losses.clipped).__name__ == "SVDLoss"
+        assert losses.unclipped.weights == (0.5,)
+        assert config("own_losses:Own").filled().clip == "none"
+        assert config("fsp+own_losses:make").filled().clip == "amortised"
+
+    def test_an_object_has_the_weights_of_its_class_and_not_of_one_of_the_same_name(self):
+        other = type("SoftTargetLoss", (FSPLoss,), {})
+        assert config(object_name(SoftTargetLoss())).filled().task_weight == 0.1
+        assert config(object_name(other())).filled().task_weight == 1.0
 
     def test_own_code_gets_the_options_that_it_names(self, own_code):
         assert build_losses(config("own_losses:Own")).clipped.temperature == 2.0

@@ -5,7 +5,7 @@ import torch
 
 from feature_maps import logits, maps
 from svdistill.common.errors import ArgumentError
-from svdistill.losses import FSPLoss, SoftTargetLoss, SumLoss, SVDLoss
+from svdistill.losses import FSPLoss, PositionGramLoss, SoftTargetLoss, SumLoss, SVDLoss
 
 
 def gradients(loss, knowledge):
@@ -66,6 +66,15 @@ def test_parts_of_one_kind_find_the_knowledge_that_is_enough():
     knowledge = loss.extract(maps(1), logits(1))
     selected = loss.select(knowledge)
     assert [str(part) for part in selected.parts] == [str(part) for part in knowledge.parts]
+
+
+@pytest.mark.parametrize("grids", [(2, 4), (4, 2)])
+def test_of_its_own_knowledge_each_part_reads_its_own(grids):
+    """A coarser grid can be read, too, but is less."""
+    loss = SumLoss([PositionGramLoss(grid) for grid in grids], [1.0, 1.0])
+    knowledge = loss.extract(maps(1), None)
+    selected = loss.select(knowledge)
+    assert all(one is its for one, its in zip(selected.parts, knowledge.parts, strict=True))
 
 
 def test_refuses_knowledge_without_one_of_its_parts():

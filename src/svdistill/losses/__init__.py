@@ -22,7 +22,6 @@ from svdistill.losses.registry import (
     DEFAULT_LOSS as DEFAULT_LOSS,
     OPTION_NAMES as OPTION_NAMES,
     OPTIONS as OPTIONS,
-    added_to_task as added_to_task,
     build_loss as build_loss,
     default_loss as default_loss,
     is_compact as is_compact,
@@ -40,7 +39,6 @@ from svdistill.losses.registry import (
     require_whole_batches as require_whole_batches,
     titles as titles,
     unread_options as unread_options,
-    usual_clip as usual_clip,
     usual_weights as usual_weights,
 )
 from svdistill.losses.similarity_preserving import (
@@ -51,7 +49,11 @@ from svdistill.losses.soft_target import (
     SoftTargetKnowledge as SoftTargetKnowledge,
     SoftTargetLoss as SoftTargetLoss,
 )
-from svdistill.losses.spec import LossSpec as LossSpec
+from svdistill.losses.spec import (
+    LossSpec as LossSpec,
+    added_to_task as added_to_task,
+    usual_clip as usual_clip,
+)
 from svdistill.losses.sum import SumKnowledge as SumKnowledge, SumLoss as SumLoss
 from svdistill.losses.svd import SVDKnowledge as SVDKnowledge, SVDLoss as SVDLoss
 from svdistill.losses.torchdistill_adapter import TorchdistillLoss as TorchdistillLoss

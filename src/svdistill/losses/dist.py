@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+import torch
 from torch import Tensor
 
 from svdistill.losses.soft_target import LogitLoss, require_weights
-from svdistill.losses.transfer import unit_vectors
+from svdistill.losses.transfer import scaled
+
+SMALLEST_SPREAD: Final = 0.05
 
 
 class DISTLoss(LogitLoss):
@@ -40,6 +45,11 @@ class DISTLoss(LogitLoss):
 
     Source: Huang et al., "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022,
     equations 8 to 10.
+
+    Differs from the source where a row or column of p is almost constant, as those of a student
+    whose last layer starts at zero: where its standard deviation is below 5 % of its root mean
+    square, it is divided by the latter 5 % instead. Otherwise its gradient would grow without
+    limit.
     """
 
     relates_images = True
@@ -74,6 +84,14 @@ def _decorrelation(student: Tensor, teacher: Tensor, dim: int) -> Tensor:
     Computed as half the squared distance of unit vectors, which unlike 1 - r is exactly 0 for
     equal rows.
     """
-    units = (unit_vectors(p - p.mean(dim=dim, keepdim=True), dim) for p in (student, teacher))
-    first, second = units
+    first, second = (_standardised(p, dim) for p in (student, teacher))
     return 0.5 * (first - second).square().sum(dim=dim).mean()
+
+
+def _standardised(p: Tensor, dim: int) -> Tensor:
+    """Subtract the mean and divide by the norm, which counts as 5 % of that of p or more."""
+    p = scaled(p, (dim,))  # a column of improbable classes: its squares would underflow
+    centred = p - p.mean(dim=dim, keepdim=True)
+    norm, whole = (torch.linalg.vector_norm(x, dim=dim, keepdim=True) for x in (centred, p))
+    # Scaled, the norm of p is at least 1, or p is all zeros.
+    return centred / torch.maximum(norm, SMALLEST_SPREAD * whole.clamp_min(1.0))

@@ -15,7 +15,17 @@ from svdistill.losses.position_gram import CosineAffinityLoss, PositionGramLoss
 from svdistill.losses.position_svd import PositionSVDLoss
 from svdistill.losses.similarity_preserving import SimilarityPreservingLoss
 from svdistill.losses.soft_target import LogitStandardizationLoss, SoftTargetLoss
-from svdistill.losses.spec import LOGIT_WEIGHT, OBJECT_PREFIX, LossSpec, logit_spec, spec_of_code
+from svdistill.losses.spec import (
+    LOGIT_WEIGHT,
+    OBJECT_PREFIX,
+    LossSpec,
+    added_to_task,
+    distinct_names,
+    logit_spec,
+    spec_of_code,
+    split_sum,
+    usual_clip,
+)
 from svdistill.losses.svd import SVDLoss
 from svdistill.losses.transfer import TransferLoss
 
@@ -153,7 +163,7 @@ def loss_specs(loss: str) -> tuple[LossSpec, ...]:
         >>> [spec.name for spec in loss_specs("fsp+soft_target")]
         ['fsp', 'soft_target']
     """
-    names = _names(loss)
+    names = distinct_names(loss)
     return tuple(
         spec_of_code(name, OPTIONS) if _is_own(name) else _registered(name, whole=loss)
         for name in names
@@ -169,13 +179,13 @@ def titles(loss: str) -> tuple[str, ...]:
     """
     return tuple(
         _SPECS[name].title if name in _SPECS else name.rpartition(":")[2] or name
-        for name in _split(loss)
+        for name in split_sum(loss)
     )
 
 
 def registered_specs(loss: str) -> tuple[LossSpec, ...]:
     """The specifications of the registered losses in a sum; nothing is imported."""
-    return tuple(_SPECS[name] for name in _split(loss) if name in _SPECS)
+    return tuple(_SPECS[name] for name in split_sum(loss) if name in _SPECS)
 
 
 def reads(loss: str, option: str) -> bool:
@@ -197,7 +207,7 @@ def unread_options(loss: str) -> tuple[str, ...]:
         >>> unread_options("dkd"), unread_options("my_package.losses:HintLoss")
         (('num_vectors', 'beta', 'gradient', 'grid', 'soft_target_weight'), ())
     """
-    if all(name in _SPECS or name.startswith(OBJECT_PREFIX) for name in _split(loss)):
+    if all(name in _SPECS or name.startswith(OBJECT_PREFIX) for name in split_sum(loss)):
         return _unread(registered_specs(loss))
     return ()
 
@@ -210,11 +220,22 @@ def _is_own(loss: str) -> bool:
 def option_defaults(loss: str) -> dict[str, Any]:
     """The options that a loss reads, with their defaults.
 
+    Options for which the losses of a sum have different defaults are left out: each loss is built
+    with its own.
+
     Example:
         >>> option_defaults("position_svd+soft_target")
         {'num_vectors': 4, 'grid': 0, 'temperature': 4.0}
+        >>> option_defaults("position_svd+svd")
+        {'grid': 0, 'beta': 8.0, 'gradient': 'exact'}
     """
-    return {name: value for spec in loss_specs(loss) for name, value in spec.options.items()}
+    specs = loss_specs(loss)
+    defaults = {name: value for spec in specs for name, value in spec.options.items()}
+    return {
+        name: value
+        for name, value in defaults.items()
+        if all(spec.options.get(name, value) == value for spec in specs)
+    }
 
 
 def is_compact(loss: str, options: Mapping[str, Any]) -> bool:
@@ -231,11 +252,6 @@ def is_compact(loss: str, options: Mapping[str, Any]) -> bool:
         return spec.compact or 0 < grid <= spec.largest_grid
 
     return all(map(is_small, loss_specs(loss)))
-
-
-def usual_clip(*, needs_taps: bool) -> str:
-    """The default clip: no clipping for losses that read logits only."""
-    return "amortised" if needs_taps else "none"
 
 
 def usual_weights(loss: str) -> dict[str, Any]:
@@ -329,13 +345,6 @@ def require_whole_batches(config: LossOptions, given: TransferLoss | None = None
             )
 
 
-def added_to_task(specs: tuple[LossSpec, ...]) -> tuple[LossSpec, ...]:
-    """The losses of a sum that count as part of the task: unclipped ones, if others are clipped."""
-    if not any(spec.clipped for spec in specs):
-        return ()
-    return tuple(spec for spec in specs if not spec.clipped)
-
-
 def build_loss(spec: LossSpec, config: LossOptions) -> TransferLoss:
     """Build a loss with the options that a configuration sets, and defaults for the others."""
     given = {option: getattr(config, option) for option in spec.options}
@@ -364,24 +373,11 @@ def object_name(loss: TransferLoss) -> str:
             got=repr(loss),
             remedy="give an object such as SVDLoss(), or a name in the configuration",
         )
-    return OBJECT_PREFIX + type(loss).__name__
-
-
-def _split(loss: str) -> list[str]:
-    return [name.strip() for name in str(loss).split("+")]
-
-
-def _names(loss: str) -> list[str]:
-    names = _split(loss)
-    twice = [name for name in names if names.count(name) > 1 and name]
-    if twice:
-        raise ArgumentError(
-            "loss",
-            expected="each loss once",
-            got=repr(loss),
-            remedy=f"leave out the second {twice[0]!r}",
-        )
-    return names
+    kind = type(loss)
+    registered = {getattr(s.build, "__name__", ""): s.build for s in _SPECS.values()}
+    # Another class of the same name does not have the registered one's weights.
+    alike = registered.get(kind.__name__, kind) is not kind
+    return OBJECT_PREFIX + (f"{kind.__module__}." if alike else "") + kind.__name__
 
 
 def _registered(name: str, whole: str) -> LossSpec:

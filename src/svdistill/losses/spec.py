@@ -73,6 +73,37 @@ def logit_spec(
     return replace(entry, usual_weights=usual_weights, weights_beside=beside)
 
 
+def split_sum(loss: str) -> list[str]:
+    """The names in a sum such as `svd+dist`."""
+    return [name.strip() for name in str(loss).split("+")]
+
+
+def distinct_names(loss: str) -> list[str]:
+    """The names in a sum; raises `ArgumentError` if one occurs twice."""
+    names = split_sum(loss)
+    twice = [name for name in names if names.count(name) > 1 and name]
+    if twice:
+        raise ArgumentError(
+            "loss",
+            expected="each loss once",
+            got=repr(loss),
+            remedy=f"leave out the second {twice[0]!r}",
+        )
+    return names
+
+
+def added_to_task(specs: tuple[LossSpec, ...]) -> tuple[LossSpec, ...]:
+    """The losses of a sum that count as part of the task: unclipped ones, if others are clipped."""
+    if not any(spec.clipped for spec in specs):
+        return ()
+    return tuple(spec for spec in specs if not spec.clipped)
+
+
+def usual_clip(*, needs_taps: bool) -> str:
+    """The default clip: no clipping for losses that read logits only."""
+    return "amortised" if needs_taps else "none"
+
+
 def spec_of_code(name: str, options: Mapping[str, Any]) -> LossSpec:
     """The specification of a loss `module:Class`, `module:function` or `torchdistill:NAME`.
 
@@ -98,9 +129,10 @@ def spec_of_code(name: str, options: Mapping[str, Any]) -> LossSpec:
             type(found).__name__,
             f"let {name} be one, or give the object to svdistill.distill as loss=",
         )
-    return LossSpec(
-        name, partial(_build, name, found, tuple(options)), title, _read(found, options)
-    )
+    build = partial(_build, name, found, tuple(options))
+    of_logits = not getattr(found, "needs_taps", True)
+    weight = LOGIT_WEIGHT if of_logits else ""
+    return LossSpec(name, build, title, _read(found, options), clipped=not of_logits, weight=weight)
 
 
 def _build(

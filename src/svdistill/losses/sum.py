@@ -79,8 +79,14 @@ class SumLoss(TransferLoss):
         return SumKnowledge(tuple(loss.extract(features, logits) for loss in self._parts()))
 
     def select(self, knowledge: Knowledge) -> SumKnowledge:
-        """The knowledge of each part, found anywhere in the given one."""
-        return SumKnowledge(tuple(loss.select(knowledge) for loss in self._parts()))
+        """The knowledge of each part: at the same place in that of a sum, or else anywhere."""
+        losses = self._parts()
+        known = knowledge.parts if isinstance(knowledge, SumKnowledge) else ()
+        if len(known) == len(losses) and all(
+            loss.can_read(one) for loss, one in zip(losses, known, strict=True)
+        ):
+            return SumKnowledge(known)
+        return SumKnowledge(tuple(loss.select(knowledge) for loss in losses))
 
     def forward(
         self,

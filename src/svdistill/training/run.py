@@ -16,7 +16,7 @@ from svdistill.common import write_json
 from svdistill.config import OBJECT, DistillConfig, TrainConfig
 from svdistill.data import ImageData
 from svdistill.distillation import Distiller
-from svdistill.losses import TransferLoss, object_name, require_whole_batches
+from svdistill.losses import TransferLoss, object_name, require_whole_batches, usual_clip
 from svdistill.networks import profile_network
 from svdistill.parallel import in_main, is_main, together
 from svdistill.runs import RunDirectory, RunSummary, TrainingPosition, network_digest, skipped_steps
@@ -72,6 +72,8 @@ class GivenObjects:
         names = {name: OBJECT for name, value in given.items() if value is not None}
         if self.loss is not None:
             names["loss"] = object_name(self.loss)
+            if isinstance(config, DistillConfig) and config.clip is None:
+                names["clip"] = usual_clip(needs_taps=self.loss.needs_taps)
         return replace(config, **names)  # type: ignore[arg-type]
 
 
