@@ -280,3 +280,14 @@ def test_clips_and_positions_have_curves_of_their_own() -> None:
 @pytest.mark.parametrize("runs", [UNTAUGHT, [*UNTAUGHT, STRIDE_RUNS[3]], STRIDE_RUNS[2:]])
 def test_nothing_is_drawn_without_two_counts_and_a_student_alone(runs: list[Run]) -> None:
     assert vectors_section(compare(runs).pairs) == []
+
+
+def test_students_of_different_teachers_have_curves_of_their_own() -> None:
+    runs = [
+        taught(count, 50.0 + count, teacher_accuracy=accuracy)
+        for accuracy in (60.0, 75.0)
+        for count in (1, 4)
+    ]
+    (section,) = vectors_section(compare([*UNTAUGHT, *runs]).pairs)
+    names = [text for text in texts(section.figures[0].svg) if "teacher" in text]
+    assert names == [f"VGG_stride, SVD, teacher of {accuracy} %" for accuracy in ("60.00", "75.00")]

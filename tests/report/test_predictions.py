@@ -108,6 +108,18 @@ def test_the_diagram_draws_accuracy_by_confidence_without_nearly_empty_bins() ->
     assert f"SVD: error {error:.1f} %" in texts(figure.svg)
 
 
+def test_the_teacher_beside_the_leading_row_is_its_own() -> None:
+    summary = predicted([[10, 0], [1, 9]])
+    other, own = (run(name, summary, network=f"timm:{name}") for name in ("large", "small"))
+    students = [
+        run(f"of-{teacher}", summary, accuracies=(last,), loss="svd", teacher=teacher)
+        for teacher, last in (("large", 50.0), ("small", 60.0))
+    ]
+    (section,) = predictions_section(compare([other, own, *students]).pairs[-1:])
+    headings = [column.heading for column in section.tables[1].columns]
+    assert headings == ["class", "teacher, timm:small", "SVD, timm:small"]
+
+
 def test_runs_without_predictions_have_no_section_and_no_row() -> None:
     old = run("c", None, loss="fsp")
     assert predictions_section(compare([made_run("d"), old]).pairs) == []

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from made_runs import PAPER_LOSS, made_run, written
+from stores import knowledge, write_store
 from svdistill.common import RunError
 from svdistill.config import DistillConfig, TrainConfig
 from svdistill.report.runs import (
@@ -18,6 +19,7 @@ from svdistill.report.runs import (
     teacher_among,
     teacher_network,
 )
+from svdistill.store import IN_BF16
 
 RESULTS = Path(__file__).parents[2] / "results"
 
@@ -120,6 +122,13 @@ def test_a_store_that_is_gone_names_no_teacher() -> None:
     assert named_teacher(student("", knowledge="stores/gone")) == ""
 
 
+def test_the_teacher_of_a_store_is_named_whatever_its_precision(tmp_path: Path) -> None:
+    write_store(tmp_path / "store", [knowledge()], teacher="runs/teacher" + IN_BF16)
+    run = student("", knowledge=str(tmp_path / "store"))
+    assert named_teacher(run) == "runs/teacher"
+    assert teacher_among(run, [TEACHER]) is TEACHER
+
+
 def test_a_teachers_network_is_named_as_far_as_it_is_known(distilled: Run, tmp_path: Path) -> None:
     assert teacher_network(distilled) == "mobilenet_teacher"
     weights = distilled.path.parent / "teacher" / "student.safetensors"
@@ -196,6 +205,11 @@ BESIDE = {"task_weight": 1.0, "soft_target_weight": 3.0}
         ({"loss": "position_svd", "num_vectors": 4}, "position SVD, k = 4"),
         ({"student_taps": ["a", "b"]}, "SVD, taps a b"),
         ({"unlabelled": "rest"}, "SVD, unlabelled images too"),
+        (
+            {"loss": "svd+torchdistill:KDLoss", "soft_target_weight": 9.0},
+            "SVD + KDLoss, weights 1 : 1 : 9",
+        ),
+        ({"loss": "svd+torchdistill:KDLoss", "soft_target_weight": 1.0}, "SVD + KDLoss"),
     ],
 )
 def test_a_taught_student_is_named_by_what_differs(options: dict[str, object], name: str) -> None:

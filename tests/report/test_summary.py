@@ -289,3 +289,35 @@ def test_damaged_figures_are_refused(tmp_path: Path) -> None:
         (folder / name).write_text("{}")
         with pytest.raises(RunError, match=name.partition(".")[0]):
             find_runs([folder])
+
+
+def with_two_teachers(own: str, accuracy: float) -> PairComparison:
+    """A leading student of the teacher `own`, and one each of a larger and a smaller teacher."""
+    teachers = [
+        made_run(f"runs/{name}", f"timm:{name}", accuracies=(last,), parameters=size)
+        for name, last, size in (("large", 80.0, 20_000_000), ("small", 60.0, 9_000_000))
+    ]
+    shared = {"network": "timm:tiny", "parameters": 900_000, "loss": "svd"}
+    return compared(
+        *teachers,
+        made_run("a", "timm:tiny", accuracies=(70.0,), parameters=900_000),
+        made_run("b", accuracies=(74.0,), teacher="runs/large", **shared),
+        made_run("d", accuracies=(71.0,), teacher="runs/small", num_vectors=4, **shared),
+        made_run("c", accuracies=(76.0,), teacher=own, teacher_accuracy=accuracy, **shared),
+    )
+
+
+def test_the_headline_is_about_the_leaders_own_teacher() -> None:
+    found = headline(with_two_teachers("runs/small", 60.0))
+    assert tiles(found)["teacher"] == ("60.00 %", "16.00 points below the student")
+    assert tiles(found)["parameters"] == ("0.900M", "10 × fewer than the teacher")
+    assert "had little to teach" in found.sentences
+
+
+def test_of_a_teacher_without_a_run_the_headline_has_what_was_measured() -> None:
+    found = headline(with_two_teachers("gone", 65.0))
+    assert tiles(found)["teacher"] == ("65.00 %", "11.00 points below the student")
+    assert tiles(found)["parameters"] == ("0.900M", "")
+    assert "had little to teach" in found.sentences
+    other = said(TEACHER, made_run("b", **{**ON_DIGITS, "teacher": "gone"}, teacher_accuracy=50.0))
+    assert tiles(other)["teacher"][0] == "50.00 %"

@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Final, NamedTuple
 
-from svdistill.config import OBJECT
+from svdistill.report.data_names import data_names
 from svdistill.report.methods import MethodResult, rows_of, varied_options, with_results
 from svdistill.report.protocol import Deviation, deviations
 from svdistill.report.runs import (
     Run,
-    class_choice,
-    dataset_name,
     loss_name,
     row_options,
     teacher_among,
     teacher_network,
 )
-
-SAME_ACCURACY: Final = 0.5  # percentage points
+from svdistill.report.settings import same_accuracy
 
 # The VGG student with strides has the same teacher as the one with pooling.
 TEACHER_PAIRS: Final = {"VGG_stride": "VGG"}
@@ -71,6 +69,23 @@ class PairComparison:
         """The rows of distilled students."""
         return tuple(method for method in self.methods if method.is_distilled)
 
+    def teacher_of(self, method: MethodResult) -> MethodResult | None:
+        """The row of a method's own teacher; None if it is unknown, or has no row.
+
+        A comparison's only teacher is everyone's, unless the run measured another accuracy.
+        """
+        if method.is_teacher:
+            return None
+        run = method.runs[0]
+        own = teacher_among(run, [one for row in self.teachers for one in row.runs])
+        if own is not None:
+            return next(row for row in self.teachers if own in row.runs)
+        measured = run.summary.teacher_accuracy
+        alike = len(self.teachers) == 1 and any(
+            same_accuracy(measured, accuracy) for accuracy in self.teachers[0].last
+        )
+        return self.teachers[0] if alike else None
+
     @cached_property
     def deviations(self) -> list[Deviation]:
         """The settings in which the runs differ from the paper's protocol."""
@@ -114,7 +129,6 @@ class Group(NamedTuple):
 
     pair: str
     data: str
-    fingerprint: str
 
 
 def compare(runs: Iterable[Run]) -> Comparison:
@@ -132,11 +146,13 @@ def compare(runs: Iterable[Run]) -> Comparison:
         their own.
     """
     runs = tuple({id(run): run for run in runs}.values())
+    data = data_names(runs)
+    group_of = {run.path: Group(run.pair, data[run.path]) for run in runs}
     groups: dict[Group, list[Run]] = {}
     varied = varied_options(runs)
     for run in runs:
-        groups.setdefault(_group(run), []).append(run)
-    teachers = {group: _teachers(group, groups, runs) for group in groups}
+        groups.setdefault(group_of[run.path], []).append(run)
+    teachers = {group: _teachers(group, groups, runs, data) for group in groups}
     lent = {
         teacher.path
         for group, found in teachers.items()
@@ -151,16 +167,11 @@ def compare(runs: Iterable[Run]) -> Comparison:
     return Comparison(runs, tuple(pairs))
 
 
-def _group(run: Run) -> Group:
-    """The group that a run belongs to; images given in Python are identified by fingerprint."""
-    chosen = class_choice(run.config)
-    data = dataset_name(run.config) + ("" if chosen == "all classes" else f" ({chosen})")
-    own = run.config["data"] == OBJECT
-    return Group(run.pair, data, str(run.environment.get("data_fingerprint")) if own else "")
-
-
 def _teachers(
-    group: Group, groups: Mapping[Group, Sequence[Run]], runs: Sequence[Run]
+    group: Group,
+    groups: Mapping[Group, Sequence[Run]],
+    runs: Sequence[Run],
+    data: Mapping[Path, str],
 ) -> list[Run]:
     """The teachers that a group's students name, and the paper's teachers of its pair, each once.
 
@@ -172,13 +183,12 @@ def _teachers(
     for run in groups[group]:
         teacher = teacher_among(run, runs) if run.is_distilled else None
         measured = run.summary.teacher_accuracy
-        # Another machine may classify a few images differently.
         if teacher is None:
             continue
         if measured is None:
-            same = _group(teacher).data == group.data
+            same = data[teacher.path] == group.data
         else:
-            same = abs(measured - teacher.summary.last_accuracy) < SAME_ACCURACY
+            same = same_accuracy(measured, teacher.summary.last_accuracy)
         if same:
             found.append(teacher)
     return list({run.path: run for run in found}.values())
@@ -210,7 +220,9 @@ def _methods(
         *rows_of(
             [(named("teacher", run.summary.network), run) for run in teachers], of_teachers=True
         ),
-        *rows_of([(named(row_of(run), networks.get(run.path, "")), run) for run in students]),
+        *rows_of(
+            [(named(row_of(run), networks.get(run.path, "")), run) for run in students], teachers
+        ),
     ]
     rows.sort(key=lambda row: (not row.is_teacher, not row.is_alone))
     return tuple(with_results(row, rows) for row in rows)

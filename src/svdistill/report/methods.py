@@ -4,47 +4,19 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from svdistill.config import TrainConfig
 from svdistill.report.protocol import published_accuracy
 from svdistill.report.runs import Config, Run, loss_name, row_options
-
-# Settings in which comparable runs may differ: they do not change what is learned, or distinguish
-# the runs of a row, or name the data.
-UNLIKE: Final = (
-    *("output", "seed", "resume", "device", "capture", "deterministic", "checkpoint_minutes"),
-    *("memory_limit_gb", "workers", "data", "classes_every", "classes", "unlabelled"),
-    # Students that read a knowledge store use the store's views and do not set these.
-    *("views", "views_seed"),
+from svdistill.report.settings import (
+    TEXTS,
+    TRAINING,
+    by_teaching,
+    seen_views,
+    teachings,
+    training_values,
 )
-
-# All other settings of training, with their defaults. Two rows can be compared only if they agree
-# in all of these.
-TRAINING: Final = {
-    field.name: None if field.default is MISSING else field.default
-    for field in fields(TrainConfig)
-    if field.name not in UNLIKE
-}
-
-# How a row's name mentions a setting; a setting that is not listed appears as option and value.
-TEXTS: Final = {
-    "network": "{}",
-    "weights": "from {}",
-    "epochs": "{} epochs",
-    "batch_size": "batches of {}",
-    "train_size": "{} training images",
-    "dev_fraction": "{} held out",
-    "optimizer": "{}",
-    "image_size": "{} pixels",
-    "max_grad_norm": "gradient norm at most {}",
-    "precision": "{}",
-    "warmup_epochs": "{} epochs of warm-up",
-    "mix": "{}",
-    "mix_alpha": "its alpha {}",
-    "ema": "weights averaged with {}",
-}
 
 # Speeds of two runs can be compared only if their machines agree in all of these.
 MACHINE: Final = ("platform", "processor", "gpu", "threads")
@@ -62,6 +34,7 @@ class MethodResult:
         runs: the runs, at least one, sorted by seed.
         is_teacher: whether the runs trained teachers of the other rows.
         training: the values of the settings in `TRAINING`; equal for rows that can be compared.
+        taught: the part of the name by which it differs from rows of the same loss and training.
         alone: the row of the student alone with the same training and data; None if there is none.
         gains: accuracy minus that of the student alone of the same seed, for each seed of both.
         published: the paper's accuracy; None if the paper has none for this method and data.
@@ -74,6 +47,7 @@ class MethodResult:
     runs: tuple[Run, ...]
     is_teacher: bool = False
     training: tuple[Any, ...] = ()
+    taught: str = ""
     alone: MethodResult | None = None
     gains: tuple[float, ...] = ()
     published: float | None = None
@@ -169,22 +143,28 @@ def varied_options(runs: Iterable[Run]) -> dict[str, set[str]]:
     }
 
 
-def rows_of(named: Sequence[tuple[str, Run]], *, of_teachers: bool = False) -> list[MethodResult]:
-    """Group named runs into rows: runs with the same name, loss and training settings form one.
+def rows_of(
+    named: Sequence[tuple[str, Run]], teachers: Sequence[Run] = (), *, of_teachers: bool = False
+) -> list[MethodResult]:
+    """Group named runs into rows: those with the same name, loss, training and teaching form one.
 
-    Where rows differ in a training setting, its value is added to their names.
+    Where rows differ in a training setting, its value is added to their names. What the runs
+    learned from is compared as far as it is known, see `Teaching`, and added where rows differ in
+    nothing else.
+
+    Args:
+        named: the runs, with the names of their rows.
+        teachers: the runs that trained the teachers of the others.
+        of_teachers: whether `named` are teachers.
     """
     groups: dict[tuple[str, str, tuple[Any, ...]], list[Run]] = {}
     for name, run in named:
-        # The actual network and image size, which the configuration may leave open.
-        measured = {"network": run.summary.network, "image_size": run.summary.image_size}
-        values = {**TRAINING, **run.config, **measured}
-        training = tuple(values[setting] or None for setting in TRAINING)
         loss = str(run.config.get("loss", "")) if not of_teachers else ""
-        groups.setdefault((name, loss, training), []).append(run)
+        groups.setdefault((name, loss, training_values(run)), []).append(run)
     settings = zip(*(training for _, _, training in groups), strict=True)
     differ = [len(set(values)) > 1 for values in settings]
     losses = {name: {loss for other, loss, _ in groups if other == name} for name, _, _ in groups}
+    known = teachings([run for _, run in named], teachers)
     rows = []
     for (name, loss, training), group in groups.items():
         differing = [
@@ -194,24 +174,25 @@ def rows_of(named: Sequence[tuple[str, Run]], *, of_teachers: bool = False) -> l
         ]
         # A loss of the user's own code may have the same title as another loss.
         label = name if len(losses[name]) == 1 else f"{name} ({loss})"
-        group.sort(key=lambda run: run.summary.seed)
-        rows.append(
-            MethodResult(", ".join([label, *differing]), tuple(group), of_teachers, training)
-        )
+        for taught, runs in by_teaching(group, known):
+            told = ", ".join(filter(None, [label, *differing, taught]))
+            runs.sort(key=lambda run: run.summary.seed)
+            rows.append(MethodResult(told, tuple(runs), of_teachers, training, taught))
     return rows
 
 
 def with_results(method: MethodResult, rows: Iterable[MethodResult]) -> MethodResult:
     """Fill in a row's gains and step time over the student alone, and the paper's numbers.
 
-    The student alone is looked up among `rows`.
+    The student alone is looked up among `rows`; preferred is one that saw as many views.
     """
     published = _published(method)
     if not method.is_distilled:
         return replace(method, published=published, step_time=1.0 if method.is_alone else None)
-    alone = next((row for row in rows if row.is_alone and _are_alike(row, method)), None)
-    if alone is None:
+    alike = [row for row in rows if row.is_alone and _are_alike(row, method)]
+    if not alike:
         return replace(method, published=published)
+    alone = max(alike, key=lambda row: seen_views(row.runs[0]) == seen_views(method.runs[0]))
     published_alone = _published(alone)
     published_gain = None
     if published is not None and published_alone is not None:

@@ -37,12 +37,12 @@ def predictions_section(pairs: Sequence[PairComparison]) -> list[Section]:
 def _section(pair: PairComparison) -> Section:
     """Tables and figure of one comparison: all rows in brief, and up to three in detail.
 
-    The latter are the first teacher, the student alone and the leading row.
+    The latter are the leading row, its teacher and its student alone.
     """
     leader = pair.leader
     rows = [*pair.teachers[:1], *pair.students[:1]]
     if leader is not None:
-        rows = [*pair.teachers[:1], *([leader.alone] if leader.alone else []), leader]
+        rows = [row for row in (pair.teacher_of(leader), leader.alone, leader) if row is not None]
     recorded = [row for row in pair.methods if _recorded(row)]
     shown = [row for row in rows if _recorded(row)] or recorded[-1:]
     tables = (quality_table(recorded), class_table(shown), confusion_table(shown[-1]))

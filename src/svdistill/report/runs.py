@@ -11,7 +11,7 @@ from typing import Any, Final
 from svdistill.common import RunError, SVDistillError, millions, nearest
 from svdistill.config import OBJECT
 from svdistill.export import ShippedFile, read_shipped_files
-from svdistill.losses import OPTIONS, registered_specs, titles
+from svdistill.losses import OPTIONS, registered_specs, titles, unread_options
 from svdistill.networks import is_code, is_zoo, network_names
 from svdistill.runs import (
     EpochRecord,
@@ -24,7 +24,7 @@ from svdistill.runs import (
     stored_values,
     weights_file,
 )
-from svdistill.store import MANIFEST_NAME, read_manifest
+from svdistill.store import IN_BF16, MANIFEST_NAME, Manifest, read_manifest
 from svdistill.training import BeforeAfter, PredictionSummary, read_before_after, read_predictions
 
 Config = Mapping[str, Any]
@@ -134,12 +134,15 @@ def _weights(config: Config) -> str:
     loss = str(config["loss"])
     weights = [config.get("task_weight", 1.0), config.get("transfer_weight", 1.0)]
     usual = [1.0, 1.0]
+    own = config.get("soft_target_weight") or 1.0
     if added := [spec for spec in registered_specs(loss) if spec.weight]:
         usual = list(added[0].usual_weights)
         if not _is_task_loss(loss):
-            task, own = added[0].weights_beside
-            usual = [task, 1.0, own]
-            weights.append(config.get(added[0].weight) or 1.0)
+            task, usual_own = added[0].weights_beside
+            usual = [task, 1.0, usual_own]
+            weights.append(own)
+    elif own != 1.0 and "soft_target_weight" not in unread_options(loss):
+        weights.append(own)  # of another library's loss on logits, such as torchdistill's
     return "" if weights == usual else "weights " + " : ".join(f"{w:g}" for w in weights)
 
 
@@ -291,14 +294,22 @@ def _read(folder: Path) -> Run:
     )
 
 
+def store_manifest(run: Run) -> Manifest | None:
+    """The manifest of the knowledge store that a run read; None if there is none any more."""
+    if not run.config.get("knowledge"):
+        return None
+    try:
+        return read_manifest(Path(run.config["knowledge"]) / MANIFEST_NAME)
+    except SVDistillError:  # the store is missing or damaged
+        return None
+
+
 def named_teacher(run: Run) -> str:
     """The teacher that a run's configuration or knowledge store names; empty if neither does."""
     if not run.config.get("knowledge"):
         return str(run.config.get("teacher") or "")
-    try:
-        return read_manifest(Path(run.config["knowledge"]) / MANIFEST_NAME).teacher
-    except SVDistillError:  # the store is missing or damaged
-        return ""
+    manifest = store_manifest(run)
+    return "" if manifest is None else manifest.teacher.removesuffix(IN_BF16)
 
 
 def teacher_among(run: Run, runs: Sequence[Run]) -> Run | None:

@@ -108,13 +108,21 @@ def _accuracy_tiles(pair: PairComparison, method: MethodResult) -> list[Tile]:
         beside = f"95 %: {low:.1f} to {high:.1f} for other {run.test_images:,} images"
     kind = "student" if method.is_distilled or method.is_alone else "accuracy"
     tiles = [Tile(kind, f"{accuracy:.2f} %", beside)]
-    teacher = pair.teachers[0].accuracy if pair.teachers else run.summary.teacher_accuracy
-    if teacher is not None and not method.is_teacher:
+    teacher = _teacher_accuracy(pair, method)
+    if teacher is not None:
         ahead = teacher - accuracy
         beside = f"{abs(ahead):.2f} points {'above' if ahead > 0 else 'below'} the student"
         beside = beside if ahead else "as the student"
         tiles.append(Tile("teacher", f"{teacher:.2f} %", beside))
     return tiles
+
+
+def _teacher_accuracy(pair: PairComparison, method: MethodResult) -> float | None:
+    """The accuracy of a row's teacher, of its own run or as measured; None if it is unknown."""
+    teacher = pair.teacher_of(method)
+    if teacher is None:
+        return None if method.is_teacher else method.runs[0].summary.teacher_accuracy
+    return teacher.accuracy
 
 
 def _cost_tiles(pair: PairComparison, method: MethodResult) -> list[Tile]:
@@ -133,15 +141,16 @@ def _cost_tiles(pair: PairComparison, method: MethodResult) -> list[Tile]:
             tiles.append(Tile("latency", f"{shipped.milliseconds:.2f} ms", where))
         return tiles
     if measured is not None:
-        own, teacher = measured.after, measured.teacher
-        less = "" if teacher is None else _times(teacher.bytes, own.bytes, "less")
+        own, before = measured.after, measured.teacher
+        less = "" if before is None else _times(before.bytes, own.bytes, "less")
         threads = counted(measured.threads, "thread")
         where = f"of the PyTorch network, {threads}; export measures the file's"
         return [
             Tile("weights", _megabytes(own.bytes), less),
             Tile("latency", f"{own.milliseconds:.2f} ms", where),
         ]
-    other = None if method.is_teacher or not pair.teachers else pair.teachers[0].runs[0].summary
+    teacher = pair.teacher_of(method)
+    other = None if teacher is None else teacher.runs[0].summary
     return [
         Tile(
             "parameters",
@@ -171,6 +180,7 @@ def _training_tile(method: MethodResult) -> Tile:
 def _remarks(pair: PairComparison, method: MethodResult) -> Iterator[str]:
     """Sentences on what to consider when reading the main numbers."""
     alone, summary = method.alone, method.runs[0].summary
+    teacher = _teacher_accuracy(pair, method)
     if len(pair.distilled) > 1:
         yield (
             f"Of {len(pair.distilled)} distilled rows this one was chosen by its accuracy on the "
@@ -178,7 +188,7 @@ def _remarks(pair: PairComparison, method: MethodResult) -> Iterator[str]:
         )
     if alone is not None and alone.epochs != method.epochs:
         yield f"It was trained for {method.epochs} epochs, the student alone for {alone.epochs}."
-    if alone is not None and pair.teachers and pair.teachers[0].accuracy <= alone.accuracy:
+    if alone is not None and teacher is not None and teacher <= alone.accuracy:
         yield "The teacher is no more accurate than the student alone: it had little to teach."
     if len(pair.runs) == 1 and summary.best_accuracy > summary.last_accuracy:
         chosen = "the test images, which makes it an optimistic figure"
