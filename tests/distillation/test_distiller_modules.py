@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from projecting_loss import ProjectingLoss
+from projecting_loss import LearnedTemperatureLoss, ProjectingLoss
 from svdistill.common.errors import ArgumentError, TransferWarning
 from svdistill.distillation.distiller import Distiller
 from svdistill.losses import SoftTargetLoss, SumLoss, SVDLoss
@@ -96,9 +96,21 @@ def test_they_are_where_the_student_is():
 
 
 @pytest.mark.parametrize("taps", [TAPS, TapPairs(TAPS, TAPS)])
-def test_module_paths_do_not_tell_the_channels(taps):
-    message = r"^taps: expected paired taps, for whose channels ProjectingLoss .*pair_taps\("
+@pytest.mark.parametrize("loss", [ProjectingLoss, LearnedTemperatureLoss])
+def test_module_paths_do_not_tell_the_channels(taps, loss):
+    message = rf"^taps: expected paired taps, for whose channels {loss.__name__} .*pair_taps\("
     with pytest.raises(ArgumentError, match=message):
+        Distiller(convnet(1, 7, 9), convnet(2, 4, 6), loss(), taps=taps)
+
+
+@pytest.mark.parametrize("taps", [[], TapPairs((), ())])
+def test_a_loss_on_logits_needs_no_taps(taps):
+    distiller = Distiller(convnet(1, 7, 9), convnet(2, 4, 6), LearnedTemperatureLoss(), taps=taps)
+    assert distiller.loss.channels == ([], [])
+    before = distiller.loss.scale.weight.detach().clone()
+    train(distiller, distiller.trainable_parameters())
+    assert not distiller.loss.scale.weight.equal(before)
+    with pytest.raises(ArgumentError, match=r"^taps: expected paired taps"):
         Distiller(convnet(1, 7, 9), convnet(2, 4, 6), ProjectingLoss(), taps=taps)
 
 

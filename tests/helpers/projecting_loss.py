@@ -1,11 +1,11 @@
-"""A loss that trains modules of its own, and keeps a buffer on which its next steps depend."""
+"""Losses that train modules of their own; one keeps a buffer on which its next steps depend."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from svdistill.losses import Knowledge, TransferLoss
+from svdistill.losses import Knowledge, SoftTargetLoss, TransferLoss
 
 
 @dataclass(frozen=True)
@@ -40,3 +40,17 @@ class ProjectingLoss(TransferLoss):
             self.scale.lerp_(squares.detach(), 0.2)
             self.steps += 1
         return squares / self.scale
+
+
+class LearnedTemperatureLoss(SoftTargetLoss):
+    """Soft targets, which read no taps, at a temperature that is trained."""
+
+    trains_modules = True
+
+    def prepare(self, student_channels, teacher_channels):
+        self.channels = (list(student_channels), list(teacher_channels))
+        self.scale = nn.Linear(1, 1, bias=False)
+
+    def distance(self, student, teacher, labels):
+        factor = self.scale.weight.exp()
+        return super().distance(student * factor, teacher * factor, labels)

@@ -21,7 +21,7 @@ def test_a_row_lists_its_runs_and_what_makes_them_again() -> None:
 
 def test_a_machine_is_listed_once_for_all_its_runs() -> None:
     run = made_run("a")
-    same = replace(run, environment={**run.environment, "data_fingerprint": "abc"})
+    same = replace(run, environment={**run.environment, "data_fingerprint": "abc", "loss": "A()"})
     packages = {**run.environment["packages"], "torch": "9.9"}
     other = replace(run, environment={**run.environment, "packages": packages})
     found = machines([run, same, other])
@@ -31,6 +31,7 @@ def test_a_machine_is_listed_once_for_all_its_runs() -> None:
     assert facts["python"] == run.environment["python"]
     assert "packages" not in facts
     assert "data_fingerprint" not in facts
+    assert "loss" not in facts
 
 
 def test_what_was_given_in_python_is_named() -> None:

@@ -163,6 +163,27 @@ def test_other_images_under_the_same_name(tmp_path):
     run.open(train_config(run.path, resume=True), "images")
 
 
+def test_a_loss_given_as_an_object_has_the_same_options_again(tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    first, resumed = (taught(run.path, loss="object:A", resume=again) for again in (False, True))
+    run.open(first, "images", "weights", "A(grid=4)")
+    before = snapshot(run.path)
+    with pytest.raises(RunError, match=r"^loss: expected A\(grid=4\) as in .*, got A\(grid=2\); "):
+        run.open(resumed, "images", "weights", "A(grid=2)")
+    assert snapshot(run.path) == before
+    run.open(resumed, "images", "weights", "A(grid=4)")
+    recorded = read_environment(run.environment)
+    assert recorded.pop("loss") == "A(grid=4)"
+    run.environment.write_text(json.dumps(recorded))  # as an earlier version wrote it
+    run.open(resumed, "images", "weights", "A(grid=2)")
+
+
+def test_a_named_loss_is_in_the_configuration_alone(tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    run.open(taught(run.path), "images", "weights")
+    assert "loss" not in read_environment(run.environment)
+
+
 def taught(path, **changes):
     return distill_config(path, changes.pop("teacher", "runs/t"), **changes)
 

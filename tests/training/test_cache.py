@@ -324,6 +324,36 @@ def test_a_store_that_does_not_fit(tmp_path, store, changes, match):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("loss", ["position_gram", "position_svd+soft_target", "cosine"])
+def test_a_store_of_a_coarser_grid(tmp_path, teacher_run, loss):
+    """The teacher's maps have 16, 8, 4 and 2 positions a side."""
+    store = tmp_path / "store"
+    cache_knowledge(cache_config(store, teacher_run, loss=loss, grid=3, views=1))
+    for grid in (None, 0, 4, 8):
+        with pytest.raises(RunError, match=r"^grid: expected 3 as in .*store, got \d; give the"):
+            distill(stored_config(tmp_path / "run", store, loss=loss, grid=grid))
+    with pytest.raises(RunError, match=r"^loss: expected one that needs no more"):
+        distill(stored_config(tmp_path / "run", store, loss=loss, grid=2))
+    assert not (tmp_path / "run").exists()
+    distill(stored_config(tmp_path / "run", store, loss=loss, grid=3, epochs=1))
+
+
+def test_grids_that_pool_no_map_are_the_same(tmp_path, teacher_run):
+    options = {"loss": "position_gram", "grid": 16}
+    cache_knowledge(cache_config(tmp_path / "store", teacher_run, **options, views=1))
+    for grid in (0, 16, 20):
+        config = stored_config(tmp_path / str(grid), tmp_path / "store", loss="position_gram")
+        config.grid, config.epochs = grid, 1
+        distill(config)
+
+
+def test_a_loss_on_logits_may_train_modules(tmp_path, teacher_run):
+    """The store of another loss on logits has no taps if the teacher is none of the paper's."""
+    cache_knowledge(cache_config(tmp_path / "store", teacher_run, loss="soft_target", views=1))
+    options = {"loss": "projecting_loss:LearnedTemperatureLoss", "epochs": 1}
+    assert distill(stored_config(tmp_path / "run", tmp_path / "store", **options))
+
+
 def test_no_store_and_a_damaged_one(tmp_path, store):
     with pytest.raises(RunError, match=r"nowhere/manifest\.json"):
         distill(stored_config(tmp_path / "run", tmp_path / "nowhere"))

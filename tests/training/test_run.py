@@ -8,13 +8,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from projecting_loss import LearnedTemperatureLoss, ProjectingLoss
 from svdistill.common.errors import ArgumentError, RunError, SVDistillError
 from svdistill.losses import (
     FSPLoss,
+    LossSpec,
     SimilarityPreservingLoss,
     SoftTargetLoss,
     SumLoss,
     SVDLoss,
+    registry,
 )
 from svdistill.runs import load_student
 from svdistill.runs.records import read_records, read_summary
@@ -314,6 +317,46 @@ def test_a_loss_given_as_an_object_takes_batches_in_parts_unless_it_relates_imag
         distill(config, loss=SimilarityPreservingLoss())
     assert not (tmp_path / "run").exists()
     assert distill(config, loss=SVDLoss()).loss == "object:SVDLoss"
+
+
+class Addressed(SVDLoss):
+    """Its text has an address, which is another one in each process."""
+
+    def extra_repr(self):
+        return f"{super().extra_repr()}, of=<loss at {id(self):#x}>"
+
+
+def test_a_loss_given_as_an_object_is_resumed_with_the_same_options(tmp_path, teacher_run):
+    config, loss = distill_config(tmp_path / "run", teacher_run), Addressed()
+    with pytest.raises(Killed):
+        distill(config, KillAfter(1), loss=loss)
+    config = dataclasses.replace(config, resume=True)
+    with pytest.raises(RunError, match=r"^loss: expected .*num_vectors=1, .*got .*_vectors=2,"):
+        distill(config, loss=Addressed(2))
+    assert distill(config, loss=Addressed()).loss == "object:Addressed"
+
+
+def test_an_object_that_has_made_its_modules_resumes_its_run(tmp_path, teacher_run):
+    config, loss = distill_config(tmp_path / "run", teacher_run), ProjectingLoss()
+    with pytest.raises(Killed):
+        distill(config, KillAfter(1), loss=loss)
+    distill(dataclasses.replace(config, resume=True), loss=loss)
+
+
+@pytest.mark.parametrize("loss", ["projecting_loss:LearnedTemperatureLoss", "svd+learned"])
+@pytest.mark.parametrize("transfer_epochs", [0, 1])
+def test_a_loss_on_logits_may_train_modules(
+    tmp_path, teacher_run, monkeypatch, loss, transfer_epochs
+):
+    spec = LossSpec("learned", LearnedTemperatureLoss, "learned", clipped=False)
+    monkeypatch.setitem(registry._SPECS, "learned", spec)
+    options = {"loss": loss, "transfer_epochs": transfer_epochs}
+    distill(distill_config(tmp_path / "whole", teacher_run, **options))
+    config = distill_config(tmp_path / "run", teacher_run, **options)
+    with pytest.raises(Killed):
+        distill(config, KillAfter(1 + transfer_epochs))
+    distill(dataclasses.replace(config, resume=True))
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
 
 
 def test_a_reporter_hears_everything(tmp_path, teacher_run):

@@ -120,10 +120,13 @@ def prepare_loss(
 ) -> None:
     """Let a loss create its trainable modules for the channels of paired taps.
 
+    A loss on logits needs no taps; without any, it is given empty lists of channels.
+
     Raises:
         ArgumentError: the taps are module paths, whose numbers of channels are not known.
     """
-    if not isinstance(taps, PairedTaps):
+    paths = taps.teacher if isinstance(taps, TapPairs) else taps
+    if not isinstance(taps, PairedTaps) and (paths or loss.needs_taps):
         raise ArgumentError(
             "taps",
             expected=f"paired taps, for whose channels {type(loss).__name__} makes modules",
@@ -131,8 +134,9 @@ def prepare_loss(
             remedy="give Distiller the result of pair_taps(teacher, student, images), or of "
             "describe_pairs for modules that you choose",
         )
-    teacher = [row.teacher.channels for row in taps.rows]
-    student = [row.student.channels for row in taps.rows]
+    rows = taps.rows if isinstance(taps, PairedTaps) else ()
+    teacher = [row.teacher.channels for row in rows]
+    student = [row.student.channels for row in rows]
     loss.prepare(student if adapters is None else adapters.teacher_channels, teacher)
 
 

@@ -75,7 +75,7 @@ class Distiller(nn.Module):
         loss: the transfer loss. If it has trainable modules of its own, the Distiller creates
             them, and they are trained as adapters are.
         taps: module paths that both networks have, `TapPairs(teacher=..., student=...)`, or the
-            result of `pair_taps`, which a loss with modules of its own needs.
+            result of `pair_taps`, which a loss on features with modules of its own needs.
         adapters: project the student's features to the teacher's channels. None: created where
             `taps` is the result of `pair_taps`, channels differ and a loss compares them. The
             transfer loss trains them: give the optimizer `trainable_parameters()`. Only the clips

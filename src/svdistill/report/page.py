@@ -180,11 +180,11 @@ def machines(runs: Iterable[Run]) -> Counter[Facts]:
 
 
 def _facts(environment: dict[str, object]) -> Iterator[tuple[str, str]]:
-    """The entries of a run's environment as text, one for each package, without fingerprints."""
+    """The entries of a run's environment as text, one for each package, without its contents."""
     for name, value in environment.items():
         if isinstance(value, dict):
             yield from ((str(package), str(number)) for package, number in value.items())
-        elif "fingerprint" not in name:
+        elif name != "loss" and "fingerprint" not in name:
             yield name, "none" if value is None else str(value)
 
 

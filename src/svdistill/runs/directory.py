@@ -72,19 +72,29 @@ class RunDirectory:
 
     @contextmanager
     def opened(
-        self, config: RunConfig, data_fingerprint: str, teacher_fingerprint: str = ""
+        self,
+        config: RunConfig,
+        data_fingerprint: str,
+        teacher_fingerprint: str = "",
+        loss: str = "",
     ) -> Iterator[None]:
         """`open` the directory, and lock it against other processes within the block."""
         require_unlocked(self.path)
         contents = _fingerprints(data_fingerprint, teacher_fingerprint)
-        self._is_resumed(config, contents)  # before anything is written
+        self._is_resumed(config, contents, loss)  # before anything is written
         make_directory(self.path)
         with locked(self.path):
-            self.open(config, data_fingerprint, teacher_fingerprint)
+            self.open(config, data_fingerprint, teacher_fingerprint, loss)
             sweep(self.path)
             yield
 
-    def open(self, config: RunConfig, data_fingerprint: str, teacher_fingerprint: str = "") -> None:
+    def open(
+        self,
+        config: RunConfig,
+        data_fingerprint: str,
+        teacher_fingerprint: str = "",
+        loss: str = "",
+    ) -> None:
         """Create the directory of a new run, or check that it holds the run to resume.
 
         A resumption is recorded in environment.json, and new places of images or teacher in
@@ -94,18 +104,20 @@ class RunDirectory:
             config: the options of the run.
             data_fingerprint: fingerprint of the images.
             teacher_fingerprint: fingerprint of the teacher's weights or stored knowledge, if any.
+            loss: class and options of a loss given as an object, which `config` does not hold.
 
         Raises:
             RunError: the directory holds a finished run, another run or other files, or cannot be
                 written.
         """
         contents = _fingerprints(data_fingerprint, teacher_fingerprint)
-        if self._is_resumed(config, contents):
+        if self._is_resumed(config, contents, loss):
             self._note_resumption(config)
             return
         make_directory(self.path)
         write_text(self.config, to_yaml(config))
-        write_json(self.environment, {**environment(), **contents})
+        given = {"loss": loss} if loss else {}
+        write_json(self.environment, {**environment(), **contents, **given})
 
     def _note_resumption(self, config: RunConfig) -> None:
         """Record a changed environment, and the new places of images and teacher."""
@@ -126,7 +138,7 @@ class RunDirectory:
             stored |= {name: getattr(config, name) for name in moved}
             write_text(self.config, yaml.safe_dump(stored, sort_keys=False))
 
-    def _is_resumed(self, config: RunConfig, contents: dict[str, str]) -> bool:
+    def _is_resumed(self, config: RunConfig, contents: dict[str, str], loss: str) -> bool:
         """Whether the directory holds the run to resume; raises if it holds something else."""
         self._require_usable(config.resume)
         if config.resume and self.config.exists():
@@ -136,6 +148,7 @@ class RunDirectory:
             recorded = read_environment(self.environment)
             require_same(config, self.config, [at for name in contents for at in PLACES[name]])
             require_contents(config, self.path, recorded, contents)
+            require_same_loss(self.environment, recorded, loss)
             return True
         return False
 
@@ -265,6 +278,22 @@ def require_contents(
                 + " ".join(place for place in places if place),
                 remedy="restore what it was, or choose another --output",
             )
+
+
+def require_same_loss(path: Path, recorded: Mapping[str, Any], loss: str) -> None:
+    """Raise `RunError` if a run was started with a loss object of other options.
+
+    `recorded` is the content of `path`, the run's environment.json. Runs of named losses, and those
+    of earlier versions, have no entry there.
+    """
+    started = recorded.get("loss", loss)
+    if started != loss:
+        raise RunError(
+            "loss",
+            expected=f"{started} as in {path}",
+            got=loss,
+            remedy="resume with a loss of the same options, or choose another --output",
+        )
 
 
 def moved_places(config: RunConfig, stored: Mapping[str, Any]) -> dict[str, str]:

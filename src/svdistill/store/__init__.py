@@ -2,9 +2,11 @@
 
 A teacher's knowledge is what the transfer loss extracts from the teacher's outputs. A store is a
 folder with `manifest.json` (module `manifest`) and shards (module `shards`): files with one row of
-bytes for each image. `StoreWriter` writes a store, `KnowledgeStore` reads it.
+bytes for each image. `StoreWriter` writes a store, `KnowledgeStore` reads it, and `require_fit`
+checks whether it fits a run.
 """
 
+from svdistill.store.fit import loss_text as loss_text, require_fit as require_fit
 from svdistill.store.manifest import (
     DTYPES as DTYPES,
     IN_BF16 as IN_BF16,
@@ -18,7 +20,5 @@ from svdistill.store.shards import (
     KnowledgeStore as KnowledgeStore,
     Shard as Shard,
     StoreWriter as StoreWriter,
-    loss_text as loss_text,
-    require_fit as require_fit,
     stored_manifest as stored_manifest,
 )

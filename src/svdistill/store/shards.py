@@ -20,7 +20,6 @@ from torch import Tensor
 from svdistill.common import (
     ArgumentError,
     RunError,
-    few_classes,
     locked,
     make_directory,
     require_empty,
@@ -28,8 +27,7 @@ from svdistill.common import (
     sweep,
     write_atomically,
 )
-from svdistill.data import ImageData
-from svdistill.losses import Knowledge, TransferLoss
+from svdistill.losses import Knowledge
 from svdistill.store.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -37,7 +35,6 @@ from svdistill.store.manifest import (
     encode,
     find_class,
     read_manifest,
-    rebuild,
     write_manifest,
 )
 
@@ -320,46 +317,3 @@ class KnowledgeStore:
                 got=least if least < 0 else most,
                 remedy="read from the store of this data and these views",
             )
-
-
-def loss_text(loss: TransferLoss) -> str:
-    """A line of text with a loss's class and options, for manifests and messages."""
-    return " ".join(repr(loss).split())
-
-
-def require_fit(manifest: Manifest, data: ImageData, loss: TransferLoss, augmentation: str) -> None:
-    """Raise `RunError` unless a store fits the images, loss and augmentation of a run."""
-    images = "train_size, dev_fraction and unlabelled"
-    classes = few_classes(manifest.class_names), few_classes(data.class_names)
-    checks = (
-        ("classes", *classes, "classes_every and classes"),
-        ("image_size", manifest.image_size, data.image_shape[-1], "image_size"),
-        ("train_size", manifest.images, len(data.train), images),
-        ("data", manifest.data_fingerprint, data.fingerprint, f"data, {images}"),
-        ("augmentation", manifest.augmentation, augmentation, "augmentation"),
-    )
-    for argument, stored, wanted, options in checks:
-        if stored != wanted:
-            raise RunError(
-                argument,
-                expected=f"{stored} as in the knowledge store",
-                got=wanted,
-                remedy=f"give the store's {options}, or make a store for this run",
-            )
-    _require_enough(manifest, loss)
-
-
-def _require_enough(manifest: Manifest, loss: TransferLoss) -> None:
-    """Raise `RunError` unless the store holds all tensors that the loss reads."""
-    leaves = manifest.structure.leaves()
-    nothing = (torch.empty(0, *leaf.shape) for leaf in leaves)
-    try:
-        loss.select(rebuild(manifest.structure, nothing))
-    except ArgumentError as error:
-        raise RunError(
-            "loss",
-            expected="one that needs no more than the knowledge store holds, the knowledge of "
-            f"{manifest.loss}",
-            got=loss_text(loss),
-            remedy="give such a loss, or make a store for this run",
-        ) from error

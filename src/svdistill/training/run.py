@@ -20,7 +20,7 @@ from svdistill.losses import TransferLoss, object_name, require_whole_batches, u
 from svdistill.networks import profile_network
 from svdistill.parallel import in_main, is_main, together
 from svdistill.runs import RunDirectory, RunSummary, TrainingPosition, network_digest, skipped_steps
-from svdistill.store import KnowledgeStore, require_fit
+from svdistill.store import KnowledgeStore, loss_text, require_fit
 from svdistill.taps import PairedTaps
 from svdistill.training.images import run_images
 from svdistill.training.metrics import Evaluation
@@ -86,6 +86,7 @@ class RunSetup:
     data: ImageData
     views: ViewSchedule
     source: TeacherSource
+    loss: str = ""  # class and options of a loss that was given as an object
 
 
 @explain_machine_errors()
@@ -218,7 +219,8 @@ def _set_up_distillation(
         views = ViewSchedule(source.store.manifest.views_seed, source.store.manifest.views)
     with torch.no_grad():  # one trial forward pass, so that errors show early
         distiller.eval()(images, knowledge=knowledge, labels=batch.labels)
-    return RunSetup(student, distiller, data, views, source)
+    loss = "" if given.loss is None else loss_text(given.loss)  # with the modules that it trains
+    return RunSetup(student, distiller, data, views, source, loss)
 
 
 def _stored_knowledge(config: DistillConfig, data: ImageData, loss: TransferLoss) -> TeacherSource:
@@ -281,7 +283,7 @@ def _train_and_summarise(
     require_same_setup(config, student, steps, contents)
     run = RunDirectory(config.output)
     with StopRequests() as stops, ExitStack() as stack:
-        held = run.opened(config, setup.data.fingerprint, source.fingerprint)
+        held = run.opened(config, setup.data.fingerprint, source.fingerprint, setup.loss)
         in_main(partial(stack.enter_context, held))
         data = move_data(setup.data, accelerator.device)
         accelerator.init_trackers("tensorboard")

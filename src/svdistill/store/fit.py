@@ -1,0 +1,92 @@
+"""Check whether a knowledge store fits a run."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import torch
+
+from svdistill.common import ArgumentError, RunError, few_classes
+from svdistill.data import ImageData
+from svdistill.losses import (
+    CosineAffinityLoss,
+    Knowledge,
+    PositionGramLoss,
+    PositionSVDLoss,
+    TransferLoss,
+)
+from svdistill.store.manifest import Manifest, rebuild
+
+# The losses with an option `grid`.
+ON_GRID: Final = (CosineAffinityLoss, PositionGramLoss, PositionSVDLoss)
+
+
+def loss_text(loss: TransferLoss) -> str:
+    """A line of text with a loss's class and options, without addresses in memory."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(repr(loss).split()))
+
+
+def require_fit(manifest: Manifest, data: ImageData, loss: TransferLoss, augmentation: str) -> None:
+    """Raise `RunError` unless a store fits the images, loss and augmentation of a run."""
+    images = "train_size, dev_fraction and unlabelled"
+    classes = few_classes(manifest.class_names), few_classes(data.class_names)
+    checks = (
+        ("classes", *classes, "classes_every and classes"),
+        ("image_size", manifest.image_size, data.image_shape[-1], "image_size"),
+        ("train_size", manifest.images, len(data.train), images),
+        ("data", manifest.data_fingerprint, data.fingerprint, f"data, {images}"),
+        ("augmentation", manifest.augmentation, augmentation, "augmentation"),
+    )
+    for argument, stored, wanted, options in checks:
+        if stored != wanted:
+            raise RunError(
+                argument,
+                expected=f"{stored} as in the knowledge store",
+                got=wanted,
+                remedy=f"give the store's {options}, or make a store for this run",
+            )
+    _require_enough(manifest, loss)
+    _require_grid(manifest, loss)
+
+
+def _require_enough(manifest: Manifest, loss: TransferLoss) -> None:
+    """Raise `RunError` unless the store holds all tensors that the loss reads."""
+    try:
+        loss.select(_of_no_images(manifest))
+    except ArgumentError as error:
+        raise RunError(
+            "loss",
+            expected="one that needs no more than the knowledge store holds, the knowledge of "
+            f"{manifest.loss}",
+            got=loss_text(loss),
+            remedy="give such a loss, or make a store for this run",
+        ) from error
+
+
+def _require_grid(manifest: Manifest, loss: TransferLoss) -> None:
+    """Raise `RunError` if the store's maps were pooled to a coarser grid than the loss's.
+
+    `TransferLoss.select` raises an error for knowledge on a finer grid.
+    """
+    maps = [torch.empty(1, *shape, device="meta") for shape in manifest.tap_shapes]
+    for part in loss.modules():
+        if not isinstance(part, ON_GRID):
+            continue
+        stored = part.select(_of_no_images(manifest))
+        # The last field of a position loss's knowledge holds tensors [B, ..., C] on a grid.
+        *_, tensors = vars(stored).values()
+        for held, wanted in zip(tensors, part.positions(maps), strict=False):
+            if held.shape[1:-1] != wanted.shape[1:-1]:
+                raise RunError(
+                    "grid",
+                    expected=f"{max(held.shape[1:-1])} as in the knowledge store",
+                    got=part.grid,
+                    remedy="give the store's grid, or make a store for this run",
+                )
+
+
+def _of_no_images(manifest: Manifest) -> Knowledge:
+    """The store's knowledge of an empty batch."""
+    nothing = (torch.empty(0, *leaf.shape) for leaf in manifest.structure.leaves())
+    return rebuild(manifest.structure, nothing)
