@@ -338,6 +338,17 @@ def test_a_store_of_a_coarser_grid(tmp_path, teacher_run, loss):
     distill(stored_config(tmp_path / "run", store, loss=loss, grid=3, epochs=1))
 
 
+def test_in_a_sum_each_loss_has_its_own_grid(tmp_path, teacher_run):
+    loss = "position_gram+cosine"
+    cache_knowledge(cache_config(tmp_path / "store", teacher_run, loss=loss, views=1))
+    options = {"loss": loss, "augmentation": "paper", "learning_rate": 0.003, "epochs": 1}
+    views = {"views": 1, "views_seed": 0}
+    live = distill(distill_config(tmp_path / "live", teacher_run, **options, **views))
+    stored = distill(stored_config(tmp_path / "run", tmp_path / "store", **options))
+    losses = [read_records(run.directory)[0].transfer_loss for run in (live, stored)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
 def test_grids_that_pool_no_map_are_the_same(tmp_path, teacher_run):
     options = {"loss": "position_gram", "grid": 16}
     cache_knowledge(cache_config(tmp_path / "store", teacher_run, **options, views=1))

@@ -71,16 +71,16 @@ class SumLoss(TransferLoss):
 
     def prepare(self, student_channels: Sequence[int], teacher_channels: Sequence[int]) -> None:
         """Prepare every part."""
-        for loss in self._parts():
+        for loss in self.parts():
             loss.prepare(student_channels, teacher_channels)
 
     def extract(self, features: Sequence[Tensor], logits: Tensor | None) -> SumKnowledge:
         """The knowledge of every part."""
-        return SumKnowledge(tuple(loss.extract(features, logits) for loss in self._parts()))
+        return SumKnowledge(tuple(loss.extract(features, logits) for loss in self.parts()))
 
     def select(self, knowledge: Knowledge) -> SumKnowledge:
         """The knowledge of each part: at the same place in that of a sum, or else anywhere."""
-        losses = self._parts()
+        losses = self.parts()
         known = knowledge.parts if isinstance(knowledge, SumKnowledge) else ()
         if len(known) == len(losses) and all(
             loss.can_read(one) for loss, one in zip(losses, known, strict=True)
@@ -112,13 +112,12 @@ class SumLoss(TransferLoss):
         logits = to_working(logits) if self.needs_logits else logits
         terms = [
             weight * loss.of_part(features, logits, known, part, labels)
-            for loss, weight, known in zip(
-                self._parts(), self.weights, knowledge.parts, strict=True
-            )
+            for loss, weight, known in zip(self.parts(), self.weights, knowledge.parts, strict=True)
         ]
         return torch.stack(terms).sum()
 
-    def _parts(self) -> list[TransferLoss]:
+    def parts(self) -> list[TransferLoss]:
+        """The losses of the sum."""
         return [loss for loss in self.losses if isinstance(loss, TransferLoss)]
 
     def extra_repr(self) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
 import torch
+from torch import nn
 
 from svdistill.common import ArgumentError, RunError, few_classes
 from svdistill.data import ImageData
@@ -14,6 +16,8 @@ from svdistill.losses import (
     Knowledge,
     PositionGramLoss,
     PositionSVDLoss,
+    SumKnowledge,
+    SumLoss,
     TransferLoss,
 )
 from svdistill.store.manifest import Manifest, rebuild
@@ -70,10 +74,9 @@ def _require_grid(manifest: Manifest, loss: TransferLoss) -> None:
     `TransferLoss.select` raises an error for knowledge on a finer grid.
     """
     maps = [torch.empty(1, *shape, device="meta") for shape in manifest.tap_shapes]
-    for part in loss.modules():
+    for part, stored in _by_part(loss, loss.select(_of_no_images(manifest))):
         if not isinstance(part, ON_GRID):
             continue
-        stored = part.select(_of_no_images(manifest))
         # The last field of a position loss's knowledge holds tensors [B, ..., C] on a grid.
         *_, tensors = vars(stored).values()
         for held, wanted in zip(tensors, part.positions(maps), strict=False):
@@ -84,6 +87,15 @@ def _require_grid(manifest: Manifest, loss: TransferLoss) -> None:
                     got=part.grid,
                     remedy="give the store's grid, or make a store for this run",
                 )
+
+
+def _by_part(loss: TransferLoss, known: Knowledge) -> Iterator[tuple[nn.Module, Knowledge]]:
+    """Each loss of a sum with the knowledge that it reads."""
+    if not isinstance(loss, SumLoss) or not isinstance(known, SumKnowledge):
+        yield loss, known
+        return
+    for part, its in zip(loss.parts(), known.parts, strict=True):
+        yield from _by_part(part, its)
 
 
 def _of_no_images(manifest: Manifest) -> Knowledge:
