@@ -163,6 +163,35 @@ SUMMARY = {
     "Gram of positions + DIST": "**Gram of positions + DIST: the default**",
 }
 
+TENTH = "weights 0.1 : 1 : 0.9"
+
+# Rows of the ablation on VGG_stride, by their names in the report: one property changed at a time.
+ABLATION = {
+    f"{GRAM_SOFT}, grid 4, {TENTH}": "**Gram matrices of 4 x 4 positions, beside soft targets**",
+    f"{GRAM_SOFT}, grid 8, {TENTH}": "of 8 x 8 positions",
+    f"{GRAM_SOFT}, {TENTH}": "of all positions",
+    "position SVD + soft target, k = 1": "their leading vector instead",
+    "position SVD + soft target, k = 2": "two vectors",
+    "position SVD + soft target": "four vectors",
+    "position SVD + soft target, k = 8": "eight vectors",
+    "position SVD + soft target, grid 8": "four vectors of 8 x 8 positions",
+    "position SVD + soft target, grid 4": "four vectors of 4 x 4 positions",
+    "attention transfer + soft target": "their diagonals instead (attention transfer)",
+    "cosines of positions + soft target": "cosines of positions",
+    "similarity of images + soft target": "similarities of images",
+    "Gram of positions": "without soft targets",
+    "position SVD": "four vectors without soft targets",
+    "soft target": "soft targets alone",
+    f"{GRAM_SOFT}, grid 4, taps stage1, {TENTH}": "the first stage alone",
+    f"{GRAM_SOFT}, grid 4, taps stage2, {TENTH}": "the second stage alone",
+    f"{GRAM_SOFT}, grid 4, taps stage3, {TENTH}": "the third stage alone",
+    f"{GRAM_SOFT}, grid 4, taps stage4, {TENTH}": "the fourth stage alone",
+    f"{GRAM_SOFT}, grid 4, weights 0.1 : 0.3 : 0.9": "weight of positions 0.3",
+    f"{GRAM_SOFT}, grid 4, weights 0.1 : 3 : 0.9": "weight of positions 3",
+    f"{GRAM_SOFT}, grid 4": "weights 1 : 1 : 3",
+    "Gram of positions + DIST": "DIST instead of soft targets: the default",
+}
+
 # Rows of the search among settings, by the runs' folders: NAME-taskWEIGHT-wWEIGHT-SEED.
 SETTING = re.compile(r"(.+)-task([\d.]+)-w([\d.]+)-\d+")
 
@@ -207,6 +236,7 @@ def made_table(name: str) -> str:
         "recipe-search": recipe_search_table,
         "mini-bf16": bf16_table,
         "mini-search": search_table,
+        "ablation": ablation_table,
         "tap-gradients": tap_gradients_table,
         "parallel": parallel_table,
         "parallel-ties": ties_table,
@@ -311,6 +341,22 @@ def summary_table(preset: str) -> str:
         for name, label in SUMMARY.items()
     )
     return Table(preset, columns("", *names), rows).to_markdown()
+
+
+def ablation_table() -> str:
+    """The rows of `ABLATION` that results/mini has of VGG_stride: last epoch in percent."""
+    methods = {
+        method.name: method
+        for pair in compared("mini").pairs
+        if pair.pair == "VGG_stride"
+        for method in pair.methods
+    }
+    rows = tuple(
+        (Cell(label), mean_cell(methods[name].last), number_cell(len(methods[name].seeds), "{}"))
+        for name, label in ABLATION.items()
+        if name in methods
+    )
+    return Table("", columns("", "last epoch %", "seeds"), rows).to_markdown()
 
 
 def recipe_search_table() -> str:

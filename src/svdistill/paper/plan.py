@@ -187,7 +187,7 @@ def _store(pair: Pair, method: Method, preset: Preset, root: Path) -> CacheConfi
     options: dict[str, Any] = {"grid": grid}
     kind = f"-{stored.name}-grid{grid}".replace("_", "-")
     if stored.name == SVD:
-        kind, options = "", {"num_vectors": preset.store_vectors if pair.vectors else 1}
+        kind, options = "", {"num_vectors": preset.store_vectors}
     elif stored.name == POSITIONS["loss"]:
         kind, options = "-positions", {"num_vectors": POSITIONS["num_vectors"]}
     images = {f.name: getattr(student, f.name) for f in fields(DataConfig)}
