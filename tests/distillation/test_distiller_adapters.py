@@ -279,11 +279,10 @@ class TestClipping:
     def test_in_the_transfers_own_stage_they_take_it_whole(self, clip):
         distiller = self.loud(clip)
         _, _, expected = self.gradients(distiller)
-        images, labels = batch()
+        images, _ = batch()
         for _ in range(2):
             output = distiller(images)
-            task_loss = F.cross_entropy(output.logits.detach(), labels)
-            distiller.backward(task_loss, output, progress=0)
+            distiller.backward(torch.zeros(()), output, progress=0)
             for weight, gradient in zip(distiller.adapters.parameters(), expected, strict=True):
                 torch.testing.assert_close(weight.grad, gradient)
             distiller.zero_grad()

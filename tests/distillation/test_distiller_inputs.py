@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import svdistill as sd
-from svdistill.common.errors import ArgumentError
+from svdistill.common.errors import ArgumentError, TrainingError
 
 
 def batch(seed=0, images=6):
@@ -180,3 +180,43 @@ def test_what_is_no_module_is_refused():
         sd.Distiller(program, convnet(1), sd.SoftTargetLoss(), taps=[])
     with pytest.raises(ArgumentError, match=r"^student: expected an nn.Module, got function"):
         sd.Distiller(convnet(), lambda x: x, sd.SoftTargetLoss(), taps=[])
+
+
+class NoKnowledge(sd.SVDLoss):
+    def extract(self, features, logits):
+        return {"features": features}
+
+
+class PerImage(sd.PositionGramLoss):
+    def forward(self, features, logits, knowledge):
+        return super().forward(features, logits, knowledge).expand(len(logits))
+
+
+def test_a_loss_is_an_object():
+    for given in ("svd", sd.SVDLoss, None):
+        with pytest.raises(ArgumentError, match=r"^loss: expected a TransferLoss, got .*Gram"):
+            sd.Distiller(convnet(), convnet(), given, taps=["0"])
+    with pytest.raises(ArgumentError, match=r"^unclipped: expected a TransferLoss, got 'dist'"):
+        sd.Distiller(convnet(), convnet(), sd.SVDLoss(), taps=["0"], unclipped="dist")
+
+
+def test_losses_of_ones_own_that_are_wrong():
+    taught = sd.Distiller(convnet(), convnet(), NoKnowledge(), taps=["0", "1"])
+    with pytest.raises(TrainingError, match=r"^NoKnowledge\.extract: expected a Know.*got dict"):
+        taught(IMAGES)
+    taught = sd.Distiller(convnet(), convnet(), PerImage(), taps=["0", "1"])
+    output = taught(IMAGES)
+    with pytest.raises(ArgumentError, match=r"^transfer_loss: expected a scalar, got shape"):
+        taught.backward(output.logits.sum(), output, progress=0)
+
+
+@pytest.mark.parametrize("clip", ["norm", "amortised", "none"])
+def test_a_task_loss_without_a_graph_is_refused_unless_it_is_zero(clip):
+    taught = sd.Distiller(convnet(), convnet(), sd.SVDLoss(), taps=["0", "1"], clip=clip)
+    output = taught(IMAGES)
+    with pytest.raises(ArgumentError, match=r"^task_loss: expected a loss with a graph, or 0 .*2"):
+        taught.backward(torch.tensor(2.0), output, progress=0)
+    assert all(parameter.grad is None for parameter in taught.parameters())
+    output = taught(IMAGES)
+    taught.backward(torch.tensor(0.0), output, progress=0)
+    assert any(parameter.grad is not None for parameter in taught.parameters())

@@ -53,8 +53,7 @@ def train(clip: str, stage: str, part: slice) -> torch.Tensor:
         images = torch.randn(8, 3, 6, 6, generator=generator, dtype=torch.float64)[part]
         labels = torch.randint(5, (8,), generator=generator)[part]
         out = distiller(images)
-        logits = out.logits.detach() if stage == "transfer" else out.logits
-        task = F.cross_entropy(logits, labels)
+        task = torch.zeros(()) if stage == "transfer" else F.cross_entropy(out.logits, labels)
         distiller.backward(task, out, progress=step // 6)
         optimizer.step()
         optimizer.zero_grad()

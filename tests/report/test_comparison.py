@@ -220,6 +220,18 @@ def test_gains_are_paired_by_seed() -> None:
     assert found["student alone"].gains == ()
 
 
+def test_repetitions_of_a_seed_count_as_one() -> None:
+    found = results(
+        made_run("a", accuracies=(50.0,), seed=0, **STRIDE),
+        made_run("b", accuracies=(52.0,), seed=0, **STRIDE),
+        made_run("c", accuracies=(60.0,), seed=1, **STRIDE),
+        made_run("d", accuracies=(54.0,), seed=0, **SVD),
+        made_run("e", accuracies=(61.0,), seed=1, **SVD),
+        made_run("f", accuracies=(63.0,), seed=1, **SVD),
+    )
+    assert found["SVD"].gains == (3.0, 2.0)
+
+
 def test_the_papers_numbers_stand_beside_its_own_data_only() -> None:
     svd = results(
         made_run("a", accuracies=(60.0,), **STRIDE), made_run("b", accuracies=(62.0,), **SVD)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from svdistill.common import ArgumentError, TrainingError, TransferWarning
-from svdistill.distillation.gradient_clipping import GradientNorms
+from svdistill.distillation.gradient_clipping import GradientNorms, require_scalars
 from svdistill.linalg import is_accelerator, may_branch
-from svdistill.losses import Knowledge, not_finite, source
+from svdistill.losses import Knowledge, TransferLoss, not_finite, source
 from svdistill.parallel import is_grouped, sum_over
 from svdistill.taps import PairedTaps, TapPairs, require_distinct_networks, write_count
 
@@ -31,12 +31,35 @@ def require_module(argument: str, network: object) -> None:
         )
 
 
-def require_networks(teacher: nn.Module | None, student: nn.Module) -> None:
-    """Raise `ArgumentError` unless both are distinct networks, or the teacher is None."""
+def require_members(
+    teacher: nn.Module | None, student: nn.Module, loss: object, unclipped: object
+) -> None:
+    """Raise `ArgumentError` unless both are distinct networks, or the teacher None, and losses."""
     require_module("student", student)
     if teacher is not None:
         require_module("teacher", teacher)
     require_distinct_networks(teacher, student)
+    for argument, given in (("loss", loss), ("unclipped", unclipped)):
+        if not isinstance(given, TransferLoss | None) or (given is None and argument == "loss"):
+            raise ArgumentError(
+                argument,
+                expected="a TransferLoss",
+                got=getattr(given, "__name__", repr(given)),
+                remedy="give an object such as svdistill.PositionGramLoss()",
+            )
+
+
+def extracted(loss: TransferLoss, features: Sequence[Tensor], logits: Tensor | None) -> Knowledge:
+    """What a loss extracts from a teacher; raises `TrainingError` if it is no `Knowledge`."""
+    knowledge: object = loss.extract(features, logits)
+    if isinstance(knowledge, Knowledge):
+        return knowledge
+    raise TrainingError(
+        f"{type(loss).__name__}.extract",
+        expected="a Knowledge",
+        got=type(knowledge).__name__,
+        remedy="let it return an object of a dataclass derived from svdistill.Knowledge",
+    )
 
 
 def tap_paths(
@@ -96,6 +119,25 @@ class LossInputs(NamedTuple):
         if bool(self.transfer_loss.isfinite()):
             return ""
         return source(self.features, self.logits, self.knowledge, taps)
+
+
+def require_usable(
+    task_loss: Tensor, transfer_loss: Tensor, inputs: LossInputs | None, taps: Sequence[str]
+) -> None:
+    """Raise an error for a task loss without a graph, or a transfer loss that is not finite.
+
+    A task loss of 0 needs no graph: the transfer then is all that is learned. Both are checked on
+    the CPU only.
+    """
+    require_scalars(task_loss, transfer_loss)
+    if not task_loss.requires_grad and may_branch(task_loss.device) and float(task_loss) != 0:
+        raise ArgumentError(
+            "task_loss",
+            expected="a loss with a graph, or 0 to train on the transfer alone",
+            got=f"the constant {float(task_loss):.4g}",
+            remedy="compute it from the output's logits without detach, item or no_grad",
+        )
+    require_finite_transfer(transfer_loss, inputs, taps)
 
 
 def require_finite_transfer(

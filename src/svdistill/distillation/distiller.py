@@ -15,11 +15,12 @@ from svdistill.distillation.amortised_clipping import backward_of_clip
 from svdistill.distillation.checks import (
     LossInputs,
     TransferWatch,
+    extracted,
     require_finite_clipped,
-    require_finite_transfer,
-    require_networks,
+    require_members,
     require_no_knowledge,
     require_teacher,
+    require_usable,
     tap_paths,
 )
 from svdistill.distillation.frozen_teacher import FrozenTeacher
@@ -123,7 +124,7 @@ class Distiller(nn.Module):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__()
-        require_networks(teacher, student)
+        require_members(teacher, student, loss, unclipped)
         paths = tap_paths(taps, teacher, student)
         if teacher is not None:
             FeatureTaps(teacher, paths.teacher)  # raises before the teacher is changed
@@ -247,7 +248,7 @@ class Distiller(nn.Module):
         teacher.needs_logits = self._needs_logits()  # another loss may have been assigned
         with torch.inference_mode():
             recording = teacher.run(*inputs, **kwargs)
-            parts = [loss.extract(recording.features, recording.output) for loss in self._losses()]
+            parts = [extracted(x, recording.features, recording.output) for x in self._losses()]
         # Clones made outside of inference mode are normal tensors, which autograd can save.
         return [part.map(torch.clone) for part in parts]
 
@@ -280,12 +281,13 @@ class Distiller(nn.Module):
             Norms of both gradients at the last measurement, divided by `loss_scale`.
 
         Raises:
-            ArgumentError: gradients of an earlier batch are still in `.grad`.
+            ArgumentError: a loss is no scalar, the task loss has no graph and is not 0, or
+                gradients of an earlier batch are still in `.grad`.
             TrainingError: the transfer loss or its gradient is not finite, or the loss reaches no
                 parameter.
         """
         inputs, self._inputs = self._inputs, None
-        require_finite_transfer(output.transfer_loss, inputs, self._student_taps.paths)
+        require_usable(task_loss, output.transfer_loss, inputs, self._student_taps.paths)
         if part is None and (part := self._accumulation.next_part(output.logits)) is not None:
             task_loss = task_loss * part.of_mean(len(output.logits))
         held = self._accumulation.begin(part)

@@ -85,6 +85,14 @@ class MethodResult:
         return tuple(run.summary.last_accuracy for run in self.runs)
 
     @property
+    def accuracy_by_seed(self) -> dict[int, float]:
+        """The mean of `last` over the runs of each seed: repetitions are not independent."""
+        runs: dict[int, list[float]] = {}
+        for seed, accuracy in zip(self.seeds, self.last, strict=True):
+            runs.setdefault(seed, []).append(accuracy)
+        return {seed: statistics.fmean(accuracies) for seed, accuracies in runs.items()}
+
+    @property
     def best(self) -> tuple[float, ...]:
         """The test accuracy of each run after the best epoch."""
         return tuple(run.summary.best_accuracy for run in self.runs)
@@ -197,10 +205,10 @@ def with_results(method: MethodResult, rows: Iterable[MethodResult]) -> MethodRe
     published_gain = None
     if published is not None and published_alone is not None:
         published_gain = published - published_alone
-    accuracy_alone = dict(zip(alone.seeds, alone.last, strict=True))
+    accuracy_alone = alone.accuracy_by_seed
     gains = tuple(
         accuracy - accuracy_alone[seed]
-        for seed, accuracy in zip(method.seeds, method.last, strict=True)
+        for seed, accuracy in method.accuracy_by_seed.items()
         if seed in accuracy_alone
     )
     machines = {

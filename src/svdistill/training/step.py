@@ -209,12 +209,13 @@ class DistillStep(Step):
         """Compute both losses and their gradients; see `Step`."""
         output = self._forward(batch)
         logits = output.logits.float()
-        if not self.trains_task:  # a detached task loss adds no gradient, and clips none
+        if not self.trains_task:
             logits, output = logits.detach(), output._replace(unclipped_loss=None)
         task_loss = batch_cross_entropy(logits, batch, self.label_smoothing)
         result = _forward_result(output, task_loss, batch)
         norms = self.distiller.backward(
-            task_loss * self.task_weight,
+            # A task loss of 0 adds no gradient, and clips none.
+            task_loss * self.task_weight if self.trains_task else torch.zeros_like(task_loss),
             output._replace(transfer_loss=output.transfer_loss * self.transfer_weight),
             progress=progress,
             loss_scale=_loss_scale(self.accelerator, output.transfer_loss.device),
