@@ -340,7 +340,7 @@ def _by_vectors(pair: PairComparison) -> dict[str, list[MethodResult]]:
     rows: dict[tuple[object, ...], list[MethodResult]] = {}
     for method in pair.distilled:
         if method.gains and method.config.get("num_vectors") is not None:
-            usual = row_name({**method.config, "num_vectors": 1})
+            usual = row_name({**method.config, "num_vectors": None})
             name = ", ".join(filter(None, [usual, method.taught]))
             rows.setdefault((name, method.loss, *method.training), []).append(method)
     return {

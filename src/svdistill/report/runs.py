@@ -37,7 +37,7 @@ OPTION_TEXTS: Final[Mapping[str, Callable[[Any], str]]] = {
     "beta": "beta = {:g}".format,
     "gradient": lambda gradient: GRADIENTS[gradient],
     "temperature": "T = {:g}".format,
-    "grid": "grid {}".format,
+    "grid": lambda grid: f"grid {grid}" if grid else "every position",
     "nontarget_weight": "DKD beta = {:g}".format,
 }
 
@@ -92,17 +92,24 @@ def row_name(config: Config) -> str:
 def row_options(config: Config) -> dict[str, str]:
     """The parts of a distilled run's row name after the loss, as a dictionary by option.
 
+    An option's usual value is left out, unless the loss has another default.
+
     Example:
         >>> row_options({"loss": "fsp"}), row_options({"loss": "svd", "num_vectors": 4})
         ({'stages': '1-stage'}, {'num_vectors': 'k = 4'})
+        >>> [row_options({"loss": "position_svd", "num_vectors": k}) for k in (1, 4)]
+        [{'num_vectors': 'k = 1'}, {'num_vectors': 'k = 4'}]
     """
     loss = str(config["loss"])
     two_stages = config.get("transfer_epochs", 0) > 0
     usually_two = any(spec.stages == 2 for spec in registered_specs(loss))
     clip = config.get("clip", "norm")
     parts = {"stages": "2-stage" if two_stages else "1-stage" if usually_two else ""}
+    own = [spec.options for spec in registered_specs(loss)]
     for option, text in OPTION_TEXTS.items():
-        if config.get(option) not in (None, OPTIONS[option]):
+        usual = OPTIONS[option]
+        left_out = None if any(one.get(option, usual) != usual for one in own) else usual
+        if config.get(option) not in (None, left_out):
             parts[option] = text(config[option])
     if not two_stages and clip != ("none" if _is_task_loss(loss) else "norm"):
         parts["clip"] = CLIPS[clip]
