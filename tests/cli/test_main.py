@@ -168,7 +168,7 @@ def test_a_network_of_ones_own_is_named_to_be_evaluated(tmp_path, monkeypatch, c
         (["distil"], "did you mean 'distill'?"),
         (["train"], "--output"),
         (["train", "-o", "x", "--epochz", "3"], "did you mean '--epochs'?"),
-        (["train", "-o", "x", "--epochs", "many"], "epochs: expected int, got many"),
+        (["train", "-o", "x", "--epochs", "many"], "epochs: expected an integer, got 'many'"),
         (["train", "-o", "x", "--epochs", "0"], "epochs: expected an integer of at least 1"),
         (["train", "-o", "x", "--network", "vgg_studnt"], "did you mean 'vgg_student'"),
         (["train", "-o", "x", "--weights", "pretrained"], "weights: expected a weights file"),

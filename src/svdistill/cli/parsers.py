@@ -12,6 +12,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
 
 from svdistill.cli import manual
 from svdistill.cli.manual import COMMANDS
+from svdistill.cli.wrong_values import explain_value
 from svdistill.common import ArgumentError, from_plain, nearest, read_yaml, require_no_device
 
 # Prefixes of a path in an option, as in `parquet:PATH`.
@@ -322,18 +323,17 @@ def explain(message: str, words: list[str]) -> str:
     command = words[0]
     line = re.sub(rf"\b{command}\.(\w+)", lambda found: _shown(found[1], command), message)
     line = " ".join(line.split())
-    line = re.sub(
-        r"Parser key \"(\w+)\": Expected an? (.+)\. Got value: (.*)",
-        lambda found: f"{found[1]}: expected {_plain(found[2])}, got {found[3]}",
-        line,
-    )
     if command not in COMMANDS:
         return f"{line}; {nearest(command, COMMANDS)}"
+    page = f"svdistill {command} --help"
+    wrong_value = explain_value(line, page)
+    if wrong_value is not None:
+        return wrong_value
     written = [word.partition("=")[0] for word in words if word.startswith("--")]
     written += ["--" + word for word in re.findall(r"does not accept option '(\w+)'", line)]
     options = _options_of(command)
     unknown = [word for word in written if word not in options]
-    remedy = _meant(unknown[0], options) if unknown else f"see `svdistill {command} --help`"
+    remedy = _meant(unknown[0], options) if unknown else f"see `{page}`"
     return f"{line}; {remedy}"
 
 
@@ -360,11 +360,6 @@ def _meant(word: str, options: list[str]) -> str:
 def _shown(name: str, command: str) -> str:
     """Write an option with its dashes and a positional argument in capitals, as the manual does."""
     return f"--{name}" if f"--{name}" in _options_of(command) else name.upper()
-
-
-def _plain(kind: str) -> str:
-    """Shorten the name of a type in a message."""
-    return re.sub(r"<class '(\w+)'>|typing\.Literal", lambda found: found[1] or "one of ", kind)
 
 
 def _options_of(command: str) -> list[str]:
