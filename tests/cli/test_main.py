@@ -181,6 +181,8 @@ def test_a_network_of_ones_own_is_named_to_be_evaluated(tmp_path, monkeypatch, c
         (["train", "-o", "x", "--width", "-1"], "width: "),
         (["train", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["distill", "-o", "x"], "teacher: "),
+        (["distill", "-o", "x", "--teacher", "t", "--seeds", "0"], "seeds: expected an integer of"),
+        (["distill", "-o", "x", "--teacher", "t", "--jobs", "0"], "jobs: expected an integer of"),
         (["distill", "-o", "x", "--teacher", "nowhere"], "teacher: "),
         (["distill", "-o", "x", "--teacher", "no_such_module:net"], "no_such_module"),
         (["distill", "-o", "x", "--teacher", "a", "--knowledge", "b"], "teacher: "),
