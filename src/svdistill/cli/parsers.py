@@ -28,17 +28,29 @@ class PlainConfigFile(ActionConfigFile):
         """Read the options, or raise `ArgumentError`."""
         require_usable("config", str(values))
         file = Path(str(values))
-        if file.exists():
-            try:
-                read_yaml(file)
-            except (OSError, ValueError) as error:
-                raise ArgumentError(
-                    f"config {file}",
-                    expected="a YAML file with options",
-                    got=str(error),
-                    remedy="write `option: value` lines, as `--help` lists them",
-                ) from error
+        try:
+            content = read_yaml(file)
+        except FileNotFoundError:
+            raise _not_options(file, "nothing at this path", "check the path") from None
+        except (OSError, ValueError) as error:
+            raise _not_options(file, str(error)) from error
+        if content is None:
+            raise _not_options(file, "an empty file")
+        if not isinstance(content, dict):
+            raise _not_options(file, "a list" if isinstance(content, list) else "text alone")
+        options = _options_in(parser)
+        for key in content:
+            if f"--{key}" not in options:
+                raise _not_options(file, f"the unknown option {key!r}", _meant(str(key), options))
         super().__call__(parser, cfg, values, option_string)
+
+
+def _not_options(
+    file: Path, got: str, remedy: str = "write `option: value` lines, as `--help` lists them"
+) -> ArgumentError:
+    return ArgumentError(
+        f"config {file}", expected="a YAML file with options", got=got, remedy=remedy
+    )
 
 
 def require_usable(option: str, value: object) -> None:
@@ -364,5 +376,8 @@ def _shown(name: str, command: str) -> str:
 
 def _options_of(command: str) -> list[str]:
     """The long options of a command."""
-    page = COMMAND_PARSERS[command]().format_help()
-    return sorted(set(re.findall(r"^  (--\w+)", page, re.MULTILINE)))
+    return _options_in(COMMAND_PARSERS[command]())
+
+
+def _options_in(parser: ArgumentParser) -> list[str]:
+    return sorted(set(re.findall(r"^  (--\w+)", parser.format_help(), re.MULTILINE)))
