@@ -43,3 +43,25 @@ def test_a_nul_in_a_configuration(tmp_path, monkeypatch, capsys):
     (tmp_path / "config.yaml").write_text('output: "a\\0b"\n')
     assert main(["train", "--config", "config.yaml"]) == 2
     assert "output: expected text" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "an empty file; write `option: value` lines"),
+        ("# epochs: 3\n", "an empty file; write"),
+        ("- a\n- b\n", "a list; write"),
+        ("epochs\n", "text alone; write"),
+        ("output: x\nepochz: 3\n", "the unknown option 'epochz'; did you mean '--epochs'?"),
+        ("1: 3\n", "the unknown option 1; choose from"),
+        (None, "nothing at this path; check the path"),
+    ],
+)
+def test_a_file_without_options(content, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        (tmp_path / "some.yaml").write_text(content)
+    assert main(["train", "--config", "some.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert f"config some.yaml: expected a YAML file with options, got {message}" in said
+    assert said.count("\n") == 1

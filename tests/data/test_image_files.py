@@ -293,6 +293,12 @@ def test_a_pipe_is_no_image(tmp_path):
         read.read(np.array([0]))
 
 
+def test_a_directory_is_no_image(tmp_path):
+    read = pictures({"bytes": None, "path": str(tmp_path)})
+    with pytest.raises(DataError, match=r"an image file, got a directory; give the image files"):
+        read.read(np.array([0]))
+
+
 @pytest.mark.parametrize(
     ("path", "message"),
     [("gone.png", "row 1"), ("/nowhere/gone.png", r"^/nowhere/gone\.png")],

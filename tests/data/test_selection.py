@@ -119,7 +119,7 @@ def test_training_part_keeps_that_many(size):
     ("size", "message"),
     [
         (1, r"2 \(one image per class\) to 5 \(all images\), got 1"),
-        (6, r"to 5 \(all images\), got 6; .*None for all"),
+        (6, r"to 5 \(all images\), got 6; .*leave it out for all"),
         (0, "an integer of at least 1"),
         (-3, "an integer of at least 1"),
         (3.0, "an integer of at least 1, got 3.0"),

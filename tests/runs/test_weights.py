@@ -44,8 +44,11 @@ class TestLoadStudent:
             load_student(path)
 
     def test_of_nothing(self, tmp_path):
-        with pytest.raises(RunError, match=r"student\.safetensors: .*FileNotFoundError|No such"):
+        expected = "expected a run directory or a weights file, got nothing at this path"
+        with pytest.raises(RunError, match=rf"student\.safetensors: {expected}; finish the run"):
             load_student(tmp_path)
+        with pytest.raises(RunError, match=rf"nowhere: {expected}; check the path"):
+            load_student(tmp_path / "nowhere")
 
 
 class TestCardsOfStrangers:

@@ -254,6 +254,11 @@ def test_a_path_twice():
         FeatureTaps(Classifier(), ["stem", "head", "stem"])
 
 
+def test_an_error_names_the_callers_argument():
+    with pytest.raises(ArgumentError, match=r"^student_taps: .*did you mean 'stem'"):
+        FeatureTaps(Classifier(), ["Stem"], "student_taps")
+
+
 def test_a_module_that_runs_twice():
     shared = nn.Linear(4, 4)
     model = nn.Sequential(shared, nn.ReLU(), shared)

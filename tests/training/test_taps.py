@@ -67,9 +67,10 @@ class TestPairedTaps:
                 config(**{chosen: ["0", "1"]}), plain(8, 12), plain(4, 6), IMAGES, needed=True
             )
 
-    def test_that_are_misspelt(self):
-        with pytest.raises(ArgumentError, match=r"'stage9'.*did you mean"):
-            paired_taps(config(student_taps=["stage9"]), seed(), seed(), IMAGES, needed=True)
+    @pytest.mark.parametrize("option", ["teacher_taps", "student_taps"])
+    def test_that_are_misspelt(self, option):
+        with pytest.raises(ArgumentError, match=rf"^{option}: .*'stage9'.*did you mean"):
+            paired_taps(config(**{option: ["stage9"]}), seed(), seed(), IMAGES, needed=True)
 
     def test_are_none_where_the_loss_reads_logits_alone(self):
         none = TapPairs((), ())

@@ -90,9 +90,12 @@ def test_a_file_of_something_else(tmp_path, content):
         fill_network(network(), tmp_path / "else.pth", 3)
 
 
-@pytest.mark.parametrize("name", ["absent.pth", "absent.safetensors"])
-def test_a_file_that_is_not_there(tmp_path, name):
-    with pytest.raises(RunError, match=rf"{name}: expected .*FileNotFoundError"):
+@pytest.mark.parametrize(
+    ("name", "got"),
+    [("absent.pth", "FileNotFoundError"), ("absent.safetensors", "nothing at this path")],
+)
+def test_a_file_that_is_not_there(tmp_path, name, got):
+    with pytest.raises(RunError, match=rf"{name}: expected .*got {got}"):
         fill_network(network(), tmp_path / name, 3)
 
 

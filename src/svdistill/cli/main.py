@@ -123,7 +123,8 @@ class _Commands:
 
         fields = _training_fields(options)
         repeated = {name: fields.pop(name) for name in ("seeds", "baseline", "jobs")}
-        if any(repeated.values()):
+        # 0 is given too: it is refused there.
+        if repeated["baseline"] or any(repeated[name] is not None for name in ("seeds", "jobs")):
             _compare_seeds(DistillConfig(**fields), options.keep_memory, repeated)
             return
         summary = distill(DistillConfig(**fields), BarReporter())

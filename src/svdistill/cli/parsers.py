@@ -12,6 +12,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
 
 from svdistill.cli import manual
 from svdistill.cli.manual import COMMANDS
+from svdistill.cli.wrong_values import explain_value
 from svdistill.common import ArgumentError, from_plain, nearest, read_yaml, require_no_device
 
 # Prefixes of a path in an option, as in `parquet:PATH`.
@@ -27,17 +28,29 @@ class PlainConfigFile(ActionConfigFile):
         """Read the options, or raise `ArgumentError`."""
         require_usable("config", str(values))
         file = Path(str(values))
-        if file.exists():
-            try:
-                read_yaml(file)
-            except (OSError, ValueError) as error:
-                raise ArgumentError(
-                    f"config {file}",
-                    expected="a YAML file with options",
-                    got=str(error),
-                    remedy="write `option: value` lines, as `--help` lists them",
-                ) from error
+        try:
+            content = read_yaml(file)
+        except FileNotFoundError:
+            raise _not_options(file, "nothing at this path", "check the path") from None
+        except (OSError, ValueError) as error:
+            raise _not_options(file, str(error)) from error
+        if content is None:
+            raise _not_options(file, "an empty file")
+        if not isinstance(content, dict):
+            raise _not_options(file, "a list" if isinstance(content, list) else "text alone")
+        options = _options_in(parser)
+        for key in content:
+            if f"--{key}" not in options:
+                raise _not_options(file, f"the unknown option {key!r}", _meant(str(key), options))
         super().__call__(parser, cfg, values, option_string)
+
+
+def _not_options(
+    file: Path, got: str, remedy: str = "write `option: value` lines, as `--help` lists them"
+) -> ArgumentError:
+    return ArgumentError(
+        f"config {file}", expected="a YAML file with options", got=got, remedy=remedy
+    )
 
 
 def require_usable(option: str, value: object) -> None:
@@ -322,18 +335,17 @@ def explain(message: str, words: list[str]) -> str:
     command = words[0]
     line = re.sub(rf"\b{command}\.(\w+)", lambda found: _shown(found[1], command), message)
     line = " ".join(line.split())
-    line = re.sub(
-        r"Parser key \"(\w+)\": Expected an? (.+)\. Got value: (.*)",
-        lambda found: f"{found[1]}: expected {_plain(found[2])}, got {found[3]}",
-        line,
-    )
     if command not in COMMANDS:
         return f"{line}; {nearest(command, COMMANDS)}"
+    page = f"svdistill {command} --help"
+    wrong_value = explain_value(line, page)
+    if wrong_value is not None:
+        return wrong_value
     written = [word.partition("=")[0] for word in words if word.startswith("--")]
     written += ["--" + word for word in re.findall(r"does not accept option '(\w+)'", line)]
     options = _options_of(command)
     unknown = [word for word in written if word not in options]
-    remedy = _meant(unknown[0], options) if unknown else f"see `svdistill {command} --help`"
+    remedy = _meant(unknown[0], options) if unknown else f"see `{page}`"
     return f"{line}; {remedy}"
 
 
@@ -362,12 +374,10 @@ def _shown(name: str, command: str) -> str:
     return f"--{name}" if f"--{name}" in _options_of(command) else name.upper()
 
 
-def _plain(kind: str) -> str:
-    """Shorten the name of a type in a message."""
-    return re.sub(r"<class '(\w+)'>|typing\.Literal", lambda found: found[1] or "one of ", kind)
-
-
 def _options_of(command: str) -> list[str]:
     """The long options of a command."""
-    page = COMMAND_PARSERS[command]().format_help()
-    return sorted(set(re.findall(r"^  (--\w+)", page, re.MULTILINE)))
+    return _options_in(COMMAND_PARSERS[command]())
+
+
+def _options_in(parser: ArgumentParser) -> list[str]:
+    return sorted(set(re.findall(r"^  (--\w+)", parser.format_help(), re.MULTILINE)))

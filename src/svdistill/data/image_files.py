@@ -293,6 +293,13 @@ class EncodedPictures:
             if cell is None or (cell["bytes"] is None and cell["path"] is None):
                 raise ValueError("an empty cell")
             encoded = cell["bytes"]
+            if encoded is None and Path(cell["path"]).is_dir():
+                raise DataError(
+                    self._place(cell, row),
+                    expected="an image file",
+                    got="a directory",
+                    remedy="give the image files in it, such as DIRECTORY/*.png",
+                )
             if encoded is None and _is_special(Path(cell["path"])):
                 raise ValueError("a pipe or a device")
             with Image.open(cell["path"] if encoded is None else io.BytesIO(encoded)) as image:
@@ -306,7 +313,7 @@ class EncodedPictures:
                 got=str(cause.strerror),
                 remedy="check that it is still there, its permissions and the disk",
             ) from cause
-        except MemoryError:
+        except (MemoryError, DataError):
             raise
         # Pillow has no error class for damaged bytes: its parsers raise any exception.
         except Exception as cause:

@@ -147,7 +147,7 @@ def training_subset(subset: Subset, size: int | None, seed: int) -> tuple[Subset
             "train_size",
             expected=f"{classes} (one image per class) to {len(subset.labels)} (all images)",
             got=size,
-            remedy="choose a size in this range, or None for all",
+            remedy="choose a size in this range, or leave it out for all",
         )
     return stratified_split(subset, size, seed)
 

@@ -41,6 +41,8 @@ from svdistill.parallel import is_main, is_sharded
 
 METADATA_KEY = "svdistill"
 
+STUDENT: Final = "student.safetensors"
+
 # Limits on the values in a card, since a weights file may come from an untrusted source.
 MOST_WIDTH: Final = 64.0
 MOST_SIDE: Final = 1 << 14
@@ -78,6 +80,7 @@ class WeightsCard:
 def read_card(path: Path) -> WeightsCard | None:
     """Read a weights file's card; None if another tool wrote the file; `RunError` if damaged."""
     with _reading(path):
+        _require_there(path)
         require_no_device(path)
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(METADATA_KEY)
@@ -86,6 +89,19 @@ def read_card(path: Path) -> WeightsCard | None:
     remedy = "name its network with teacher_network, or train it again"
     with reading(path, expected="a header that svdistill wrote", remedy=remedy):
         return from_plain(WeightsCard, json.loads(text))
+
+
+def _require_there(path: Path) -> None:
+    if not path.exists():
+        unfinished = path.name == STUDENT and path.parent.is_dir()
+        raise RunError(
+            str(path),
+            expected="a run directory or a weights file",
+            got="nothing at this path",
+            remedy="finish the run with --resume, or give another"
+            if unfinished
+            else "check the path",
+        )
 
 
 def _header(card: WeightsCard) -> dict[str, Any]:
@@ -119,7 +135,7 @@ def save_weights(path: Path, network: nn.Module, card: WeightsCard) -> None:
 
 def weights_file(path: Path) -> Path:
     """The weights file of a run directory, or the path itself."""
-    return path / "student.safetensors" if path.is_dir() else path
+    return path / STUDENT if path.is_dir() else path
 
 
 def load_student(path: str | Path, network: nn.Module | None = None) -> nn.Module:

@@ -78,6 +78,7 @@ class FeatureTaps:
             [B, T, D] in networks without 1-D convolutions; where that is ambiguous, write
             `"block:ncl"` for [B, D, L], `":nlc"` for [B, T, D], `":ncdhw"` for [B, D, T, H, W] or
             `":ndhwc"`. A sequence [B, D, L] is recorded as a map [B, D, 1, L].
+        argument: the name of `paths` in errors.
 
     Raises:
         ArgumentError: a path is not in the model, or occurs twice.
@@ -90,10 +91,10 @@ class FeatureTaps:
         (torch.Size([2, 128]), torch.Size([2, 8, 4, 4]))
     """
 
-    def __init__(self, model: nn.Module, paths: Sequence[str]) -> None:
+    def __init__(self, model: nn.Module, paths: Sequence[str], argument: str = "taps") -> None:
         if isinstance(paths, str):
             raise ArgumentError(
-                "taps",
+                argument,
                 expected="a list of module paths",
                 got=repr(paths),
                 remedy=f"write [{paths!r}]",
@@ -102,14 +103,14 @@ class FeatureTaps:
         for path in paths:
             if module_path(path) not in modules or not module_path(path):
                 raise ArgumentError(
-                    "taps",
+                    argument,
                     expected=f"module paths of {type(model).__name__}",
                     got=repr(path),
                     remedy=nearest(path, (name for name in modules if name)),
                 )
             if isinstance(modules[module_path(path)], torch.jit.ScriptModule):
                 raise ArgumentError(
-                    "taps",
+                    argument,
                     expected="modules whose outputs can be read",
                     got=f"{path!r} of a TorchScript module",
                     remedy="give the network that it was made from, or a loss that reads the "
@@ -117,7 +118,10 @@ class FeatureTaps:
                 )
         if len(set(map(module_path, paths))) < len(paths):
             raise ArgumentError(
-                "taps", expected="each module once", got=list(paths), remedy="remove the repetition"
+                argument,
+                expected="each module once",
+                got=list(paths),
+                remedy="remove the repetition",
             )
         self.model = model
         self.paths = tuple(paths)

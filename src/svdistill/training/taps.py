@@ -46,8 +46,8 @@ def paired_taps(
         ArgumentError: taps are given for one network only, a path is unknown, or the taps cannot be
             paired.
     """
-    paths_T = own_taps(teacher, config.teacher_taps)
-    paths_S = own_taps(student, config.student_taps)
+    paths_T = own_taps("teacher_taps", teacher, config.teacher_taps)
+    paths_S = own_taps("student_taps", student, config.student_taps)
     if not needed:
         return NO_TAPS
     if paths_T and paths_S:
@@ -66,11 +66,11 @@ def paired_taps(
     return pair_taps(teacher, student, images, count=COUNT)
 
 
-def own_taps(network: nn.Module, chosen: list[str]) -> tuple[str, ...]:
+def own_taps(argument: str, network: nn.Module, chosen: list[str]) -> tuple[str, ...]:
     """The chosen taps; without any, those of a network of the paper, or none for other networks."""
     if not chosen and isinstance(network, PaperNetwork):
         return network.tap_paths
-    return FeatureTaps(network, chosen).paths  # raises for an unknown path
+    return FeatureTaps(network, chosen, argument).paths  # raises for an unknown path
 
 
 def tap_paths(argument: str, network: nn.Module, chosen: list[str]) -> tuple[str, ...]:
@@ -79,7 +79,7 @@ def tap_paths(argument: str, network: nn.Module, chosen: list[str]) -> tuple[str
     Raises:
         ArgumentError: no taps were chosen, and the network is none of the paper's.
     """
-    paths = own_taps(network, chosen)
+    paths = own_taps(argument, network, chosen)
     if not paths:
         raise ArgumentError(
             argument,
@@ -98,7 +98,7 @@ def taps_without_student(
     They are the user's taps, those of a network of the paper, or else the last stages, or evenly
     spaced blocks of an isotropic network such as a ViT. Empty if the loss reads logits only.
     """
-    paths = own_taps(teacher, config.teacher_taps)
+    paths = own_taps("teacher_taps", teacher, config.teacher_taps)
     if paths or not build_losses(config).whole.needs_taps:
         return paths
     found = find_stages(dry_run("teacher", teacher, images), _sides(images))
@@ -116,7 +116,7 @@ def taps_of_store(
     Raises:
         ArgumentError: a path is unknown, or the numbers of taps of student and store differ.
     """
-    paths = own_taps(student, config.student_taps)
+    paths = own_taps("student_taps", student, config.student_taps)
     if not needed:
         return NO_TAPS
     taps = tuple(map(Stage, known.teacher_taps, known.tap_shapes))
