@@ -21,8 +21,8 @@ class DataConfig:
             `tiny_imagenet:PATH`.
         image_size: Side in pixels to which images are resized. If empty, the size of the store, or
             that the teacher or the pretrained network was trained with. Otherwise images keep their
-            size; if their sizes differ or are not square, they get that of the network to train, if
-            it is a library's.
+            size; if they differ in size or are not square, they get that of the network to train,
+            if it is a library's.
         classes_every: Keep every n-th class only.
         classes: `N@SEED` keeps N of these, drawn at random by their names, `rest:N@SEED` keeps
             the classes that `N@SEED` leaves out; empty keeps all.
