@@ -55,7 +55,7 @@ def test_the_tutorial_on_jpeg_photos(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_photos(tmp_path / "data")
-    namespace = {**new_namespace(monkeypatch), "Path": Path}
+    namespace = new_namespace(monkeypatch)
     blocks = [block for block in blocks_of(DOCS / "tutorial.md") if block.language != "text"]
     assert "pip install" in blocks[0].text
     assert "load_digits" in blocks[1].text  # the photos take its place

@@ -220,7 +220,8 @@ the end come a table for each pair of networks, and one page of all runs.
 presets:
   smoke  seconds: digits, a quarter of the width, 2 epochs
   mini   hours on two CPU cores: 20 classes of CIFAR-100, half width, 24 epochs
-  full   some 40 hours of one core: all 100 classes, full width, 30 epochs
+  full   about 55 hours of one core for one seed of the table: all 100 classes, full width,
+         30 epochs
   paper  the paper's protocol, for a GPU: all 100 classes, full width, 200 epochs
 """
 

@@ -137,7 +137,8 @@ def _distill_parser() -> ArgumentParser:
         jobs=(
             int | None,
             None,
-            "With these, runs at a time; empty for one per core, or three on a GPU.",
+            "With these, runs at a time; empty for one per core, or three on a GPU. On a CPU each "
+            "gets an equal share of the cores as threads, whatever OMP_NUM_THREADS says.",
         ),
     )
 

@@ -19,8 +19,10 @@ class DataConfig:
         output: Directory of the new run or knowledge store. A finished run is never overwritten.
         data: Where images come from: `digits`, `parquet:PATH`, `folder:PATH`, `hub:NAME` or
             `tiny_imagenet:PATH`.
-        image_size: Side in pixels to which images are resized. If empty, the size that the teacher
-            or the pretrained network was trained with; without one, images keep their size.
+        image_size: Side in pixels to which images are resized. If empty, the size of the store, or
+            that the teacher or the pretrained network was trained with. Otherwise images keep their
+            size; if they differ in size or are not square, they get that of the network to train,
+            if it is a library's.
         classes_every: Keep every n-th class only.
         classes: `N@SEED` keeps N of these, drawn at random by their names, `rest:N@SEED` keeps
             the classes that `N@SEED` leaves out; empty keeps all.

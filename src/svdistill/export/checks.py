@@ -186,6 +186,7 @@ def export_table(report: ExportReport) -> Table:
     parameters = [number_cell(report.parameters, "{:,}")] * len(compared)
     sizes = [number_cell(column.file_bytes / 1e6, "{:.2f} MB") for column in compared]
     accuracies = [number_cell(column.accuracy, "{:.2f} %") for column in compared]
+    tested = counted(report.parity.images, "test image")
     times = [
         (
             Cell(f"batch of {size}"),
@@ -199,7 +200,7 @@ def export_table(report: ExportReport) -> Table:
         (
             (Cell("parameters"), *parameters),
             (Cell("file"), *sizes),
-            (Cell("accuracy"), *accuracies),
+            (Cell(f"accuracy, {tested}"), *accuracies),
             *times,
         ),
     )

@@ -63,7 +63,8 @@ class ReproduceConfig:
 
     Args:
         preset: Epochs, width and classes: `smoke` (seconds), `mini` (hours on a CPU), `full` (all
-            classes at full width, days on a CPU) or `paper` (its protocol, for a GPU).
+            classes at full width, about 55 hours of one core for one seed of the table) or `paper`
+            (its protocol, for a GPU).
         network: Pairs of networks, by commas, such as `vgg,mobilenet`; empty for the preset's.
         method: Methods, by commas, such as `student,svd`; empty for the experiment's. A loss is
             one too, as `svdistill distill --loss` takes it.
@@ -74,7 +75,8 @@ class ReproduceConfig:
         teacher_data: For `domains`, where the teacher's images come from; empty for those of data.
         output: Folder for all runs; empty for runs/PRESET. Finished runs in it are not repeated.
         device: `auto`, `cpu` or `cuda`.
-        jobs: Runs at a time; empty for one per core, or three on a GPU.
+        jobs: Runs at a time; empty for one per core, or three on a GPU. On a CPU each gets an equal
+            share of the cores as threads, whatever OMP_NUM_THREADS says.
         keep_memory: Keep freed memory in the processes for the next step: faster on a CPU.
         max_seconds: Stop after this time. The same command continues.
         dry_run: Only list images, classes and runs, with the expected times.
