@@ -45,7 +45,7 @@ class TestEvaluate:
         assert snapshot(teacher_run) == before
 
     def test_of_nothing(self, tmp_path):
-        with pytest.raises(RunError, match="safetensors"):
+        with pytest.raises(RunError, match="expected a run directory or a weights file"):
             evaluate(tmp_path / "absent", "digits")
 
     def test_of_images_that_are_given(self, teacher_run):
