@@ -176,7 +176,7 @@ class LogitStandardizationLoss(SoftTargetLoss):
         >>> import torch
         >>> loss = LogitStandardizationLoss()
         >>> logits = torch.rand(4, 10)
-        >>> float(loss([], 3 * logits + 1, loss.extract([], logits))) < 1e-6
+        >>> abs(float(loss([], 3 * logits + 1, loss.extract([], logits)))) < 1e-4
         True
 
     Source: Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024, algorithm 1;
