@@ -28,7 +28,14 @@ from reliability_tables import (
 from svdistill.common import Cell, Table, columns, mean_cell, millions_cell, number_cell
 from svdistill.losses import titles
 from svdistill.networks import describe_network, network_names, published_size
-from svdistill.report import Comparison, compare, find_runs, method_rows, plot_curves, run_table
+from svdistill.report import (
+    MethodResult,
+    compare,
+    find_runs,
+    method_rows,
+    plot_curves,
+    run_table,
+)
 from svdistill.runs import read_summary
 from svdistill_benchmarks import (
     DFVResult,
@@ -299,15 +306,15 @@ def agreement_table() -> str:
 
 
 @cache
-def compared(preset: str) -> Comparison:
-    """The comparison of a preset's runs, which several tables are made from."""
-    return compare(find_runs([RESULTS / preset]))
+def methods_by_name(preset: str) -> dict[str, dict[str, MethodResult]]:
+    """For each pair of networks of a preset, its methods by name; several tables are of these."""
+    pairs = compare(find_runs([RESULTS / preset])).pairs
+    return {one.pair: {method.name: method for method in one.methods} for one in pairs}
 
 
 def mini_table(pair: str) -> str:
     """Every method that results/mini has for a pair of networks, the best first."""
-    pairs = compared("mini").pairs
-    (methods,) = (one.methods for one in pairs if one.pair == pair)
+    methods = methods_by_name("mini")[pair].values()
     rows = tuple(
         (
             Cell(method.name),
@@ -324,9 +331,7 @@ def mini_table(pair: str) -> str:
 
 def summary_table(preset: str) -> str:
     """The methods of `SUMMARY` on every pair of a preset: last epoch in percent."""
-    pairs = {
-        one.pair: {method.name: method for method in one.methods} for one in compared(preset).pairs
-    }
+    pairs = methods_by_name(preset)
     names = sorted(pairs)
     rows = tuple(
         (
@@ -343,12 +348,7 @@ def summary_table(preset: str) -> str:
 
 def ablation_table() -> str:
     """The rows of `ABLATION` that results/mini has of VGG_stride: last epoch in percent."""
-    methods = {
-        method.name: method
-        for pair in compared("mini").pairs
-        if pair.pair == "VGG_stride"
-        for method in pair.methods
-    }
+    methods = methods_by_name("mini")["VGG_stride"]
     rows = tuple(
         (Cell(label), mean_cell(methods[name].last), number_cell(len(methods[name].seeds), "{}"))
         for name, label in ABLATION.items()

@@ -1,8 +1,8 @@
 """Report finished runs as tables, as figures, and as one HTML page."""
 
-from svdistill.report.comparison import Comparison as Comparison, compare as compare
+from svdistill.report.comparison import compare as compare
 from svdistill.report.curves import plot_curves as plot_curves
-from svdistill.report.methods import t_interval as t_interval
+from svdistill.report.methods import MethodResult as MethodResult, t_interval as t_interval
 from svdistill.report.page import write_report as write_report
 from svdistill.report.runs import Run as Run, find_runs as find_runs
 from svdistill.report.tables import (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -207,6 +208,16 @@ class Run:
     predictions: PredictionSummary | None = None
     shipped: tuple[ShippedFile, ...] = ()
 
+    @cached_property
+    def store(self) -> Manifest | None:
+        """The manifest of the knowledge store that the run read; None if there is none any more."""
+        if not self.config.get("knowledge"):
+            return None
+        try:
+            return read_manifest(Path(self.config["knowledge"]) / MANIFEST_NAME)
+        except SVDistillError:  # the store is missing or damaged
+            return None
+
     @property
     def test_images(self) -> int | None:
         """The number of test images, if it was recorded."""
@@ -301,22 +312,11 @@ def _read(folder: Path) -> Run:
     )
 
 
-def store_manifest(run: Run) -> Manifest | None:
-    """The manifest of the knowledge store that a run read; None if there is none any more."""
-    if not run.config.get("knowledge"):
-        return None
-    try:
-        return read_manifest(Path(run.config["knowledge"]) / MANIFEST_NAME)
-    except SVDistillError:  # the store is missing or damaged
-        return None
-
-
 def named_teacher(run: Run) -> str:
     """The teacher that a run's configuration or knowledge store names; empty if neither does."""
     if not run.config.get("knowledge"):
         return str(run.config.get("teacher") or "")
-    manifest = store_manifest(run)
-    return "" if manifest is None else manifest.teacher.removesuffix(IN_BF16)
+    return "" if run.store is None else run.store.teacher.removesuffix(IN_BF16)
 
 
 def teacher_among(run: Run, runs: Sequence[Run]) -> Run | None:

@@ -15,7 +15,6 @@ from svdistill.report.runs import (
     dataset_name,
     named_teacher,
     row_name,
-    store_manifest,
     teacher_among,
 )
 from svdistill.store import IN_BF16
@@ -142,8 +141,7 @@ def _learned(teacher: Run) -> Hashable:
 def _teacher_digest(run: Run) -> str | None:
     """The digest of the teacher's weights, of which a run with a store records another one."""
     if run.config.get("knowledge"):
-        manifest = store_manifest(run)
-        return None if manifest is None else manifest.teacher_sha256
+        return None if run.store is None else run.store.teacher_sha256
     return run.environment.get("teacher_fingerprint")
 
 
@@ -166,9 +164,8 @@ def _teaching(run: Run, teacher: Hashable) -> Teaching:
 
 
 def _teacher_precision(run: Run) -> str | None:
-    manifest = store_manifest(run)
-    if manifest is not None:
-        return "bf16" if manifest.teacher.endswith(IN_BF16) else "float32"
+    if run.store is not None:
+        return "bf16" if run.store.teacher.endswith(IN_BF16) else "float32"
     if run.config.get("knowledge"):
         return None
     return run.config.get("teacher_precision") or run.config.get("precision")
@@ -176,10 +173,9 @@ def _teacher_precision(run: Run) -> str | None:
 
 def seen_views(run: Run) -> int | None:
     """The number of views of each image; 0 if every epoch had its own, None if unknown."""
-    manifest = store_manifest(run)
-    if manifest is None and run.config.get("knowledge"):
+    if run.store is None and run.config.get("knowledge"):
         return None
-    views = int(run.config.get("views") or 0) if manifest is None else manifest.views
+    views = int(run.config.get("views") or 0) if run.store is None else run.store.views
     enough = views >= run.summary.epochs or run.config.get("augmentation") == "none"
     return 0 if enough else views
 
