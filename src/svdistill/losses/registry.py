@@ -269,8 +269,9 @@ def usual_weights(loss: str) -> dict[str, Any]:
         >>> usual_weights("soft_target")
         {'task_weight': 0.1, 'transfer_weight': 0.9, 'clip': 'none'}
     """
-    by_class = {OBJECT_PREFIX + getattr(s.build, "__name__", ""): s for s in _SPECS.values()}
-    specs = (by_class[loss],) if loss in by_class else loss_specs(loss)
+    given = loss.startswith(OBJECT_PREFIX)
+    of_object = _by_class().get(loss.removeprefix(OBJECT_PREFIX)) if given else None
+    specs = loss_specs(loss) if of_object is None else (of_object,)
     of_logits = [spec for spec in specs if not spec.clipped]
     alone = len(of_logits) == len(specs)
     weights = [spec.usual_weights if alone else spec.weights_beside for spec in of_logits]
@@ -374,10 +375,15 @@ def object_name(loss: TransferLoss) -> str:
             remedy="give an object such as SVDLoss(), or a name in the configuration",
         )
     kind = type(loss)
-    registered = {getattr(s.build, "__name__", ""): s.build for s in _SPECS.values()}
+    registered = _by_class().get(kind.__name__)
     # Another class of the same name does not have the registered one's weights.
-    alike = registered.get(kind.__name__, kind) is not kind
+    alike = registered is not None and registered.build is not kind
     return OBJECT_PREFIX + (f"{kind.__module__}." if alike else "") + kind.__name__
+
+
+def _by_class() -> dict[str, LossSpec]:
+    """The specifications of the registered losses, by the names of their classes."""
+    return {getattr(spec.build, "__name__", ""): spec for spec in _SPECS.values()}
 
 
 def _registered(name: str, whole: str) -> LossSpec:

@@ -120,9 +120,7 @@ def spec_of_code(name: str, options: Mapping[str, Any]) -> LossSpec:
         return LossSpec(name, _not_given, title)
     if name.startswith(TORCHDISTILL):
         peer = partial(TorchdistillLoss, title)
-        of_logits = not peer().needs_taps
-        weight = LOGIT_WEIGHT if of_logits else ""
-        return LossSpec(name, peer, title, clipped=not of_logits, weight=weight)
+        return _of_taps_or_logits(LossSpec(name, peer, title), needs_taps=peer().needs_taps)
     found = import_attribute(name, "loss")
     if not callable(found) or isinstance(found, TransferLoss):
         raise _no_loss(
@@ -130,9 +128,13 @@ def spec_of_code(name: str, options: Mapping[str, Any]) -> LossSpec:
             f"let {name} be one, or give the object to svdistill.distill as loss=",
         )
     build = partial(_build, name, found, tuple(options))
-    of_logits = not getattr(found, "needs_taps", True)
-    weight = LOGIT_WEIGHT if of_logits else ""
-    return LossSpec(name, build, title, _read(found, options), clipped=not of_logits, weight=weight)
+    spec = LossSpec(name, build, title, _read(found, options))
+    return _of_taps_or_logits(spec, needs_taps=getattr(found, "needs_taps", True))
+
+
+def _of_taps_or_logits(spec: LossSpec, *, needs_taps: bool) -> LossSpec:
+    """The specification, of a loss on logits alone as one that counts as part of the task."""
+    return spec if needs_taps else replace(spec, clipped=False, weight=LOGIT_WEIGHT)
 
 
 def _build(
