@@ -50,14 +50,14 @@ def require_fit(manifest: Manifest, data: ImageData, loss: TransferLoss, augment
                 got=wanted,
                 remedy=f"give the store's {options}, or make a store for this run",
             )
-    _require_enough(manifest, loss)
-    _require_grid(manifest, loss)
+    _require_grid(manifest, loss, _selected(manifest, loss))
 
 
-def _require_enough(manifest: Manifest, loss: TransferLoss) -> None:
-    """Raise `RunError` unless the store holds all tensors that the loss reads."""
+def _selected(manifest: Manifest, loss: TransferLoss) -> Knowledge:
+    """What a loss reads of an empty batch; raises `RunError` if the store does not hold it all."""
+    nothing = (torch.empty(0, *leaf.shape) for leaf in manifest.structure.leaves())
     try:
-        loss.select(_of_no_images(manifest))
+        selected: Knowledge = loss.select(rebuild(manifest.structure, nothing))
     except ArgumentError as error:
         raise RunError(
             "loss",
@@ -66,15 +66,16 @@ def _require_enough(manifest: Manifest, loss: TransferLoss) -> None:
             got=loss_text(loss),
             remedy="give such a loss, or make a store for this run",
         ) from error
+    return selected
 
 
-def _require_grid(manifest: Manifest, loss: TransferLoss) -> None:
+def _require_grid(manifest: Manifest, loss: TransferLoss, selected: Knowledge) -> None:
     """Raise `RunError` if the store's maps were pooled to a coarser grid than the loss's.
 
     `TransferLoss.select` raises an error for knowledge on a finer grid.
     """
     maps = [torch.empty(1, *shape, device="meta") for shape in manifest.tap_shapes]
-    for part, stored in _by_part(loss, loss.select(_of_no_images(manifest))):
+    for part, stored in _by_part(loss, selected):
         if not isinstance(part, ON_GRID):
             continue
         # The last field of a position loss's knowledge holds tensors [B, ..., C] on a grid.
@@ -96,9 +97,3 @@ def _by_part(loss: TransferLoss, known: Knowledge) -> Iterator[tuple[nn.Module, 
         return
     for part, its in zip(loss.parts(), known.parts, strict=True):
         yield from _by_part(part, its)
-
-
-def _of_no_images(manifest: Manifest) -> Knowledge:
-    """The store's knowledge of an empty batch."""
-    nothing = (torch.empty(0, *leaf.shape) for leaf in manifest.structure.leaves())
-    return rebuild(manifest.structure, nothing)
