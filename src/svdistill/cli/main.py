@@ -123,8 +123,8 @@ class _Commands:
 
         fields = _training_fields(options)
         repeated = {name: fields.pop(name) for name in ("seeds", "baseline", "jobs")}
-        # 0 is given too: it is refused there.
-        if repeated["baseline"] or any(repeated[name] is not None for name in ("seeds", "jobs")):
+        # Not by truth: 0 is refused there.
+        if any(value is not None and value is not False for value in repeated.values()):
             _compare_seeds(DistillConfig(**fields), options.keep_memory, repeated)
             return
         summary = distill(DistillConfig(**fields), BarReporter())

@@ -343,7 +343,6 @@ def explain(message: str, words: list[str]) -> str:
     if wrong_value is not None:
         return wrong_value
     written = [word.partition("=")[0] for word in words if word.startswith("--")]
-    written += ["--" + word for word in re.findall(r"does not accept option '(\w+)'", line)]
     options = _options_of(command)
     unknown = [word for word in written if word not in options]
     remedy = _meant(unknown[0], options) if unknown else f"see `{page}`"

@@ -47,11 +47,10 @@ def explain_value(line: str, help_command: str) -> str | None:
         remedy = f"leave out {option} for its default, or write null for an empty value"
     expected = [KINDS[name] for name in names if name in KINDS]
     choices = re.search(r"Literal\[(.*?)\]", kinds)
-    try:
-        if choices and not expected:
+    if choices and not expected:
+        try:
             require_choice(option, value, re.findall(r"'([^']*)'", choices[1]))
-        raise ArgumentError(
-            option, expected=" or ".join(expected) or kinds, got=repr(value), remedy=remedy
-        )
-    except ArgumentError as error:
-        return str(error)
+        except ArgumentError as error:
+            return str(error)
+    wanted = " or ".join(expected) or kinds
+    return str(ArgumentError(option, expected=wanted, got=repr(value), remedy=remedy))
