@@ -31,6 +31,17 @@ def require_module(argument: str, network: object) -> None:
         )
 
 
+def require_loss(argument: str, loss: object) -> None:
+    """Raise `ArgumentError` unless `loss` is a `TransferLoss`."""
+    if not isinstance(loss, TransferLoss):
+        raise ArgumentError(
+            argument,
+            expected="a TransferLoss",
+            got=getattr(loss, "__name__", repr(loss)),
+            remedy="give an object such as svdistill.PositionGramLoss()",
+        )
+
+
 def require_members(
     teacher: nn.Module | None, student: nn.Module, loss: object, unclipped: object
 ) -> None:
@@ -39,14 +50,9 @@ def require_members(
     if teacher is not None:
         require_module("teacher", teacher)
     require_distinct_networks(teacher, student)
-    for argument, given in (("loss", loss), ("unclipped", unclipped)):
-        if not isinstance(given, TransferLoss | None) or (given is None and argument == "loss"):
-            raise ArgumentError(
-                argument,
-                expected="a TransferLoss",
-                got=getattr(given, "__name__", repr(given)),
-                remedy="give an object such as svdistill.PositionGramLoss()",
-            )
+    require_loss("loss", loss)
+    if unclipped is not None:
+        require_loss("unclipped", unclipped)
 
 
 def extracted(loss: TransferLoss, features: Sequence[Tensor], logits: Tensor | None) -> Knowledge:
