@@ -197,6 +197,21 @@ ABLATION = {
     "Gram of positions + DIST": "DIST instead of soft targets: the default",
 }
 
+# Students of a teacher of other images: rows by the runs' folders, columns by where these lie.
+DOMAINS = {
+    "student": "student alone",
+    "fsp-2-stage": "FSP, 2-stage",
+    "svd-amortised": "SVD, amortised",
+    "position-svd": "position SVD",
+    "position-gram": "**Gram of positions**",
+}
+STUDENTS_OF_OTHERS = {
+    "vgg-stride": "50 other classes",
+    "vgg-stride-tenth": "50 other classes, a tenth of the labels",
+    "vgg-stride-tiny-imagenet-40": "Tiny-ImageNet",
+    "vgg-stride-tiny-imagenet-40-tenth": "Tiny-ImageNet, a tenth of the labels",
+}
+
 # Rows of the search among settings, by the runs' folders: NAME-taskWEIGHT-wWEIGHT-SEED.
 SETTING = re.compile(r"(.+)-task([\d.]+)-w([\d.]+)-\d+")
 
@@ -242,6 +257,7 @@ def made_table(name: str) -> str:
         "mini-bf16": bf16_table,
         "mini-search": search_table,
         "ablation": ablation_table,
+        "domains": domains_table,
         "tap-gradients": tap_gradients_table,
         "parallel": parallel_table,
         "parallel-ties": ties_table,
@@ -355,6 +371,18 @@ def ablation_table() -> str:
         if name in methods
     )
     return Table("", columns("", "last epoch %", "seeds"), rows).to_markdown()
+
+
+def domains_table() -> str:
+    """The rows of `DOMAINS` in results/domains: mean last epoch in percent, and its seeds."""
+    rows = []
+    for method, label in DOMAINS.items():
+        found = [
+            (RESULTS / "domains" / pair).glob(f"{method}-[0-9]") for pair in STUDENTS_OF_OTHERS
+        ]
+        means = [mean_cell([read_summary(run).last_accuracy for run in runs]) for runs in found]
+        rows.append((Cell(label), *means))
+    return Table("", columns("", *STUDENTS_OF_OTHERS.values()), tuple(rows)).to_markdown()
 
 
 def recipe_search_table() -> str:

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from svdistill.config import CacheConfig, DistillConfig, TrainConfig
 from svdistill.data import ImageData, load_images
+from svdistill.paper import estimate
 from svdistill.paper.estimate import Estimator
 from svdistill.paper.jobs import Job
 from svdistill.paper.plan import plan
@@ -42,6 +46,25 @@ def test_a_loss_with_modules_of_its_own_gets_a_time(tmp_path: Path) -> None:
     jobs = plan([(PAIRS[1], [method])], replace(SMOKE, seeds=1), tmp_path)
     estimator = Estimator(jobs, images_of(jobs))
     assert all(0 < estimator.seconds(job) < 600 for job in jobs)
+
+
+@pytest.mark.parametrize("faster", ["float32", "bf16"])
+def test_with_precision_auto_the_faster_one_counts(
+    faster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def timed(step: Callable[[], object], images: Tensor) -> float:
+        step()
+        evaluates = not isinstance(step, partial)
+        return (1.0 if evaluates or step.args[0] == faster else 2.0) / len(images)
+
+    monkeypatch.setattr(estimate, "_seconds_per_image", timed)
+    alone, *_ = plan([(PAIRS[1], METHODS[:1])], SMOKE, tmp_path)
+    assert isinstance(alone, TrainConfig)
+    seconds = {}
+    for precision in ("float32", "bf16", "auto"):
+        job = replace(alone, precision=precision)
+        seconds[precision] = Estimator([job], images_of([job])).seconds(job)
+    assert seconds["auto"] == seconds[faster] < max(seconds.values())
 
 
 def test_a_finished_run_of_another_seed_tells(tmp_path: Path) -> None:

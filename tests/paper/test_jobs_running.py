@@ -172,3 +172,13 @@ def test_a_process_whose_parent_no_longer_listens_ends_without_a_traceback(
     process.join(120)
     assert process.exitcode == 0
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_run_that_chose_its_precision_counts_as_finished(tmp_path: Path) -> None:
+    job = replace(TINY, output=str(tmp_path / "run"), train_size=50)
+    train(replace(job, precision="bf16"))
+    assert is_finished(replace(job, precision="auto"))
+    with pytest.raises(RunError, match=r"precision 'float32', as planned.*got 'bf16'"):
+        is_finished(job)
+    with pytest.raises(RunError, match="epochs 2, as planned"):
+        is_finished(replace(job, precision="auto", epochs=2))

@@ -55,17 +55,34 @@ def test_a_teacher_is_trained_once_for_all_its_students_and_both_its_pairs() -> 
     assert sorted(stores) == [
         f"runs/stores/{name}"
         for teacher in ("mobilenet-teacher", "vgg-teacher")
-        for name in (teacher, f"{teacher}-position-gram-grid4", f"{teacher}-positions")
+        for name in (teacher, f"{teacher}-svd-k16")
     ]
 
 
-def test_a_student_of_positions_reads_the_store_of_positions() -> None:
+def test_one_store_serves_every_loss_with_its_default_options() -> None:
+    jobs = {job.output: job for job in planned("networks", "full")}
+    (store,) = [
+        job for job in jobs.values() if isinstance(job, CacheConfig) and "vgg" in job.output
+    ]
+    assert (store.num_vectors, store.grid) == (None, None)
+    readers = [job for job in jobs.values() if getattr(job, "knowledge", "") == store.output]
+    assert {job.loss for job in readers} == {
+        *("soft_target", "svd", "position_svd+soft_target", "position_gram+dist"),
+    }
+    for job in readers:
+        kept = set(job.loss.split("+")) - {"dist"}  # it reads the logits, as soft targets do
+        assert kept <= set(store.loss.split("+"))
+
+
+def test_more_vectors_have_a_store_of_their_own() -> None:
     jobs = {job.output: job for job in planned("networks", "mini")}
-    student = jobs["runs/vgg/position-svd-soft-target-0"]
-    assert isinstance(student, DistillConfig)
-    store = jobs[student.knowledge]
+    store = jobs["runs/stores/vgg-teacher-svd-k16"]
     assert isinstance(store, CacheConfig)
-    assert (store.loss, store.num_vectors) == (student.loss, student.num_vectors)
+    assert (store.loss, store.num_vectors) == ("svd+soft_target", 16)
+    assert {job.loss for job in jobs.values() if getattr(job, "knowledge", "") == store.output} == {
+        "svd",
+        "svd+soft_target",
+    }
 
 
 def test_rivals_that_compare_gram_matrices_share_a_store() -> None:
@@ -151,7 +168,7 @@ def test_the_preset_full_is_what_its_documentation_says() -> None:
         assert (job.width, job.classes_every, job.max_grad_norm) == (1.0, 1, 5.0)
         assert (job.schedule, job.learning_rate, job.weight_decay) == ("one_cycle", 0.03, 5e-4)
         assert job.augmentation == "crop_flip"
-        assert job.precision == ("float32" if "mobilenet" in job.network else "bf16")
+        assert job.precision == "auto"
     assert not PRESETS["full"].keep_stores
 
 

@@ -51,6 +51,18 @@ def test_a_student_of_a_tenth_of_the_labels_makes_as_many_steps(jobs: list[Job])
     assert len(by_output) == len(jobs) == 1 + 2 * 2 * 5
 
 
+def test_half_of_the_classes_take_as_many_steps_as_the_preset() -> None:
+    for name, classes in (("mini", 20), ("full", 50)):
+        preset = PRESETS[name]
+        adapted = domains_preset(preset, "", "")
+        assert adapted.student.epochs * 50 == pytest.approx(
+            preset.student.epochs * classes, rel=0.05
+        )
+        assert adapted.teacher.epochs * 50 == pytest.approx(
+            preset.teacher.epochs * classes, rel=0.05
+        )
+
+
 def test_the_first_seed_of_all_comes_first(jobs: list[Job]) -> None:
     seeds = [job.seed for job in jobs if isinstance(job, TrainConfig)]
     assert seeds == sorted(seeds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Final
@@ -90,12 +91,12 @@ class Estimator:
         if job.network not in self._alone:
             network, images = self._network(job), self._images(job)
 
-            def step() -> None:
-                with _autocast(job):
+            def step(precision: str) -> None:
+                with autocast(precision, images.device):
                     logits = network(images)
                 _cross_entropy(logits.float()).backward()
 
-            learning = _seconds_per_image(step, images)
+            learning = _fastest(job, step, images)
             network.eval()
             with torch.inference_mode():
                 evaluation = _seconds_per_image(lambda: network(images), images)
@@ -106,13 +107,13 @@ class Estimator:
         teacher, images, loss = self._teacher(job), self._images(job), build_losses(job).whole
         frozen = FrozenTeacher(teacher, teacher.tap_paths, needs_logits=loss.needs_logits)
 
-        def step() -> None:
-            with _autocast(job):
+        def step(precision: str) -> None:
+            with autocast(precision, images.device):
                 recording = frozen.run(images)
             loss.extract(recording.features, recording.output)
 
         with torch.inference_mode():
-            return _seconds_per_image(step, images)
+            return _fastest(job, step, images)
 
     def _time_transfer(self, job: DistillConfig) -> float:
         teacher, images = self._teacher(job), self._images(job)
@@ -130,13 +131,13 @@ class Estimator:
         knowledge = distiller.teach(images) if job.knowledge else None
         labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
 
-        def step() -> None:
-            with _autocast(job):
+        def step(precision: str) -> None:
+            with autocast(precision, images.device):
                 output = distiller(images, knowledge=knowledge, labels=labels)
             distiller.backward(_cross_entropy(output.logits.float()), output, progress=1.0)
             distiller.zero_grad()
 
-        return _seconds_per_image(step, images)
+        return _fastest(job, step, images)
 
     def _teacher(self, job: DistillConfig | CacheConfig) -> PaperNetwork:
         return self._network(self._run_of(getattr(job, "knowledge", "") or job.teacher))
@@ -170,13 +171,15 @@ def _seconds_of_other_seeds(job: Job) -> float | None:
     return fmean(read_summary(run).seconds for run in others) if others else None
 
 
-def _autocast(job: Job) -> torch.autocast:
-    return autocast(job.precision, choose_device(job.device))
-
-
 def _cross_entropy(logits: Tensor) -> Tensor:
     labels = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
     return F.cross_entropy(logits, labels)
+
+
+def _fastest(job: Job, step: Callable[[str], object], images: Tensor) -> float:
+    """Seconds per image of a step in a job's precision; with `auto`, in the faster of the two."""
+    precisions = ("float32", "bf16") if job.precision == "auto" else (job.precision,)
+    return min(_seconds_per_image(partial(step, precision), images) for precision in precisions)
 
 
 def _seconds_per_image(step: Callable[[], object], images: Tensor) -> float:

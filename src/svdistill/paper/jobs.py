@@ -38,6 +38,9 @@ Job = TrainConfig | CacheConfig
 # used.
 PLACES: Final = (*MAY_DIFFER, "data", "teacher", "knowledge")
 
+# Options that a run with the precision `auto` chooses for itself.
+CHOSEN: Final = ("precision", "teacher_precision")
+
 
 def run_job(job: Job) -> None:
     """Do a job in this process: train a run, or compute a knowledge store."""
@@ -90,6 +93,8 @@ def is_finished(job: Job) -> bool:
         return False
     planned = asdict(job.filled())
     kept = {name: value for name, value in stored_values(run.config).items() if name in planned}
+    if planned["precision"] == "auto":
+        planned |= {name: value for name, value in kept.items() if name in CHOSEN}
     for name in differing(planned, {**planned, **kept}, PLACES):
         raise RunError(
             str(run.path),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from svdistill.common import require_choice
 from svdistill.config import CacheConfig, DataConfig, DistillConfig, TrainConfig
@@ -48,6 +48,12 @@ TEACHER_DIGITS: Final = "5@0"
 # Side of the students' images in pixels if they are of another data set than the teacher's; that of
 # CIFAR-100.
 OTHER_DATA_SIZE: Final = 32
+
+# Losses whose knowledge, with their default options, students share in one store.
+STORED: Final = (SVD, POSITIONS["loss"], "position_gram")
+
+# Parts of a store's name: for each option that differs from its default.
+SHORT: Final = {"grid": "grid", "num_vectors": "k"}
 
 # `domains` also trains students with one label in 10, for 10 times as many epochs: the number of
 # steps is the same.
@@ -142,12 +148,7 @@ def _teacher(pair: Pair, preset: Preset, root: Path) -> TrainConfig:
         preset.teacher,
         network=pair.teacher,
         output=str(root / pair.teacher.replace("_", "-")),
-        precision=_precision(pair.teacher, preset),
     )
-
-
-def _precision(network: str, preset: Preset) -> Literal["float32", "bf16"]:
-    return "bf16" if network in preset.bf16 else "float32"
 
 
 def _is_cached(method: Method, preset: Preset) -> bool:
@@ -157,48 +158,50 @@ def _is_cached(method: Method, preset: Preset) -> bool:
         return False
     if not is_compact(options["loss"], options):
         return False
-    stored = _stored_loss(method)
-    if "num_vectors" not in stored.options:
+    spec = _loss_on_maps(method)
+    if "num_vectors" not in spec.options:
         return True
-    most = preset.store_vectors if stored.name == SVD else POSITIONS["num_vectors"]
-    return options.get("num_vectors", 1) <= most and not _grid(method)
+    most = preset.store_vectors if spec.name == SVD else spec.options["num_vectors"]
+    return options.get("num_vectors", 1) <= most and not options.get("grid")
 
 
-def _stored_loss(method: Method) -> LossSpec:
+def _loss_on_maps(method: Method) -> LossSpec:
     """The loss on feature maps whose knowledge a method's store keeps, beside the logits.
 
-    A loss that reads only logits uses the store of the default, `position_gram`, the smallest one.
+    A loss that reads only logits uses the store of the default, `position_gram`.
     """
     specs = loss_specs(method.options["loss"])
-    name = next((s.stored_as or s.name for s in specs if "taps" in s.needs), "position_gram")
-    return loss_specs(name)[0]
-
-
-def _grid(method: Method) -> int:
-    grid: int = method.options.get("grid", _stored_loss(method).options.get("grid", 0))
-    return grid
+    return next((s for s in specs if "taps" in s.needs), loss_specs("position_gram")[0])
 
 
 def _store(pair: Pair, method: Method, preset: Preset, root: Path) -> CacheConfig:
-    """The knowledge store that students share: logits, and vectors or Gram matrices of each tap."""
-    teacher, student = _teacher(pair, preset, root), preset.student
+    """The knowledge store that students share: logits, and vectors or Gram matrices of each tap.
+
+    One store, made in one pass of the teacher, serves all losses in `STORED` with their default
+    options; other losses and options have stores of their own.
+    """
+    teacher, student, spec = _teacher(pair, preset, root), preset.student, _loss_on_maps(method)
     assert teacher.precision != "fp16"
-    stored, grid = _stored_loss(method), _grid(method)
-    options: dict[str, Any] = {"grid": grid}
-    kind = f"-{stored.name}-grid{grid}".replace("_", "-")
-    if stored.name == SVD:
-        kind, options = "", {"num_vectors": preset.store_vectors}
-    elif stored.name == POSITIONS["loss"]:
-        kind, options = "-positions", {"num_vectors": POSITIONS["num_vectors"]}
+    stored = loss_specs(spec.stored_as or spec.name)[0]
+    vectors = preset.store_vectors if stored.name == SVD else stored.options.get("num_vectors")
+    asked = {"grid": method.options.get("grid", spec.options.get("grid")), "num_vectors": vectors}
+    own: dict[str, Any] = {
+        name: value for name, value in asked.items() if value != stored.options.get(name)
+    }
+    losses: tuple[str, ...] = STORED
+    kind = ""
+    if own or stored.name not in STORED:
+        losses = (stored.name,)
+        kind = f"-{stored.name}" + "".join(f"-{SHORT[name]}{own[name]}" for name in own)
     images = {f.name: getattr(student, f.name) for f in fields(DataConfig)}
-    name = f"{Path(teacher.output).name}{kind}{_suffix(student)}"
+    name = f"{Path(teacher.output).name}{kind.replace('_', '-')}{_suffix(student)}"
     return CacheConfig(
         **{**images, "output": str(root / "stores" / name)},
         teacher=teacher.output,
         views=preset.views,
         views_seed=student.views_seed or 0,
-        loss=f"{stored.name}+{SOFT_TARGET['loss']}",
-        **options,
+        loss="+".join((*losses, str(SOFT_TARGET["loss"]))),
+        **own,
         precision=teacher.precision,
         device=student.device,
     )
@@ -217,7 +220,6 @@ def _student(pair: Pair, method: Method, seed: int, preset: Preset, root: Path) 
         seed=seed,
         views=preset.views,
         output=str(root / folder / f"{method.name}-{seed}"),
-        precision=_precision(pair.student, preset),
     )
     if not method.needs_teacher:
         return alone
@@ -237,6 +239,8 @@ def domains_preset(preset: Preset, classes: str, teacher_data: str) -> Preset:
 
     The losses should read feature maps only, since the teacher's logits are of other classes.
     Students run the teacher in every step: making stores for both sets of images takes as long.
+    Half of the classes are more images than a preset with every fifth class has: the epochs are
+    fewer in proportion, so that there are as many steps.
 
     Args:
         preset: the preset to adapt.
@@ -249,16 +253,26 @@ def domains_preset(preset: Preset, classes: str, teacher_data: str) -> Preset:
         >>> preset = domains_preset(PRESETS["mini"], "", "")
         >>> preset.teacher.classes, preset.student.classes
         ('50@0', 'rest:50@0')
+        >>> preset.teacher.epochs, PRESETS["mini"].teacher.epochs
+        (32, 80)
     """
     data = teacher_data or preset.student.data
     drawn = classes or (TEACHER_DIGITS if data == "digits" else TEACHER_CLASSES)
     students: dict[str, Any] = {"classes": f"rest:{drawn}"}
     if data != preset.student.data:
         students = {"classes": None, "image_size": OTHER_DATA_SIZE}
+    times = max(1.0, preset.student.classes_every / 2)
+
+    def shorter(epochs: int) -> int:
+        return round(epochs / times)
+
+    teacher = replace(preset.teacher, epochs=shorter(preset.teacher.epochs))
+    student = replace(preset.student, epochs=shorter(preset.student.epochs))
     return replace(
         preset,
-        teacher=replace(preset.teacher, data=data, classes=drawn, classes_every=1),
-        student=replace(preset.student, classes_every=1, **students),
+        teacher=replace(teacher, data=data, classes=drawn, classes_every=1),
+        student=replace(student, classes_every=1, **students),
+        transfer_epochs=shorter(preset.transfer_epochs),
         views=0,
     )
 

@@ -248,7 +248,6 @@ class Preset:
         in_full: names of the pairs that are trained with every method by default.
         seeds: number of trainings of each student.
         methods: names of the default methods; empty for those of the experiment.
-        bf16: networks that compute in bfloat16, because it was measured to be faster.
         store_vectors: singular vectors per tap in a shared store of the SVD loss. Students of a
             method with more vectors run the teacher instead.
         keep_stores: whether a store stays on disk after its students are finished.
@@ -263,7 +262,6 @@ class Preset:
     in_full: tuple[str, ...]
     seeds: int
     methods: tuple[str, ...] = ()
-    bf16: tuple[str, ...] = ()
     store_vectors: int = 16
     keep_stores: bool = True
 
@@ -303,8 +301,16 @@ _SMOKE: Final = replace(
     batch_size=50,
 )
 
+# Which precision is faster depends on the processor as much as on the network: on one with AVX-512
+# BF16, bf16 took 0.4 to 0.7 of float32's time for VGG, on a later one 1.3 times as long.
 _FULL: Final = replace(
-    _MINI, width=1.0, classes_every=1, epochs=30, max_grad_norm=5.0, checkpoint_minutes=5.0
+    _MINI,
+    width=1.0,
+    classes_every=1,
+    epochs=30,
+    max_grad_norm=5.0,
+    precision="auto",
+    checkpoint_minutes=5.0,
 )
 
 _EVERY_PAIR: Final = tuple(pair.name for pair in PAIRS)
@@ -350,15 +356,6 @@ PRESETS: Final = {
             "svd-amortised",
             "position-svd-soft-target",
             GRAM_DIST.name,
-        ),
-        # On a CPU with AVX-512 BF16 a step of these networks takes 0.4 to 0.7 times as long as in
-        # float32; a step of MobileNet, with its depthwise convolutions, takes 1.1 times as long.
-        bf16=(
-            "vgg_teacher",
-            "vgg_student",
-            "vgg_stride_student",
-            "resnext_teacher",
-            "resnext_student",
         ),
         store_vectors=1,
         keep_stores=False,
