@@ -21,11 +21,13 @@ from svdistill.runs.directory import RunDirectory, stored_values
 from svdistill.runs.weights import read_card, save_weights
 
 
-def keep(run: Path, source: Path, target: Path, data: str) -> Path:
+def keep(run: Path, source: Path, target: Path, data: str | None) -> Path:
     """Copy what is known of a run, with its paths under the target and its data under this name."""
     kept = target / run.relative_to(source)
     make_directory(kept)
-    values = stored_values(run / "config.yaml") | {"output": str(kept), "data": data}
+    values = stored_values(run / "config.yaml") | {"output": str(kept)}
+    if data is not None:
+        values["data"] = data
     for name in ("teacher", "knowledge"):
         path = values.get(name)
         # A run that was copied from the target names what lies there; any other place is refused.
@@ -52,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
-    parser.add_argument("--data", required=True, help="what the kept configurations name")
+    parser.add_argument("--data", help="what the kept configurations name, if not what the runs do")
     parser.add_argument("--weights", nargs="*", default=[], help="runs whose networks are kept")
     options = parser.parse_args()
 

@@ -129,9 +129,9 @@ SETS = {
         "teacher": "timm:resnet18, the teacher",
         "student": "timm:mobilenetv3_small_050 alone",
         "soft-target": "soft target",
-        "position-gram-tenth-soft-target": GRAM_SOFT,
-        "position-gram-soft-target": f"{GRAM_SOFT}, 1 : 1 : 2.7",
+        "position-gram-soft-target": GRAM_SOFT,
         "position-gram-dist": "Gram of positions + DIST",
+        "position-gram-soft-target-dist": f"{GRAM_SOFT} + DIST",
     },
     "few-labels": {
         "student": "student alone",

@@ -58,6 +58,13 @@ def test_kept_runs_hold_no_path_of_the_machine_and_can_be_read(
     assert not (kept["svd-0"].path / "student.safetensors").exists()
 
 
+def test_runs_of_several_data_sets_keep_the_names_of_their_own(
+    load_script: Callable[[str], ModuleType], runs: Path, tmp_path: Path
+) -> None:
+    kept = load_script("keep_results").keep(runs / "teacher", runs, tmp_path, None)
+    assert stored_values(kept / "config.yaml")["data"] == "digits"
+
+
 def test_weights_are_kept_in_half_and_load_as_floats(
     load_script: Callable[[str], ModuleType], runs: Path, tmp_path: Path
 ) -> None:
