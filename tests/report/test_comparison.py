@@ -265,7 +265,7 @@ def test_step_time_of_two_stages_is_that_of_the_transfer() -> None:
         *(replace(record, stage="task", images_per_second=300.0) for record in rest),
     )
     found = results(alone, replace(taught, records=records))
-    assert found["SVD"].step_time == pytest.approx(2.0)
+    assert found["SVD, 2-stage"].step_time == pytest.approx(2.0)
 
 
 def test_the_papers_numbers_are_of_its_networks_only() -> None:
@@ -290,6 +290,8 @@ def test_rows_are_named_by_what_differs_on_the_page_alone() -> None:
         "FSP",
     ]
     assert [row.name for row in mobilenet.methods] == ["SVD, 2-stage"]
+    two_stages = compared(taught("e"), taught("f", loss="fsp", transfer_epochs=3))
+    assert [row.name for row in two_stages.methods] == ["SVD", "FSP, 2-stage"]
 
 
 def test_other_images_under_the_same_name_are_no_measure() -> None:

@@ -38,7 +38,7 @@ def rows(*runs: Run) -> list[str]:
         (
             {"transfer_epochs": 4},
             {"transfer_epochs": 40},
-            ["SVD, 4 epochs of transfer", "SVD, 40 epochs of transfer"],
+            ["SVD, 2-stage, 4 epochs of transfer", "SVD, 2-stage, 40 epochs of transfer"],
         ),
         ({}, {"teacher_precision": "bf16"}, ["SVD, teacher in float32", "SVD, teacher in bf16"]),
         ({}, {"teacher_precision": "float32"}, ["SVD"]),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from svdistill.report.protocol import published_accuracy
-from svdistill.report.runs import Config, Run, loss_name, row_options
+from svdistill.report.runs import TWO_STAGES, Config, Run, loss_name, row_options
 from svdistill.report.settings import (
     TEXTS,
     TRAINING,
@@ -138,17 +138,21 @@ def t_interval(differences: Sequence[float]) -> tuple[float, float] | None:
 
 
 def varied_options(runs: Iterable[Run]) -> dict[str, set[str]]:
-    """For each loss, the options whose values differ between its runs; rows are named by them."""
+    """For each loss, the options whose values differ between its runs; rows are named by them.
+
+    Two stages are always among them, since their runs have more epochs than those of other losses.
+    """
     by_loss: dict[str, list[dict[str, str]]] = {}
     for run in runs:
         if run.is_distilled:
             by_loss.setdefault(loss_name(run.config), []).append(row_options(run.config))
-    return {
-        loss: {
-            name for name in set().union(*options) if len({one.get(name) for one in options}) > 1
+    varied: dict[str, set[str]] = {}
+    for loss, options in by_loss.items():
+        values = {name: {one.get(name) for one in options} for name in set().union(*options)}
+        varied[loss] = {
+            name for name, found in values.items() if len(found) > 1 or TWO_STAGES in found
         }
-        for loss, options in by_loss.items()
-    }
+    return varied
 
 
 def rows_of(

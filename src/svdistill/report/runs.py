@@ -66,6 +66,8 @@ FAMILIES: Final = {
     "resnext": "ResNeXt",
 }
 
+TWO_STAGES: Final = "2-stage"
+
 DIGITS: Final = re.compile(r"([0-9]+)")
 
 
@@ -105,7 +107,7 @@ def row_options(config: Config) -> dict[str, str]:
     two_stages = config.get("transfer_epochs", 0) > 0
     usually_two = any(spec.stages == 2 for spec in registered_specs(loss))
     clip = config.get("clip", "norm")
-    parts = {"stages": "2-stage" if two_stages else "1-stage" if usually_two else ""}
+    parts = {"stages": TWO_STAGES if two_stages else "1-stage" if usually_two else ""}
     own = [spec.options for spec in registered_specs(loss)]
     for option, text in OPTION_TEXTS.items():
         usual = OPTIONS[option]
