@@ -267,6 +267,9 @@ class TransferCounts:
     """
 
     ROUNDING = 1e-12
+    # A copy of the teacher differs from it by rounding, since the teacher's layers are fused. Up to
+    # this share of the task's gradient a transfer gradient counts as none.
+    NO_SHARE = 1e-6
     PINNED = ("cuda", "xpu")  # devices with asynchronous copies to the host
 
     def __init__(self) -> None:
@@ -284,9 +287,9 @@ class TransferCounts:
         if self._copy is not None:
             self._require_finite(self._copy)
         loss = transfer_loss.detach().reshape(())
-        # `!= 0`, since NaN, as after an overflow in fp16, must not count as zero. `abs`, since a
-        # loss such as a log-likelihood may be negative.
-        taught = (loss.abs() > self.ROUNDING) & (norms.transfer != 0)
+        # The gradient not by `>`: NaN, as after an overflow in fp16, must not count as zero. `abs`,
+        # since a loss such as a log-likelihood may be negative.
+        taught = (loss.abs() > self.ROUNDING) & ~(norms.transfer <= self.NO_SHARE * norms.task)
         clipped = torch.zeros_like(loss) if scaled else norms.clipped
         broken = ~loss.isfinite(), ~clipped.isfinite()
         self.counts += torch.stack([torch.ones_like(taught), taught, *broken])
