@@ -374,7 +374,7 @@ def ablation_table() -> str:
 
 
 def domains_table() -> str:
-    """The rows of `DOMAINS` in results/domains: mean last epoch in percent, and its seeds."""
+    """The rows of `DOMAINS` in results/domains: last epoch in percent, mean over the seeds."""
     rows = []
     for method, label in DOMAINS.items():
         found = [

@@ -266,12 +266,13 @@ def domains_preset(preset: Preset, classes: str, teacher_data: str) -> Preset:
     def shorter(epochs: int) -> int:
         return round(epochs / times)
 
-    teacher = replace(preset.teacher, epochs=shorter(preset.teacher.epochs))
-    student = replace(preset.student, epochs=shorter(preset.student.epochs))
+    teacher, student = preset.teacher, preset.student
     return replace(
         preset,
-        teacher=replace(teacher, data=data, classes=drawn, classes_every=1),
-        student=replace(student, classes_every=1, **students),
+        teacher=replace(
+            teacher, data=data, classes=drawn, classes_every=1, epochs=shorter(teacher.epochs)
+        ),
+        student=replace(student, classes_every=1, epochs=shorter(student.epochs), **students),
         transfer_epochs=shorter(preset.transfer_epochs),
         views=0,
     )
