@@ -4,8 +4,8 @@
     python benchmarks/write_tables.py --check  # exit 1 if a page says something else
 
 A set of runs is a folder under results/, each run a folder NAME or NAME-SEED in it. In a page, a
-table stands between `<!-- table: NAME -->` and `<!-- end -->`: NAME is a set of runs, `mini/PAIR`,
-`PRESET/summary`, or a name in `made_table`.
+table stands between `<!-- table: NAME -->` and `<!-- end -->`: NAME is a set of runs,
+`PRESET/PAIR`, `PRESET/summary`, or a name in `made_table`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from svdistill.report import (
     plot_curves,
     run_table,
 )
+from svdistill.report.runs import class_choice
 from svdistill.runs import read_summary
 from svdistill_benchmarks import (
     DFVResult,
@@ -269,8 +270,8 @@ def made_table(name: str) -> str:
         return makers[name]()
     if name.endswith("/summary"):
         return summary_table(name.removesuffix("/summary"))
-    if name.startswith("mini/"):
-        return mini_table(name.removeprefix("mini/"))
+    if "/" in name:
+        return pair_table(*name.split("/"))
     runs = [(label, read_summary(path)) for label, path in runs_of(name)]
     return run_table(method_rows(runs)).to_markdown()
 
@@ -328,21 +329,22 @@ def methods_by_name(preset: str) -> dict[str, dict[str, MethodResult]]:
     return {one.pair: {method.name: method for method in one.methods} for one in pairs}
 
 
-def mini_table(pair: str) -> str:
-    """Every method that results/mini has for a pair of networks, the best first."""
-    methods = methods_by_name("mini")[pair].values()
-    rows = tuple(
-        (
-            Cell(method.name),
-            mean_cell(method.last),
-            mean_cell(method.best),
-            mean_cell(method.gains, signed=True),
-            number_cell(len(method.seeds), "{}"),
-        )
-        for method in sorted(methods, key=lambda one: (not one.is_teacher, -one.accuracy))
-    )
+def pair_table(preset: str, pair: str) -> str:
+    """Every method that a preset's results have for a pair of networks, the best first.
+
+    Where the runs learned all classes, as the paper's, its figures stand beside ours.
+    """
+    methods = methods_by_name(preset)[pair].values()
+    compared = all(class_choice(method.config) == "all classes" for method in methods)
+    rows = []
+    for method in sorted(methods, key=lambda one: (not one.is_teacher, -one.accuracy)):
+        cells = (mean_cell(method.last), mean_cell(method.best))
+        gain, seeds = mean_cell(method.gains, signed=True), number_cell(len(method.seeds), "{}")
+        paper = (number_cell(method.published), number_cell(method.published_gain, "{:+.2f}"))
+        rows.append((Cell(method.name), *cells, gain, seeds, *(paper if compared else ())))
     headings = ("last epoch %", "best epoch %", "gain over the student alone", "seeds")
-    return Table(pair, columns("method", *headings), rows).to_markdown()
+    of_paper = ("the paper's %", "the paper's gain") if compared else ()
+    return Table(pair, columns("method", *headings, *of_paper), tuple(rows)).to_markdown()
 
 
 def summary_table(preset: str) -> str:

@@ -80,7 +80,7 @@ def test_every_committed_run_is_in_its_table(write_tables, name):
 def test_every_method_of_the_preset_mini_is_in_its_table(write_tables):
     runs = write_tables.find_runs([ROOT / "results" / "mini"])
     for pair in {run.pair for run in runs if not run.is_teacher}:
-        rows = write_tables.mini_table(pair).splitlines()[2:]
+        rows = write_tables.pair_table("mini", pair).splitlines()[2:]
         names = [row.split(" | ")[0].removeprefix("| ") for row in rows]
         expected = {run.row for run in runs if run.pair == pair and not run.is_teacher}
         assert len(names) == len(set(names)) == len(expected) + 1

@@ -65,3 +65,11 @@ def test_a_file_without_options(content, message, tmp_path, monkeypatch, capsys)
     said = capsys.readouterr().err
     assert f"config some.yaml: expected a YAML file with options, got {message}" in said
     assert said.count("\n") == 1
+
+
+def test_a_folder_instead_of_a_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    assert main(["train", "--config", "run"]) == 2
+    said = capsys.readouterr().err
+    assert "config run: expected a YAML file with options, got a folder; name a file in it" in said

@@ -32,6 +32,9 @@ class PlainConfigFile(ActionConfigFile):
             content = read_yaml(file)
         except FileNotFoundError:
             raise _not_options(file, "nothing at this path", "check the path") from None
+        except IsADirectoryError:
+            remedy = "name a file in it; that of a run is config.yaml"
+            raise _not_options(file, "a folder", remedy) from None
         except (OSError, ValueError) as error:
             raise _not_options(file, str(error)) from error
         if content is None:
