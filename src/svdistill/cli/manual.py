@@ -48,6 +48,7 @@ files in the run directory:
   tensorboard/              for `tensorboard --logdir`
   before_after.json         teacher, student before and student after (distill)
   report.html               the run on one page (distill)
+  predictions.json          classes, confusions and calibration on the test images, for reports
   summary.json              the results; its presence marks a finished run
 """
 
@@ -102,7 +103,7 @@ Options come from flags, from a YAML file (--config), or both; the last one give
 DISTILL_EXAMPLES = """\
 examples:
   svdistill distill --teacher runs/teacher --network mobilenet_student --data parquet:cifar100 \\
-                    --output runs/svd
+                    --output runs/student
   svdistill distill --teacher runs/teacher --network mobilenet_student --data folder:flowers \\
                     --seeds 3 --baseline --output runs/worth
   svdistill distill --teacher runs/teacher --loss soft_target --network mobilenet_student \\
@@ -208,7 +209,7 @@ Make the runs of one of the paper's tables or figures: teachers first, then thei
 method. Finished runs are skipped and stopped ones continue, so that it can be made in pieces. At
 the end come a table for each pair of networks, and one page of all runs.
 
-  networks   teacher, student alone, soft target, FSP and SVD, for each pair of networks
+  networks   student alone, soft target, FSP, SVD with variants, and the default, for each pair
   multitask  one stage (task and transfer at once) against two
   dfv        the number of singular vectors, 1 to 16
   rivals     losses of other papers, with their papers' weights, beside ours
