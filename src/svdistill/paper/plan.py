@@ -158,6 +158,10 @@ def _is_cached(method: Method, preset: Preset) -> bool:
         return False
     if not is_compact(options["loss"], options):
         return False
+    on_maps = [spec for spec in loss_specs(options["loss"]) if "taps" in spec.needs]
+    if len(on_maps) > 1:  # only the store that students share holds the knowledge of several
+        default_svd = preset.store_vectors == loss_specs(SVD)[0].options["num_vectors"]
+        return all(s.name in STORED and (default_svd or s.name != SVD) for s in on_maps)
     spec = _loss_on_maps(method)
     if "num_vectors" not in spec.options:
         return True
