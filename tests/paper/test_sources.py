@@ -97,6 +97,23 @@ def test_a_finished_run_of_another_teacher_is_refused(teacher_run: Path, tmp_pat
         is_finished(replace(made, teacher="", knowledge="a store"))
 
 
+def test_a_run_of_another_kind_or_without_an_option_is_not_what_is_planned(tmp_path: Path) -> None:
+    alone = TrainConfig(**{**TINY, "output": str(tmp_path / "run")})
+    taught = DistillConfig(**{**TINY, "output": alone.output}, knowledge="a store")
+    begun(alone.filled(), finished=True)
+    assert is_finished(alone)
+    config = Path(alone.output) / "config.yaml"
+    config.write_text(config.read_text().replace("ema: null\n", ""))  # made before there was one
+    assert is_finished(alone)
+    for other, named in ((replace(alone, ema=0.9), "ema 0.9"), (taught, "loss 'position_gram")):
+        with pytest.raises(RunError, match=f"a run with {named}.*, as planned"):
+            is_finished(other)
+    shutil.rmtree(alone.output)
+    begun(taught.filled(), finished=True)
+    with pytest.raises(RunError, match="a run with loss None, as planned"):
+        is_finished(alone)
+
+
 def test_names_of_a_library_and_stores_that_are_gone() -> None:
     def others(name: str, planned: str, made: str) -> list[str]:
         return list(other_sources({name: planned}, {name: made}))

@@ -34,7 +34,7 @@ from svdistill.paper.sources import (
     other_sources,
     require_planned_store,
 )
-from svdistill.runs import MAY_DIFFER, RunDirectory, differing, read_environment, stored_values
+from svdistill.runs import MAY_DIFFER, RunDirectory, differing, read_config, read_environment
 from svdistill.store import MANIFEST_NAME, Manifest, read_manifest
 from svdistill.training import cache_knowledge, choose_device, distill, load_data, train
 
@@ -109,14 +109,15 @@ def is_finished(job: Job) -> bool:
     if not run.config.exists():
         return False
     planned = asdict(job.filled())
-    kept = {name: value for name, value in stored_values(run.config).items() if name in planned}
+    kept = asdict(read_config(run.config).filled())
     asked = {name: planned[name] or planned["precision"] for name in CHOSEN if name in planned}
     planned |= {name: kept.get(name) for name, value in asked.items() if value == "auto"}
-    others = differing(planned, {**planned, **kept}, PLACES)
+    # The loss first: if one of the two is a student alone, its other options say less.
+    others = sorted(differing(planned, kept, PLACES), key=lambda name: name != "loss")
     for name in (*others, *other_sources(planned, kept)):
         raise RunError(
             str(run.path),
-            expected=f"a run with {name} {planned[name]!r}, as planned",
+            expected=f"a run with {name} {planned.get(name)!r}, as planned",
             got=repr(kept.get(name)),
             remedy="choose another --output, or remove that run",
         )
