@@ -16,6 +16,7 @@ from pathlib import Path
 import yaml
 
 from svdistill.common.files import make_directory, read_json, write_json, write_text
+from svdistill.report.runs import dataset_name
 from svdistill.runs import load_student
 from svdistill.runs.directory import RunDirectory, stored_values
 from svdistill.runs.weights import read_card, save_weights
@@ -59,6 +60,15 @@ def main() -> None:
     options = parser.parse_args()
 
     finished = sorted(path.parent for path in options.source.rglob("summary.json"))
+    names = {str(run.relative_to(options.source)) for run in finished}
+    if missing := sorted(set(options.weights) - names):
+        parser.error(f"--weights: {', '.join(missing)}: no finished runs in {options.source}")
+    data = {dataset_name(stored_values(run / "config.yaml")) for run in finished}
+    if options.data is not None and len(data) > 1:
+        parser.error(
+            f"--data names one data set, and the runs are on {', '.join(sorted(data))}: keep the "
+            "folders of each apart"
+        )
     for run in finished:
         kept = keep(run, options.source, options.target, options.data)
         if str(run.relative_to(options.source)) in options.weights:

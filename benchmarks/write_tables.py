@@ -326,6 +326,13 @@ def agreement_table() -> str:
 def methods_by_name(preset: str) -> dict[str, dict[str, MethodResult]]:
     """For each pair of networks of a preset, its methods by name; several tables are of these."""
     pairs = compare(find_runs([RESULTS / preset])).pairs
+    title_of = {pair.pair: pair.title for pair in pairs}
+    for pair in pairs:
+        if title_of[pair.pair] != pair.title:  # one of the two would be in no table
+            raise ValueError(
+                f"results/{preset}: expected runs of {pair.pair} on one data set, got "
+                f"{pair.title} and {title_of[pair.pair]}; keep one of them in another folder"
+            )
     return {one.pair: {method.name: method for method in one.methods} for one in pairs}
 
 

@@ -91,3 +91,31 @@ def test_what_was_copied_from_the_target_keeps_its_paths_and_no_other_place_is_t
     shutil.copytree(run, source / "elsewhere")
     with pytest.raises(ValueError, match="teacher"):
         script.keep(source / "elsewhere", source, target, "digits")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--weights", "teacher", "a/svd"], "a/svd: no finished runs"),
+        (["--data", "parquet:data/cifar100"], "the runs are on others, scikit-learn's digits"),
+    ],
+)
+def test_nothing_is_kept_under_a_wrong_name(
+    words: list[str],
+    said: str,
+    load_script: Callable[[str], ModuleType],
+    runs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source, target = tmp_path / "runs", tmp_path / "results"
+    shutil.copytree(runs, source)
+    if "--data" in words:
+        config = source / "a" / "svd-0" / "config.yaml"
+        config.write_text(config.read_text().replace("data: digits", "data: parquet:data/others"))
+    monkeypatch.setattr("sys.argv", ["keep_results.py", str(source), str(target), *words])
+    with pytest.raises(SystemExit):
+        load_script("keep_results").main()
+    assert said in capsys.readouterr().err
+    assert not target.exists()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from made_runs import made_run, written
 from svdistill.report import find_runs
 from svdistill.runs.records import read_records, read_summary
 
@@ -48,6 +49,17 @@ def test_a_table_is_made_from_its_result(write_tables):
     assert made.startswith("before <!-- table: step -->\n\n**vgg_teacher to vgg_student")
     assert "| SVD, straightforward |" in made
     assert "anything" not in made
+
+
+def test_a_pair_on_two_data_sets_is_told(write_tables, tmp_path, monkeypatch):
+    monkeypatch.setattr(write_tables, "RESULTS", tmp_path)
+    written(made_run(str(tmp_path / "preset" / "vgg" / "student-0")))
+    assert write_tables.methods_by_name("preset").keys() == {"VGG"}
+    other = {"data": "digits", "classes": "rest:5@0"}
+    written(made_run(str(tmp_path / "two" / "vgg" / "student-0")))
+    written(made_run(str(tmp_path / "two" / "domains" / "vgg" / "student-0"), **other))
+    with pytest.raises(ValueError, match=r"results/two: expected runs of VGG on one data set"):
+        write_tables.methods_by_name("two")
 
 
 def test_what_must_not_happen_has_not_happened(write_tables):

@@ -11,6 +11,7 @@ from svdistill.losses import (
     PositionGramKnowledge,
     PositionGramLoss,
     PositionSVDLoss,
+    SumLoss,
 )
 
 FINE, COARSE = [(6, 8, 6), (5, 4, 4)], [(9, 4, 3), (4, 2, 4)]
@@ -71,3 +72,12 @@ def test_one_knowledge_serves_both_and_a_finer_grid_is_refused():
     assert torch.equal(loss(student, None, loss.select(knowledge)), value(loss, student, teacher))
     with pytest.raises(ArgumentError, match=r"^knowledge: expected .*grid=3"):
         PositionGramLoss(grid=3).select(knowledge)
+
+
+@pytest.mark.parametrize("grids", [(2, 3, 4, 5), (5, 4, 3, 2)])
+def test_of_several_grids_the_finest_that_fits_is_read(grids):
+    student, teacher = maps(0, shapes=FINE), maps(1, shapes=FINE)
+    several = SumLoss([PositionGramLoss(grid=grid) for grid in grids], [1.0] * len(grids))
+    loss = PositionGramLoss(grid=4)
+    selected = loss.select(several.extract(teacher, None))
+    assert torch.equal(loss(student, None, selected), value(loss, student, teacher))

@@ -77,6 +77,13 @@ def test_of_its_own_knowledge_each_part_reads_its_own(grids):
     assert all(one is its for one, its in zip(selected.parts, knowledge.parts, strict=True))
 
 
+def test_of_richer_knowledge_with_as_many_parts_each_part_cuts_its_own():
+    richer, loss = (SumLoss([SVDLoss(k), FSPLoss()], [1.0, 1.0]) for k in (4, 1))
+    selected = loss.select(richer.extract(maps(1), None))
+    expected = loss(maps(0), None, loss.extract(maps(1), None))
+    torch.testing.assert_close(loss(maps(0), None, selected), expected)
+
+
 def test_refuses_knowledge_without_one_of_its_parts():
     knowledge = SVDLoss(2).extract(maps(1), None)
     message = r"^knowledge: expected SoftTargetKnowledge .*SoftTargetLoss.* got SVDKnowledge\("

@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 from scipy.stats import ttest_rel
 
+from picture_files import noise, write_folder
 from svdistill.cli import main
 from svdistill.common.errors import ArgumentError, SVDistillError, TrainingError
 from svdistill.paper import baselines, compare_seeds
@@ -125,6 +126,33 @@ def test_a_store_is_shared_where_it_is_small(tmp_path, teacher_run):
     ):
         jobs, _ = baselines._plan(distill_config(tmp_path, teacher_run, **changes), 1, False)
         assert [Path(job.output).name for job in jobs] == names
+
+
+def test_a_folder_of_runs_on_other_images_is_refused(made, tmp_path):
+    """The same options and the same teacher do not make the same runs of other images."""
+    write_folder(tmp_path / "images", noise(90), [number % 3 for number in range(90)])
+    with pytest.raises(SVDistillError, match="images that --data names"):
+        compare_seeds(dataclasses.replace(made[0], data=f"folder:{tmp_path / 'images'}"), 2)
+
+
+@pytest.mark.parametrize(
+    ("precision", "of_teacher", "stored"),
+    [
+        ("bf16", None, "bf16"),
+        ("float32", "bf16", "bf16"),
+        ("bf16", "float32", "float32"),
+        ("fp16", None, "float32"),
+        ("auto", None, "auto"),
+    ],
+)
+def test_a_store_is_made_in_the_precision_of_the_teacher(
+    precision, of_teacher, stored, tmp_path, teacher_run
+):
+    options = {"precision": precision, "teacher_precision": of_teacher, "views": 1}
+    (store, student), _ = baselines._plan(
+        distill_config(tmp_path, teacher_run, loss="svd", **options), 1, False
+    )
+    assert (store.precision, student.precision) == (stored, precision)
 
 
 def test_a_run_that_fails_ends_the_command(tmp_path, teacher_run, monkeypatch):

@@ -74,6 +74,25 @@ def test_one_store_serves_every_loss_with_its_default_options() -> None:
         assert kept <= set(store.loss.split("+"))
 
 
+@pytest.mark.parametrize(
+    ("loss", "preset", "stored"),
+    [
+        ("position_svd+position_gram", "mini", True),
+        ("svd+position_gram", "full", True),
+        ("svd+position_gram", "mini", False),  # whose stores of SVD hold 16 vectors, and no more
+        ("position_gram+cosine", "full", False),  # the cosines are of another grid
+    ],
+)
+def test_several_losses_on_maps_read_a_store_only_if_it_holds_them(
+    loss: str, preset: str, stored: bool
+) -> None:
+    rows = [(PAIRS[0], find_methods((loss,)))]
+    *others, student = plan(rows, replace(PRESETS[preset], seeds=1), ROOT)
+    assert any(isinstance(job, CacheConfig) for job in others) == stored
+    assert isinstance(student, DistillConfig)
+    assert bool(student.knowledge) == stored == (not student.teacher)
+
+
 def test_more_vectors_have_a_store_of_their_own() -> None:
     jobs = {job.output: job for job in planned("networks", "mini")}
     store = jobs["runs/stores/vgg-teacher-svd-k16"]

@@ -80,6 +80,12 @@ def test_a_teacher_of_other_data_is_shared_and_its_students_apart() -> None:
     assert tenth.output == "r/domains/vgg-digits-tenth/position-svd-0"
 
 
+def test_the_students_data_by_another_spelling_are_no_other_data() -> None:
+    mini = PRESETS["mini"]
+    for spelling in ("parquet:./data/cifar100", f"parquet:{Path('data/cifar100').resolve()}"):
+        assert domains_preset(mini, "", spelling) == domains_preset(mini, "", "")
+
+
 def test_other_experiments_have_one_set_of_images(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["reproduce", "networks", "--preset", "smoke", "--teacher-data", "digits"]
     assert main([*words, "--dry-run"]) == 2

@@ -6,6 +6,7 @@ from made_runs import compared, made_run
 from svdistill.report.comparison import compare
 from svdistill.report.methods import MethodResult
 from svdistill.report.runs import Run
+from svdistill.training import BeforeAfter, NetworkFigures
 
 CIFAR = "parquet:data/cifar100"
 
@@ -67,6 +68,17 @@ def test_students_that_were_trained_otherwise_say_how_and_compare_with_their_lik
     assert long.alone == student
     assert short.alone is None
     assert student.alone is None
+
+
+def test_the_only_teacher_is_not_that_of_a_student_of_a_teacher_of_other_classes() -> None:
+    figures = NetworkFigures(None, 1, 1, 4, 1.0)
+    trained = replace(figures, accuracy=50.0)
+    teacher = alone("t", network="vgg_teacher")
+    for accuracy, found in ((20.0, True), (None, False)):
+        measured = BeforeAfter(100, 1, replace(figures, accuracy=accuracy), trained, trained)
+        student = taught("a", teacher="elsewhere/t2", teacher_accuracy=accuracy)
+        pair = compared(teacher, alone("b"), replace(student, before_after=measured))
+        assert (pair.teacher_of(pair.distilled[0]) is not None) == found
 
 
 def test_stride_students_borrow_the_teacher_of_those_that_pool() -> None:

@@ -16,8 +16,10 @@ from svdistill.common import ArgumentError, require_choice, require_count
 from svdistill.linalg import full_precision, to_working
 from svdistill.losses.transfer import (
     REDUCTIONS,
+    Knowledge,
     TransferLoss,
     as_matrices,
+    knowledge_in,
     require_match,
     require_taps,
 )
@@ -70,6 +72,11 @@ class PositionLoss(TransferLoss, abc.ABC):
         require_positions(features)
         return [self._pooled(tap, by_position(feature)) for tap, feature in enumerate(features)]
 
+    def select(self, knowledge: Knowledge) -> Any:
+        """What this loss can read with the most positions: knowledge on a coarser grid is less."""
+        readable = [part for part in knowledge_in(knowledge) if self.can_read(part)]
+        return super().select(max(readable, key=_number_of_positions, default=knowledge))
+
     def forward(
         self,
         features: Sequence[Tensor],
@@ -117,6 +124,12 @@ class PositionLoss(TransferLoss, abc.ABC):
         """The options, for ``print(loss)``."""
         grid = f"grid={self.grid}, " if self.grid else ""
         return f"{grid}reduction={self.reduction!r}"
+
+
+def _number_of_positions(knowledge: Knowledge) -> int:
+    """The positions in all taps of a position loss's knowledge, whose last field has them."""
+    *_, tensors = vars(knowledge).values()
+    return sum(math.prod(tensor.shape[1:-1]) for tensor in tensors)
 
 
 def _fits(sides: Sequence[int], grid: int) -> bool:

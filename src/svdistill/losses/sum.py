@@ -85,7 +85,8 @@ class SumLoss(TransferLoss):
         if len(known) == len(losses) and all(
             loss.can_read(one) for loss, one in zip(losses, known, strict=True)
         ):
-            return SumKnowledge(known)
+            pairs = zip(losses, known, strict=True)
+            return SumKnowledge(tuple(loss.select(one) for loss, one in pairs))
         return SumKnowledge(tuple(loss.select(knowledge) for loss in losses))
 
     def forward(

@@ -53,14 +53,14 @@ def _map(value: Any, function: Callable[[Tensor], Any]) -> Any:
     return value.map(function) if isinstance(value, Knowledge) else function(value)
 
 
-def _knowledge_in(value: Any) -> Iterator[Knowledge]:
+def knowledge_in(value: Any) -> Iterator[Knowledge]:
     """Yield a knowledge and, recursively, every knowledge inside it, the outer one first."""
     if isinstance(value, Knowledge):
         yield value
         value = tuple(getattr(value, field.name) for field in dataclasses.fields(value))
     if isinstance(value, tuple):
         for item in value:
-            yield from _knowledge_in(item)
+            yield from knowledge_in(item)
 
 
 class TransferLoss(nn.Module, abc.ABC):
@@ -193,7 +193,7 @@ class TransferLoss(nn.Module, abc.ABC):
         Raises:
             ArgumentError: the knowledge contains no part that this loss can read.
         """
-        for part in _knowledge_in(knowledge):
+        for part in knowledge_in(knowledge):
             if self.can_read(part):
                 return part
         raise ArgumentError(

@@ -34,11 +34,13 @@ from svdistill.paper.jobs import (
     JobProcesses,
     JobResult,
     default_count,
+    job_images,
+    require_images,
     run_jobs,
     unfinished,
 )
 from svdistill.report import t_interval, write_report
-from svdistill.runs import RunDirectory, read_summary
+from svdistill.runs import RunDirectory, read_summary, stored_values
 from svdistill.training import trained_image_size
 
 SEEDS: Final = 3  # default number of seeds of a comparison with baselines
@@ -91,7 +93,7 @@ def compare_seeds(
 
     Raises:
         SVDistillError: a value is invalid, `output` is itself a run directory, or a folder in it
-            holds a run with other options.
+            holds a run with other options, or of another teacher or other images.
         TrainingError: a run failed; the others are kept, and the same call continues.
     """
     config.check()
@@ -108,6 +110,7 @@ def compare_seeds(
         )
     planned, runs = _plan(config, seeds or (SEEDS if baseline else 1), baseline)
     left = unfinished(planned)
+    _require_same_images(planned)
     at_a_time = min(jobs or default_count(config.device), max(len(left), 1))
     processes = JobProcesses(at_a_time, max(1, available_cores() // at_a_time), keep_memory)
     console.print(f"{', '.join(runs)}: {len(planned)} runs, {len(left)} to do, in {folder}")
@@ -130,6 +133,18 @@ def compare_seeds(
     page = write_report([folder], folder / "report.html", console=console)
     console.print(f"page: {page}", soft_wrap=True)
     return table
+
+
+def _require_same_images(jobs: Sequence[Job]) -> None:
+    """Raise `RunError` if a run in the folder was made on other images than those of `--data`.
+
+    Images are read only if the run names another place: a run that goes on compares its own.
+    """
+    runs = [(job, RunDirectory(job.output).config) for job in jobs]
+    moved = [job for job, made in runs if made.exists() and stored_values(made)["data"] != job.data]
+    images = job_images(moved)
+    for job in moved:
+        require_images(job, images[job.output].fingerprint)
 
 
 def _plan(
@@ -184,10 +199,13 @@ def _store(config: DistillConfig, output: Path) -> CacheConfig:
     shared = {f.name: getattr(config, f.name) for f in fields(TeacherConfig)}
     # If the loss reads logits, the store holds them already; otherwise soft targets add them.
     loss = config.loss if reads_logits(config.loss) else f"{config.loss}+{SOFT}"
+    precision = config.teacher_precision or config.precision
     return CacheConfig(
         **{**shared, "output": str(output), "loss": loss},
         views=config.views,
         views_seed=config.views_seed or 0,
+        # fp16 is no precision of stores: it is there for the student's gradients.
+        precision="float32" if precision == "fp16" else precision,
         device=config.device,
     ).filled()
 

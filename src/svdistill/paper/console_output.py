@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -23,7 +24,7 @@ from svdistill.config import CacheConfig
 from svdistill.data import ImageData
 from svdistill.paper.jobs import Job, JobResult
 from svdistill.report import Run, method_rows, run_table
-from svdistill.runs import read_summary
+from svdistill.runs import RunSummary, read_summary
 
 # Percentage points by which a teacher should be better than its student alone.
 TEACHERS_LEAD: Final = 3.0
@@ -108,18 +109,38 @@ def show_tables(runs: Sequence[Run], console: Console) -> None:
     several = len({pair for pair, _ in groups}) < len(groups)
     for (pair, labels), members in groups.items():
         teacher = teachers.get(pair) or teachers.get(pair.partition("_")[0])
-        if any(run.is_distilled and run.summary.teacher_accuracy is None for run in members):
-            teacher = None  # it learned other classes, so accuracies cannot be compared
-        rows = method_rows((run.row, run.summary) for run in [teacher, *members] if run is not None)
+        if teacher is not None and any(_has_other_classes(run, teacher) for run in members):
+            teacher = None  # accuracies cannot be compared
+        rows = method_rows(_named([run for run in [teacher, *members] if run is not None]))
         title = f"{pair}, {labels or 'all'} labels" if several else pair
         console.print(_held_out_table(members, title) or run_table(rows, title))
-        alone = next((row.last for row in rows if row.method == "student alone"), None)
+        alone = [run.summary.last_accuracy for run in members if not run.is_distilled]
         if teacher and alone:
-            lead = teacher.summary.last_accuracy - sum(alone) / len(alone)
+            lead = teacher.summary.last_accuracy - fmean(alone)
             advice = "" if lead >= TEACHERS_LEAD else ": too little; train it longer, or another"
             console.print(
                 f"teacher {lead:+.1f} points from its student alone{advice}", highlight=False
             )
+
+
+def _has_other_classes(run: Run, teacher: Run) -> bool:
+    """Whether a student learned other classes than its pair's teacher, as far as that is known."""
+    if run.is_distilled:
+        return run.summary.teacher_accuracy is None
+    if run.predictions is None or teacher.predictions is None:
+        return False
+    return set(run.predictions.class_names) != set(teacher.predictions.class_names)
+
+
+def _named(runs: Sequence[Run]) -> list[tuple[str, RunSummary]]:
+    """Summaries by the names of their rows; runs that chose other precisions form other rows."""
+    precisions = [str(run.config.get("precision", "float32")) for run in runs]
+    chosen = {(run.row, precision) for run, precision in zip(runs, precisions, strict=True)}
+    several = Counter(row for row, _ in chosen)
+    return [
+        (run.row if several[run.row] == 1 else f"{run.row}, {precision}", run.summary)
+        for run, precision in zip(runs, precisions, strict=True)
+    ]
 
 
 def _held_out_table(runs: Sequence[Run], title: str) -> Table | None:

@@ -28,8 +28,14 @@ from svdistill.common import (
 )
 from svdistill.config import CacheConfig, DataConfig, DistillConfig, TrainConfig
 from svdistill.data import ImageData
-from svdistill.runs import MAY_DIFFER, RunDirectory, differing, read_environment, stored_values
-from svdistill.store import MANIFEST_NAME, read_manifest
+from svdistill.paper.sources import (
+    is_in_use,
+    is_of_present_teacher,
+    other_sources,
+    require_planned_store,
+)
+from svdistill.runs import MAY_DIFFER, RunDirectory, differing, read_config, read_environment
+from svdistill.store import MANIFEST_NAME, Manifest, read_manifest
 from svdistill.training import cache_knowledge, choose_device, distill, load_data, train
 
 Job = TrainConfig | CacheConfig
@@ -61,24 +67,35 @@ def needs(job: Job) -> set[str]:
 def unfinished(jobs: Sequence[Job]) -> list[Job]:
     """Select the jobs that are left to do.
 
-    A knowledge store is made only if a student that reads it is unfinished.
+    A knowledge store is made only if a student that reads it is unfinished. It is checked again if
+    its teacher is trained again, or was.
 
     Raises:
-        RunError: a job's folder holds a run with other options.
+        RunError: a job's folder holds a run with other options, or a store of other views or of
+            another teacher.
     """
     runs = [job for job in jobs if not isinstance(job, CacheConfig) and not is_finished(job)]
     read = {getattr(run, "knowledge", "") for run in runs}
-    stores = [job for job in jobs if isinstance(job, CacheConfig) and job.output in read]
-    missing = [store for store in stores if not _is_complete(store)]
-    return [job for job in jobs if job in runs or job in missing]
+    trained = {run.output for run in runs}
+    left = [run.output for run in runs]
+    for job in jobs:
+        if isinstance(job, CacheConfig):
+            found = _complete(job)
+            if found is not None:
+                require_planned_store(job, found)
+            if job.output in read and (
+                found is None or job.teacher in trained or not is_of_present_teacher(job, found)
+            ):
+                left.append(job.output)
+    return [job for job in jobs if job.output in left]
 
 
 def delete_unneeded_stores(jobs: Sequence[Job]) -> None:
-    """Delete the knowledge stores that no unfinished job reads."""
+    """Delete the knowledge stores that no unfinished job reads, nor a run of another command."""
     left = {job.output for job in unfinished(jobs)}
     read = {getattr(job, "knowledge", "") for job in jobs if job.output in left}
     for job in jobs:
-        if isinstance(job, CacheConfig) and job.output not in read:
+        if isinstance(job, CacheConfig) and job.output not in read and not is_in_use(job.output):
             shutil.rmtree(job.output, ignore_errors=True)
 
 
@@ -92,14 +109,16 @@ def is_finished(job: Job) -> bool:
     if not run.config.exists():
         return False
     planned = asdict(job.filled())
-    kept = {name: value for name, value in stored_values(run.config).items() if name in planned}
-    if planned["precision"] == "auto":
-        planned |= {name: value for name, value in kept.items() if name in CHOSEN}
-    for name in differing(planned, {**planned, **kept}, PLACES):
+    kept = asdict(read_config(run.config).filled())
+    asked = {name: planned[name] or planned["precision"] for name in CHOSEN if name in planned}
+    planned |= {name: kept.get(name) for name, value in asked.items() if value == "auto"}
+    # The loss first: if one of the two is a student alone, its other options say less.
+    others = sorted(differing(planned, kept, PLACES), key=lambda name: name != "loss")
+    for name in (*others, *other_sources(planned, kept)):
         raise RunError(
             str(run.path),
-            expected=f"a run with {name} {planned[name]!r}, as planned",
-            got=repr(kept[name]),
+            expected=f"a run with {name} {planned.get(name)!r}, as planned",
+            got=repr(kept.get(name)),
             remedy="choose another --output, or remove that run",
         )
     return run.summary.exists()
@@ -132,9 +151,11 @@ def require_images(job: Job, fingerprint: str) -> None:
         )
 
 
-def _is_complete(store: CacheConfig) -> bool:
-    manifest = Path(store.output) / MANIFEST_NAME
-    return manifest.exists() and read_manifest(manifest).complete
+def _complete(store: CacheConfig) -> Manifest | None:
+    """The manifest of a store that is complete; None if it is not."""
+    file = Path(store.output) / MANIFEST_NAME
+    found = read_manifest(file) if file.exists() else None
+    return found if found is not None and found.complete else None
 
 
 LONGEST_WAIT: Final = 3600.0

@@ -158,6 +158,10 @@ def _is_cached(method: Method, preset: Preset) -> bool:
         return False
     if not is_compact(options["loss"], options):
         return False
+    on_maps = [spec for spec in loss_specs(options["loss"]) if "taps" in spec.needs]
+    if len(on_maps) > 1:  # only the store that students share holds the knowledge of several
+        default_svd = preset.store_vectors == loss_specs(SVD)[0].options["num_vectors"]
+        return all(s.name in STORED and (default_svd or s.name != SVD) for s in on_maps)
     spec = _loss_on_maps(method)
     if "num_vectors" not in spec.options:
         return True
@@ -256,10 +260,11 @@ def domains_preset(preset: Preset, classes: str, teacher_data: str) -> Preset:
         >>> preset.teacher.epochs, PRESETS["mini"].teacher.epochs
         (32, 80)
     """
-    data = teacher_data or preset.student.data
+    own = not teacher_data or _place(teacher_data) == _place(preset.student.data)
+    data = preset.student.data if own else teacher_data
     drawn = classes or (TEACHER_DIGITS if data == "digits" else TEACHER_CLASSES)
     students: dict[str, Any] = {"classes": f"rest:{drawn}"}
-    if data != preset.student.data:
+    if not own:
         students = {"classes": None, "image_size": OTHER_DATA_SIZE}
     times = max(1.0, preset.student.classes_every / 2)
 
@@ -276,6 +281,12 @@ def domains_preset(preset: Preset, classes: str, teacher_data: str) -> Preset:
         transfer_epochs=shorter(preset.transfer_epochs),
         views=0,
     )
+
+
+def _place(data: str) -> tuple[str, Path]:
+    """Where images come from: one place may be spelled in several ways."""
+    scheme, _, place = data.partition(":")
+    return scheme, Path(place).resolve()
 
 
 def plan_domains(

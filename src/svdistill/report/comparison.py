@@ -72,7 +72,8 @@ class PairComparison:
     def teacher_of(self, method: MethodResult) -> MethodResult | None:
         """The row of a method's own teacher; None if it is unknown, or has no row.
 
-        A comparison's only teacher is everyone's, unless the run measured another accuracy.
+        A comparison's only teacher is everyone's, unless the run measured another accuracy, or had
+        a teacher of other classes.
         """
         if method.is_teacher:
             return None
@@ -80,6 +81,8 @@ class PairComparison:
         own = teacher_among(run, [one for row in self.teachers for one in row.runs])
         if own is not None:
             return next(row for row in self.teachers if own in row.runs)
+        if run.has_teacher_of_others:
+            return None
         measured = run.summary.teacher_accuracy
         alike = len(self.teachers) == 1 and any(
             same_accuracy(measured, accuracy) for accuracy in self.teachers[0].last

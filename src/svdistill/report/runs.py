@@ -255,6 +255,14 @@ class Run:
         return self.summary.network.endswith("_teacher") and not self.is_distilled
 
     @property
+    def has_teacher_of_others(self) -> bool:
+        """Whether the run is known to have learned from a teacher of other classes than its own."""
+        ran = None if self.before_after is None else self.before_after.teacher
+        if ran is not None:
+            return ran.accuracy is None
+        return self.store is not None and self.store.teacher_accuracy is None
+
+    @property
     def row(self) -> str:
         """The name of the run's row in tables and figures, see `row_name`."""
         return row_name(self.config)

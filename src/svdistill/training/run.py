@@ -20,7 +20,7 @@ from svdistill.losses import TransferLoss, object_name, require_whole_batches, u
 from svdistill.networks import profile_network
 from svdistill.parallel import in_main, is_main, together
 from svdistill.runs import RunDirectory, RunSummary, TrainingPosition, network_digest, skipped_steps
-from svdistill.store import KnowledgeStore, loss_text, require_fit
+from svdistill.store import IN_BF16, KnowledgeStore, loss_text, require_fit
 from svdistill.taps import PairedTaps
 from svdistill.training.images import run_images
 from svdistill.training.metrics import Evaluation
@@ -231,7 +231,9 @@ def _stored_knowledge(config: DistillConfig, data: ImageData, loss: TransferLoss
     # The fingerprint covers what determines the knowledge, but no file paths.
     facts = (known.teacher_sha256, known.teacher_taps, known.loss, known.data_fingerprint)
     drawn = (known.augmentation, known.views, known.views_seed, known.mean, known.std)
-    text = repr((*facts, *drawn, known.structure))
+    # Stores in float32 keep the fingerprint that they had before the precision was a part of it.
+    precision = (IN_BF16,) if known.teacher.endswith(IN_BF16) else ()
+    text = repr((*facts, *drawn, known.structure, *precision))
     return TeacherSource(
         store=store,
         accuracy=known.teacher_accuracy,
