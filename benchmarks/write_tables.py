@@ -5,7 +5,7 @@
 
 A set of runs is a folder under results/, each run a folder NAME or NAME-SEED in it. In a page, a
 table stands between `<!-- table: NAME -->` and `<!-- end -->`: NAME is a set of runs,
-`PRESET/PAIR`, `PRESET/summary`, or a name in `made_table`.
+`PRESET/PAIR`, `PRESET/summary`, `PRESET/headline`, or a name in `made_table`.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ TITLES = {
 }
 
 
-# Rows of README's table, by their names in the report.
+# Rows of the tables of all pairs, by their names in the report.
 SUMMARY = {
     "teacher": "teacher",
     "student alone": "student alone",
@@ -169,6 +169,12 @@ SUMMARY = {
     "position SVD + soft target, k = 4": "position SVD + soft target",
     "Gram of positions + soft target, grid 4": "Gram of positions + soft target",
     "Gram of positions + DIST": "**Gram of positions + DIST: the default**",
+}
+
+# The few rows of README.
+HEADLINE = {
+    name: SUMMARY[name]
+    for name in ("teacher", "student alone", "soft target", "DIST", "Gram of positions + DIST")
 }
 
 TENTH = "weights 0.1 : 1 : 0.9"
@@ -270,6 +276,8 @@ def made_table(name: str) -> str:
         return makers[name]()
     if name.endswith("/summary"):
         return summary_table(name.removesuffix("/summary"))
+    if name.endswith("/headline"):
+        return summary_table(name.removesuffix("/headline"), HEADLINE)
     if "/" in name:
         return pair_table(*name.split("/"))
     runs = [(label, read_summary(path)) for label, path in runs_of(name)]
@@ -341,10 +349,10 @@ def pair_table(preset: str, pair: str) -> str:
 
     Where the runs learned all classes, as the paper's, its figures stand beside ours.
     """
-    methods = methods_by_name(preset)[pair].values()
-    compared = all(class_choice(method.config) == "all classes" for method in methods)
+    methods = methods_by_name(preset)[pair]
+    compared = learned_all_classes(methods)
     rows = []
-    for method in sorted(methods, key=lambda one: (not one.is_teacher, -one.accuracy)):
+    for method in sorted(methods.values(), key=lambda one: (not one.is_teacher, -one.accuracy)):
         cells = (mean_cell(method.last), mean_cell(method.best))
         gain, seeds = mean_cell(method.gains, signed=True), number_cell(len(method.seeds), "{}")
         paper = (number_cell(method.published), number_cell(method.published_gain, "{:+.2f}"))
@@ -354,21 +362,33 @@ def pair_table(preset: str, pair: str) -> str:
     return Table(pair, columns("method", *headings, *of_paper), tuple(rows)).to_markdown()
 
 
-def summary_table(preset: str) -> str:
-    """The methods of `SUMMARY` on every pair of a preset: last epoch in percent."""
+def summary_table(preset: str, labels: dict[str, str] = SUMMARY) -> str:
+    """Methods on every pair of a preset: last epoch in percent, without rows that no pair has.
+
+    Where the runs learned all classes, as the paper's, its figures stand beside ours.
+    """
     pairs = methods_by_name(preset)
-    names = sorted(pairs)
-    rows = tuple(
-        (
-            Cell(label),
-            *(
-                mean_cell(pairs[pair][name].last) if name in pairs[pair] else Cell("")
-                for pair in names
-            ),
-        )
-        for name, label in SUMMARY.items()
-    )
-    return Table(preset, columns("", *names), rows).to_markdown()
+    headings = []
+    for pair in sorted(pairs):
+        headings += [pair, f"{pair} in the paper"] if learned_all_classes(pairs[pair]) else [pair]
+    rows = []
+    for name, label in labels.items():
+        if not any(name in methods for methods in pairs.values()):
+            continue
+        cells = [Cell(label)]
+        for pair in sorted(pairs):
+            found = pairs[pair].get(name)
+            cells.append(Cell("") if found is None else mean_cell(found.last))
+            if learned_all_classes(pairs[pair]):
+                published = None if found is None else found.published
+                cells.append(Cell("") if published is None else number_cell(published))
+        rows.append(tuple(cells))
+    return Table(preset, columns("", *headings), tuple(rows)).to_markdown()
+
+
+def learned_all_classes(methods: dict[str, MethodResult]) -> bool:
+    """Whether the runs of a pair are of all classes of their data set, as the paper's are."""
+    return all(class_choice(method.config) == "all classes" for method in methods.values())
 
 
 def ablation_table() -> str:
