@@ -5,7 +5,7 @@
 
 A set of runs is a folder under results/, each run a folder NAME or NAME-SEED in it. In a page, a
 table stands between `<!-- table: NAME -->` and `<!-- end -->`: NAME is a set of runs,
-`PRESET/PAIR`, `PRESET/summary`, `PRESET/headline`, or a name in `made_table`.
+`PRESET/PAIR`, `PRESET/summary`, or a name in `made_table`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -171,7 +171,8 @@ SUMMARY = {
     "Gram of positions + DIST": "**Gram of positions + DIST: the default**",
 }
 
-# The few rows of README.
+# The rows of README's table, and what it says of the presets' sizes.
+SIZES = {"full": ", all classes", "mini": ", a fifth"}
 HEADLINE = {
     name: SUMMARY[name]
     for name in ("teacher", "student alone", "soft target", "DIST", "Gram of positions + DIST")
@@ -263,6 +264,7 @@ def made_table(name: str) -> str:
         "recipe-search": recipe_search_table,
         "mini-bf16": bf16_table,
         "mini-search": search_table,
+        "headline": partial(summary_table, SIZES, HEADLINE),
         "ablation": ablation_table,
         "domains": domains_table,
         "tap-gradients": tap_gradients_table,
@@ -275,9 +277,7 @@ def made_table(name: str) -> str:
     if name in makers:
         return makers[name]()
     if name.endswith("/summary"):
-        return summary_table(name.removesuffix("/summary"))
-    if name.endswith("/headline"):
-        return summary_table(name.removesuffix("/headline"), HEADLINE)
+        return summary_table({name.removesuffix("/summary"): ""}, SUMMARY)
     if "/" in name:
         return pair_table(*name.split("/"))
     runs = [(label, read_summary(path)) for label, path in runs_of(name)]
@@ -362,28 +362,37 @@ def pair_table(preset: str, pair: str) -> str:
     return Table(pair, columns("method", *headings, *of_paper), tuple(rows)).to_markdown()
 
 
-def summary_table(preset: str, labels: dict[str, str] = SUMMARY) -> str:
-    """Methods on every pair of a preset: last epoch in percent, without rows that no pair has.
+def summary_table(presets: Mapping[str, str], labels: Mapping[str, str]) -> str:
+    """Methods on every pair of some presets: last epoch in percent, without empty rows.
 
     Where the runs learned all classes, as the paper's, its figures stand beside ours.
+
+    Args:
+        presets: what is added to the names of a preset's pairs in the heading, by the preset.
+        labels: the rows' labels, by the methods' names in the report.
     """
-    pairs = methods_by_name(preset)
+    pairs = [
+        (f"{pair}{added}", methods)
+        for preset, added in presets.items()
+        for pair, methods in sorted(methods_by_name(preset).items())
+    ]
     headings = []
-    for pair in sorted(pairs):
-        headings += [pair, f"{pair} in the paper"] if learned_all_classes(pairs[pair]) else [pair]
+    for heading, methods in pairs:
+        of_paper = [f"{heading}, the paper"] if learned_all_classes(methods) else []
+        headings += [heading, *of_paper]
     rows = []
     for name, label in labels.items():
-        if not any(name in methods for methods in pairs.values()):
+        found = [methods.get(name) for _, methods in pairs]
+        if not any(found):
             continue
         cells = [Cell(label)]
-        for pair in sorted(pairs):
-            found = pairs[pair].get(name)
-            cells.append(Cell("") if found is None else mean_cell(found.last))
-            if learned_all_classes(pairs[pair]):
-                published = None if found is None else found.published
+        for method, (_, methods) in zip(found, pairs, strict=True):
+            cells.append(Cell("") if method is None else mean_cell(method.last))
+            if learned_all_classes(methods):
+                published = None if method is None else method.published
                 cells.append(Cell("") if published is None else number_cell(published))
         rows.append(tuple(cells))
-    return Table(preset, columns("", *headings), tuple(rows)).to_markdown()
+    return Table("", columns("", *headings), tuple(rows)).to_markdown()
 
 
 def learned_all_classes(methods: dict[str, MethodResult]) -> bool:
