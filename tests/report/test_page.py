@@ -193,3 +193,10 @@ def test_hostile_networks_packages_and_paths_are_text(tmp_path: Path) -> None:
     )
     assert tags.count("script") == [tag for tag, _ in plain.tags].count("script")
     assert "onerror" not in {name for _, values in page.tags for name in values}
+
+
+def test_the_lead_counts_the_seeds(runs, tmp_path):
+    both = write_report([runs], tmp_path / "both.html").read_text()
+    assert "students alone and distilled students, with up to 2 seeds." in both
+    one = [path for path in sorted(runs.iterdir()) if path.name.endswith("-0")]
+    assert "with one seed each." in write_report(one, tmp_path / "one.html").read_text()

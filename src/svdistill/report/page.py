@@ -125,10 +125,11 @@ def _lead(comparison: Comparison) -> str:
         "distilled students": any(row.is_distilled for row in rows),
     }
     seeds = max(len(set(row.seeds)) for row in rows)
+    per_row = "one seed each" if seeds == 1 else f"up to {seeds} seeds"
     return (
         f"{len(comparison.runs)} runs on {_listed(pair.data for pair in comparison.pairs)}: "
         f"{_listed(kind for kind, there in kinds.items() if there)}, "
-        f"with up to {counted(seeds, 'seed')}."
+        f"with {per_row}."
     )
 
 
