@@ -77,7 +77,8 @@ def test_ends_with_the_weights_of_whole_batches(example, tmp_path, bf16):
         distiller.adapters.state_dict(), plain.adapters.state_dict(), **close
     )
     assert not torch.allclose(student.classifier.weight, before["classifier.weight"])
-    assert abs(reported - sum(losses) / 3) < 1e-4
+    # In bf16 a processor may round otherwise in whole batches than in parts.
+    assert abs(reported - sum(losses) / 3) < (1e-3 if bf16 else 1e-4)
 
 
 def test_saves_the_student_alone(example, tmp_path):
