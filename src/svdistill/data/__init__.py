@@ -24,6 +24,7 @@ from svdistill.data.image_data import (
     ImageData as ImageData,
     LoadingWatch as LoadingWatch,
     load_images as load_images,
+    resolved_place as resolved_place,
 )
 from svdistill.data.image_files import decode_files as decode_files
 from svdistill.data.loaders import (

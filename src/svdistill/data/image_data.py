@@ -274,7 +274,7 @@ def _require_other_images(
     """Raise `ArgumentError` if test images cut from `spec` would also be unlabelled images."""
     same = unlabelled is spec or unlabelled == spec
     if isinstance(spec, str) and isinstance(unlabelled, str):
-        kinds, paths = zip(*(_resolved(text) for text in (spec, unlabelled)), strict=True)
+        kinds, paths = zip(*(resolved_place(text) for text in (spec, unlabelled)), strict=True)
         overlap = paths[0].is_relative_to(paths[1]) or paths[1].is_relative_to(paths[0])
         # Folders of images may overlap: `_check_repeats` compares their files one by one.
         same |= kinds == ("parquet", "parquet") and overlap
@@ -288,7 +288,7 @@ def _require_other_images(
         )
 
 
-def _resolved(spec: str) -> tuple[str, Path]:
+def resolved_place(spec: str) -> tuple[str, Path]:
     """Split a spec such as ``folder:PATH`` into its scheme and its absolute path."""
     scheme, _, place = spec.partition(":")
     return scheme, Path(place).expanduser().resolve()

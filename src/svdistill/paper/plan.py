@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from svdistill.common import require_choice
 from svdistill.config import CacheConfig, DataConfig, DistillConfig, TrainConfig
+from svdistill.data import resolved_place
 from svdistill.losses import LossSpec, is_compact, loss_names, loss_specs
 from svdistill.paper.jobs import Job
 from svdistill.paper.presets import (
@@ -260,7 +261,7 @@ def domains_preset(preset: Preset, classes: str, teacher_data: str) -> Preset:
         >>> preset.teacher.epochs, PRESETS["mini"].teacher.epochs
         (32, 80)
     """
-    own = not teacher_data or _place(teacher_data) == _place(preset.student.data)
+    own = not teacher_data or resolved_place(teacher_data) == resolved_place(preset.student.data)
     data = preset.student.data if own else teacher_data
     drawn = classes or (TEACHER_DIGITS if data == "digits" else TEACHER_CLASSES)
     students: dict[str, Any] = {"classes": f"rest:{drawn}"}
@@ -281,12 +282,6 @@ def domains_preset(preset: Preset, classes: str, teacher_data: str) -> Preset:
         transfer_epochs=shorter(preset.transfer_epochs),
         views=0,
     )
-
-
-def _place(data: str) -> tuple[str, Path]:
-    """Where images come from: one place may be spelled in several ways."""
-    scheme, _, place = data.partition(":")
-    return scheme, Path(place).resolve()
 
 
 def plan_domains(
