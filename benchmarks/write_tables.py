@@ -371,28 +371,23 @@ def summary_table(presets: Mapping[str, str], labels: Mapping[str, str]) -> str:
         presets: what is added to the names of a preset's pairs in the heading, by the preset.
         labels: the rows' labels, by the methods' names in the report.
     """
-    pairs = [
-        (f"{pair}{added}", methods)
-        for preset, added in presets.items()
-        for pair, methods in sorted(methods_by_name(preset).items())
-    ]
-    headings = []
-    for heading, methods in pairs:
-        of_paper = [f"{heading}, the paper"] if learned_all_classes(methods) else []
-        headings += [heading, *of_paper]
-    rows = []
-    for name, label in labels.items():
-        found = [methods.get(name) for _, methods in pairs]
-        if not any(found):
-            continue
-        cells = [Cell(label)]
-        for method, (_, methods) in zip(found, pairs, strict=True):
-            cells.append(Cell("") if method is None else mean_cell(method.last))
+    shown: dict[str, dict[str, Cell]] = {}  # cells by the method's name, by the column's heading
+    for preset, added in presets.items():
+        for pair, methods in sorted(methods_by_name(preset).items()):
+            column = f"{pair}{added}"
+            shown[column] = {name: mean_cell(one.last) for name, one in methods.items()}
             if learned_all_classes(methods):
-                published = None if method is None else method.published
-                cells.append(Cell("") if published is None else number_cell(published))
-        rows.append(tuple(cells))
-    return Table("", columns("", *headings), tuple(rows)).to_markdown()
+                shown[f"{column}, the paper"] = {
+                    name: number_cell(one.published)
+                    for name, one in methods.items()
+                    if one.published is not None
+                }
+    rows = tuple(
+        (Cell(label), *(cells.get(name, Cell("")) for cells in shown.values()))
+        for name, label in labels.items()
+        if any(name in cells for cells in shown.values())
+    )
+    return Table("", columns("", *shown), rows).to_markdown()
 
 
 def learned_all_classes(methods: dict[str, MethodResult]) -> bool:

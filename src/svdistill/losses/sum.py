@@ -82,12 +82,12 @@ class SumLoss(TransferLoss):
         """The knowledge of each part: at the same place in that of a sum, or else anywhere."""
         losses = self.parts()
         known = knowledge.parts if isinstance(knowledge, SumKnowledge) else ()
-        if len(known) == len(losses) and all(
+        if len(known) != len(losses) or not all(
             loss.can_read(one) for loss, one in zip(losses, known, strict=True)
         ):
-            pairs = zip(losses, known, strict=True)
-            return SumKnowledge(tuple(loss.select(one) for loss, one in pairs))
-        return SumKnowledge(tuple(loss.select(knowledge) for loss in losses))
+            known = (knowledge,) * len(losses)
+        pairs = zip(losses, known, strict=True)
+        return SumKnowledge(tuple(loss.select(one) for loss, one in pairs))
 
     def forward(
         self,
