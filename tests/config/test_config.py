@@ -28,6 +28,8 @@ BAD = [
     ("workers", -1),
     ("optimizer", "adam"),
     ("schedule", "cosin"),
+    ("dropout", 1.0),
+    ("dropout", -0.1),
     ("label_smoothing", 1.0),
     ("label_smoothing", -0.1),
     ("ema", 1.0),

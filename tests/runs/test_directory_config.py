@@ -35,6 +35,7 @@ OTHER = {
     "schedule": "constant",
     "max_grad_norm": 1.0,
     "warmup_epochs": 2.0,
+    "dropout": 0.2,
     "label_smoothing": 0.1,
     "mix": "mixup",
     "mix_alpha": 1.0,

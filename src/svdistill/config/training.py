@@ -56,6 +56,8 @@ class TrainConfig(DataConfig):
         warmup_epochs: Epochs of a rising learning rate before `cosine`; empty for 5, or a tenth of
             the epochs if that is less.
         max_grad_norm: Bound on the norm of the whole gradient; `null` for none.
+        dropout: Probability of the network's dropout layers (`nn.Dropout` and its like); empty for
+            their own.
         label_smoothing: Probability that the labels' cross-entropy spreads over all classes, such
             as 0.1.
         mix: Mix each image and its label with another one of the batch: `mixup`, `cutmix`, or
@@ -91,6 +93,7 @@ class TrainConfig(DataConfig):
     schedule: Literal["paper", "one_cycle", "cosine", "constant"] = "one_cycle"
     warmup_epochs: float | None = None
     max_grad_norm: float | None = 5.0
+    dropout: float | None = None
     label_smoothing: float = 0.0
     mix: Literal["mixup", "cutmix", "both"] | None = None
     mix_alpha: float | None = None
@@ -144,7 +147,12 @@ class TrainConfig(DataConfig):
         return usual if self.warmup_epochs is None else min(self.warmup_epochs, epochs)
 
     def _check_recipe(self) -> None:
-        for name, limit in (("label_smoothing", 1.0), ("ema", 1.0), ("warmup_epochs", self.epochs)):
+        for name, limit in (
+            ("dropout", 1.0),
+            ("label_smoothing", 1.0),
+            ("ema", 1.0),
+            ("warmup_epochs", self.epochs),
+        ):
             value = getattr(self, name)
             if value is not None and not 0 <= value < limit:
                 raise ArgumentError(

@@ -203,6 +203,7 @@ TRAINING: Final = (
     Setting("bound on the whole gradient", "none", _field("max_grad_norm")),
     Setting("augmentation", AUGMENTATIONS["paper"], _choice("augmentation", AUGMENTATIONS)),
     Setting("new views of an image", "one every epoch", _views),
+    Setting("dropout", "the network's own", _field("dropout", missing="the network's own")),
     Setting("label smoothing", "none", lambda config: f"{config.get('label_smoothing') or 'none'}"),
     Setting("mixed images", "none", _field("mix")),
     Setting("average of the weights", "none", _field("ema")),

@@ -180,8 +180,8 @@ def new_student(
     The reporter shows whether a classifier head starts with random weights.
 
     Raises:
-        SVDistillError: the name is unknown, a package or weights file is missing, or the weights
-            belong to another network.
+        SVDistillError: the name is unknown, a package or weights file is missing, the weights
+            belong to another network, or it has no layers that `dropout` could change.
     """
     torch.manual_seed(derive_seed(config.seed, "weights"))
     reporter, classes = reporter or Reporter(), data.num_classes
@@ -201,8 +201,25 @@ def new_student(
         head = fill_network(network, config.weights, classes)
         if head:
             reporter.message(f"{config.weights}: {', '.join(head)} of other classes start anew")
+    if config.dropout is not None:
+        _set_dropout(network, config.dropout)
     place_network(network, device)
     return network
+
+
+def _set_dropout(network: nn.Module, probability: float) -> None:
+    """Give all dropout layers of a network this probability."""
+    kinds = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+    layers = [module for module in network.modules() if isinstance(module, kinds)]
+    if probability and not layers:
+        raise ArgumentError(
+            "dropout",
+            expected="0 or nothing for a network without dropout layers",
+            got=probability,
+            remedy="leave it out, or add nn.Dropout to the network",
+        )
+    for layer in layers:
+        layer.p = probability
 
 
 def place_network(network: nn.Module, device: torch.device) -> None:
