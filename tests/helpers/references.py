@@ -306,17 +306,27 @@ def decoupled_loss(
 
 
 def dist_loss(student: Tensor, teacher: Tensor) -> float:
-    """Huang et al.'s loss at T = 4, both weights 2, by numpy's correlation coefficients."""
+    """Huang et al.'s loss at T = 4, both weights 2, by numpy's correlation coefficients.
+
+    Rows of the student that vary less than the teacher's, in proportion a, count
+    (1 + a^2) / 2 - a r in place of 1 - r.
+    """
     p, q = (
         np.array([softmax(row.detach().double().numpy() / 4) for row in rows])
         for rows in (student, teacher)
     )
     total = 0.0
     for first, second in ((p, q), (p.T, q.T)):
-        if first.shape[1] > 1:
-            pairs = zip(first, second, strict=True)
-            total += 32 * np.mean([1 - np.corrcoef(one, other)[0, 1] for one, other in pairs])
+        for one, other in zip(first, second, strict=True):
+            if len(one) > 1:
+                a = min(1.0, _spread(one) / _spread(other))
+                r = np.corrcoef(one, other)[0, 1]
+                total += 32 * ((1 + a**2) / 2 - a * r) / len(first)
     return float(total)
+
+
+def _spread(row: Array) -> float:
+    return float(row.std() / np.sqrt((row**2).mean()))
 
 
 def standardised(logits: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ import importlib
 import pytest
 import torch
 
+import references
 from feature_maps import logits
 from svdistill.common.errors import ArgumentError
 from svdistill.losses import DISTLoss, LogitStandardizationLoss, SoftTargetLoss
@@ -25,11 +26,29 @@ def value(loss, student, teacher):
 
 
 @pytest.mark.parametrize("weights", [(4.0, 2.0, 2.0), (1.0, 0.0, 3.0)])
-def test_dist_equals_torchdistills(weights):
-    student, teacher = logits(0, 5), logits(1, 5)
+def test_dist_equals_torchdistills_where_the_student_varies_more(weights):
+    student, teacher = 3 * logits(0, 5), 0.2 * logits(1, 5)
     tau, beta, gamma = weights
     expected = peer("DISTLoss", student, teacher, tau=tau, beta=beta, gamma=gamma)
     torch.testing.assert_close(value(DISTLoss(*weights), student, teacher), expected)
+
+
+def test_a_student_that_varies_less_is_measured_by_the_teachers_spread():
+    student, teacher = 0.2 * logits(0, 5), 3 * logits(1, 5)
+    actual = float(value(DISTLoss(), student, teacher))
+    assert actual == pytest.approx(references.dist_loss(student, teacher), rel=1e-9)
+    assert actual < float(peer("DISTLoss", student, teacher, tau=4.0, beta=2.0, gamma=2.0))
+
+
+def test_logits_that_are_too_small_are_made_to_grow():
+    """A correlation alone hardly changes with their scale."""
+    teacher = 3 * logits(1, 5)
+    sizes = (0.01, 0.1, 0.3, 0.6, 1.0)
+    losses = [float(value(DISTLoss(), size * teacher, teacher)) for size in sizes]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[0] > 20
+    assert losses[-1] == 0
+    assert float(value(DISTLoss(), 2 * teacher, teacher)) < 0.1 * losses[0]
 
 
 def test_standardised_logits_equal_torchdistills():

@@ -25,7 +25,7 @@ class DISTLoss(LogitLoss):
     The second term relates the images of a batch, so the loss needs the whole batch in one part: it
     refuses `accumulate` and several processes. Rows or columns that are constant in both networks,
     as the columns of a single image, add nothing. With two classes the correlation within an image
-    is 1 or -1, so that the first term has no gradient.
+    is 1 or -1: the first term learns no more than the spread.
 
     Args:
         temperature: T, positive; the authors' is 4 on CIFAR and 1 on ImageNet.
@@ -46,10 +46,11 @@ class DISTLoss(LogitLoss):
     Source: Huang et al., "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022,
     equations 8 to 10.
 
-    Differs from the source where a row or column of p is almost constant, as those of a student
-    whose last layer starts at zero: where its standard deviation is below 5 % of its root mean
-    square, it is divided by the latter 5 % instead. Otherwise its gradient would grow without
-    limit.
+    Differs from the source where the student's predictions vary less than the teacher's: if the
+    spread of a row or column of p_S (its standard deviation over its root mean square) is a < 1
+    times that of p_T, it counts ``(1 + a^2) / 2 - a r`` in place of ``1 - r``. A correlation does
+    not see the scale of the logits: where they are small its gradient has no limit, and they may
+    stay small. Spreads below 5 % count as 5 %. The source's own is `torchdistill:DISTLoss`.
     """
 
     relates_images = True
@@ -82,16 +83,19 @@ def _decorrelation(student: Tensor, teacher: Tensor, dim: int) -> Tensor:
     """The mean of 1 - Pearson's correlation along a dimension.
 
     Computed as half the squared distance of unit vectors, which unlike 1 - r is exactly 0 for
-    equal rows.
+    equal rows. Rows of the student that vary less than the teacher's are shorter than 1.
     """
-    first, second = (_standardised(p, dim) for p in (student, teacher))
-    return 0.5 * (first - second).square().sum(dim=dim).mean()
+    taught, spread = _centred(teacher, dim)
+    learnt, own = _centred(student, dim)
+    least = spread.clamp_min(SMALLEST_SPREAD)
+    distance = learnt / torch.maximum(own, least) - taught / least
+    return 0.5 * distance.square().sum(dim=dim).mean()
 
 
-def _standardised(p: Tensor, dim: int) -> Tensor:
-    """Subtract the mean and divide by the norm, which counts as 5 % of that of p or more."""
+def _centred(p: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Rows less their means, over the rows' norms; and the norms of the result, 0 to 1."""
     p = scaled(p, (dim,))  # a column of improbable classes: its squares would underflow
-    centred = p - p.mean(dim=dim, keepdim=True)
-    norm, whole = (torch.linalg.vector_norm(x, dim=dim, keepdim=True) for x in (centred, p))
     # Scaled, the norm of p is at least 1, or p is all zeros.
-    return centred / torch.maximum(norm, SMALLEST_SPREAD * whole.clamp_min(1.0))
+    whole = torch.linalg.vector_norm(p, dim=dim, keepdim=True).clamp_min(1.0)
+    centred = (p - p.mean(dim=dim, keepdim=True)) / whole
+    return centred, torch.linalg.vector_norm(centred, dim=dim, keepdim=True)
