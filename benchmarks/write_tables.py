@@ -220,6 +220,9 @@ STUDENTS_OF_OTHERS = {
     "vgg-stride-tiny-imagenet-40-tenth": "Tiny-ImageNet, a tenth of the labels",
 }
 
+# What is said of a run in results/full-recipe whose folder ends in "-spread".
+SPREAD = ", by the teacher's spread"
+
 # Rows of the search among settings, by the runs' folders: NAME-taskWEIGHT-wWEIGHT-SEED.
 SETTING = re.compile(r"(.+)-task([\d.]+)-w([\d.]+)-\d+")
 
@@ -262,6 +265,7 @@ def made_table(name: str) -> str:
         "agreement": agreement_table,
         "networks": networks_markdown,
         "recipe-search": recipe_search_table,
+        "full-recipe": full_recipe_table,
         "mini-bf16": bf16_table,
         "mini-search": search_table,
         "headline": partial(summary_table, SIZES, HEADLINE),
@@ -433,6 +437,25 @@ def recipe_search_table() -> str:
         )
         rows.append(cells)
     return markdown(("", "epochs", "batch", "held-out %", "test %"), rows)
+
+
+def full_recipe_table() -> str:
+    """Runs of eight epochs on all classes, the best first: what differs, and what came of it."""
+    runs = find_runs([RESULTS / "full-recipe"])
+    rows = [
+        (
+            run.row.split(",")[0] + SPREAD * run.path.name.endswith("-spread"),
+            "of the network" if run.config.get("dropout") is None else f"{run.config['dropout']:g}",
+            f"{run.config['learning_rate']:g}",
+            f"{run.config['max_grad_norm']:g}",
+            f"{run.config['soft_target_weight'] or 1:g}",
+            f"{run.records[-1].test_accuracy:.1f}",
+            f"{run.records[-1].test_loss:.2f}",
+        )
+        for run in sorted(runs, key=lambda run: -run.records[-1].test_accuracy)
+    ]
+    settings = ("dropout", "learning rate", "bound on the norm", "weight of the loss on logits")
+    return markdown(("", *settings, "test %", "test loss"), rows)
 
 
 def bf16_table() -> str:

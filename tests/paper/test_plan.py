@@ -185,9 +185,10 @@ def test_the_preset_full_is_what_its_documentation_says() -> None:
             continue
         assert job.epochs == 30
         assert (job.width, job.classes_every, job.max_grad_norm) == (1.0, 1, 5.0)
-        assert (job.schedule, job.weight_decay) == ("one_cycle", 5e-4)
-        of_student = not job.output.endswith("teacher")
-        assert (job.learning_rate, job.dropout) == ((0.06, 0.0) if of_student else (0.03, None))
+        of_teacher = job.output.endswith("teacher")
+        recipe = ("one_cycle", 0.03, None) if of_teacher else ("cosine", 0.06, 0.0)
+        assert (job.schedule, job.learning_rate, job.dropout) == recipe
+        assert job.weight_decay == 5e-4
         assert job.augmentation == "crop_flip"
         assert job.precision == "auto"
     assert not PRESETS["full"].keep_stores
