@@ -441,19 +441,20 @@ def recipe_search_table() -> str:
 
 def full_recipe_table() -> str:
     """Runs of eight epochs on all classes, the best first: what differs, and what came of it."""
+    rows = []
     runs = find_runs([RESULTS / "full-recipe"])
-    rows = [
-        (
-            run.row.split(",")[0] + SPREAD * run.path.name.endswith("-spread"),
-            "of the network" if run.config.get("dropout") is None else f"{run.config['dropout']:g}",
-            f"{run.config['learning_rate']:g}",
-            f"{run.config['max_grad_norm']:g}",
-            f"{run.config['soft_target_weight'] or 1:g}",
-            f"{run.records[-1].test_accuracy:.1f}",
-            f"{run.records[-1].test_loss:.2f}",
+    for run in sorted(runs, key=lambda run: -run.records[-1].test_accuracy):
+        config, last = run.config, run.records[-1]
+        cells = (
+            " + ".join(titles(config["loss"])) + SPREAD * run.path.name.endswith("-spread"),
+            "of the network" if config["dropout"] is None else f"{config['dropout']:g}",
+            f"{config['learning_rate']:g}",
+            f"{config['max_grad_norm']:g}",
+            f"{config['soft_target_weight'] or config['transfer_weight']:g}",
+            f"{last.test_accuracy:.1f}",
+            f"{last.test_loss:.2f}",
         )
-        for run in sorted(runs, key=lambda run: -run.records[-1].test_accuracy)
-    ]
+        rows.append(cells)
     settings = ("dropout", "learning rate", "bound on the norm", "weight of the loss on logits")
     return markdown(("", *settings, "test %", "test loss"), rows)
 
